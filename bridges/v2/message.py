@@ -1,0 +1,411 @@
+"""Reading and writing v2 messages (HL7 v2 chapter 2): tolerant on the way in, exact on the way out.
+
+Reading is lazy: `parse` cuts segments, a segment cuts its fields when one is asked for, and only what is asked for is
+unescaped. Numbers count as the standard counts: fields and components from 1 (MSH-1 is the field separator), while
+`repetition` is an index from 0.
+"""
+
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Protocol, TypeAlias
+
+from bridges.v2.charset import (
+    DEFAULT,
+    WIDE,
+    Separators,
+    codec_of,
+    declared_codec,
+    decode,
+    escape,
+    read_separators,
+    restate,
+    to_bytes,
+    unescape,
+    wide_codec,
+)
+
+__all__ = [
+    "DEFAULT",
+    "NULL",
+    "Comp",
+    "Field",
+    "Message",
+    "MessageError",
+    "Raw",
+    "Seg",
+    "Segment",
+    "Separators",
+    "Sub",
+    "encode",
+    "is_null",
+    "parse",
+]
+
+log = logging.getLogger(__name__)
+
+MAX_SEGMENTS: Final = 50_000
+MAX_HEADER: Final = 10_000  # bytes among which MSH-18 is looked for
+DELETE: Final = '""'
+_LINE_END: Final = re.compile(r"[\r\n]")
+_NAME: Final = re.compile(r"[A-Z][A-Z0-9]{2}")
+
+
+class MessageError(Exception):
+    """The bytes can't be read as a v2 message. The text says why and holds nothing of the content."""
+
+
+def _part(text: str, separator: str, number: int) -> str:
+    """The part with this number, from 1; empty where there is none."""
+    if separator not in text:
+        return text if number == 1 else ""
+    parts = text.split(separator)
+    return parts[number - 1] if 0 < number <= len(parts) else ""
+
+
+class _Context:
+    """What all parts of one message share: how to split and how to unescape."""
+
+    __slots__ = ("codec", "guess", "separators")
+
+    def __init__(self, separators: Separators, codec: str, guess: bool) -> None:
+        self.separators = separators
+        self.codec = codec
+        self.guess = guess
+
+    def text(self, raw: str) -> str:
+        """Unescaped. A part that is `""` has no text: what it asks for, to delete, is `is_null`'s to tell."""
+        if raw == DELETE:
+            return ""
+        return unescape(raw, self.separators, self.codec, guess=self.guess)
+
+    def part(self, raw: str, component: int, subcomponent: int) -> str:
+        if not raw:
+            return ""
+        separators = self.separators
+        return self.text(_part(_part(raw, separators.component, component), separators.subcomponent, subcomponent))
+
+
+class Field:
+    """One repetition of a field. `raw` is as it came; all else is unescaped."""
+
+    __slots__ = ("_context", "raw")
+
+    def __init__(self, raw: str, context: _Context) -> None:
+        self.raw = raw
+        self._context = context
+
+    def __repr__(self) -> str:
+        return f"Field({self.raw!r})"
+
+    def get(self, component: int = 1, subcomponent: int = 1) -> str:
+        """The text of one component (of its first subcomponent), empty where absent."""
+        return self._context.part(self.raw, component, subcomponent)
+
+    def components(self) -> list[str]:
+        """The text of every component (of its first subcomponent)."""
+        context = self._context
+        return [context.part(part, 1, 1) for part in self.raw.split(context.separators.component)]
+
+    def component(self, number: int) -> "Field":
+        """A component whose subcomponents are read as components: data types within data types (OBR-32 is an NDL of a CNN)."""
+        separators = self._context.separators
+        raw = _part(self.raw, separators.component, number)
+        return Field(raw.replace(separators.subcomponent, separators.component), self._context)
+
+    @property
+    def text(self) -> str:
+        """The whole repetition as one text, for ST, TX and FT: component separators that were left unescaped are text."""
+        return self._context.text(self.raw)
+
+    @property
+    def standard(self) -> str:
+        """`raw` in the default separators: what to keep for a later echo in another message."""
+        return restate(self.raw, self._context.separators, DEFAULT)
+
+    @property
+    def is_null(self) -> bool:
+        return self.raw == DELETE
+
+
+class Segment:
+    """One segment. Absent fields and parts read as empty text."""
+
+    __slots__ = ("_context", "_fields", "_line", "name")
+
+    def __init__(self, line: str, context: _Context) -> None:
+        self.name = line[:3]
+        self._line = line
+        self._context = context
+        self._fields: list[str] | None = None
+
+    def __repr__(self) -> str:
+        return f"Segment({self._line!r})"
+
+    def raw(self, field: int) -> str:
+        """The field as it came, with all its repetitions and escape sequences."""
+        fields = self._fields
+        if fields is None:
+            separator = self._context.separators.field
+            fields = self._fields = self._line.split(separator)
+            if self.name == "MSH":
+                fields.insert(1, separator)
+        return fields[field] if 0 <= field < len(fields) else ""
+
+    def field(self, field: int) -> str:
+        """The text of the first component of the first repetition."""
+        return self.get(field)
+
+    def get(self, field: int, component: int = 1, subcomponent: int = 1, repetition: int = 0) -> str:
+        """The text of one part."""
+        raw = self.raw(field)
+        if not raw:
+            return ""
+        if field <= 2 and self.name == "MSH":
+            return raw if component == subcomponent == 1 and repetition == 0 else ""
+        return self._context.part(_part(raw, self._context.separators.repetition, repetition + 1), component, subcomponent)
+
+    def text(self, field: int, repetition: int = 0) -> str:
+        """The text of a whole repetition, for ST, TX and FT: component separators that were left unescaped are text."""
+        return self._context.text(_part(self.raw(field), self._context.separators.repetition, repetition + 1))
+
+    def repetitions(self, field: int) -> list[Field]:
+        """All repetitions, the empty ones between others included; none where the field is empty."""
+        raw = self.raw(field)
+        if not raw:
+            return []
+        if field <= 2 and self.name == "MSH":
+            return [Field(raw, self._context)]
+        return [Field(part, self._context) for part in raw.split(self._context.separators.repetition)]
+
+
+def is_null(segment: Segment, field: int) -> bool:
+    """Whether the sender asks to delete the value (`""`), unlike an empty field, which asks for no change (HL7 v2 2.5.3)."""
+    return segment.raw(field) == DELETE
+
+
+class Message:
+    """A message as it was read.
+
+    raw: the bytes as they came
+    codec: the Python codec in which they were read
+    declared: the codec that MSH-18 names, None when it names none that is known
+    """
+
+    __slots__ = ("_context", "declared", "raw", "segments")
+
+    def __init__(self, raw: bytes, lines: Iterable[str], context: _Context, declared: str | None) -> None:
+        self.raw = raw
+        self._context = context
+        self.declared = declared
+        self.segments = [Segment(line, context) for line in lines]
+
+    @property
+    def codec(self) -> str:
+        return self._context.codec
+
+    @property
+    def separators(self) -> Separators:
+        return self._context.separators
+
+    @property
+    def msh(self) -> Segment:
+        return self.segments[0]
+
+    def first(self, name: str) -> Segment | None:
+        """The first segment of this name."""
+        return next((s for s in self.segments if s.name == name), None)
+
+    def all(self, name: str) -> list[Segment]:
+        """All segments of this name, in their order."""
+        return [s for s in self.segments if s.name == name]
+
+    @property
+    def type(self) -> tuple[str, str, str]:
+        """Message code, trigger event and structure of MSH-9, such as `("OMG", "O19", "OMG_O19")`."""
+        msh = self.segments[0]
+        return msh.get(9, 1), msh.get(9, 2), msh.get(9, 3)
+
+    @property
+    def version(self) -> str:
+        """MSH-12, such as `2.5.1`."""
+        return self.segments[0].get(12)
+
+    @property
+    def control_id(self) -> str:
+        """MSH-10."""
+        return self.segments[0].text(10)
+
+
+def parse(data: bytes, *, default_charset: str = "utf-8", guess_charset: bool = True) -> Message:
+    """Read one message without its frame.
+
+    default_charset: of a message whose MSH-18 is empty or unknown
+    guess_charset: whether bytes that are valid UTF-8 may be taken for UTF-8 although MSH-18 says otherwise (`charset.decode`)
+
+    Lines end in CR, LF or both. A line that doesn't begin with three letters or digits and the field separator goes on with
+    the field before it, after a line feed. Raises MessageError where no MSH can be read, and where there are two: in such a
+    message nobody can say which order belongs to which patient.
+    """
+    default = codec_of(default_charset)
+    if default is None:
+        raise ValueError(f"unknown character set: {default_charset}")
+    body = data.lstrip(b" \t\r\n\x0b")
+    wide = wide_codec(body)
+    declared: str | None
+    if wide is not None and (wide[0] != "utf-8" or not body[wide[1] :].isascii()):
+        declared = wide[0]
+        text, codec = decode(body[wide[1] :], declared, default=default, guess=False)
+        text = text.lstrip(" \t\r\n")
+        separators = _separators(text)
+    else:
+        body = body[wide[1] :].lstrip(b" \t\r\n") if wide else body
+        header = _LINE_END.split(body[:MAX_HEADER].decode("iso8859-1"), 1)[0]
+        separators = _separators(header)
+        declared = declared_codec(_msh_18(header, separators), separators.repetition)
+        text, codec = decode(body, declared, default=default, guess=guess_charset)
+    guess = guess_charset and codec != "utf-8" and codec not in WIDE and body.isascii()
+    return Message(data, _lines(text, separators.field), _Context(separators, codec, guess), declared)
+
+
+def _separators(header: str) -> Separators:
+    if not header.startswith("MSH") or len(header) < 4:
+        raise MessageError("the message doesn't begin with an MSH segment")
+    try:
+        return read_separators(header[3], _part(_LINE_END.split(header[4:], 1)[0], header[3], 1))
+    except ValueError as error:
+        raise MessageError(str(error)) from None
+
+
+def _msh_18(header: str, separators: Separators) -> str:
+    fields = header.split(separators.field, 18)
+    return fields[17] if len(fields) > 17 else ""
+
+
+def _lines(text: str, separator: str) -> list[str]:
+    """Segments, each with the lines that go on with it; blank lines count only between such lines."""
+    segments: list[list[str]] = []
+    blanks = 0
+    for line in text.replace("\r\n", "\n").replace("\r", "\n").strip("\n\x1c").split("\n"):
+        if line[3:4] == separator and line[:3].isalnum() and line[:3].isascii():
+            if segments and line.startswith("MSH"):
+                raise MessageError("the message has more than one MSH segment")
+            segments.append([line])
+        elif not line or line.isspace():
+            blanks += 1
+            continue
+        else:
+            segments[-1] += [*([""] * blanks), line]
+        blanks = 0
+    if len(segments) > MAX_SEGMENTS:
+        raise MessageError(f"the message has more than {MAX_SEGMENTS} segments")
+    return ["\n".join(lines) for lines in segments]
+
+
+class Raw:
+    """A value that is written as it is: already escaped, in the separators of the message it goes into.
+
+    Only what would break the segment or the frame is escaped.
+    """
+
+    __slots__ = ("text",)
+    _BREAKS: Final = re.compile(r"\r\n|[\r\n\x0b\x1c]")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def written(self, separators: Separators) -> str:
+        return self._BREAKS.sub(lambda m: escape("\n" if m[0] == "\r" else m[0], separators), self.text)
+
+
+NULL: Final = Raw(DELETE)
+
+
+class Sub:
+    """The subcomponents of one component, in their order."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self, *parts: "str | int | Raw | None") -> None:
+        self.parts = parts
+
+
+class Comp:
+    """The components of one repetition, in their order."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self, *parts: "str | int | Raw | Sub | None") -> None:
+        self.parts = parts
+
+
+class Typed(Protocol):
+    """A value of one of the data types of `datatypes`."""
+
+    def value(self) -> "Comp | Raw":
+        """How it is written."""
+
+
+Value: TypeAlias = str | int | Raw | Sub | Comp | Typed | None
+
+
+class Seg:
+    """A segment to be written: `Seg("PID", {1: 1, 3: [CX(...), CX(...)], 5: Comp("Doe", "Jane"), 8: "F"})`.
+
+    A list has repetitions, None and empty text write nothing, and empty ends are trimmed. MSH-1 and MSH-2 are filled in.
+    """
+
+    __slots__ = ("fields", "name")
+
+    def __init__(self, name: str, fields: Mapping[int, Value | Sequence[Value]]) -> None:
+        lowest = 3 if name == "MSH" else 1
+        if not _NAME.fullmatch(name) or min(fields, default=lowest) < lowest:
+            raise ValueError(f"{name} is no segment name, or it has a field below {lowest}")
+        self.name = name
+        self.fields = fields
+
+    def written(self, separators: Separators) -> str:
+        written = {number: _written(value, separators) for number, value in self.fields.items()}
+        last = max((number for number, text in written.items() if text), default=0)
+        head = [self.name, separators.encoding] if self.name == "MSH" else [self.name]
+        first = len(head) + (self.name == "MSH")
+        return separators.field.join([*head, *(written.get(number, "") for number in range(first, last + 1))])
+
+
+def _written(value: Value | Sequence[Value], separators: Separators) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return escape(value, separators)
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, Raw):
+        return value.written(separators)
+    if isinstance(value, Sub):
+        return _joined(value.parts, separators.subcomponent, separators)
+    if isinstance(value, Comp):
+        return _joined(value.parts, separators.component, separators)
+    if isinstance(value, Sequence):
+        return _joined(value, separators.repetition, separators)
+    return _written(value.value(), separators)
+
+
+def _joined(parts: Iterable[Value], separator: str, separators: Separators) -> str:
+    written = [_written(part, separators) for part in parts]
+    while written and not written[-1]:
+        written.pop()
+    return separator.join(written)
+
+
+def encode(segments: Iterable[Seg], charset: str = "utf-8", separators: Separators = DEFAULT) -> bytes:
+    """The message, each segment ended by CR. `charset` is named as in MSH-18 or as Python does; ValueError when unknown.
+
+    Characters that the character set lacks become `?`, and how many is logged (`charset.to_bytes` tells the number).
+    """
+    codec = codec_of(charset)
+    if codec is None:
+        raise ValueError(f"unknown character set: {charset}")
+    data, lost = to_bytes("".join(segment.written(separators) + "\r" for segment in segments), codec)
+    if lost:
+        log.warning("%d characters have no place in %s and were sent as question marks", lost, charset)
+    return data

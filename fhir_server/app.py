@@ -1,0 +1,156 @@
+"""Puts the rooms together: the rules of `resources/`, the projections of the bridges, the doors of HTTP."""
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+import prometheus_client
+from bridges.dicom.server import DicomServer
+from bridges.dicom.worklist_rows import Worklist
+from bridges.dicom.worklist_rows import ensure_indexes as ensure_worklist_indexes
+from fastapi import FastAPI
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import PyMongoError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+import resources
+from bridges.v2 import message_log, outbound
+from bridges.v2.delivery import Delivery
+from bridges.v2.inbound import Inbound
+from capability.smart_configuration import smart_configuration
+from capability.statement import capability_statement
+from fhir_server import audit, clock, metrics, outbox
+from fhir_server.audit import Act
+from fhir_server.interactions import Interactions
+from fhir_server.registry import Registry
+from fhir_server.rest import Rest
+from fhir_server.settings import Settings
+from fhir_server.store import Document, Store
+from smart_auth import routes as oauth
+from smart_auth import tokens as oauth_tokens
+from smart_auth.access import Access
+from smart_auth.tokens import Tokens
+
+VERSION = version("fhir-ris")
+
+
+@dataclass(slots=True)
+class Ris:
+    """Everything that one process needs to play any role."""
+
+    settings: Settings
+    db: AsyncDatabase[Document]
+    interactions: Interactions
+    tokens: Tokens
+    inbound: Inbound
+    delivery: Delivery
+    dicom: DicomServer
+    # Component name -> whether it does its work; what `/readyz` asks.
+    components: dict[str, Callable[[], bool]] = field(default_factory=dict)
+
+
+async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
+    """Build the product over a database: registry, store, bridges, and the indexes that they need."""
+    registry = Registry()
+    resources.register(registry, uid_root=settings.uid_root)
+    registry.projection(Worklist(settings.zone).project)
+    registry.projection(outbound.Outbound(settings.zone).project)
+    store = Store(db)
+    await store.ensure(*sorted(registry.core_types))
+    await outbox.ensure_indexes(store)
+    await message_log.ensure_indexes(db)
+    await ensure_worklist_indexes(db)
+    await oauth_tokens.ensure_indexes(db)
+    interactions = Interactions(store, registry, strict_references=settings.referential_integrity == "strict")
+    return Ris(
+        settings=settings,
+        db=db,
+        interactions=interactions,
+        tokens=Tokens(db),
+        inbound=Inbound(interactions, settings.zone),
+        delivery=Delivery(interactions),
+        dicom=DicomServer(
+            interactions, host=settings.dicom_host, port=settings.dicom_port, ae_title=settings.ae_title, zone=settings.zone
+        ),
+    )
+
+
+def http_app(ris: Ris) -> FastAPI:
+    """The ASGI application: FHIR, OAuth, health and metrics."""
+    app = FastAPI(title="fhir-ris", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
+    base_url = ris.settings.base_url
+    started = clock.instant(clock.now())
+    metadata = functools.cache(lambda: capability_statement(base_url, VERSION, started))
+
+    async def authenticate(request: Request) -> Access:
+        return await oauth.authenticate(ris.tokens, request)
+
+    async def audit_oauth(event: str, granted: bool, client_id: str | None, detail: str) -> None:
+        access = Access.system(client_id or "unknown")
+        act = Act(event, source="oauth", detail=detail or None)
+        await ris.interactions.reads.write(audit.audit_event(act, access, (), failed=None if granted else detail or "refused"))
+
+    async def configuration(_request: Request) -> Response:
+        return JSONResponse(smart_configuration(base_url))
+
+    async def livez(_request: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def readyz(_request: Request) -> Response:
+        states = {"mongodb": await _reachable(ris.db)} | {name: ready() for name, ready in ris.components.items()}
+        return JSONResponse({n: "ready" if ok else "not ready" for n, ok in states.items()}, 200 if all(states.values()) else 503)
+
+    async def show_metrics(_request: Request) -> Response:
+        await _count_outbox(ris.db)
+        return Response(prometheus_client.generate_latest(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
+
+    app.add_route("/livez", livez)
+    app.add_route("/readyz", readyz)
+    app.add_route("/metrics", show_metrics)
+    app.add_route("/fhir/.well-known/smart-configuration", configuration)
+    rest = Rest(ris.interactions, authenticate, base_url=base_url, metadata=metadata)
+    app.router.routes.extend(rest.routes())
+    app.include_router(oauth.router(ris.db, ris.tokens, base_url, audit_oauth))
+    app.add_middleware(Measured)
+    return app
+
+
+async def _reachable(db: AsyncDatabase[Document]) -> bool:
+    try:
+        return bool((await db.client.admin.command("hello", maxTimeMS=2000)).get("isWritablePrimary"))
+    except PyMongoError:
+        return False
+
+
+async def _count_outbox(db: AsyncDatabase[Document]) -> None:
+    metrics.OUTBOX.clear()
+    waiting = {"$match": {"state": {"$in": ["pending", "refused"]}}}
+    grouped = {"$group": {"_id": {"destination": "$destination", "state": "$state"}, "n": {"$sum": 1}}}
+    async for row in await db[outbox.COLLECTION].aggregate([waiting, grouped]):
+        metrics.OUTBOX.labels(row["_id"]["destination"], row["_id"]["state"]).set(row["n"])
+
+
+class Measured:
+    """Counts and times the requests."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        method = scope["method"] if scope["method"] in {"GET", "POST", "PUT", "DELETE", "PATCH"} else "other"
+
+        async def measured(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                metrics.HTTP_REQUESTS.labels(method, message["status"]).inc()
+                metrics.HTTP_SECONDS.labels(method).observe(time.perf_counter() - began)
+            await send(message)
+
+        await self._app(scope, receive, measured)

@@ -1,0 +1,207 @@
+"""The command line: `fhir-ris serve | demo | client | messages | version`."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+import uvloop
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import PyMongoError
+from rich.console import Console
+from rich.table import Table
+
+from bridges.v2 import operations
+from fhir_server import serve as server
+from fhir_server.app import VERSION
+from fhir_server.database import DatabaseError, connect
+from fhir_server.logs import configure_logging
+from fhir_server.mongod import MongodError, mongodb_for_command
+from fhir_server.settings import Settings, SettingsError, load_settings
+from smart_auth.clients import ClientError, Clients
+
+T = TypeVar("T")
+Db = AsyncDatabase[dict[str, Any]]
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="A radiology information system."
+)
+client_app = typer.Typer(no_args_is_help=True, help="SMART clients: who may use the FHIR API.")
+messages_app = typer.Typer(no_args_is_help=True, help="HL7 v2 messages, received and sent.")
+app.add_typer(client_app, name="client")
+app.add_typer(messages_app, name="messages")
+out = Console()
+
+
+class CommandError(Exception):
+    """A command can't do what it is asked; the text is one clear line."""
+
+
+@app.command()
+def serve(
+    roles: Annotated[str, typer.Option(help="which of http,v2,dicom,delivery this process plays")] = ",".join(server.ROLES),
+) -> None:
+    """Start the server."""
+    chosen = frozenset(r.strip() for r in roles.split(","))
+    if unknown := chosen - set(server.ROLES):
+        _end([f"--roles: {', '.join(sorted(unknown))} is none of {', '.join(server.ROLES)}"])
+    settings = _settings()
+    configure_logging(settings.log_format)
+    _run(server.serve(settings, chosen))
+
+
+@app.command()
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="stop after the last step; exit 0 only if all went well")] = False,
+) -> None:
+    """Play one imaging order, from the EHR's order to the report back in the EHR."""
+    from fhir_server.demo import play
+
+    configure_logging("console", level=40)
+    if not _run(play(once=once)):
+        raise typer.Exit(1)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"fhir-ris {VERSION}")
+
+
+@client_app.command("add")
+def client_add(
+    client_id: Annotated[str, typer.Argument(metavar="ID")],
+    scope: Annotated[str, typer.Option(help='SMART scopes, such as "system/*.rs"')],
+    jwks: Annotated[Path | None, typer.Option(help="file with the client's public keys (a JWK Set)")] = None,
+    redirect_uri: Annotated[list[str] | None, typer.Option(help="makes an authorization-code client")] = None,
+    secret: Annotated[bool, typer.Option("--secret", help="makes that client a confidential one")] = False,
+    launch_uri: Annotated[str | None, typer.Option(help="makes that client launchable")] = None,
+) -> None:
+    """Register a client."""
+
+    async def add(db: Db) -> None:
+        try:
+            keys = jwks.read_text() if jwks else None
+        except (OSError, UnicodeDecodeError) as error:
+            raise CommandError(f"{jwks} can't be read: {error}") from None
+        given = {"redirect_uris": redirect_uri or (), "secret": "" if secret else None, "launch_uri": launch_uri}
+        await Clients(db).add(client_id, scope, jwks=keys, **given)  # type: ignore[arg-type]
+        typer.echo(f"client {client_id} registered")
+
+    _command(add)
+
+
+@client_app.command("list")
+def client_list() -> None:
+    """List the clients."""
+
+    async def show(db: Db) -> None:
+        table = Table("id", "scope", "since")
+        for client in await Clients(db).list():
+            table.add_row(client.client_id, client.scope, f"{client.created:%Y-%m-%d %H:%M}")
+        out.print(table)
+
+    _command(show)
+
+
+@client_app.command("remove")
+def client_remove(client_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """Remove a client and its tokens, at once."""
+
+    async def remove(db: Db) -> None:
+        if not await Clients(db).remove(client_id):
+            raise CommandError(f"there is no client {client_id}")
+        typer.echo(f"client {client_id} removed")
+
+    _command(remove)
+
+
+@messages_app.command("list")
+def messages_list(
+    outbound: Annotated[bool, typer.Option("--out", help="those sent, instead of those received")] = False,
+    state: Annotated[str, typer.Option(help="only AA, AE, AR (received) or pending, delivered, refused (sent)")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=10000)] = 50,
+) -> None:
+    """List the newest messages."""
+
+    async def show(db: Db) -> None:
+        rows = await operations.list_messages(db, outbound=outbound, state=state, limit=limit)
+        table = Table("id", "when", "type", "control id", "partner", "state", "attempts" if outbound else "refers to", "error")
+        for row in rows:
+            table.add_row(*row)
+        out.print(table)
+
+    _command(show)
+
+
+@messages_app.command("show")
+def messages_show(message_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """Show a message and its outcome."""
+
+    async def show(db: Db) -> None:
+        text = await operations.show_message(db, message_id)
+        if text is None:
+            raise CommandError(f"there is no message {message_id}")
+        typer.echo(text)
+
+    _command(show)
+
+
+@messages_app.command("replay")
+def messages_replay(message_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """Send a message that was refused again, as it was, under the same control id."""
+
+    async def replay(db: Db) -> None:
+        if not await operations.replay(db, message_id):
+            raise CommandError(f"there is no refused message {message_id} in the outbox")
+        typer.echo("it will be sent again")
+
+    _command(replay)
+
+
+def _settings() -> Settings:
+    try:
+        return load_settings()
+    except SettingsError as error:
+        _end(error.lines)
+
+
+def _command(act: Callable[[Db], Awaitable[None]]) -> None:
+    """Run a command on the database of a running server, or on its own."""
+    settings = _settings()
+    configure_logging(settings.log_format, level=30)
+
+    async def run() -> None:
+        async with mongodb_for_command(settings) as uri:
+            db = await connect(uri, settings.mongodb_database)
+            try:
+                await act(db)
+            finally:
+                await db.client.close()
+
+    _run(run())
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(work)
+    except (server.ServeError, MongodError, DatabaseError, ClientError, CommandError) as error:
+        _end([str(error)])
+    except PyMongoError as error:
+        _end([f"MongoDB: {type(error).__name__}"])
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def _end(lines: list[str]) -> NoReturn:
+    for line in lines:
+        print(f"fhir-ris: {line}", file=sys.stderr)  # noqa: T201
+    raise typer.Exit(2)
+
+
+def main() -> None:
+    """The console script."""
+    app()

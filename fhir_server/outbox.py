@@ -1,0 +1,61 @@
+"""The outbox: what must leave, written in the transaction that makes it so, and sent by the delivery workers afterwards.
+
+A document of `outbox`:
+    {_id, destination: "Endpoint/ehr", key: nanoseconds (the order of sending), state: pending | delivered | refused,
+     type: "ORU^R01", control_id, message: bytes, about: ["ServiceRequest/1", ...], patient: "Patient/1",
+     created, attempts, next_attempt, error, answer, delivered}
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from bson import Binary, ObjectId
+from pymongo import IndexModel
+
+from fhir_server import clock
+from fhir_server.store import Store
+
+COLLECTION = "outbox"
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """One message for one destination, ready to be sent byte for byte."""
+
+    destination: str
+    type: str
+    control_id: str
+    message: bytes
+    about: tuple[str, ...] = ()
+    patient: str | None = None
+
+
+def document(message: Outbound) -> dict[str, Any]:
+    """The pending outbox document of a message."""
+    created = clock.naive(clock.now())
+    return {
+        "_id": ObjectId(),
+        "destination": message.destination,
+        "key": time.time_ns(),
+        "state": "pending",
+        "type": message.type,
+        "control_id": message.control_id,
+        "message": Binary(message.message),
+        "about": list(message.about),
+        "patient": message.patient,
+        "created": created,
+        "attempts": 0,
+        "next_attempt": created,
+    }
+
+
+async def ensure_indexes(store: Store) -> None:
+    await store.db[COLLECTION].create_indexes(
+        [
+            IndexModel([("destination", 1), ("state", 1), ("key", 1)]),
+            IndexModel([("control_id", 1)]),
+            IndexModel([("about", 1)]),
+            IndexModel([("state", 1), ("key", 1)]),
+        ]
+    )

@@ -1,0 +1,49 @@
+"""Literal references between resources (FHIR R4 2.3.0.1)."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+_LOCAL = re.compile(r"^([A-Z][A-Za-z]+)/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?$")
+
+
+class Target(NamedTuple):
+    """What a local literal reference points to."""
+
+    type: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.type}/{self.id}"
+
+
+def target(reference: object, base_url: str = "") -> Target | None:
+    """The local target of a reference string (or Reference element); None for contained, logical and outside ones."""
+    text = reference.get("reference") if isinstance(reference, dict) else reference
+    if not isinstance(text, str):
+        return None
+    if base_url and text.startswith(base_url + "/"):
+        text = text[len(base_url) + 1 :]
+    found = _LOCAL.match(text)
+    return Target(found[1], found[2]) if found else None
+
+
+def ref(resource: dict[str, Any], display: str | None = None) -> dict[str, Any]:
+    """A Reference to this stored resource."""
+    reference = {"reference": f"{resource['resourceType']}/{resource['id']}"}
+    if display:
+        reference["display"] = display
+    return reference
+
+
+def walk(element: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every Reference element (an object with a string `reference`) below an element, with its FHIRPath."""
+    if isinstance(element, dict):
+        if isinstance(element.get("reference"), str):
+            yield path, element
+        for name, value in element.items():
+            if isinstance(value, (dict, list)):
+                yield from walk(value, f"{path}.{name}")
+    elif isinstance(element, list):
+        for i, value in enumerate(element):
+            yield from walk(value, f"{path}[{i}]")

@@ -1,0 +1,60 @@
+"""What this server knows beyond plain FHIR: rules, reactions and projections, by resource type. Filled by app.py from the rooms.
+
+Three moments of a change (DESIGN.md section 4):
+- a *rule* looks at one change as it is made, and may refuse it or complete it (assign an identifier);
+- a *reaction* runs when the whole request is staged, and makes the other changes that must follow;
+- a *projection* sees the net changes of the transaction and writes what is derived from them: worklist rows, outbound messages.
+All three run in the transaction of the change. What one of them refuses, nobody commits.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fhir_server.unit_of_work import UnitOfWork
+
+Resource = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Change:
+    """One resource as it was when the transaction began, and as it is now. None: not there (yet, or any more)."""
+
+    type: str
+    id: str
+    before: Resource | None
+    after: Resource | None
+
+    def became(self, element: str, *values: str) -> bool:
+        """Whether this change brought `element` to one of these values."""
+        was = self.before.get(element) if self.before else None
+        return self.after is not None and self.after.get(element) in values and was not in values
+
+
+Rule = Callable[["UnitOfWork", Change], Awaitable[None]]
+Reaction = Callable[["UnitOfWork", Change], Awaitable[None]]
+Projection = Callable[["UnitOfWork", list[Change]], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Registry:
+    """The rules, reactions and projections that the rooms have registered."""
+
+    rules: dict[str, list[Rule]] = field(default_factory=dict)
+    reactions: dict[str, list[Reaction]] = field(default_factory=dict)
+    projections: list[Projection] = field(default_factory=list)
+    # Types whose collections and indexes are made at start, not at first use.
+    core_types: set[str] = field(default_factory=set)
+
+    def rule(self, resource_type: str, rule: Rule) -> None:
+        self.rules.setdefault(resource_type, []).append(rule)
+
+    def reaction(self, resource_type: str, reaction: Reaction) -> None:
+        self.reactions.setdefault(resource_type, []).append(reaction)
+
+    def projection(self, projection: Projection) -> None:
+        self.projections.append(projection)
+
+    def core(self, resource_types: Iterable[str]) -> None:
+        self.core_types.update(resource_types)

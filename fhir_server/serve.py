@@ -1,0 +1,188 @@
+"""Runs the roles of one server process, and its further HTTP workers, until a signal ends them."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+
+import structlog
+import uvicorn
+
+from bridges.v2.mllp import MllpServer
+from fhir_server.app import Ris, assemble, http_app
+from fhir_server.database import connect
+from fhir_server.mongod import mongodb
+from fhir_server.settings import Settings
+
+ROLES = ("http", "v2", "dicom", "delivery")
+_FD = "RIS_HTTP_FD"
+log = structlog.get_logger()
+
+
+class ServeError(Exception):
+    """The server can't start; the text is one clear line."""
+
+
+class _Http(uvicorn.Server):
+    """uvicorn in our event loop: the signals are ours."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(settings: Settings, roles: frozenset[str], ready: asyncio.Event | None = None) -> None:
+    """Run these roles until SIGTERM or SIGINT. `ready` is set when all of them listen. Raises ServeError."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running(settings, roles, stop):
+        if ready is not None:
+            ready.set()
+        log.info("ready", roles=sorted(roles), base_url=settings.base_url)
+        await stop.wait()
+        log.info("stopping")
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, roles: frozenset[str], stop: asyncio.Event) -> AsyncIterator[Ris]:
+    """The product, running these roles. The listening sockets are opened before MongoDB starts: a taken port shows at once."""
+    async with contextlib.AsyncExitStack() as stack:
+        listener = _http_socket(settings) if "http" in roles else None
+        if listener is not None:
+            stack.callback(listener.close)
+        uri = await stack.enter_async_context(mongodb(settings))
+        db = await connect(uri, settings.mongodb_database)
+        stack.push_async_callback(db.client.close)
+        ris = await assemble(settings, db)
+        if "delivery" in roles:
+            await stack.enter_async_context(ris.delivery.running())
+            ris.components["delivery"] = lambda: ris.delivery.working
+        if "v2" in roles:
+            await stack.enter_async_context(_mllp(ris))
+        if "dicom" in roles:
+            await stack.enter_async_context(_dicom(ris))
+        if listener is not None:
+            await stack.enter_async_context(_http(ris, listener, stop))
+            await stack.enter_async_context(_workers(settings, uri, listener))
+        yield ris
+
+
+@contextlib.asynccontextmanager
+async def _mllp(ris: Ris) -> AsyncIterator[None]:
+    server = MllpServer(ris.settings.mllp_host, ris.settings.mllp_port, ris.inbound.handle)
+    try:
+        await server.start()
+    except OSError as error:
+        raise ServeError(_taken("MLLP", ris.settings.mllp_host, ris.settings.mllp_port, error)) from None
+    listening = True
+    ris.components["v2"] = lambda: listening
+    try:
+        yield
+    finally:
+        listening = False
+        await server.stop(grace=5)
+
+
+@contextlib.asynccontextmanager
+async def _dicom(ris: Ris) -> AsyncIterator[None]:
+    try:
+        await ris.dicom.start()
+    except OSError as error:
+        raise ServeError(_taken("DICOM", ris.settings.dicom_host, ris.settings.dicom_port, error)) from None
+    ris.components["dicom"] = lambda: ris.dicom.listening
+    try:
+        yield
+    finally:
+        await ris.dicom.stop()
+
+
+@contextlib.asynccontextmanager
+async def _http(ris: Ris, listener: socket.socket, stop: asyncio.Event) -> AsyncIterator[None]:
+    config = uvicorn.Config(
+        http_app(ris), log_config=None, access_log=False, timeout_graceful_shutdown=5, h11_max_incomplete_event_size=65536
+    )
+    server = _Http(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    task.add_done_callback(lambda _: stop.set())
+    while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn tells it by an attribute only
+        await asyncio.sleep(0.01)
+    ris.components["http"] = lambda: server.started and not server.should_exit
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+@contextlib.asynccontextmanager
+async def _workers(settings: Settings, uri: str, listener: socket.socket) -> AsyncIterator[None]:
+    """The HTTP workers beyond this process; each is started again when it dies. They end when this process does."""
+    if os.environ.get(_FD) or settings.http_workers == 1:
+        yield
+        return
+    environment = {
+        **os.environ,
+        _FD: str(listener.fileno()),
+        "RIS_MONGODB_URI": uri,
+        "RIS_HTTP_WORKERS": "1",
+        "RIS_LOG_FORMAT": settings.log_format,
+    }
+    command = [sys.executable, "-m", "fhir_server", "serve", "--roles", "http"]
+    processes: list[asyncio.subprocess.Process] = []
+
+    async def keep(slot: int) -> None:
+        while True:
+            process = await asyncio.create_subprocess_exec(
+                *command, env=environment, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL
+            )
+            processes[slot : slot + 1] = [process]
+            code = await process.wait()
+            log.warning("http worker ended", code=code)
+            await asyncio.sleep(1)
+
+    keepers = [asyncio.create_task(keep(slot)) for slot in range(settings.http_workers - 1)]
+    try:
+        yield
+    finally:
+        for keeper in keepers:
+            keeper.cancel()
+        await asyncio.gather(*keepers, return_exceptions=True)
+        for process in processes:
+            if process.returncode is None:
+                process.terminate()
+        await asyncio.gather(*(process.wait() for process in processes))
+
+
+async def stop_with_parent(stop: asyncio.Event) -> None:
+    """For a worker: stop when the supervising process is gone."""
+    parent = os.getppid()
+    while os.getppid() == parent:  # noqa: ASYNC110 - the system tells it by this number only
+        await asyncio.sleep(0.5)
+    stop.set()
+
+
+def _http_socket(settings: Settings) -> socket.socket:
+    """The listening socket: handed down by the supervisor, or opened here."""
+    if inherited := os.environ.get(_FD):
+        return socket.socket(fileno=int(inherited))
+    family = socket.AF_INET6 if ":" in settings.http_host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.http_host, settings.http_port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise ServeError(_taken("HTTP", settings.http_host, settings.http_port, error)) from None
+    listener.setblocking(False)
+    return listener
+
+
+def _taken(what: str, host: str, port: int, error: OSError) -> str:
+    return f"{what} can't listen on {host}:{port}: {os.strerror(error.errno) if error.errno else error}"

@@ -1,0 +1,24 @@
+"""What a RIS knows about each resource: one module a resource, with its rules, lifecycle and reactions."""
+
+from fhir_server.registry import Registry
+from resources import appointment, audit_event, device, diagnostic_report, imaging_study, procedure, service_request, task
+
+CORE_TYPES = (
+    "ActivityDefinition Appointment AuditEvent Binary ChargeItem Communication CommunicationRequest Coverage "
+    "CoverageEligibilityRequest CoverageEligibilityResponse Device DiagnosticReport Encounter Endpoint HealthcareService "
+    "ImagingStudy Location Observation Organization Patient Practitioner PractitionerRole Procedure Provenance Schedule "
+    "ServiceRequest Slot Task"
+).split()
+
+
+def register(registry: Registry, *, uid_root: str) -> None:
+    """Put the department's rules and reactions into the registry."""
+    registry.core(CORE_TYPES)
+    appointment.register(registry)
+    audit_event.register(registry)
+    device.register(registry)
+    diagnostic_report.register(registry)
+    imaging_study.register(registry, uid_root)
+    procedure.register(registry)
+    service_request.register(registry)
+    task.register(registry)

@@ -1,0 +1,79 @@
+"""ImagingStudy: the study to be, made with the requested procedure, filled by what the scanner performed."""
+
+import uuid
+
+from fhir_server.outcome import fail
+from fhir_server.references import ref
+from fhir_server.registry import Change, Registry, Resource
+from fhir_server.unit_of_work import UnitOfWork
+from resources import terms
+from resources.lifecycle import check_transition, check_unchanged
+
+_TRANSITIONS = {
+    "registered": frozenset({"available", "cancelled"}),
+    "available": frozenset({"cancelled"}),
+    "cancelled": frozenset({"registered"}),
+    "unknown": frozenset({"registered", "available", "cancelled"}),
+}
+_root = ["2.25"]
+
+
+def new_uid() -> str:
+    """A Study Instance UID under RIS_UID_ROOT (PS3.5 B.2: a UUID as one decimal component)."""
+    root = _root[0]
+    number = str(uuid.uuid4().int)
+    return f"{root}.{number}" if root == "2.25" else f"{root}.{number[: 63 - len(root)].lstrip('0') or '1'}"
+
+
+def study_uid(study: Resource) -> str | None:
+    """The Study Instance UID, without `urn:oid:`."""
+    for identifier in study.get("identifier", ()):
+        if identifier.get("system") == terms.DICOM_UID:
+            return str(identifier.get("value", "")).removeprefix("urn:oid:")
+    return None
+
+
+def registered(procedure: Resource, uid: str) -> Resource:
+    """The study to be of a requested procedure."""
+    study: Resource = {
+        "resourceType": "ImagingStudy",
+        "identifier": [{"system": terms.DICOM_UID, "value": f"urn:oid:{uid}"}],
+        "status": "registered",
+        "subject": procedure["subject"],
+        "basedOn": [ref(procedure)],
+    }
+    if "encounter" in procedure:
+        study["encounter"] = procedure["encounter"]
+    if text := procedure.get("code", {}).get("text") or next(
+        (c["display"] for c in procedure.get("code", {}).get("coding", ()) if "display" in c), None
+    ):
+        study["description"] = text
+    return study
+
+
+async def by_uid(unit: UnitOfWork, uid: str) -> Resource | None:
+    """The study with this Study Instance UID."""
+    found = await unit.search("ImagingStudy", identifier=f"{terms.DICOM_UID}|urn:oid:{uid}")
+    return found[0] if found else None
+
+
+async def check(unit: UnitOfWork, change: Change) -> None:
+    """A Study Instance UID never changes and belongs to one study; the patient of a study never changes."""
+    study = change.after
+    if study is None:
+        return
+    check_transition(change, _TRANSITIONS)
+    check_unchanged(change, "subject")
+    uid = study_uid(study)
+    if change.before and study_uid(change.before) not in {None, uid}:
+        raise fail("business-rule", "the Study Instance UID can't be changed", "ImagingStudy.identifier")
+    if uid and change.before is None:
+        await unit.lock(f"study:{uid}")
+        other = await by_uid(unit, uid)
+        if other is not None and other["id"] != change.id:
+            raise fail("duplicate", f"this Study Instance UID is that of ImagingStudy/{other['id']}", "ImagingStudy.identifier")
+
+
+def register(registry: Registry, uid_root: str) -> None:
+    _root[0] = uid_root
+    registry.rule("ImagingStudy", check)

@@ -1,0 +1,24 @@
+"""The code systems and codes of the department, named once."""
+
+V2_0203 = "http://terminology.hl7.org/CodeSystem/v2-0203"  # identifier types
+SNOMED = "http://snomed.info/sct"
+DCM = "http://dicom.nema.org/resources/ontology/DCM"
+LOINC = "http://loinc.org"
+IMAGING = "363679005"  # SNOMED CT: Imaging
+DICOM_UID = "urn:dicom:uid"
+
+AE_TITLE = "urn:fhir-ris:ae-title"
+FILLER_ORDER_NUMBER = "urn:fhir-ris:filler-order-number"
+ACCESSION_NUMBER = "urn:fhir-ris:accession-number"
+REQUESTED_PROCEDURE_ID = "urn:fhir-ris:requested-procedure-id"
+SCHEDULED_STEP_ID = "urn:fhir-ris:scheduled-procedure-step-id"
+
+SPS_STATUS = "urn:fhir-ris:sps-status"  # DICOM Scheduled Procedure Step Status, PS3.3 C.4.10
+TASK_CODE = "urn:fhir-ris:task"  # kinds of work: interpretation, and the work items for people
+TASK_DETAIL = "urn:fhir-ris:task-detail"  # Task.input and Task.output: modality, appointment, performed-procedure-step
+INTERPRETATION = "interpretation"
+
+SCHEDULED_STEP = "urn:fhir-ris:scheduled-procedure-step"  # extension on Procedure: the Task it performs
+
+# Accession number, requested procedure id and scheduled step id are DICOM SH (PS3.5 6.2): 16 characters, no backslash.
+SHORT_STRING = 16

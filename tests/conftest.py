@@ -1,0 +1,58 @@
+"""One real MongoDB for the whole test session; a fresh database for each test that asks for one."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import pytest
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.database import AsyncDatabase
+
+from fhir_server.database import Document, connect
+from fhir_server.mongod import EmbeddedMongod
+
+Result = TypeVar("Result")
+RunWithDb = Callable[[Callable[[AsyncDatabase[Document]], Awaitable[Result]]], Result]
+
+
+@pytest.fixture(scope="session")
+def mongodb_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URI of a one-member replica set that lives as long as the session."""
+    mongod = EmbeddedMongod(tmp_path_factory.mktemp("mongodb"))
+    uri = asyncio.run(mongod.start())
+    yield uri
+    asyncio.run(mongod.stop())
+
+
+@pytest.fixture
+def database_name(mongodb_uri: str) -> Iterator[str]:
+    """A database name of this test alone; the database is dropped afterwards."""
+    name = f"test_{uuid4().hex[:12]}"
+    yield name
+
+    async def drop() -> None:
+        async with AsyncMongoClient[Document](mongodb_uri) as client:
+            await client.drop_database(name)
+
+    asyncio.run(drop())
+
+
+@pytest.fixture
+def run_with_db(mongodb_uri: str, database_name: str) -> RunWithDb[Any]:
+    """Runs a coroutine function on the test's database: `run_with_db(scenario)`, with `async def scenario(db)`.
+
+    A client belongs to the event loop that it is used in, so each call has its own; the data stays from call to call.
+    """
+
+    def run(scenario: Callable[[AsyncDatabase[Document]], Awaitable[Any]]) -> Any:
+        async def connected() -> Any:
+            db = await connect(mongodb_uri, database_name)
+            try:
+                return await scenario(db)
+            finally:
+                await db.client.close()
+
+        return asyncio.run(connected())
+
+    return run

@@ -1,0 +1,155 @@
+"""Registering clients: whose keys and scopes are good enough."""
+
+import json
+from typing import Any
+
+import pytest
+from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
+
+from smart_auth.clients import ClientError, Clients
+from tests.conftest import RunWithDb
+
+Jwk = dict[str, Any]
+EC = ECKey.generate_key("P-384", {"kid": "ec"})
+
+
+def public(key: ECKey | RSAKey | OKPKey | OctKey, **members: Any) -> Jwk:
+    return {**key.as_dict(private=False), **members}
+
+
+def refusal(run_with_db: RunWithDb[str], *keys: Any, client_id: str = "reader", scope: str = "system/*.rs", **rest: Any) -> str:
+    """Why the registration is refused; nothing of it is stored."""
+
+    async def scenario(db: Any) -> str:
+        with pytest.raises(ClientError) as refused:
+            await Clients(db).add(client_id, scope, jwks={"keys": list(keys)}, **rest)
+        assert await Clients(db).list() == []
+        return str(refused.value)
+
+    return run_with_db(scenario)
+
+
+def test_a_client_is_registered_listed_and_removed(run_with_db: RunWithDb[Any]) -> None:
+    async def scenario(db: Any) -> None:
+        clients = Clients(db)
+        await clients.add("viewer", "system/ImagingStudy.rs", jwks=json.dumps({"keys": [public(EC)]}))
+        await clients.add("ehr", " system/*.cruds  system/*.read ", jwks={"keys": [public(EC)]})
+        assert [client.client_id for client in await clients.list()] == ["ehr", "viewer"]
+        found = await clients.get("ehr")
+        assert found is not None
+        assert found.scope == "system/*.cruds system/*.read"
+        assert await clients.remove("ehr")
+        assert not await clients.remove("ehr")
+        assert await clients.get("ehr") is None
+
+    run_with_db(scenario)
+
+
+def test_an_id_that_is_taken_is_refused_and_the_first_client_stays(run_with_db: RunWithDb[Any]) -> None:
+    async def scenario(db: Any) -> None:
+        clients = Clients(db)
+        await clients.add("ehr", "system/*.rs", jwks={"keys": [public(EC)]})
+        with pytest.raises(ClientError, match="there is a client 'ehr' already"):
+            await clients.add("ehr", "system/*.cruds", jwks={"keys": [public(EC)]})
+        found = await clients.get("ehr")
+        assert found is not None
+        assert found.scope == "system/*.rs"
+
+    run_with_db(scenario)
+
+
+def test_only_the_public_members_of_a_key_are_stored(run_with_db: RunWithDb[Any]) -> None:
+    async def scenario(db: Any) -> None:
+        await Clients(db).add("ehr", "system/*.rs", jwks={"keys": [public(EC, comment="kept by nobody")]})
+        stored = await db.oauth_clients.find_one({"_id": "ehr"})
+        assert set(stored["keys"][0]) == {"kty", "kid", "crv", "x", "y"}
+
+    run_with_db(scenario)
+
+
+@pytest.mark.parametrize("key", [EC, RSAKey.generate_key(2048, {"kid": "rsa"})], ids=["EC", "RSA"])
+def test_a_private_key_is_refused(run_with_db: RunWithDb[Any], key: ECKey | RSAKey) -> None:
+    reason = refusal(run_with_db, key.as_dict(private=True))
+    assert "is a private key: register public keys only" in reason
+    assert str(key.as_dict(private=True)["d"]) not in reason
+
+
+def test_a_symmetric_key_is_refused(run_with_db: RunWithDb[Any]) -> None:
+    assert "is a symmetric key" in refusal(run_with_db, {"kty": "oct", "kid": "s", "k": "c2VjcmV0"})
+
+
+def test_two_keys_with_equal_kid_are_refused(run_with_db: RunWithDb[Any]) -> None:
+    other = ECKey.generate_key("P-384", {"kid": "ec"})
+    assert "two keys of the JWK Set have the kid 'ec'" in refusal(run_with_db, public(EC), public(other))
+
+
+@pytest.mark.filterwarnings("ignore::joserfc.errors.SecurityWarning")
+def test_a_short_rsa_key_is_refused(run_with_db: RunWithDb[Any]) -> None:
+    short = public(RSAKey.generate_key(1024), kid="short")
+    assert "1024 bits; 2048 to 8192" in refusal(run_with_db, short)
+
+
+def test_a_set_without_a_key_for_rs384_or_es384_is_refused(run_with_db: RunWithDb[Any]) -> None:
+    p256 = public(ECKey.generate_key("P-256"), kid="p256")
+    for_rs256 = public(RSAKey.generate_key(2048), kid="rsa", alg="RS256")
+    for_encryption = public(EC, use="enc")
+    for key in (p256, for_rs256, for_encryption):
+        assert "no key of the JWK Set can be used for RS384 (RSA) or ES384" in refusal(run_with_db, key)
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        (public(OKPKey.generate_key("Ed25519"), kid="okp"), "has the key type 'OKP'"),
+        (public(ECKey.generate_key("P-521"), kid="p521"), "is on the curve 'P-521'"),
+        ({name: value for name, value in public(EC).items() if name != "kid"}, "has no kid"),
+        (public(EC, x=public(EC)["y"]), "is not a valid EC key"),
+        (public(EC, x="!"), "is not a valid EC key"),
+        ("a string", "is not a JSON object"),
+    ],
+    ids=["OKP", "P-521", "no kid", "not on the curve", "not base64", "not an object"],
+)
+def test_a_key_that_is_none_for_us_is_refused(run_with_db: RunWithDb[Any], key: Any, reason: str) -> None:
+    assert reason in refusal(run_with_db, key)
+
+
+@pytest.mark.parametrize("jwks", ["-----BEGIN PUBLIC KEY-----", "[]", '{"keys": {}}', '{"keys": []}', "[" * 60_000, b"\xff"])
+def test_what_is_no_key_set_is_refused(run_with_db: RunWithDb[Any], jwks: str | bytes) -> None:
+    async def scenario(db: Any) -> None:
+        with pytest.raises(ClientError, match="JWK Set"):
+            await Clients(db).add("ehr", "system/*.rs", jwks=jwks)
+
+    run_with_db(scenario)
+
+
+@pytest.mark.parametrize(
+    ("scope", "reason"),
+    [
+        ("", "at least one scope"),
+        ("system/Observaton.rs", "'system/Observaton.rs' is not a SMART scope"),
+        ("system/*.rs user/*.rs", "'user/*.rs' can't be granted yet"),
+        ("system/Patient.rs?active=true", "can't be granted yet"),
+    ],
+)
+def test_a_scope_that_could_not_be_granted_is_refused(run_with_db: RunWithDb[Any], scope: str, reason: str) -> None:
+    assert reason in refusal(run_with_db, public(EC), scope=scope)
+
+
+@pytest.mark.parametrize("client_id", ["", "-x", "a b", 'a"b', "x" * 129, "é"])
+def test_an_odd_client_id_is_refused(run_with_db: RunWithDb[Any], client_id: str) -> None:
+    assert "a client id is" in refusal(run_with_db, public(EC), client_id=client_id)
+
+
+@pytest.mark.parametrize(
+    "given", [{"redirect_uris": ["https://app.example/cb"]}, {"secret": "x"}, {"launch_uri": "https://app.example"}]
+)
+def test_authorization_code_clients_are_said_to_be_unsupported(run_with_db: RunWithDb[Any], given: dict[str, Any]) -> None:
+    assert "aren't supported yet" in refusal(run_with_db, public(EC), **given)
+
+
+def test_a_client_without_keys_is_refused(run_with_db: RunWithDb[Any]) -> None:
+    async def scenario(db: Any) -> None:
+        with pytest.raises(ClientError, match="needs its public keys"):
+            await Clients(db).add("ehr", "system/*.rs")
+
+    run_with_db(scenario)
