@@ -57,7 +57,7 @@ def demo(
     once: Annotated[bool, typer.Option("--once", help="stop after the last step; exit 0 only if all went well")] = False,
 ) -> None:
     """Play one imaging order, from the EHR's order to the report back in the EHR."""
-    from fhir_server.demo import play
+    from demo.stage import play
 
     configure_logging("console", level=40)
     if not _run(play(once=once)):
@@ -123,11 +123,16 @@ def messages_list(
     outbound: Annotated[bool, typer.Option("--out", help="those sent, instead of those received")] = False,
     state: Annotated[str, typer.Option(help="only AA, AE, AR (received) or pending, delivered, refused (sent)")] = "",
     limit: Annotated[int, typer.Option(min=1, max=10000)] = 50,
+    plain: Annotated[bool, typer.Option("--plain", help="tab-separated, for scripts")] = False,
 ) -> None:
     """List the newest messages."""
 
     async def show(db: Db) -> None:
         rows = await operations.list_messages(db, outbound=outbound, state=state, limit=limit)
+        if plain:
+            for row in rows:
+                typer.echo("\t".join(row))
+            return
         table = Table("id", "when", "type", "control id", "partner", "state", "attempts" if outbound else "refers to", "error")
         for row in rows:
             table.add_row(*row)

@@ -1,7 +1,7 @@
 """JSON and BSON of FHIR resources without loss: decimals keep their digits (FHIR R4 2.24.0.1, 2.6.2), field order is kept.
 
-In memory a JSON number with a point or an exponent is a `decimal.Decimal` (as is an integer beyond 64 bits), every other number an
-`int`; in BSON a Decimal is a Decimal128. A float never appears.
+In memory a JSON number with a point or an exponent is a `decimal.Decimal` (as is an integer beyond 64 bits), every other number
+an `int`; in BSON a Decimal is a Decimal128. A float never appears.
 """
 
 import json
@@ -77,8 +77,8 @@ _DECODER = json.JSONDecoder(
 def loads(data: bytes | bytearray | memoryview | str) -> dict[str, Any]:
     """One JSON object.
 
-    Raises FhirError (`structure`, status 400) for anything that is not one: syntax errors, a property given twice, NaN and Infinity,
-    invalid UTF-8, a byte order mark, a lone surrogate, nesting beyond MAX_NESTING. The texts name places, never values.
+    Raises FhirError (`structure`, status 400) for anything that is not one: syntax errors, a property given twice, NaN and
+    Infinity, invalid UTF-8, a byte order mark, a lone surrogate, nesting beyond MAX_NESTING. The texts name places, never values.
     """
     try:
         raw = data.encode() if isinstance(data, str) else bytes(data)
@@ -106,7 +106,7 @@ def loads(data: bytes | bytearray | memoryview | str) -> dict[str, Any]:
 def decimal_text(number: Decimal) -> str:
     """The number as FHIR JSON writes it, with all its digits: `1.50`, `0.0100`, `1e3`.
 
-    A negative exponent is written out (`0.0000001`), as nearly everyone does, until that takes more than 40 places.
+    A negative exponent is written out (`0.0000001`), as nearly everyone does, until that takes more than 20 places.
     """
     text = str(number)
     if "E" not in text:
@@ -115,7 +115,7 @@ def decimal_text(number: Decimal) -> str:
         return text
     exponent = number.as_tuple().exponent
     assert isinstance(exponent, int)
-    if -40 <= exponent < 0:
+    if -20 <= exponent < 0:
         return f"{number:f}"
     mantissa, power = text.split("E")
     return f"{mantissa}e{power.removeprefix('+')}"
@@ -169,7 +169,7 @@ def _mapped(value: Any, conversions: dict[type, Callable[[Any], Any]]) -> Any:
 
 
 def to_bson(resource: dict[str, Any]) -> dict[str, Any]:
-    """The resource with Decimal128 for Decimal, ready for PyMongo. The argument stays as it is, and is returned when it holds none.
+    """The resource with Decimal128 for Decimal, for PyMongo. The argument is not changed, and is returned when it holds none.
 
     Raises FhirError (`value`) for a decimal that Decimal128 can't hold exactly.
     """

@@ -12,11 +12,11 @@ from joserfc.jwk import ECKey, RSAKey
 # SMART App Launch 2.2, "Client authentication: asymmetric": the two signatures, by the type of key that makes them.
 ALGORITHMS = {"RSA": "RS384", "EC": "ES384"}
 _KEY_TYPES: dict[str, type[RSAKey] | type[ECKey]] = {"RSA": RSAKey, "EC": ECKey}
-_KEY_MEMBERS = {"RSA": ("kty", "n", "e"), "EC": ("kty", "crv", "x", "y")}
+_KEY_MEMBERS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y")}
 _CURVES = ("P-384", "P-256")
 _RSA_BITS = range(2048, 8192 + 1)
 _PRIVATE_MEMBERS = ("d", "p", "q", "dp", "dq", "qi", "oth", "k")
-_KEPT_MEMBERS = ("kid", "use", "key_ops", "alg")
+_KEPT_MEMBERS = ("kty", "kid", "use", "key_ops", "alg")
 _MOST_KEYS = 20
 _MOST_BYTES = 65536
 
@@ -85,13 +85,12 @@ def _public_key(key: Any, name: str) -> dict[str, Any]:
 
 
 def _imported(key: Mapping[str, Any]) -> RSAKey | ECKey:
-    return _import(*((member, key[member]) for member in _KEY_MEMBERS[key["kty"]]))
+    return _import(key["kty"], *((member, key[member]) for member in _KEY_MEMBERS[key["kty"]]))
 
 
 @lru_cache(maxsize=256)
-def _import(*members: tuple[str, str]) -> RSAKey | ECKey:
-    key = dict(members)
-    return _KEY_TYPES[key["kty"]].import_key(key)
+def _import(key_type: str, *members: tuple[str, str]) -> RSAKey | ECKey:
+    return _KEY_TYPES[key_type].import_key({"kty": key_type, **dict(members)})
 
 
 def _signs(key: Mapping[str, Any]) -> bool:

@@ -40,9 +40,14 @@ def test_only_the_operands_for_the_resource_type_count():
 
 
 @pytest.mark.parametrize(
-    "expression", ["Observation.value as Quantity", "(Observation.value as Quantity)", "Observation.value.as(Quantity)"]
-    + ["Observation.value.ofType(Quantity)"],
-)  # fmt: skip
+    "expression",
+    [
+        "Observation.value as Quantity",
+        "(Observation.value as Quantity)",
+        "Observation.value.as(Quantity)",
+        "Observation.value.ofType(Quantity)",
+    ],
+)
 def test_a_choice_is_narrowed_to_one_type(expression):
     assert select(expression, {"resourceType": "Observation", "valueQuantity": {"value": 1}}) == [("Quantity", {"value": 1})]
     assert select(expression, {"resourceType": "Observation", "valueString": "x"}) == []
@@ -123,8 +128,19 @@ def test_a_resource_inside_another_goes_by_its_own_type():
 
 @pytest.mark.parametrize(
     "expression",
-    ["Patient.nme", "Patient.name.", "Patient.name)", "Patient.name.first()", "Patient.name as Quantity", "Patient.name[x]", "§"]
-    + ["", "Patient.name | Patient.nme", "Patient.name.where(use='x'", "Patient name"],
+    [
+        "",
+        "§",
+        "Patient.nme",
+        "Patient.name.",
+        "Patient.name)",
+        "Patient.name[x]",
+        "Patient name",
+        "Patient.name | Patient.nme",
+        "Patient.name as Quantity",
+        "Patient.name.first()",
+        "Patient.name.where(use='x'",
+    ],
 )
 def test_what_is_not_understood_is_refused_when_compiling(expression):
     with pytest.raises(PathError):

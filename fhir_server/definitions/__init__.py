@@ -34,8 +34,8 @@ RESOURCE_TYPES: frozenset[str] = frozenset(_BASES)
 class SearchParameter:
     """One search parameter as it stands for one resource type (FHIR R4 3.1.1.4).
 
-    `definition` is the canonical of HL7's SearchParameter. `expression` keeps only the part that is about the resource type, and is
-    empty for parameters that no element answers (`_text`, `_content`, `_query`). `components` (composites) are pairs of a
+    `definition` is the canonical of HL7's SearchParameter. `expression` keeps only the part that is about the resource type; it
+    is empty for parameters that no element answers (`_text`, `_content`, `_query`). `components` (of composites) are pairs of a
     parameter's name on the same resource type and an expression relative to what `expression` selects.
     """
 
@@ -78,7 +78,7 @@ def search_parameters(resource_type: str) -> Mapping[str, SearchParameter]:
 
 @cache
 def value_set(canonical: str) -> Mapping[str, frozenset[str]] | None:
-    """Code system to codes of a value set of a required binding; None where R4's can't be listed (mime types, UCUM, currencies)."""
+    """Code system to codes, for the value set of a required binding; None where they can't be listed (as for UCUM)."""
     systems = _value_sets().get(canonical)
     return None if systems is None else MappingProxyType({system: frozenset(codes) for system, codes in systems.items()})
 

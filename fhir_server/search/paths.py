@@ -1,8 +1,8 @@
-"""Compiles the part of FHIRPath that search parameter expressions use into extractors (FHIR R4 3.1.1.4, FHIRPath N1 sections 4 to 6).
+"""Compiles the part of FHIRPath that search parameter expressions use into extractors (FHIR R4 3.1.1.4, FHIRPath N1 4 to 6).
 
 What there is: `|`, dotted paths through the elements of R4 (choices under their bare name), `as`, `is`, `=`, `!=`, `and`, `[n]`,
-`%resource`, and the functions as, ofType, where, exists, extension, hasExtension and resolve. Anything else, and any element that R4
-does not have, is refused when compiling, so that a mistyped path can't quietly find nothing.
+`%resource`, and the functions as, ofType, where, exists, extension, hasExtension and resolve. Anything else, and any element that
+R4 does not have, is refused when compiling, so that a mistyped path can't quietly find nothing.
 """
 
 import re
@@ -45,9 +45,9 @@ class CompiledPath:
 
 @cache
 def compile_path(expression: str, resource_type: str) -> CompiledPath:
-    """The extractor of an expression for a resource type, data type or backbone path; parts about other resource types are left out.
+    """The extractor of an expression for a resource type, data type or backbone path.
 
-    Raises PathError.
+    The operands of a union that are about other resource types are left out. Raises PathError.
     """
     try:
         parser = _Parser(expression, resource_type)
@@ -87,6 +87,12 @@ class _Parser:
         token = self._tokens[self._at]
         self._at += 1
         return token
+
+    def _one(self, wanted: str) -> str:
+        form, text = self._next()
+        if form != wanted:
+            raise PathError(f"a {wanted} expected, not {text!r}")
+        return text
 
     def _take(self, text: str) -> bool:
         if self._tokens[self._at] in (("sign", text), ("word", text)):
@@ -148,32 +154,33 @@ class _Parser:
         if self._take("as"):
             return _only(part, self._type_name(part.types))
         if self._take("is"):
-            return _Part(_is(part.run, self._next()[1]), _BOOLEAN)
+            return _Part(_is(part.run, self._one("word")), _BOOLEAN)
         return part
 
     def _path(self, focus: _Types) -> _Part:
         part = self._first(focus)
         while True:
             if self._take("."):
-                part = self._step(part, self._next()[1])
+                part = self._step(part, self._one("word"))
             elif self._take("["):
-                part = _Part(_item(part.run, int(self._next()[1])), part.types)
+                part = _Part(_item(part.run, int(self._one("number"))), part.types)
                 self._expect("]")
             else:
                 return part
 
     def _first(self, focus: _Types) -> _Part:
-        token, text = self._next()
-        if text == "(" and token == "sign":
+        form, text = self._next()
+        if (form, text) == ("sign", "("):
             part = self.expression(focus)
             self._expect(")")
             return part
-        if token == "text" or text in ("true", "false"):
-            value: Any = text if token == "text" else text == "true"
-            return _Part(_constant(value), frozenset({"string" if token == "text" else "boolean"}))
+        if form == "text":
+            return _Part(_constant(("string", text)), frozenset({"string"}))
+        if text in ("true", "false"):
+            return _Part(_constant(("boolean", text == "true")), _BOOLEAN)
         if text == "%resource":
             return _Part(lambda _nodes, resource: resource, frozenset({self._root.split(".")[0]}))
-        if token != "word":
+        if form != "word":
             raise PathError(f"{text!r} not understood")
         whole = _Part(lambda nodes, _resource: nodes, focus)
         if text == self._root or (text in ("Resource", "DomainResource") and kind(self._root) == "resource"):
@@ -200,13 +207,13 @@ class _Parser:
             case "resolve":
                 return _Part(_resolve(part.run), RESOURCE_TYPES)
             case "extension" | "hasExtension":
-                found = _extension(part.run, self._next()[1])
+                found = _extension(part.run, self._one("text"))
                 return _Part(found, frozenset({"Extension"})) if name == "extension" else _Part(_exists(found), _BOOLEAN)
         raise PathError(f"{name}() is not supported")
 
     def _type_name(self, types: _Types) -> str:
         """The type that is asked for; R4's own expressions say DateTime for dateTime once."""
-        name = self._next()[1]
+        name = self._one("word")
         found = next((t for t in types if t.lower() == name.lower()), None)
         if found is None:
             raise PathError(f"it is never a {name}, but one of: {', '.join(sorted(types))}")
@@ -237,9 +244,11 @@ def _child(part: _Part, name: str) -> _Part:
                 child = value.get(json_name)
                 if child is None:
                     continue
-                for item in child if type(child) is list else (child,):
-                    if item is not None:
-                        found.append((item.get("resourceType", "") if child_type == "Resource" else child_type, item))
+                items = child if type(child) is list else (child,)
+                if child_type == "Resource":
+                    found.extend((item["resourceType"], item) for item in items)
+                else:
+                    found.extend((child_type, item) for item in items if item is not None)
         return found
 
     types = {t for pairs in names.values() for _, t in pairs}
@@ -273,8 +282,7 @@ def _all_of(runs: list[_Run]) -> _Run:
     return lambda nodes, resource: [found for run in runs for found in run(nodes, resource)]
 
 
-def _constant(value: Any) -> _Run:
-    node: Node = ("boolean" if isinstance(value, bool) else "string", value)
+def _constant(node: Node) -> _Run:
     return lambda _nodes, _resource: [node]
 
 

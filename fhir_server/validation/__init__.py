@@ -14,11 +14,11 @@ __all__ = ["validate"]
 
 
 def validate(resource: dict[str, Any]) -> list[Issue]:
-    """What is wrong with a resource in memory (see `fhir_json` for how numbers are held): at most 20 issues, none when it is valid.
+    """What is wrong with a resource in memory (`fhir_json` says how numbers are held): at most 20 issues, none when it is valid.
 
     Issue codes: `structure` (unknown element, wrong JSON shape), `required` (missing), `value` (format, reference target),
-    `code-invalid` (required binding), `invariant`. `expression` is a FHIRPath such as `Patient.name[0].given[1]`; a choice goes by
-    its FHIRPath name (`Observation.value`).
+    `code-invalid` (required binding), `invariant`. `expression` is a FHIRPath such as `Patient.name[0].given[1]`; a choice goes
+    by its FHIRPath name (`Observation.value`).
     """
     problems = resource_check(resource, 0) or check_characters(resource)
     if not problems:

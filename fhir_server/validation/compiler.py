@@ -76,7 +76,7 @@ def _fill(shape: ObjectShape) -> None:
 
 def _is_attribute(shape: ObjectShape, name: str) -> bool:
     """Element.id and Extension.url are attributes in XML: they have no extensions, and so no `_id` and `_url` in JSON."""
-    return name == "id" and "resourceType" not in shape.tests or name == "url" and shape.path == "Extension"
+    return (name == "id" and "resourceType" not in shape.tests) or (name == "url" and shape.path == "Extension")
 
 
 def _element_check(element: Element, type_name: str) -> Check:
@@ -136,4 +136,3 @@ def _extension(shape: Check) -> Check:
         return problems
 
     return check
-

@@ -14,13 +14,17 @@ MAX_NESTING = 100
 XHTML = "http://www.w3.org/1999/xhtml"
 
 ELEMENTS = frozenset(
-    "a abbr acronym b big blockquote br caption cite code col colgroup dd dfn div dl dt em h1 h2 h3 h4 h5 h6 hr i img li ol p pre q "
-    "samp small span strong sub sup table tbody td tfoot th thead tr tt ul var".split()
+    """
+    a abbr acronym b big blockquote br caption cite code col colgroup dd dfn div dl dt em h1 h2 h3 h4 h5 h6 hr i img li ol p pre q
+    samp small span strong sub sup table tbody td tfoot th thead tr tt ul var
+    """.split()
 )
 ATTRIBUTES = frozenset(
-    "abbr accesskey align alt axis bgcolor border cellhalign cellpadding cellspacing cellvalign char charoff charset cite class "
-    "colspan compact coords dir frame headers height href hreflang hspace id lang longdesc name nowrap rel rev rowspan rules scope "
-    "shape span src start style summary tabindex title type valign value vspace width xml:lang xmlns".split()
+    """
+    abbr accesskey align alt axis bgcolor border cellhalign cellpadding cellspacing cellvalign char charoff charset cite class
+    colspan compact coords dir frame headers height href hreflang hspace id lang longdesc name nowrap rel rev rowspan rules scope
+    shape span src start style summary tabindex title type valign value vspace width xml:lang xmlns
+    """.split()
 )
 _LINKS = frozenset({"cite", "href", "longdesc"})
 _LINK_SCHEMES = frozenset({"ftp", "http", "https", "mailto", "tel", "urn"})
@@ -110,7 +114,8 @@ def check_xhtml(value: Any, _depth: int) -> list[Problem] | None:
     try:
         reader.read(value)
     except expat.ExpatError as error:
-        return problem("value", f"xhtml: not well-formed: {expat.ErrorString(error.code)} (line {error.lineno}, column {error.offset})")
+        where = f"line {error.lineno}, column {error.offset}"
+        return problem("value", f"xhtml: not well-formed: {expat.ErrorString(error.code)} ({where})")
     except UnicodeEncodeError:
         return problem("value", "xhtml: half of a surrogate pair")
     except _RefusedError as refused:

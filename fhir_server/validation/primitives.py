@@ -19,6 +19,7 @@ _YEAR = r"(?!0000)[0-9]{4}"
 _DAY = r"(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|[12][0-9]))"
 _MONTH = r"(?:0[1-9]|1[0-2])"
 
+
 def _not_a(name: str, rule: str, value: Any) -> list[Problem]:
     if type(value) is str:
         return problem("value", f"{name}: {rule}")

@@ -1,4 +1,4 @@
-"""What a check returns: nothing when all is well, else problems whose paths grow on the way out, so that good input pays nothing."""
+"""What a check returns: nothing when all is well, else problems. The paths grow on the way out: good input pays nothing."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,0 +1,211 @@
+"""A worklist query: its keys, what MongoDB can preselect by them, the exact matching, and the answer (PS3.4 C.2.2.2, K.6.1.2)."""
+
+import fnmatch
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from bridges.dicom import dimse, time_keys
+from bridges.dicom.dicom_json import CHARACTER_SET, Attributes, Element, element, items, tag, text, texts, texts_of, vr_of
+from fhir_server.search.index import fold
+
+_SPS = tag("ScheduledProcedureStepSequence")
+_START_DATE, _START_TIME = tag("ScheduledProcedureStepStartDate"), tag("ScheduledProcedureStepStartTime")
+# What a row may hold, so that it can be matched on and returned.
+ROOT_KEYS = (
+    "AccessionNumber AdmissionID ConfidentialityConstraintOnPatientDataDescription CurrentPatientLocation "
+    "FillerOrderNumberImagingServiceRequest ImagingServiceRequestComments IssueDateOfImagingServiceRequest "
+    "IssueTimeOfImagingServiceRequest IssuerOfPatientID IssuerOfPatientIDQualifiersSequence OtherPatientIDsSequence "
+    "PatientBirthDate PatientID PatientName PatientSex PlacerOrderNumberImagingServiceRequest ReasonForRequestedProcedureCodeSequence "
+    "ReasonForTheRequestedProcedure ReferringPhysicianName RequestedProcedureCodeSequence RequestedProcedureComments "
+    "RequestedProcedureDescription RequestedProcedureID RequestedProcedurePriority RequestingPhysician RequestingService "
+    "StudyInstanceUID ScheduledProcedureStepSequence"
+).split()
+STEP_KEYS = (
+    "Modality ScheduledProcedureStepDescription ScheduledProcedureStepEndDate ScheduledProcedureStepEndTime "
+    "ScheduledProcedureStepID ScheduledProcedureStepLocation ScheduledProcedureStepStartDate ScheduledProcedureStepStartTime "
+    "ScheduledProcedureStepStatus ScheduledProtocolCodeSequence ScheduledStationAETitle ScheduledStationName"
+).split()
+# Type 2 attributes of table K.6-1 that we have no values for yet: returned with zero length.
+EMPTY_KEYS = (
+    "Allergies MedicalAlerts PatientComments PatientSize PatientState PatientTransportArrangements PatientWeight PreMedication "
+    "PregnancyStatus ReferencedPatientSequence ReferencedStudySequence RequestedContrastAgent "
+    "ScheduledPerformingPhysicianName SpecialNeeds StudyDate StudyTime"
+).split()
+_ROOT, _STEP, _EMPTY = ({tag(k) for k in keys} for keys in (ROOT_KEYS, STEP_KEYS, EMPTY_KEYS))
+# Said by the answer as it needs, never matched.
+_NEVER_MATCHED = {CHARACTER_SET, tag("TimezoneOffsetFromUTC")}
+# Besides person names, the texts that may be asked for with * and ? (PS3.4 K.6-1 leaves optional keys to the SCP).
+_WITH_WILDCARDS = {
+    tag(k) for k in ("RequestedProcedureDescription", "ScheduledProcedureStepDescription", "ReasonForTheRequestedProcedure")
+}
+_PRESELECTED = {
+    "PatientID": "patient_ids",
+    "AccessionNumber": "accession",
+    "RequestedProcedureID": "procedure_id",
+    "StudyInstanceUID": "study_uid",
+}
+_PRESELECTED_IN_STEP = {
+    "ScheduledStationAETitle": "stations",
+    "Modality": "modality",
+    "ScheduledProcedureStepID": "step_id",
+}
+
+
+@dataclass(slots=True)
+class WorklistQuery:
+    """The keys of a C-FIND identifier. `step` holds those of the one scheduled procedure step item."""
+
+    root: Attributes
+    step: Attributes
+    window: time_keys.Window | None
+    # Tags of step attributes that were asked for beside the sequence: they are answered in both places.
+    lifted: frozenset[str] = frozenset()
+    unsupported: bool = False
+    _conditions: list[tuple[str, Element]] = field(default_factory=list)
+    _step_conditions: list[tuple[str, Element]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, identifier: Attributes) -> "WorklistQuery":
+        """The query of an identifier. Refused (A900, C001) when it can't be one."""
+        root = {name: one for name, one in identifier.items() if not _is_private(name)}
+        step_items = items(root, "ScheduledProcedureStepSequence")
+        if not root:
+            raise dimse.Refused(dimse.IDENTIFIER_DOES_NOT_MATCH, "the identifier has no keys")
+        if len(step_items) > 1:
+            raise dimse.Refused(dimse.IDENTIFIER_DOES_NOT_MATCH, "Scheduled Procedure Step Sequence takes one item")
+        lifted = {name for name in root if name in _STEP}
+        step = {name: root[name] for name in lifted} | (step_items[0] if step_items else {})
+        window = time_keys.window(_key(step, "ScheduledProcedureStepStartDate"), _key(step, "ScheduledProcedureStepStartTime"))
+        query = cls(root, step, window, frozenset(lifted))
+        query.unsupported = len(root) != len(identifier)
+        query._conditions = query._split(root, _ROOT, skip=lifted | {_SPS})
+        query._step_conditions = query._split(step, _STEP, skip={_START_DATE, _START_TIME})
+        return query
+
+    def _split(self, keys: Attributes, supported: set[str], skip: set[str]) -> list[tuple[str, Element]]:
+        """The keys to match. Keys that we can't match are ignored, and the answers say so (FF01, PS3.4 K.4.1.1.4)."""
+        found = []
+        for name, key in keys.items():
+            if name in _NEVER_MATCHED or name in skip:
+                continue
+            if name not in supported:
+                self.unsupported |= name not in _EMPTY or not _is_universal(key)
+            elif not _is_universal(key):
+                _check(name, key)
+                found.append((name, key))
+        return found
+
+    def prefilter(self) -> dict[str, Any]:
+        """The MongoDB filter on indexed keys: everything that matches is in what it selects."""
+        where: dict[str, Any] = {}
+        for keys, fields in ((self.root, _PRESELECTED), (self.step, _PRESELECTED_IN_STEP)):
+            for keyword, name in fields.items():
+                wanted = _wanted(keys.get(tag(keyword), {}))
+                if wanted:
+                    where[name] = wanted[0] if len(wanted) == 1 else {"$in": wanted}
+        if self.window and (self.window.low or self.window.high):
+            bounds = {"$gte": self.window.low, "$lte": self.window.high}
+            where["start"] = {operator: value for operator, value in bounds.items() if value}
+        names = _wanted(self.root.get(tag("PatientName"), {}))
+        if len(names) == 1 and "=" not in names[0] and (prefix := re.split(r"[*?^]", fold(names[0]))[0]):
+            where["names"] = {"$elemMatch": {"$gte": prefix, "$lt": prefix + "\uffff"}}
+        return where
+
+    def matches(self, attributes: Attributes) -> bool:
+        """Whether a row's attributes match all keys."""
+        item = items(attributes, "ScheduledProcedureStepSequence")[0]
+        start = text(item, "ScheduledProcedureStepStartDate") + text(item, "ScheduledProcedureStepStartTime")
+        if self.window is not None and not self.window.contains(start):
+            return False
+        return all(_matches(n, k, attributes.get(n, {})) for n, k in self._conditions) and all(
+            _matches(n, k, item.get(n, {})) for n, k in self._step_conditions
+        )
+
+    def answer(self, attributes: Attributes) -> Attributes:
+        """What was asked for, and nothing else; asked for but unknown comes with zero length (PS3.4 C.4.1.1.3.2)."""
+        item = items(attributes, "ScheduledProcedureStepSequence")[0]
+        found = {n: _asked(n, k, item if n in self.lifted else attributes) for n, k in self.root.items() if n != CHARACTER_SET}
+        if _SPS in found or self.lifted:
+            whole = not any(n not in self.lifted for n in self.step)
+            wanted = item if whole else {n: _asked(n, k, item) for n, k in self.step.items() if n != CHARACTER_SET}
+            found[_SPS] = {"vr": "SQ", "Value": [wanted]}
+        return found
+
+
+def _asked(name: str, key: Element, held: Attributes) -> Element:
+    if name not in held:
+        return element(name) if vr_of(name) != "UN" else {"vr": key["vr"]}
+    one = held[name]
+    inner = [i for i in key.get("Value", ()) if i] if one["vr"] == "SQ" else []
+    if not inner:
+        return one
+    return {"vr": "SQ", "Value": [{n: _asked(n, k, i) for n, k in inner[0].items()} for i in one["Value"]]}
+
+
+# Matching
+
+
+def _matches(name: str, key: Element, held: Element) -> bool:
+    vr = vr_of(name)
+    if vr == "SQ":
+        conditions = [(n, k) for n, k in key["Value"][0].items() if not _is_universal(k)]
+        return any(all(_matches(n, k, item.get(n, {})) for n, k in conditions) for item in held.get("Value", ()))
+    if vr == "PN":
+        groups = [g for name_ in held.get("Value", ()) for g in name_.values()]
+        return any(_name_matches(w, groups) for w in _wanted(key))
+    stored = texts_of(held)
+    if vr == "DA":
+        return any(time_keys.dates(w).contains(s) for w in _wanted(key) for s in stored)
+    if vr == "TM":
+        return any(time_keys.times(w).contains(s) for w in _wanted(key) for s in stored)
+    if name in _WITH_WILDCARDS:
+        return any(_pattern(w).fullmatch(s) for w in _wanted(key) for s in stored)
+    return any(w == s for w in _wanted(key) for s in stored)
+
+
+def _name_matches(wanted: str, groups: list[str]) -> bool:
+    """A name key against any component group, without case and accents. Components that it doesn't name don't matter."""
+    held = [fold(g).rstrip("^") for g in groups]
+    for key in filter(None, (fold(k).rstrip("^") for k in wanted.split("="))):
+        pattern, components = _pattern(key), [_pattern(c) if c else None for c in key.split("^")]
+        for group in held:
+            parts = group.split("^") + [""] * len(components)
+            if pattern.fullmatch(group) or all(c is None or c.fullmatch(p) for c, p in zip(components, parts, strict=False)):
+                return True
+    return False
+
+
+def _pattern(key: str) -> re.Pattern[str]:
+    """`*` any run of characters, `?` any one (PS3.4 C.2.2.2.4). fnmatch's translation doesn't backtrack over many `*`."""
+    return re.compile(fnmatch.translate(key.replace("[", "[[]")))
+
+
+def _wanted(key: Element) -> list[str]:
+    """The values to match: any of them. Devices send several where the standard has one; that means "or" here."""
+    wanted = [w for w in texts_of(key) if w]
+    return [] if any(set(w) == {"*"} for w in wanted) else wanted
+
+
+def _is_universal(key: Element) -> bool:
+    """No value, or `*` (PS3.4 C.2.2.2.3); of a sequence, an item without a key that restricts (C.2.2.2.6)."""
+    if key["vr"] == "SQ":
+        return all(_is_universal(k) for item in key.get("Value", ()) for k in item.values())
+    return not _wanted(key)
+
+
+def _check(name: str, key: Element) -> None:
+    """Refused when a date or time key can't be read, once and not row by row."""
+    read = {"DA": time_keys.dates, "TM": time_keys.times}.get(vr_of(name))
+    for value in _wanted(key) if read else ():
+        assert read is not None
+        read(value)
+
+
+def _key(step: Attributes, keyword: str) -> str:
+    wanted = [w for w in texts(step, keyword) if w and set(w) != {"*"}]
+    return wanted[0] if wanted else ""
+
+
+def _is_private(name: str) -> bool:
+    return int(name[:4], 16) % 2 == 1

@@ -1,0 +1,216 @@
+"""From resources to the attributes of a worklist answer (PS3.4 table K.6-1; HL7 imaging-service-request guide's MWL mapping)."""
+
+from dataclasses import dataclass, field
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from bridges.dicom import values
+from bridges.dicom.dicom_json import Attributes, put
+from bridges.dicom.values import LO, SH, line, whole
+from fhir_server.elements import codes, codings, has_code, identifier_of_type, identifier_value
+from fhir_server.registry import Resource
+from resources import device, imaging_study, service_request, task, terms
+
+_SEX = {"male": "M", "female": "F", "other": "O"}
+_PRIORITY = {"stat": "STAT", "asap": "HIGH", "urgent": "HIGH", "routine": "ROUTINE"}
+
+
+@dataclass(slots=True)
+class ScheduledStep:
+    """A step with everything that its worklist answer is made of."""
+
+    task: Resource
+    procedure: Resource
+    order: Resource | None
+    patient: Resource
+    study: Resource
+    station: Resource | None = None
+    location: Resource | None = None
+    encounter: Resource | None = None
+    # Practitioner, PractitionerRole, Organization and Location by reference, as far as the others name them.
+    others: dict[str, Resource] = field(default_factory=dict)
+
+
+def attributes(step: ScheduledStep, zone: ZoneInfo) -> Attributes:
+    """All attributes of the step's answer, in the DICOM JSON model. What isn't known is left out."""
+    found: Attributes = {}
+    _patient(found, step.patient)
+    _visit(found, step)
+    _request(found, step, zone)
+    _procedure(found, step)
+    item = _step(step, zone)
+    put(found, "ScheduledProcedureStepSequence", item)
+    start = values.local(_period(step.task).get("start"), zone)
+    if start is not None:
+        put(found, "TimezoneOffsetFromUTC", values.offset_of(start))
+    return {name: one for name, one in found.items() if "Value" in one}
+
+
+# Patient
+
+
+def _patient(found: Attributes, patient: Resource) -> None:
+    put(found, "PatientName", values.person_name(patient.get("name", ())))
+    first, others = patient_identifiers(patient)
+    if first is not None:
+        for name, one in patient_id(first).items():
+            found[name] = one
+    put(found, "OtherPatientIDsSequence", *(patient_id(i) | _type_of_id() for i in others))
+    birth_date = patient.get("birthDate", "")
+    put(found, "PatientBirthDate", birth_date.replace("-", "") if len(birth_date) == 10 else "")
+    put(found, "PatientSex", _SEX.get(patient.get("gender", "")))
+    if any(label.get("code") in {"R", "V"} for label in patient.get("meta", {}).get("security", ())):
+        put(found, "ConfidentialityConstraintOnPatientDataDescription", "RESTRICTED")
+
+
+def patient_identifiers(patient: Resource) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+    """The identifier that the department knows the patient by (medical record number, else the first), and the others."""
+    usable = [i for i in patient.get("identifier", ()) if i.get("use") != "old" and whole(i.get("value"), LO)]
+    if not usable:
+        return None, []
+    first = next((i for i in usable if has_code(i.get("type"), terms.V2_0203, "MR")), usable[0])
+    return first, [i for i in usable if i is not first]
+
+
+def patient_id(identifier: dict[str, Any]) -> Attributes:
+    """Patient ID with its issuer (PS3.3 10.14): the assigner's name, and the OID in the qualifiers."""
+    found: Attributes = {}
+    put(found, "PatientID", whole(identifier.get("value"), LO))
+    system = identifier.get("system", "")
+    oid = system.removeprefix("urn:oid:") if system.startswith("urn:oid:") else ""
+    put(found, "IssuerOfPatientID", whole(identifier.get("assigner", {}).get("display"), LO) or whole(oid or system, LO))
+    if oid:
+        qualifiers: Attributes = {}
+        put(qualifiers, "UniversalEntityID", oid)
+        put(qualifiers, "UniversalEntityIDType", "ISO")
+        put(found, "IssuerOfPatientIDQualifiersSequence", qualifiers)
+    return {name: one for name, one in found.items() if "Value" in one}
+
+
+def _type_of_id() -> Attributes:
+    found: Attributes = {}
+    put(found, "TypeOfPatientID", "TEXT")
+    return found
+
+
+# Visit, order, requested procedure
+
+
+def _visit(found: Attributes, step: ScheduledStep) -> None:
+    encounter = step.encounter or {}
+    identifier = identifier_of_type(encounter, terms.V2_0203, "VN") or next(iter(encounter.get("identifier", ())), {})
+    put(found, "AdmissionID", whole(identifier.get("value"), LO))
+    places = [p for p in encounter.get("location", ()) if p.get("status", "active") == "active"]
+    if places:
+        put(found, "CurrentPatientLocation", line(_name_of(step, places[0].get("location", {})), LO))
+
+
+def _request(found: Attributes, step: ScheduledStep, zone: ZoneInfo) -> None:
+    order = step.order or step.procedure
+    accession = service_request.accession_number(step.procedure) or service_request.accession_number(order)
+    put(found, "AccessionNumber", whole(accession, SH))
+    placer, filler = (identifier_of_type(order, terms.V2_0203, c) or {} for c in ("PLAC", "FILL"))
+    put(found, "PlacerOrderNumberImagingServiceRequest", whole(placer.get("value"), LO))
+    put(found, "FillerOrderNumberImagingServiceRequest", whole(filler.get("value"), LO))
+    put(found, "ImagingServiceRequestComments", _notes(order))
+    requester = order.get("requester") or step.procedure.get("requester") or {}
+    put(found, "RequestingPhysician", _person(step, requester))
+    put(found, "RequestingService", line(_organization(step, requester), LO))
+    put(found, "ReferringPhysicianName", _person(step, _referrer(step)) or _person(step, requester))
+    issued = values.local(order.get("authoredOn"), zone)
+    put(found, "IssueDateOfImagingServiceRequest", values.date_of(issued))
+    put(found, "IssueTimeOfImagingServiceRequest", values.time_of(issued) if "T" in order.get("authoredOn", "") else "")
+
+
+def _procedure(found: Attributes, step: ScheduledStep) -> None:
+    procedure, order = step.procedure, step.order or {}
+    put(found, "RequestedProcedureID", whole(identifier_value(procedure, terms.REQUESTED_PROCEDURE_ID), SH))
+    put(found, "RequestedProcedureDescription", line(values.display(procedure.get("code")), LO))
+    put(found, "RequestedProcedureCodeSequence", _code(procedure.get("code")))
+    put(found, "StudyInstanceUID", imaging_study.study_uid(step.study))
+    priority = step.task.get("priority") or procedure.get("priority") or order.get("priority") or ""
+    put(found, "RequestedProcedurePriority", _PRIORITY.get(priority))
+    put(found, "RequestedProcedureComments", _notes(procedure) if step.order else "")
+    reasons = procedure.get("reasonCode") or order.get("reasonCode") or []
+    put(found, "ReasonForTheRequestedProcedure", line("; ".join(filter(None, map(values.display, reasons))), LO))
+    put(found, "ReasonForRequestedProcedureCodeSequence", *(_code(r) for r in reasons))
+
+
+def _code(concept: dict[str, Any] | None) -> Attributes | None:
+    """The first coding that DICOM can carry: the code sequences of the worklist have one item."""
+    items = [values.code_item(c, (concept or {}).get("text", "")) for c in codings(concept)]
+    return next((i for i in items if i), None)
+
+
+def _notes(request: Resource) -> str:
+    return values.paragraph("\n".join(n.get("text", "") for n in request.get("note", ())))
+
+
+# Scheduled procedure step
+
+
+def _step(step: ScheduledStep, zone: ZoneInfo) -> Attributes:
+    item: Attributes = {}
+    station = step.station or {}
+    period = _period(step.task)
+    start, end = (values.local(period.get(which), zone) for which in ("start", "end"))
+    put(item, "ScheduledStationAETitle", device.ae_title(station))
+    put(item, "ScheduledProcedureStepStartDate", values.date_of(start))
+    put(item, "ScheduledProcedureStepStartTime", values.time_of(start))
+    put(item, "ScheduledProcedureStepEndDate", values.date_of(end))
+    put(item, "ScheduledProcedureStepEndTime", values.time_of(end))
+    put(item, "Modality", modality(step))
+    put(item, "ScheduledProcedureStepDescription", line(values.display(step.task.get("code")), LO))
+    put(item, "ScheduledProtocolCodeSequence", _code(step.task.get("code")))
+    names = [n.get("name", "") for n in station.get("deviceName", ())]
+    put(item, "ScheduledStationName", line(names[0] if names else "", SH))
+    put(item, "ScheduledProcedureStepLocation", line((step.location or {}).get("name"), SH))
+    put(item, "ScheduledProcedureStepID", whole(identifier_value(step.task, terms.SCHEDULED_STEP_ID), SH))
+    status = codes(step.task.get("businessStatus"), terms.SPS_STATUS)
+    put(item, "ScheduledProcedureStepStatus", status[0] if status else "")
+    return {name: one for name, one in item.items() if "Value" in one}
+
+
+def modality(step: ScheduledStep) -> str | None:
+    """The step's modality; a station that does one only says it for a step that doesn't."""
+    done = device.modalities(step.station or {})
+    return task.modality(step.task) or (done[0] if len(done) == 1 else None)
+
+
+def _period(step: Resource) -> dict[str, Any]:
+    period: dict[str, Any] = step.get("restriction", {}).get("period", {})
+    return period
+
+
+# People and places
+
+
+def _referrer(step: ScheduledStep) -> dict[str, Any]:
+    """The Encounter's referring participant (v3-ParticipationType REF)."""
+    for participant in (step.encounter or {}).get("participant", ()):
+        if any(c.get("code") == "REF" for c in codings(participant.get("type"))):
+            individual: dict[str, Any] = participant.get("individual", {})
+            return individual
+    return {}
+
+
+def _person(step: ScheduledStep, reference: dict[str, Any]) -> dict[str, str]:
+    """The name of the practitioner that is referred to; the reference's display when the resource isn't ours."""
+    found = step.others.get(reference.get("reference", ""), {})
+    if found.get("resourceType") == "PractitionerRole":
+        return _person(step, found.get("practitioner", {}))
+    if found.get("resourceType") == "Organization":
+        return {}
+    return values.person_name(found.get("name") or [{"text": reference.get("display", "")}])
+
+
+def _organization(step: ScheduledStep, reference: dict[str, Any]) -> str:
+    found = step.others.get(reference.get("reference", ""), {})
+    if found.get("resourceType") == "PractitionerRole":
+        return _organization(step, found.get("organization", {}))
+    return found.get("name", "") if found.get("resourceType") == "Organization" else ""
+
+
+def _name_of(step: ScheduledStep, reference: dict[str, Any]) -> str:
+    found = step.others.get(reference.get("reference", ""), {})
+    return str(found.get("name") or reference.get("display") or "")

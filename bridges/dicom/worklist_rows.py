@@ -1,0 +1,232 @@
+"""The worklist: one row for each step that scanners shall see, written in the transaction that schedules or changes it.
+
+A row is there exactly while its step's Task is accepted or ready, its order and requested procedure are active, its patient is
+active, and it has a time and a Study Instance UID:
+
+    {_id: Task id,
+     start: "20260907081500",      the start in the department's zone, as DICOM queries ask for it
+     starts: date,                 the same in UTC
+     stations: ["CT1"], modality: ["CT"], patient_ids: [...], accession, procedure_id, step_id, study_uid,
+     names: ["roe^jane"],          the folded groups of the patient's name
+     of: ["Task/1", "Patient/1"],  what the row is made of: when one of them changes, so does the row
+     attributes: {...}}            the whole answer, in the DICOM JSON model
+"""
+
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from pymongo import DeleteOne, IndexModel, ReplaceOne
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import BulkWriteError
+
+from bridges.dicom import dicom_json, values
+from bridges.dicom.dicom_json import Attributes
+from bridges.dicom.worklist_attributes import ScheduledStep, attributes
+from fhir_server import clock
+from fhir_server.references import ref, target
+from fhir_server.registry import Change, Resource
+from fhir_server.search.index import fold
+from fhir_server.unit_of_work import Conflict, UnitOfWork
+from resources import service_request, task
+
+COLLECTION = "worklist"
+_ON_THE_LIST = frozenset({"accepted", "ready"})
+_DUPLICATE_KEY = 11000
+# What a row takes from each resource. A change of anything else leaves the worklist alone.
+_ELEMENTS: dict[str, tuple[str, ...]] = {
+    "Device": ("identifier", "deviceName", "location", "type"),
+    "Encounter": ("identifier", "participant", "location"),
+    "ImagingStudy": ("identifier", "status", "basedOn"),
+    "Location": ("name",),
+    "Organization": ("name",),
+    "Patient": ("active", "name", "identifier", "birthDate", "gender", "meta"),
+    "Practitioner": ("name",),
+    "PractitionerRole": ("practitioner", "organization"),
+    "ServiceRequest": (
+        "identifier", "status", "basedOn", "code", "priority", "requester", "reasonCode", "note", "authoredOn", "encounter",
+    ),
+}  # fmt: skip
+
+
+async def ensure_indexes(db: AsyncDatabase[dict[str, Any]]) -> None:
+    """Make the collection's indexes: each key of `matching.prefilter`, and `of` for changes."""
+    keys = ("patient_ids", "accession", "procedure_id", "step_id", "study_uid", "names", "of")
+    indexes = [IndexModel([("stations", 1), ("start", 1)]), IndexModel([("modality", 1), ("start", 1)]), IndexModel([("start", 1)])]
+    await db[COLLECTION].create_indexes([*indexes, *(IndexModel([(k, 1)]) for k in keys)])
+
+
+class WorklistRows:
+    """The projection of the scheduled steps. `zone` is the department's: DICOM's dates and times are local (PS3.4 K)."""
+
+    def __init__(self, zone: ZoneInfo) -> None:
+        self._zone = zone
+
+    async def project(self, unit: UnitOfWork, changes: list[Change]) -> None:
+        """Bring the rows in line with these changes. Changes that no row depends on cost no access to the database."""
+        gone = {c.id for c in changes if c.type == "Task" and _listed(c.before) and not _listed(c.after)}
+        steps = {c.id for c in changes if c.type == "Task" and _listed(c.after)}
+        parts = [c for c in changes if _matters(c)] + _late_studies(changes)
+        if parts:
+            # A row written by another transaction meanwhile would hold the old state of these: both take the same locks.
+            await unit.lock(*(key for c in parts for key in _locks(c.after or c.before or {})))
+            steps |= await self._rows_of(unit, parts) - gone
+            for change in parts:
+                steps |= await _newly_eligible(unit, change)
+        await self._write(unit, steps, gone)
+
+    async def _rows_of(self, unit: UnitOfWork, parts: list[Change]) -> set[str]:
+        made_of = {"of": {"$in": [f"{c.type}/{c.id}" for c in parts]}}
+        cursor = unit.db[COLLECTION].find(made_of, {"_id": 1}, session=unit.session)
+        return {row["_id"] async for row in cursor}
+
+    async def _write(self, unit: UnitOfWork, steps: set[str], gone: set[str]) -> None:
+        writes: list[ReplaceOne[dict[str, Any]] | DeleteOne] = [DeleteOne({"_id": id_}) for id_ in sorted(gone)]
+        for id_ in sorted(steps):
+            step = await _gather(unit, await unit.read("Task", id_))
+            row = self._row(step) if step else None
+            if step is None or row is None:
+                writes.append(DeleteOne({"_id": id_}))
+                continue
+            await unit.lock(*_locks(step.task))
+            writes.append(ReplaceOne({"_id": id_}, row, upsert=True))
+        if not writes:
+            return
+        try:
+            await unit.db[COLLECTION].bulk_write(writes, session=unit.session)
+        except BulkWriteError as error:
+            if all(e.get("code") == _DUPLICATE_KEY for e in error.details.get("writeErrors", ())):
+                raise Conflict(COLLECTION) from error
+            raise
+
+    def _row(self, step: ScheduledStep) -> dict[str, Any] | None:
+        start = values.local(step.task.get("restriction", {}).get("period", {}).get("start"), self._zone)
+        found = attributes(step, self._zone)
+        if start is None or not dicom_json.text(found, "StudyInstanceUID"):
+            return None
+        item = dicom_json.items(found, "ScheduledProcedureStepSequence")[0]
+        made_of = (step.task, step.procedure, step.order, step.patient, step.study, step.station, step.location, step.encounter)
+        return {
+            "_id": step.task["id"],
+            "start": values.date_of(start) + values.time_of(start),
+            "starts": clock.naive(start),
+            "stations": dicom_json.texts(item, "ScheduledStationAETitle"),
+            "modality": dicom_json.texts(item, "Modality"),
+            "patient_ids": dicom_json.texts(found, "PatientID"),
+            "accession": dicom_json.text(found, "AccessionNumber"),
+            "procedure_id": dicom_json.text(found, "RequestedProcedureID"),
+            "step_id": dicom_json.text(item, "ScheduledProcedureStepID"),
+            "study_uid": dicom_json.text(found, "StudyInstanceUID"),
+            "names": _folded_names(found),
+            "of": sorted({ref(r)["reference"] for r in (*made_of, *step.others.values()) if r}),
+            "attributes": found,
+        }
+
+
+def _listed(resource: Resource | None) -> bool:
+    return resource is not None and task.is_step(resource) and resource.get("status") in _ON_THE_LIST
+
+
+def _matters(change: Change) -> bool:
+    """Whether a row can depend on this change. What is new can only be part of a step that is in the changes itself."""
+    elements = _ELEMENTS.get(change.type)
+    if elements is None or change.before is None:
+        return False
+    before, after = change.before, change.after or {}
+    if "meta" in elements and _labels(before) != _labels(after):
+        return True
+    return any(before.get(e) != after.get(e) for e in elements if e != "meta")
+
+
+def _late_studies(changes: list[Change]) -> list[Change]:
+    """New studies of requested procedures that are there already: their steps may have waited for a Study Instance UID."""
+    new = {f"ServiceRequest/{c.id}" for c in changes if c.type == "ServiceRequest" and c.before is None}
+    return [
+        c
+        for c in changes
+        if c.type == "ImagingStudy" and c.before is None and c.after
+        if any(r.get("reference") not in new for r in c.after.get("basedOn", ()))
+    ]
+
+
+def _labels(resource: Resource) -> Any:
+    return resource.get("meta", {}).get("security")
+
+
+def _locks(resource: Resource) -> list[str]:
+    """The lock of the patient that a resource belongs to, and the one of its station."""
+    references = [resource.get(e, {}).get("reference") for e in ("subject", "for", "owner")]
+    if resource.get("resourceType") in {"Patient", "Device"}:
+        references.append(ref(resource)["reference"])
+    return [f"worklist:{r}" for r in references if str(r).startswith(("Patient/", "Device/"))]
+
+
+def _folded_names(found: Attributes) -> list[str]:
+    return [fold(group) for name in dicom_json.values(found, "PatientName") for group in name.values()]
+
+
+# What a step is made of
+
+
+async def _newly_eligible(unit: UnitOfWork, change: Change) -> set[str]:
+    """Steps that had no row because of what has changed: an inactive patient or request, a study that was missing."""
+    before, after = change.before or {}, change.after
+    if after is None:
+        return set()
+    if change.type == "Patient" and before.get("active") is False and after.get("active", True):
+        found = await unit.search("Task", patient=f"Patient/{change.id}", status="accepted,ready")
+        return {t["id"] for t in found if _listed(t)}
+    procedures: list[str] = []
+    if change.type == "ServiceRequest" and change.became("status", "active"):
+        procedures = [change.id] if service_request.is_procedure(after) else []
+        if service_request.is_order(after):
+            procedures = [p["id"] for p in await service_request.procedures_of(unit, change.id)]
+    elif change.type == "ImagingStudy":
+        procedures = [to.id for r in after.get("basedOn", ()) if (to := target(r)) and to.type == "ServiceRequest"]
+    return {t["id"] for id_ in procedures for t in await task.steps_of(unit, id_) if _listed(t)}
+
+
+async def _gather(unit: UnitOfWork, step: Resource | None) -> ScheduledStep | None:
+    """The step with all that it takes, or None when it doesn't belong on the list."""
+    if step is None or not _listed(step):
+        return None
+    procedure = await unit.get(step.get("focus"))
+    if procedure is None or procedure["resourceType"] != "ServiceRequest" or procedure.get("status") != "active":
+        return None
+    order = await service_request.order_of(unit, procedure)
+    if order is not None and order.get("status") != "active":
+        return None
+    patient = await unit.get(step.get("for") or procedure.get("subject"))
+    if patient is None or not patient.get("active", True):
+        return None
+    studies = await unit.search("ImagingStudy", basedon=f"ServiceRequest/{procedure['id']}")
+    study = next((s for s in studies if s.get("status") in {"registered", "available"}), None)
+    if study is None:
+        return None
+    found = ScheduledStep(step, procedure, order, patient, study)
+    found.station = await _get(unit, step.get("owner"), "Device")
+    found.location = await _get(unit, (found.station or {}).get("location"), "Location")
+    encounter = step.get("encounter") or procedure.get("encounter") or (order or {}).get("encounter")
+    found.encounter = await _get(unit, encounter, "Encounter")
+    await _add_others(unit, found)
+    return found
+
+
+async def _add_others(unit: UnitOfWork, step: ScheduledStep) -> None:
+    encounter = step.encounter or {}
+    wanted = [(step.order or {}).get("requester"), step.procedure.get("requester")]
+    wanted += [p.get("individual") for p in encounter.get("participant", ())]
+    wanted += [p.get("location") for p in encounter.get("location", ())]
+    while wanted:
+        reference = wanted.pop()
+        found = await _get(unit, reference, "Practitioner", "PractitionerRole", "Organization", "Location")
+        if found is None or reference["reference"] in step.others:
+            continue
+        step.others[reference["reference"]] = found
+        if found["resourceType"] == "PractitionerRole":
+            wanted += [found.get("practitioner"), found.get("organization")]
+
+
+async def _get(unit: UnitOfWork, reference: Any, *types: str) -> Resource | None:
+    """What is referred to, if it is of one of these types and still there."""
+    to = target(reference)
+    return await unit.read(to.type, to.id) if to and to.type in types else None

@@ -1,0 +1,330 @@
+"""One imaging order in ten steps, from the EHR's order to the report back in the EHR. Each step checks what it claims."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from demo import ehr
+from demo.apps import App
+from demo.ehr import Listener
+from demo.scanner import Scanner
+from demo.server import Server
+
+Resource = dict[str, Any]
+Show = Callable[[str, str], None]
+
+DCM = "http://dicom.nema.org/resources/ontology/DCM"
+LOINC = "http://loinc.org"
+_SCOPES = {
+    "demo-admin": "system/*.cruds",
+    "demo-scheduler": "system/Appointment.crus system/ServiceRequest.rs system/Task.rs system/Device.rs system/Patient.rs",
+    "demo-radiologist": "system/Task.rsu system/ImagingStudy.rs system/DiagnosticReport.crus system/Patient.rs",
+    "demo-ehr": "system/DiagnosticReport.rs system/ServiceRequest.rs system/Patient.rs",
+}
+
+
+class StepFailed(Exception):
+    """What was expected, and what was there."""
+
+
+def expect(condition: object, what: str) -> None:
+    """Raise StepFailed unless the condition holds."""
+    if not condition:
+        raise StepFailed(what)
+
+
+@dataclass
+class Play:
+    """The actors, and what they have learnt so far. `show(channel, text)` prints what went over the wire."""
+
+    server: Server
+    listener: Listener
+    show: Show = lambda _channel, _text: None
+    apps: dict[str, App] = field(default_factory=dict)
+    run: str = field(default_factory=lambda: uuid.uuid4().hex[:6].upper())
+    order: Resource = field(default_factory=dict)
+    appointment: Resource = field(default_factory=dict)
+    report: Resource = field(default_factory=dict)
+    mpps: str = ""
+
+    def __post_init__(self) -> None:
+        self.patient_id = f"P{self.run}"
+        self.placer = f"PL-{self.run}"
+        self.start = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=30)
+        self.scanner = Scanner("CT1", self.server.dicom_port)
+
+    @property
+    def steps(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
+        """The title of each step, and what it does."""
+        return [
+            ("The HIS registers the patient (ADT^A04)", self.register),
+            ("The EHR orders a CT of the chest (ORM^O01 NW)", self.place_order),
+            ("A scheduler's app books it (FHIR Appointment)", self.book),
+            ("The patient arrives", self.arrive),
+            ("The scanner asks its worklist (DICOM C-FIND)", self.ask_worklist),
+            ("The scanner performs the examination (DICOM MPPS)", self.examine),
+            ("A radiologist's app reads and signs (FHIR DiagnosticReport)", self.read_and_sign),
+            ("The report arrives at the EHR (ORU^R01)", self.receive_report),
+            ("The EHR reads the report over FHIR", self.read_over_fhir),
+            ("Who did what (AuditEvent)", self.list_audit),
+        ]
+
+    # Before the play
+
+    async def prepare(self) -> None:
+        """Register the apps; enter the scanner, the catalogue and the EHR's address; and another patient for tomorrow."""
+        for client_id, scope in _SCOPES.items():
+            app = App(client_id, scope, self.server.base_url)
+            keys = app.write_jwks(self.server.directory)
+            await self.server.command("client", "add", client_id, "--scope", scope, "--jwks", str(keys))
+            self.apps[client_id] = app
+        entries = [self._scanner(), self._catalogue(), self._endpoint()]
+        bundle = {"resourceType": "Bundle", "type": "transaction", "entry": [_put(r) for r in entries]}
+        await self.apps["demo-admin"].ok("POST", "", bundle)
+        await self._somebody_else()
+
+    async def close(self) -> None:
+        for app in self.apps.values():
+            await app.close()
+
+    def _scanner(self) -> Resource:
+        return {
+            "resourceType": "Device",
+            "id": "ct1",
+            "identifier": [{"system": "urn:fhir-ris:ae-title", "value": "CT1"}],
+            "status": "active",
+            "deviceName": [{"name": "CT scanner 1", "type": "user-friendly-name"}],
+            "type": {"coding": [{"system": DCM, "code": "CT"}]},
+        }
+
+    def _catalogue(self) -> Resource:
+        return {
+            "resourceType": "ActivityDefinition",
+            "id": "ct-chest",
+            "identifier": [{"system": LOINC, "value": "24627-2"}],
+            "status": "active",
+            "kind": "ServiceRequest",
+            "title": "CT chest",
+            "code": {"coding": [{"system": LOINC, "code": "24627-2", "display": "CT Chest"}]},
+            "topic": [{"coding": [{"system": DCM, "code": "CT"}]}],
+            "timingDuration": {"value": 30, "unit": "min", "system": "http://unitsofmeasure.org", "code": "min"},
+        }
+
+    def _endpoint(self) -> Resource:
+        kinds = ("SIU^S12", "SIU^S14", "SIU^S15", "ORM^O01", "ORU^R01")
+        return {
+            "resourceType": "Endpoint",
+            "id": "ehr",
+            "status": "active",
+            "connectionType": {
+                "system": "http://terminology.hl7.org/CodeSystem/endpoint-connection-type",
+                "code": "hl7v2-mllp",
+            },
+            "name": "EHR",
+            "payloadType": [{"coding": [{"system": "urn:fhir-ris:v2-message", "code": k}]} for k in kinds],
+            "address": f"mllp://127.0.0.1:{self.listener.port}",
+            "header": ["receiving-application: EHR", "receiving-facility: EXAMPLEHOSP"],
+        }
+
+    async def _somebody_else(self) -> None:
+        """Another order on the same scanner, tomorrow: the worklist must not show it today."""
+        port, other = self.server.mllp_port, f"Q{self.run}"
+        await ehr.send(port, ehr.registration(f"X1{self.run}", other, "Andersen", "Anke"))
+        await ehr.send(port, ehr.order(f"X2{self.run}", f"PX-{self.run}", other, "Andersen", "Anke"))
+        order = (await self.apps["demo-admin"].search(f"ServiceRequest?identifier=PX-{self.run}&intent=order"))[0]
+        await self.apps["demo-scheduler"].ok("POST", "Appointment", _booking(order, self.start + timedelta(days=1)))
+
+    # The ten steps
+
+    async def register(self) -> None:
+        message = ehr.registration(f"A1{self.run}", self.patient_id)
+        ack = await ehr.send(self.server.mllp_port, message)
+        self._show_v2("HIS -> RIS", message)
+        self._show_v2("RIS -> HIS", ack.raw)
+        expect(ack.all("MSA")[0].field(1) == "AA", "ADT^A04 is acknowledged AA")
+        expect(len(await self._admin(f"Patient?identifier={self.patient_id}")) == 1, "there is one Patient")
+
+    async def place_order(self) -> None:
+        message = ehr.order(f"O1{self.run}", self.placer, self.patient_id)
+        ack = await ehr.send(self.server.mllp_port, message)
+        self._show_v2("EHR -> RIS", message)
+        self._show_v2("RIS -> EHR", ack.raw)
+        expect(ack.all("MSA")[0].field(1) == "AA", "ORM^O01 is acknowledged AA")
+        expect(len(await self._admin(f"Patient?identifier={self.patient_id}")) == 1, "the patient is matched, not doubled")
+        orders = await self._admin(f"ServiceRequest?identifier={self.placer}&intent=order")
+        expect(len(orders) == 1, "there is one order")
+        self.order = orders[0]
+        kinds = {c["code"]: i["value"] for i in self.order["identifier"] for c in i["type"]["coding"]}
+        expect(kinds.get("PLAC") == self.placer and kinds.keys() >= {"FILL", "ACSN"}, "the order has PLAC, FILL and ACSN")
+        procedure = (await self._admin(f"ServiceRequest?based-on=ServiceRequest/{self.order['id']}&intent=filler-order"))[0]
+        study = (await self._admin(f"ImagingStudy?basedon=ServiceRequest/{procedure['id']}"))[0]
+        step = (await self._admin(f"Task?based-on=ServiceRequest/{procedure['id']}"))[0]
+        expect(study["status"] == "registered", "the study is registered")
+        expect(step["status"] == "requested", "the step is requested")
+        self.show(
+            "FHIR",
+            f"order ServiceRequest/{self.order['id'][:8]}… accession {kinds['ACSN']}, study {study['identifier'][0]['value']}",
+        )
+
+    async def book(self) -> None:
+        booking = _booking(self.order, self.start)
+        self.show("app -> RIS", f"POST Appointment: booked, Device/ct1, {booking['start']}")
+        self.appointment = await self.apps["demo-scheduler"].ok("POST", "Appointment", booking)
+        step = await self._step()
+        expect(step["status"] == "accepted", "the step is accepted")
+        expect(step["owner"]["reference"] == "Device/ct1", "the step has its station")
+        for kind in ("SIU^S12", "ORM^O01"):
+            message = (await self.listener.expect(kind, placer=self.placer))[-1]
+            self._show_v2("RIS -> EHR", message.raw)
+        status = self.listener.of_type("ORM^O01", self.placer)[-1].all("ORC")[0]
+        expect(status.field(5) == "SC" and status.raw(2) == f"{self.placer}^EHR", "ORC-5 is SC, ORC-2 as the EHR sent it")
+
+    async def arrive(self) -> None:
+        self.appointment = await self.apps["demo-scheduler"].ok("GET", f"Appointment/{self.appointment['id']}")
+        arrived = self.appointment | {"status": "arrived"}
+        version = self.appointment["meta"]["versionId"]
+        self.show("app -> RIS", f"PUT Appointment/{self.appointment['id'][:8]}… arrived, If-Match {version}")
+        self.appointment = await self.apps["demo-scheduler"].ok(
+            "PUT", f"Appointment/{self.appointment['id']}", arrived, If_Match=f'W/"{version}"'
+        )
+        expect((await self._step())["status"] == "ready", "the step is ready")
+
+    async def ask_worklist(self) -> None:
+        items = await self.scanner.worklist(f"{self.start:%Y%m%d}")
+        mine = [i for i in items if i.PatientID == self.patient_id]
+        for item in items:
+            step = item.ScheduledProcedureStepSequence[0]
+            self.show(
+                "RIS -> CT1", f"{item.PatientName} {item.PatientID} {item.AccessionNumber} {step.ScheduledProcedureStepStartTime}"
+            )
+        expect(len(items) == 1 and len(mine) == 1, f"the worklist shows just this patient, not {len(items)}")
+        expect(not await self.scanner.worklist(f"{self.start:%Y%m%d}", "MR"), "the worklist for MR is empty")
+
+    async def examine(self) -> None:
+        item = (await self.scanner.worklist(f"{self.start:%Y%m%d}"))[0]
+        self.mpps = await self.scanner.begin(item)
+        self.show("CT1 -> RIS", f"MPPS N-CREATE IN PROGRESS {self.mpps}")
+        expect((await self._step())["status"] == "in-progress", "the step is in progress")
+        await self.scanner.end(self.mpps)
+        self.show("CT1 -> RIS", "MPPS N-SET COMPLETED, 1 series of 3 images")
+        expect((await self._step())["status"] == "completed", "the step is completed")
+        performed = await self._admin(f"Procedure?identifier=urn:dicom:uid|urn:oid:{self.mpps}")
+        expect(performed and performed[0]["status"] == "completed", "the Procedure is completed")
+        expect((await self._study())["series"][0]["numberOfInstances"] == 3, "the study has its series")
+        appointment = await self._one(f"Appointment/{self.appointment['id']}")
+        expect(appointment["status"] == "fulfilled", "the appointment is fulfilled")
+        expect(not await self.scanner.worklist(f"{self.start:%Y%m%d}"), "the worklist entry is gone")
+
+    async def read_and_sign(self) -> None:
+        radiologist = self.apps["demo-radiologist"]
+        waiting = await radiologist.search("Task?code=interpretation&status=requested&_sort=-priority,authored-on")
+        study = await self._study()
+        mine = [t for t in waiting if t["focus"]["reference"] == f"ImagingStudy/{study['id']}"]
+        self.show("RIS -> app", f"reading worklist: {len(waiting)} waiting")
+        expect(len(mine) == 1, "the study waits to be read")
+        report: Resource = {
+            "resourceType": "DiagnosticReport",
+            "status": "preliminary",
+            "basedOn": [{"reference": f"ServiceRequest/{self.order['id']}"}],
+            "code": self.order["code"],
+            "subject": self.order["subject"],
+            "imagingStudy": [{"reference": f"ImagingStudy/{study['id']}"}],
+            "resultsInterpreter": [{"display": "Reader, Rosa"}],
+            "conclusion": "No acute finding.",
+        }
+        self.report = await radiologist.ok("POST", "DiagnosticReport", report)
+        self.show("app -> RIS", "POST DiagnosticReport preliminary")
+        final = self.report | {"status": "final", "conclusion": "No acute finding.\nFollow-up CT in 12 months."}
+        self.report = await radiologist.ok("PUT", f"DiagnosticReport/{self.report['id']}", final, If_Match='W/"1"')
+        self.show("app -> RIS", "PUT DiagnosticReport final")
+        expect((await self._one(f"Task/{mine[0]['id']}"))["status"] == "completed", "the reading is completed")
+
+    async def receive_report(self) -> None:
+        results = await self.listener.expect("ORU^R01", 2, placer=self.placer)
+        final = next((m for m in results if m.all("OBR")[0].field(25) == "F"), None)
+        expect(final is not None, "the final report has arrived")
+        assert final is not None
+        self._show_v2("RIS -> EHR", final.raw)
+        expect(final.all("ORC")[0].raw(2) == f"{self.placer}^EHR", "under the EHR's own order number")
+        expect("No acute finding.\nFollow-up CT in 12 months." in [o.text(5) for o in final.all("OBX")], "with its text")
+        await self.listener.expect("ORM^O01", 4, placer=self.placer)
+        order = await self._one(f"ServiceRequest/{self.order['id']}")
+        expect(order["status"] == "completed", "the order is completed")
+        listed = await self._until_delivered()
+        self.show("outbox", f"{listed} messages, all delivered")
+
+    async def read_over_fhir(self) -> None:
+        query = f"DiagnosticReport?based-on=ServiceRequest/{self.order['id']}&status=final"
+        reports = await self.apps["demo-ehr"].search(query)
+        self.show("EHR -> RIS", f"GET {query}")
+        expect(len(reports) == 1 and reports[0]["id"] == self.report["id"], "the EHR finds the final report")
+        refused = await self.apps["demo-ehr"].request("GET", "Appointment")
+        expect(refused.status_code == 403, "what its scopes don't cover is refused")
+
+    async def list_audit(self) -> None:
+        events = await self._admin("AuditEvent?_sort=-_lastUpdated&_count=1000")
+        seen: dict[str, int] = {}
+        for event in reversed(events):
+            kind = f"{event['type']['code']} {event['subtype'][0]['code']}"
+            seen[kind] = seen.get(kind, 0) + 1
+        for kind, count in seen.items():
+            self.show("audit", f"{count:4} {kind}")
+        wanted = ("v2 ADT^A04", "v2 ORM^O01", "rest create", "rest update", "oauth token", "v2-out ORU^R01")
+        missing = [k for k in wanted if k not in seen]
+        expect(not missing, f"AuditEvents of all this are there; missing: {missing}")
+        expect(any(k.startswith("dicom ") for k in seen), "the scanner's acts are there")
+
+    # Looking
+
+    async def _until_delivered(self) -> int:
+        """Wait until the outbox says that all messages of this order are delivered; how many."""
+
+        for _ in range(100):
+            output = await self.server.command("messages", "list", "--out", "--limit", "1000", "--plain")
+            mine = [line for line in output.splitlines() if "Endpoint/ehr" in line]
+            if mine and all("\tdelivered\t" in line for line in mine):
+                return len(mine)
+            await asyncio.sleep(0.2)
+        raise StepFailed("the outbox says that all is delivered")
+
+    async def _admin(self, query: str) -> list[Resource]:
+        return await self.apps["demo-admin"].search(query)
+
+    async def _one(self, path: str) -> Resource:
+        return await self.apps["demo-admin"].ok("GET", path)
+
+    async def _procedure(self) -> Resource:
+        return (await self._admin(f"ServiceRequest?based-on=ServiceRequest/{self.order['id']}&intent=filler-order"))[0]
+
+    async def _step(self) -> Resource:
+        procedure = await self._procedure()
+        return (await self._admin(f"Task?based-on=ServiceRequest/{procedure['id']}&intent=plan"))[0]
+
+    async def _study(self) -> Resource:
+        procedure = await self._procedure()
+        return (await self._admin(f"ImagingStudy?basedon=ServiceRequest/{procedure['id']}"))[0]
+
+    def _show_v2(self, channel: str, raw: bytes) -> None:
+        self.show(channel, raw.decode("utf-8", "replace").replace("\r", "\n").strip())
+
+
+def _booking(order: Resource, start: datetime) -> Resource:
+    end = start + timedelta(minutes=30)
+    return {
+        "resourceType": "Appointment",
+        "status": "booked",
+        "basedOn": [{"reference": f"ServiceRequest/{order['id']}"}],
+        "start": start.isoformat(),
+        "end": end.isoformat(),
+        "participant": [
+            {"actor": order["subject"], "status": "accepted"},
+            {"actor": {"reference": "Device/ct1"}, "status": "accepted"},
+        ],
+    }
+
+
+def _put(resource: Resource) -> Resource:
+    return {"resource": resource, "request": {"method": "PUT", "url": f"{resource['resourceType']}/{resource['id']}"}}

@@ -1,0 +1,115 @@
+"""A fhir-ris server as a process of its own, to be started, stopped, killed and started again."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+_READY_SECONDS = 60.0
+_PREFERRED = {"RIS_HTTP_PORT": 8080, "RIS_MLLP_PORT": 2575, "RIS_DICOM_PORT": 11112}
+
+
+def free_port(preferred: int = 0) -> int:
+    """A port that is free on loopback: the preferred one if it is."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", preferred))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """One server with an embedded MongoDB under `directory`; its log is `directory/serve.log`."""
+
+    def __init__(self, directory: Path, *, preferred_ports: bool = False, **settings: str) -> None:
+        self.directory = directory
+        ports = {name: str(free_port(port if preferred_ports else 0)) for name, port in _PREFERRED.items()}
+        self.settings = {"RIS_DATA_DIR": str(directory / "data"), "RIS_LOG_FORMAT": "json", **ports, **settings}
+        self.base_url = f"http://127.0.0.1:{self.settings['RIS_HTTP_PORT']}"
+        self.mllp_port = int(self.settings["RIS_MLLP_PORT"])
+        self.dicom_port = int(self.settings["RIS_DICOM_PORT"])
+        self.process: subprocess.Popen[bytes] | None = None
+
+    async def start(self) -> None:
+        """Start and wait until it is ready. RuntimeError with the end of the log when it isn't."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: ASYNC220, S603 - it returns at once; our own command
+                [*_command(), "serve"],
+                env=self._environment(),
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        async with httpx.AsyncClient() as http:
+            for _ in range(int(_READY_SECONDS / 0.05)):
+                if self.process.poll() is not None:
+                    break
+                with contextlib.suppress(httpx.HTTPError):
+                    if (await http.get(f"{self.base_url}/readyz", timeout=2)).status_code == 200:
+                        return
+                await asyncio.sleep(0.05)
+        raise RuntimeError("the server did not start: " + self.log.read_text(errors="replace")[-500:])
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "serve.log"
+
+    async def stop(self) -> int:
+        """SIGTERM, and wait for the end; the exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return await asyncio.to_thread(self.process.wait, 30)
+
+    async def kill(self, *, mongod: bool = True) -> None:
+        """SIGKILL to the server and to its mongod, as a power cut would."""
+        assert self.process is not None
+        database = _mongod_of(self.directory) if mongod else []
+        self.process.kill()
+        for pid in database:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        await asyncio.to_thread(self.process.wait, 30)
+
+    async def command(self, *arguments: str) -> str:
+        """Run `fhir-ris ...` beside the server; its output. RuntimeError when it fails."""
+        process = await asyncio.create_subprocess_exec(
+            *_command(),
+            *arguments,
+            env=self._environment(),
+            cwd=self.directory,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"fhir-ris {arguments[0]}: {output.decode().strip()}")
+        return output.decode()
+
+    def _environment(self) -> dict[str, str]:
+        outer = {k: v for k, v in os.environ.items() if not k.startswith("RIS_")}
+        return outer | self.settings
+
+
+def _command() -> list[str]:
+    return [sys.executable, "-m", "fhir_server"]
+
+
+def _mongod_of(directory: Path) -> list[int]:
+    """The mongod processes that serve a data directory (from /proc)."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                if words[0].endswith(b"mongod") and any(str(directory).encode() in w for w in words[1:]):
+                    found.append(int(entry.name))
+    return found
