@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pydicom.dataset import Dataset
+
 from demo import ehr
 from demo.apps import App
 from demo.ehr import Listener
@@ -21,7 +23,7 @@ LOINC = "http://loinc.org"
 _SCOPES = {
     "demo-admin": "system/*.cruds",
     "demo-scheduler": "system/Appointment.crus system/ServiceRequest.rs system/Task.rs system/Device.rs system/Patient.rs",
-    "demo-radiologist": "system/Task.rsu system/ImagingStudy.rs system/DiagnosticReport.crus system/Patient.rs",
+    "demo-radiologist": "system/Task.rus system/ImagingStudy.rs system/DiagnosticReport.crus system/Patient.rs",
     "demo-ehr": "system/DiagnosticReport.rs system/ServiceRequest.rs system/Patient.rs",
 }
 
@@ -49,12 +51,17 @@ class Play:
     appointment: Resource = field(default_factory=dict)
     report: Resource = field(default_factory=dict)
     mpps: str = ""
+    # Where and when it is booked: in half an hour, or at a half-hour slot of a later day.
+    station: int = 1
+    slot: int | None = None
 
     def __post_init__(self) -> None:
         self.patient_id = f"P{self.run}"
         self.placer = f"PL-{self.run}"
-        self.start = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=30)
-        self.scanner = Scanner("CT1", self.server.dicom_port)
+        now = datetime.now(UTC).replace(second=0, microsecond=0)
+        later = now.replace(hour=0, minute=0) + timedelta(days=2 + (self.slot or 0) // 48, minutes=30 * ((self.slot or 0) % 48))
+        self.start = now + timedelta(minutes=30) if self.slot is None else later
+        self.scanner = Scanner(f"CT{self.station}", self.server.dicom_port)
 
     @property
     def steps(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
@@ -81,7 +88,7 @@ class Play:
             keys = app.write_jwks(self.server.directory)
             await self.server.command("client", "add", client_id, "--scope", scope, "--jwks", str(keys))
             self.apps[client_id] = app
-        entries = [self._scanner(), self._catalogue(), self._endpoint()]
+        entries = [ct_scanner(1), self._catalogue(), self._endpoint()]
         bundle = {"resourceType": "Bundle", "type": "transaction", "entry": [_put(r) for r in entries]}
         await self.apps["demo-admin"].ok("POST", "", bundle)
         await self._somebody_else()
@@ -89,16 +96,6 @@ class Play:
     async def close(self) -> None:
         for app in self.apps.values():
             await app.close()
-
-    def _scanner(self) -> Resource:
-        return {
-            "resourceType": "Device",
-            "id": "ct1",
-            "identifier": [{"system": "urn:fhir-ris:ae-title", "value": "CT1"}],
-            "status": "active",
-            "deviceName": [{"name": "CT scanner 1", "type": "user-friendly-name"}],
-            "type": {"coding": [{"system": DCM, "code": "CT"}]},
-        }
 
     def _catalogue(self) -> Resource:
         return {
@@ -170,17 +167,21 @@ class Play:
         )
 
     async def book(self) -> None:
-        booking = _booking(self.order, self.start)
-        self.show("app -> RIS", f"POST Appointment: booked, Device/ct1, {booking['start']}")
+        booking = self.booking()
+        self.show("app -> RIS", f"POST Appointment: booked, Device/ct{self.station}, {booking['start']}")
         self.appointment = await self.apps["demo-scheduler"].ok("POST", "Appointment", booking)
         step = await self._step()
         expect(step["status"] == "accepted", "the step is accepted")
-        expect(step["owner"]["reference"] == "Device/ct1", "the step has its station")
+        expect(step["owner"]["reference"] == f"Device/ct{self.station}", "the step has its station")
         for kind in ("SIU^S12", "ORM^O01"):
             message = (await self.listener.expect(kind, placer=self.placer))[-1]
             self._show_v2("RIS -> EHR", message.raw)
         status = self.listener.of_type("ORM^O01", self.placer)[-1].all("ORC")[0]
         expect(status.field(5) == "SC" and status.raw(2) == f"{self.placer}^EHR", "ORC-5 is SC, ORC-2 as the EHR sent it")
+
+    def booking(self) -> Resource:
+        """The Appointment that books the order."""
+        return _booking(self.order, self.start, self.station)
 
     async def arrive(self) -> None:
         self.appointment = await self.apps["demo-scheduler"].ok("GET", f"Appointment/{self.appointment['id']}")
@@ -193,7 +194,7 @@ class Play:
         expect((await self._step())["status"] == "ready", "the step is ready")
 
     async def ask_worklist(self) -> None:
-        items = await self.scanner.worklist(f"{self.start:%Y%m%d}")
+        items = await self._worklist()
         mine = [i for i in items if i.PatientID == self.patient_id]
         for item in items:
             step = item.ScheduledProcedureStepSequence[0]
@@ -201,22 +202,22 @@ class Play:
                 "RIS -> CT1", f"{item.PatientName} {item.PatientID} {item.AccessionNumber} {step.ScheduledProcedureStepStartTime}"
             )
         expect(len(items) == 1 and len(mine) == 1, f"the worklist shows just this patient, not {len(items)}")
-        expect(not await self.scanner.worklist(f"{self.start:%Y%m%d}", "MR"), "the worklist for MR is empty")
+        expect(not await self._worklist("MR"), "the worklist for MR is empty")
 
     async def examine(self) -> None:
-        item = (await self.scanner.worklist(f"{self.start:%Y%m%d}"))[0]
+        item = (await self._worklist())[0]
         self.mpps = await self.scanner.begin(item)
-        self.show("CT1 -> RIS", f"MPPS N-CREATE IN PROGRESS {self.mpps}")
+        self.show(f"CT{self.station} -> RIS", f"MPPS N-CREATE IN PROGRESS {self.mpps}")
         expect((await self._step())["status"] == "in-progress", "the step is in progress")
         await self.scanner.end(self.mpps)
-        self.show("CT1 -> RIS", "MPPS N-SET COMPLETED, 1 series of 3 images")
+        self.show(f"CT{self.station} -> RIS", "MPPS N-SET COMPLETED, 1 series of 3 images")
         expect((await self._step())["status"] == "completed", "the step is completed")
         performed = await self._admin(f"Procedure?identifier=urn:dicom:uid|urn:oid:{self.mpps}")
         expect(performed and performed[0]["status"] == "completed", "the Procedure is completed")
         expect((await self._study())["series"][0]["numberOfInstances"] == 3, "the study has its series")
         appointment = await self._one(f"Appointment/{self.appointment['id']}")
         expect(appointment["status"] == "fulfilled", "the appointment is fulfilled")
-        expect(not await self.scanner.worklist(f"{self.start:%Y%m%d}"), "the worklist entry is gone")
+        expect(not await self._worklist(), "the worklist entry is gone")
 
     async def read_and_sign(self) -> None:
         radiologist = self.apps["demo-radiologist"]
@@ -279,6 +280,9 @@ class Play:
 
     # Looking
 
+    async def _worklist(self, modality: str = "CT") -> list[Dataset]:
+        return await self.scanner.worklist(f"{self.start:%Y%m%d}", modality)
+
     async def _until_delivered(self) -> int:
         """Wait until the outbox says that all messages of this order are delivered; how many."""
 
@@ -311,7 +315,19 @@ class Play:
         self.show(channel, raw.decode("utf-8", "replace").replace("\r", "\n").strip())
 
 
-def _booking(order: Resource, start: datetime) -> Resource:
+def ct_scanner(number: int) -> Resource:
+    """A CT scanner as a Device: AE title `CT1`, `CT2`, ..."""
+    return {
+        "resourceType": "Device",
+        "id": f"ct{number}",
+        "identifier": [{"system": "urn:fhir-ris:ae-title", "value": f"CT{number}"}],
+        "status": "active",
+        "deviceName": [{"name": f"CT scanner {number}", "type": "user-friendly-name"}],
+        "type": {"coding": [{"system": DCM, "code": "CT"}]},
+    }
+
+
+def _booking(order: Resource, start: datetime, station: int = 1) -> Resource:
     end = start + timedelta(minutes=30)
     return {
         "resourceType": "Appointment",
@@ -321,7 +337,7 @@ def _booking(order: Resource, start: datetime) -> Resource:
         "end": end.isoformat(),
         "participant": [
             {"actor": order["subject"], "status": "accepted"},
-            {"actor": {"reference": "Device/ct1"}, "status": "accepted"},
+            {"actor": {"reference": f"Device/ct{station}"}, "status": "accepted"},
         ],
     }
 

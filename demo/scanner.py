@@ -5,13 +5,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pydicom.uid import generate_uid
+from pydicom.uid import UID, generate_uid
 from pynetdicom import AE
-from pynetdicom.sop_class import (  # type: ignore[attr-defined] - made at import time
-    ModalityPerformedProcedureStep,
-    ModalityWorklistInformationFind,
-)
 
+# PS3.4 annexes K and F.
+WORKLIST_FIND = UID("1.2.840.10008.5.1.4.31")
+PERFORMED_STEP = UID("1.2.840.10008.3.1.2.3.3")
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 
 
@@ -126,9 +125,9 @@ class Scanner:
         return association
 
     def _find(self, query: Dataset) -> list[Dataset]:
-        association = self._associate(ModalityWorklistInformationFind)
+        association = self._associate(WORKLIST_FIND)
         try:
-            answers = list(association.send_c_find(query, ModalityWorklistInformationFind))
+            answers = list(association.send_c_find(query, WORKLIST_FIND))
         finally:
             association.release()
         if not answers or answers[-1][0].get("Status") != 0:
@@ -136,17 +135,17 @@ class Scanner:
         return [identifier for status, identifier in answers if status.Status in {0xFF00, 0xFF01}]
 
     def _create(self, told: Dataset, uid: str) -> None:
-        association = self._associate(ModalityPerformedProcedureStep)
+        association = self._associate(PERFORMED_STEP)
         try:
-            status, _ = association.send_n_create(told, ModalityPerformedProcedureStep, uid)
+            status, _ = association.send_n_create(told, PERFORMED_STEP, uid)
         finally:
             association.release()
         _check("N-CREATE", status)
 
     def _set(self, told: Dataset, uid: str) -> None:
-        association = self._associate(ModalityPerformedProcedureStep)
+        association = self._associate(PERFORMED_STEP)
         try:
-            status, _ = association.send_n_set(told, ModalityPerformedProcedureStep, uid)
+            status, _ = association.send_n_set(told, PERFORMED_STEP, uid)
         finally:
             association.release()
         _check("N-SET", status)

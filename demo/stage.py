@@ -59,9 +59,9 @@ async def _perform(console: Console, server: Server, listener: Listener) -> bool
             console.print(f"      [dim]{channel:>11}[/]  {escape(line[:_WIDTH])}")
 
     drama = Play(server, listener, show)
+    acts = [("The department is set up: apps, scanner, catalogue, the EHR's address, another patient", drama.prepare), *drama.steps]
     try:
-        await drama.prepare()
-        for number, (title, act) in enumerate(drama.steps, 1):
+        for number, (title, act) in enumerate(acts):
             console.print(f"[bold]{number:2}. {title}[/]")
             began = time.perf_counter()
             try:
@@ -70,7 +70,8 @@ async def _perform(console: Console, server: Server, listener: Listener) -> bool
                 reason = str(error) if isinstance(error, StepFailed) else f"{type(error).__name__}: {error}"
                 console.print(f"    [red bold]step {number} failed[/]: {escape(reason)}")
                 return False
-            console.print(f"    [green]checked[/] in {(time.perf_counter() - began) * 1000:.0f} ms\n")
+            done = "checked" if number else "done"
+            console.print(f"    [green]{done}[/] in {(time.perf_counter() - began) * 1000:.0f} ms\n")
         console.print("[green bold]All ten steps were checked.[/]")
         return True
     finally:

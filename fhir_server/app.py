@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 
 import prometheus_client
-from bridges.dicom.server import DicomServer
-from bridges.dicom.worklist_rows import Worklist
-from bridges.dicom.worklist_rows import ensure_indexes as ensure_worklist_indexes
 from fastapi import FastAPI
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
@@ -18,6 +15,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import resources
+from bridges.dicom import worklist_rows
+from bridges.dicom.server import DicomServer, DicomSettings
 from bridges.v2 import message_log, outbound
 from bridges.v2.delivery import Delivery
 from bridges.v2.inbound import Inbound
@@ -57,13 +56,13 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
     """Build the product over a database: registry, store, bridges, and the indexes that they need."""
     registry = Registry()
     resources.register(registry, uid_root=settings.uid_root)
-    registry.projection(Worklist(settings.zone).project)
+    registry.projection(worklist_rows.WorklistRows(settings.zone).project)
     registry.projection(outbound.Outbound(settings.zone).project)
     store = Store(db)
     await store.ensure(*sorted(registry.core_types))
     await outbox.ensure_indexes(store)
     await message_log.ensure_indexes(db)
-    await ensure_worklist_indexes(db)
+    await worklist_rows.ensure_indexes(db)
     await oauth_tokens.ensure_indexes(db)
     interactions = Interactions(store, registry, strict_references=settings.referential_integrity == "strict")
     return Ris(
@@ -74,7 +73,8 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
         inbound=Inbound(interactions, settings.zone),
         delivery=Delivery(interactions),
         dicom=DicomServer(
-            interactions, host=settings.dicom_host, port=settings.dicom_port, ae_title=settings.ae_title, zone=settings.zone
+            interactions,
+            DicomSettings(settings.dicom_host, settings.dicom_port, settings.ae_title, settings.zone),
         ),
     )
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 import structlog
 import uvicorn
 
+from bridges.dicom.server import DicomServerError
 from bridges.v2.mllp import MllpServer
 from fhir_server.app import Ris, assemble, http_app
 from fhir_server.database import connect
@@ -93,8 +94,8 @@ async def _mllp(ris: Ris) -> AsyncIterator[None]:
 async def _dicom(ris: Ris) -> AsyncIterator[None]:
     try:
         await ris.dicom.start()
-    except OSError as error:
-        raise ServeError(_taken("DICOM", ris.settings.dicom_host, ris.settings.dicom_port, error)) from None
+    except DicomServerError as error:
+        raise ServeError(str(error)) from None
     ris.components["dicom"] = lambda: ris.dicom.listening
     try:
         yield

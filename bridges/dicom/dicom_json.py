@@ -2,8 +2,8 @@
 
 `{"00100010": {"vr": "PN", "Value": [{"Alphabetic": "Roe^Jane"}]}, "00400100": {"vr": "SQ", "Value": [{...}]}}`
 
-All values but those of binary VRs are text here (PS3.18 F.2.3 allows it for IS and DS), so that `1.00` stays `1.00`, a wrong date is
-kept as it came, and one character set or another is chosen only when the answer is encoded.
+All values but those of binary VRs are text here (PS3.18 F.2.3 allows it for IS and DS), so that `1.00` stays `1.00`, a wrong
+date is kept as it came, and one character set or another is chosen only when the answer is encoded.
 """
 
 import base64

@@ -16,20 +16,21 @@ ROOT_KEYS = (
     "AccessionNumber AdmissionID ConfidentialityConstraintOnPatientDataDescription CurrentPatientLocation "
     "FillerOrderNumberImagingServiceRequest ImagingServiceRequestComments IssueDateOfImagingServiceRequest "
     "IssueTimeOfImagingServiceRequest IssuerOfPatientID IssuerOfPatientIDQualifiersSequence OtherPatientIDsSequence "
-    "PatientBirthDate PatientID PatientName PatientSex PlacerOrderNumberImagingServiceRequest ReasonForRequestedProcedureCodeSequence "
-    "ReasonForTheRequestedProcedure ReferringPhysicianName RequestedProcedureCodeSequence RequestedProcedureComments "
-    "RequestedProcedureDescription RequestedProcedureID RequestedProcedurePriority RequestingPhysician RequestingService "
-    "StudyInstanceUID ScheduledProcedureStepSequence"
+    "PatientBirthDate PatientID PatientName PatientSex PlacerOrderNumberImagingServiceRequest "
+    "ReasonForRequestedProcedureCodeSequence ReasonForTheRequestedProcedure ReferringPhysicianName "
+    "RequestedProcedureCodeSequence RequestedProcedureComments RequestedProcedureDescription RequestedProcedureID "
+    "RequestedProcedurePriority RequestingPhysician RequestingService StudyInstanceUID ScheduledProcedureStepSequence"
 ).split()
 STEP_KEYS = (
     "Modality ScheduledProcedureStepDescription ScheduledProcedureStepEndDate ScheduledProcedureStepEndTime "
-    "ScheduledProcedureStepID ScheduledProcedureStepLocation ScheduledProcedureStepStartDate ScheduledProcedureStepStartTime "
-    "ScheduledProcedureStepStatus ScheduledProtocolCodeSequence ScheduledStationAETitle ScheduledStationName"
+    "ScheduledProcedureStepID ScheduledProcedureStepLocation ScheduledProcedureStepStartDate "
+    "ScheduledProcedureStepStartTime ScheduledProcedureStepStatus ScheduledProtocolCodeSequence ScheduledStationAETitle "
+    "ScheduledStationName"
 ).split()
 # Type 2 attributes of table K.6-1 that we have no values for yet: returned with zero length.
 EMPTY_KEYS = (
-    "Allergies MedicalAlerts PatientComments PatientSize PatientState PatientTransportArrangements PatientWeight PreMedication "
-    "PregnancyStatus ReferencedPatientSequence ReferencedStudySequence RequestedContrastAgent "
+    "Allergies MedicalAlerts PatientComments PatientSize PatientState PatientTransportArrangements PatientWeight "
+    "PreMedication PregnancyStatus ReferencedPatientSequence ReferencedStudySequence RequestedContrastAgent "
     "ScheduledPerformingPhysicianName SpecialNeeds StudyDate StudyTime"
 ).split()
 _ROOT, _STEP, _EMPTY = ({tag(k) for k in keys} for keys in (ROOT_KEYS, STEP_KEYS, EMPTY_KEYS))

@@ -26,9 +26,9 @@ _REQUIRED = (
 )
 # What N-SET may not change (the same table). Some scanners send it again; it is left as it was.
 _CREATE_ONLY = (
-    "ScheduledStepAttributesSequence PatientName PatientID IssuerOfPatientID PatientBirthDate PatientSex ReferencedPatientSequence "
-    "PerformedProcedureStepID PerformedStationAETitle PerformedStationName PerformedLocation PerformedProcedureStepStartDate "
-    "PerformedProcedureStepStartTime Modality StudyID SOPClassUID SOPInstanceUID"
+    "ScheduledStepAttributesSequence PatientName PatientID IssuerOfPatientID PatientBirthDate PatientSex "
+    "ReferencedPatientSequence PerformedProcedureStepID PerformedStationAETitle PerformedStationName PerformedLocation "
+    "PerformedProcedureStepStartDate PerformedProcedureStepStartTime Modality StudyID SOPClassUID SOPInstanceUID"
 ).split()
 
 
@@ -46,7 +46,7 @@ def check_new(data: Attributes, zone: ZoneInfo) -> None:
 
 
 def updated(stored: Attributes, change: Attributes, zone: ZoneInfo) -> Attributes:
-    """The data set after an N-SET. An attribute, and so a sequence, replaces the stored one whole. Refused when it may not be so."""
+    """The data set after an N-SET. A new sequence replaces the stored one whole. Refused when it may not be so."""
     kept = {tag(k) for k in _CREATE_ONLY}
     data = stored | {name: one for name, one in change.items() if name not in kept}
     if text(data, "PerformedProcedureStepStatus") not in {IN_PROGRESS, COMPLETED, DISCONTINUED}:
@@ -179,9 +179,8 @@ def _instance(reference: Attributes) -> dict[str, Any] | None:
 def _performers(item: Attributes, device: Resource | None) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for keyword, function in (("PerformingPhysicianName", "PPRF"), ("OperatorsName", "SPRF")):
-        for name in texts(item, keyword):
-            if shown := readable_name(name):
-                found.append({"function": concept(_PARTICIPATION, function), "actor": {"display": shown}})
+        names = [shown for name in texts(item, keyword) if (shown := readable_name(name))]
+        found += [{"function": concept(_PARTICIPATION, function), "actor": {"display": name}} for name in names]
     if device is not None:
         found.append({"actor": {"reference": f"Device/{device['id']}"}})
     return found

@@ -1,7 +1,7 @@
 """Modality Worklist C-FIND (PS3.4 Annex K): answers from the rows that `worklist_rows` keeps.
 
-Without a date in the query there is no date window: the scanner sees every step that is scheduled, whenever that is. A scanner that
-names no station sees the steps of all stations. Both lists are cut at `MAX_ANSWERS`, the earliest first.
+Without a date in the query there is no date window: the scanner sees every step that is scheduled, whenever that is. A scanner
+that names no station sees the steps of all stations. Both lists are cut at `MAX_ANSWERS`, the earliest first.
 """
 
 from dataclasses import dataclass
@@ -39,8 +39,10 @@ class Caller:
 async def find(
     interactions: Interactions, query: WorklistQuery, identifier: Attributes, caller: Caller, limit: int = MAX_ANSWERS
 ) -> list[Attributes]:
-    """The matching rows' attributes by start, at most `limit`. What was asked and shown is in the audit trail before anyone sees it."""
-    cursor = interactions.store.db[COLLECTION].find(query.prefilter(), {"attributes": 1, "of": 1}, sort=[("start", 1), ("_id", 1)])
+    """The matching rows' attributes by start, at most `limit`. Query and answers are in the audit trail before they are seen."""
+    cursor = interactions.store.db[COLLECTION].find(
+        query.prefilter(), {"attributes": 1, "of": 1}, sort=[("start", 1), ("_id", 1)]
+    )
     found: list[Attributes] = []
     shown: dict[str, None] = {}
     async with cursor:

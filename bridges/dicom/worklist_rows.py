@@ -51,7 +51,11 @@ _ELEMENTS: dict[str, tuple[str, ...]] = {
 async def ensure_indexes(db: AsyncDatabase[dict[str, Any]]) -> None:
     """Make the collection's indexes: each key of `matching.prefilter`, and `of` for changes."""
     keys = ("patient_ids", "accession", "procedure_id", "step_id", "study_uid", "names", "of")
-    indexes = [IndexModel([("stations", 1), ("start", 1)]), IndexModel([("modality", 1), ("start", 1)]), IndexModel([("start", 1)])]
+    indexes = [
+        IndexModel([("stations", 1), ("start", 1)]),
+        IndexModel([("modality", 1), ("start", 1)]),
+        IndexModel([("start", 1)]),
+    ]
     await db[COLLECTION].create_indexes([*indexes, *(IndexModel([(k, 1)]) for k in keys)])
 
 
@@ -219,9 +223,10 @@ async def _add_others(unit: UnitOfWork, step: ScheduledStep) -> None:
     while wanted:
         reference = wanted.pop()
         found = await _get(unit, reference, "Practitioner", "PractitionerRole", "Organization", "Location")
-        if found is None or reference["reference"] in step.others:
+        name = str((reference or {}).get("reference"))
+        if found is None or name in step.others:
             continue
-        step.others[reference["reference"]] = found
+        step.others[name] = found
         if found["resourceType"] == "PractitionerRole":
             wanted += [found.get("practitioner"), found.get("organization")]
 

@@ -174,7 +174,7 @@ def timing(order: Resource, step: Resource | None, to: Destination) -> Comp:
 
 
 def obr(
-    order: Resource, to: Destination, fields: dict[int, Any], *, requester: XCN | None, procedure: Resource | None = None
+    order: Resource, fields: dict[int, Any], *, requester: XCN | None, procedure: Resource | None = None
 ) -> Seg:
     """OBR with what every message tells of the order; `fields` adds the rest."""
     accession = identifier_of_type(order, terms.V2_0203, "ACSN") or {}

@@ -32,7 +32,7 @@ RESOURCE_TYPES: frozenset[str] = frozenset(_BASES)
 
 @dataclass(frozen=True, slots=True)
 class SearchParameter:
-    """One search parameter as it stands for one resource type (FHIR R4 3.1.1.4).
+    """One search parameter as it stands for one resource type (FHIR R4 3.1.1).
 
     `definition` is the canonical of HL7's SearchParameter. `expression` keeps only the part that is about the resource type; it
     is empty for parameters that no element answers (`_text`, `_content`, `_query`). `components` (of composites) are pairs of a
@@ -91,7 +91,7 @@ def _value_sets() -> dict[str, dict[str, list[str]]]:
 
 @cache
 def compartment(name: str) -> Mapping[str, tuple[str, ...]]:
-    """Resource type to the search parameters that put a resource in the compartment (FHIR R4 2.1.0.3, CompartmentDefinition).
+    """Resource type to the search parameters that put a resource in the compartment (FHIR R4 CompartmentDefinition).
 
     `name` is Patient, Encounter, Practitioner, Device or RelatedPerson, else KeyError. Types that are never in it are left out;
     the resource that the compartment is named after is in it by itself, whatever its parameters say.

@@ -1,4 +1,4 @@
-"""Compiles the part of FHIRPath that search parameter expressions use into extractors (FHIR R4 3.1.1.4, FHIRPath N1 4 to 6).
+"""Compiles the part of FHIRPath that search parameter expressions use into extractors (FHIR R4 3.1.1, FHIRPath N1 4 to 6).
 
 What there is: `|`, dotted paths through the elements of R4 (choices under their bare name), `as`, `is`, `=`, `!=`, `and`, `[n]`,
 `%resource`, and the functions as, ofType, where, exists, extension, hasExtension and resolve. Anything else, and any element that

@@ -1,4 +1,4 @@
-"""No string of a resource may hold control characters other than tab, line feed and carriage return (FHIR R4 2.24.0.1.2).
+"""No string of a resource may hold control characters other than tab, line feed and carriage return (FHIR R4 2.24.0.1).
 
 Looking at every string costs as much as the rest of the validation, so the whole resource is looked at in one piece first: as
 JSON, where such characters show up as escapes.

@@ -109,7 +109,7 @@ def _simple_quantity(shape: Check) -> Check:
 
 
 def _bound_concept(shape: Check, binding: str) -> Check:
-    """A CodeableConcept with a required binding: one of its codings at least is from the value set (FHIR R4 4.1.3)."""
+    """A CodeableConcept with a required binding: at least one coding is in the value set (FHIR R4, binding strengths)."""
     systems = value_set(binding)
     if systems is None:
         return shape

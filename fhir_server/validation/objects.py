@@ -6,7 +6,7 @@ from fhir_server.validation.primitives import CHECKS
 from fhir_server.validation.problems import MAX_PROBLEMS, Check, Problem, below, problem
 
 MAX_DEPTH = 40
-"""Elements inside elements; the deepest of HL7's own examples has about half of it."""
+"""Elements inside elements. Each takes one or two levels of JSON, which `fhir_json` limits to twice as many."""
 
 _ID_CHECK = CHECKS["string"]
 _NULL = "null stands only for a primitive whose id or extensions are in the array of the same name with _"
@@ -136,7 +136,7 @@ def _check_other(shape: ObjectShape, value: dict[str, Any], key: str, depth: int
 
 
 def _check_primitive_extension(shape: ObjectShape, item: Any, has_value: bool, depth: int) -> list[Problem] | None:
-    """`_name`: the id and extensions of a primitive (FHIR R4 2.6.2.2). An id alone will do where there is a value (ele-1)."""
+    """`_name`: the id and extensions of a primitive (FHIR R4 2.6.2). An id alone will do where there is a value (ele-1)."""
     if has_value and type(item) is dict and item.keys() == {"id"}:
         return below(".id", _ID_CHECK(item["id"], depth) or [])
     return shape.element_check(item, depth)

@@ -11,7 +11,7 @@ from fhir_server.validation.narrative import check_xhtml
 from fhir_server.validation.problems import Check, Problem, problem
 
 MAX_STRING = 1024 * 1024
-"""Characters in a string (FHIR R4 2.24.0.1.2)."""
+"""Characters in a string (FHIR R4 2.24.0.1)."""
 
 _TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:(?:[0-5][0-9]|60)(?:\.[0-9]+)?"
 _ZONE = r"(?:Z|[+-](?:(?:0[0-9]|1[0-3]):[0-5][0-9]|14:00))"

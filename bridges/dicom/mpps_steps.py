@@ -1,0 +1,168 @@
+"""Which scheduled steps and which patient a performed step belongs to."""
+
+import re
+
+from bridges.dicom import values
+from bridges.dicom.dicom_json import Attributes, text
+from bridges.dicom.mpps_data import ScheduledItem, scheduled
+from bridges.dicom.worklist_attributes import patient_id
+from fhir_server.elements import identifier_value
+from fhir_server.references import target
+from fhir_server.registry import Resource
+from fhir_server.unit_of_work import UnitOfWork
+from resources import device, imaging_study, service_request, task, terms
+
+_SEX = {"M": "male", "F": "female"}
+
+
+async def steps(unit: UnitOfWork, data: Attributes) -> list[Resource]:
+    """The steps that the data set names, each once; none when even one of its items can't be told."""
+    found: dict[str, Resource] = {}
+    items = [i for i in scheduled(data) if i.step_id or i.procedure_id or i.study_uid or i.accession]
+    for item in items:
+        step = await _step(unit, item, text(data, "Modality"), text(data, "PerformedStationAETitle"))
+        if step is None:
+            return []
+        found[step["id"]] = step
+    patients = {s.get("for", {}).get("reference") for s in found.values()}
+    return list(found.values()) if len(patients) == 1 else []
+
+
+async def _step(unit: UnitOfWork, item: ScheduledItem, modality: str, ae_title: str) -> Resource | None:
+    """By step id with requested procedure or study; else by these; else by accession number, where that leaves no doubt."""
+    if item.step_id:
+        for step in await unit.search("Task", identifier=_token(terms.SCHEDULED_STEP_ID, item.step_id)):
+            if task.is_step(step) and await _agrees(unit, step, item):
+                return step
+    for procedure in await _procedures(unit, item):
+        candidates = await task.steps_of(unit, procedure["id"])
+        if chosen := await _choose(unit, candidates, modality, ae_title):
+            return chosen
+    if not item.accession:
+        return None
+    by_accession = [s for p in await _with_accession(unit, item.accession) for s in await task.steps_of(unit, p["id"])]
+    waiting = [
+        s for s in by_accession if s["status"] in {"requested", "accepted", "ready"} and task.modality(s) in {None, modality}
+    ]
+    return waiting[0] if len(waiting) == 1 else None
+
+
+async def _agrees(unit: UnitOfWork, step: Resource, item: ScheduledItem) -> bool:
+    """Whether requested procedure id or Study Instance UID say the same as the step id; a step id alone is taken at its word."""
+    if not item.procedure_id and not item.study_uid:
+        return True
+    procedure = await unit.get(step.get("focus"))
+    if procedure is None:
+        return False
+    if item.procedure_id and identifier_value(procedure, terms.REQUESTED_PROCEDURE_ID) == item.procedure_id:
+        return True
+    studies = await unit.search("ImagingStudy", basedon=f"ServiceRequest/{procedure['id']}")
+    return bool(item.study_uid) and any(imaging_study.study_uid(s) == item.study_uid for s in studies)
+
+
+async def _procedures(unit: UnitOfWork, item: ScheduledItem) -> list[Resource]:
+    """The requested procedures that the item names, by its id, then by the study."""
+    found: list[Resource] = []
+    if item.procedure_id:
+        token = _token(terms.REQUESTED_PROCEDURE_ID, item.procedure_id)
+        found = [r for r in await unit.search("ServiceRequest", identifier=token) if service_request.is_procedure(r)]
+    if item.study_uid and (study := await imaging_study.by_uid(unit, item.study_uid)):
+        based_on = [await unit.get(r) for r in study.get("basedOn", ())]
+        found += [r for r in based_on if r and service_request.is_procedure(r)]
+    return found
+
+
+async def _with_accession(unit: UnitOfWork, accession: str) -> list[Resource]:
+    found: dict[str, Resource] = {}
+    for request in await unit.search("ServiceRequest", identifier=_escaped(accession)):
+        if service_request.accession_number(request) != accession:
+            continue
+        procedures = (
+            [request] if service_request.is_procedure(request) else await service_request.procedures_of(unit, request["id"])
+        )
+        found |= {p["id"]: p for p in procedures}
+    return list(found.values())
+
+
+async def _choose(unit: UnitOfWork, steps_: list[Resource], modality: str, ae_title: str) -> Resource | None:
+    """Of several steps of one requested procedure: one that waits before one that doesn't, and the one on this station."""
+    station = await device.by_ae_title(unit, ae_title)
+    owner = f"Device/{station['id']}" if station else None
+
+    def order(step: Resource) -> tuple[bool, bool, bool, str]:
+        waits = step["status"] in {"accepted", "ready"}
+        here = step.get("owner", {}).get("reference") == owner
+        return not waits, not here, task.modality(step) not in {None, modality}, step["id"]
+
+    return min(steps_, key=order, default=None)
+
+
+# Patient
+
+
+async def patient(unit: UnitOfWork, data: Attributes) -> Resource | None:
+    """The one active patient with the data set's Patient ID (and issuer, if it has one) whom nothing else in it contradicts."""
+    if not (id_ := text(data, "PatientID")):
+        return None
+    candidates = await unit.search("Patient", identifier=_escaped(id_))
+    found = [c for c in candidates if c.get("active", True) and not contradictions(data, c)]
+    return found[0] if len(found) == 1 else None
+
+
+def contradictions(data: Attributes, known: Resource) -> list[str]:
+    """What the data set says differently of the patient: `patient id`, `birth date`, `sex`. What it leaves out is none."""
+    found = []
+    if text(data, "PatientID") and not any(_same_id(data, i) for i in known.get("identifier", ())):
+        found.append("patient id")
+    birth_date = known.get("birthDate", "").replace("-", "")
+    if (
+        text(data, "PatientBirthDate")
+        and birth_date
+        and not text(data, "PatientBirthDate").replace(".", "").startswith(birth_date)
+    ):
+        found.append("birth date")
+    sex = _SEX.get(text(data, "PatientSex"))
+    if sex and known.get("gender") in {"male", "female"} and known["gender"] != sex:
+        found.append("sex")
+    return found
+
+
+def _same_id(data: Attributes, identifier: Resource) -> bool:
+    """The same id; of the same issuer where both sides name theirs as the worklist does."""
+    own = patient_id(identifier)
+    if text(own, "PatientID") != text(data, "PatientID"):
+        return False
+    issuers = {text(data, "IssuerOfPatientID"), text(own, "IssuerOfPatientID")} - {""}
+    return len(issuers) < 2 or text(data, "IssuerOfPatientID") in {identifier.get("system"), _oid(identifier)}
+
+
+def _oid(identifier: Resource) -> str:
+    return str(identifier.get("system", "")).removeprefix("urn:oid:")
+
+
+def logical_patient(data: Attributes, display: str) -> Resource:
+    """A reference to a patient that we don't know: by identifier, as the scanner has it (FHIR R4 2.3.0.2)."""
+    found: Resource = {}
+    if id_ := text(data, "PatientID"):
+        found["identifier"] = {"value": id_}
+        if system := values.identifier_system(text(data, "IssuerOfPatientID")):
+            found["identifier"] = {"system": system, "value": id_}
+        elif issuer := text(data, "IssuerOfPatientID"):
+            found["identifier"]["assigner"] = {"display": issuer}
+    found["display"] = display or "unknown patient"
+    return found
+
+
+def procedures_of(steps_: list[Resource]) -> list[str]:
+    """The references to the steps' requested procedures, each once."""
+    found = (target(s.get("focus")) for s in steps_)
+    return list(dict.fromkeys(str(to) for to in found if to))
+
+
+def _token(system: str, value: str) -> str:
+    return f"{system}|{_escaped(value)}"
+
+
+def _escaped(value: str) -> str:
+    """A value as a search parameter (FHIR R4 3.1.1.4.3)."""
+    return re.sub(r"([\\,$|])", r"\\\1", value)
