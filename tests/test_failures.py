@@ -51,7 +51,7 @@ EVERYTHING_ONCE = Counter(
     {
         ("SIU^S12", "Booked"): 1,
         ("ORM^O01", "SC"): 1,
-        ("SIU^S14", "Started"): 2,  # arrived, checked in
+        ("SIU^S14", "Started"): 1,
         ("SIU^S14", "Complete"): 1,
         ("ORM^O01", "IP"): 1,
         ("ORM^O01", "A"): 1,

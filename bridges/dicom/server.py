@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -20,7 +19,6 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate
 from pymongo.errors import PyMongoError
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_FIND
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run time from a table
     ModalityPerformedProcedureStep,
     ModalityWorklistInformationFind,
@@ -31,6 +29,7 @@ from bridges.dicom import associations, dicom_json, dimse, worklist, worklist_ro
 from bridges.dicom.dicom_json import Attributes
 from bridges.dicom.matching import WorklistQuery
 from bridges.dicom.mpps import PerformedSteps
+from bridges.dicom.pending_answers import PendingAnswers
 from bridges.dicom.stations import Stations
 from bridges.dicom.worklist import Caller
 from fhir_server import audit
@@ -217,7 +216,8 @@ class DicomServer:
             identifier = _read(event, "identifier", dimse.IDENTIFIER_DOES_NOT_MATCH)
             query = WorklistQuery.of(identifier)
             found = self._call(worklist.find(self._interactions, query, identifier, _caller(association)))
-            response = _pending(event, query)
+            status = dimse.PENDING_WITH_UNSUPPORTED_KEYS if query.unsupported else dimse.PENDING
+            answers = PendingAnswers(event, status)
             for number, attributes in enumerate(found, 1):
                 if event.is_cancelled:
                     yield dimse.CANCELLED, None
@@ -225,10 +225,9 @@ class DicomServer:
                 if not association.is_established:
                     return
                 answer = query.answer(attributes)
-                response.Identifier = BytesIO(dicom_json.encode(answer, explicit=syntax == ExplicitVRLittleEndian))
-                association.dimse.send_msg(response, event.context.context_id)
+                answers.send(dicom_json.encode(answer, explicit=syntax == ExplicitVRLittleEndian))
                 if number % _BURST == 0:
-                    _let_peer_speak(association)
+                    answers.flush(_ANSWER_SECONDS)
         except Exception as error:  # noqa: BLE001 - the scanner gets a status, the log the reason
             yield _status(error, dimse.UNABLE_TO_PROCESS, "worklist"), None
 
@@ -265,23 +264,6 @@ def _read(event: evt.Event, name: str, otherwise: int) -> Attributes:
     except Exception:  # noqa: BLE001 - the library raises whatever it meets
         log.warning("dicom.unreadable_data_set", ae_title=_caller(event.assoc).ae_title)
         raise dimse.Refused(otherwise, "the data set can't be read") from None
-
-
-def _pending(event: evt.Event, query: WorklistQuery) -> Any:
-    response = C_FIND()
-    response.MessageID = event.request.MessageID
-    response.MessageIDBeingRespondedTo = event.request.MessageID
-    response.AffectedSOPClassUID = event.request.AffectedSOPClassUID
-    response.Status = dimse.PENDING_WITH_UNSUPPORTED_KEYS if query.unsupported else dimse.PENDING
-    return response
-
-
-def _let_peer_speak(association: Association) -> None:
-    """Wait until what was queued is sent: only then does the library read, and so hear a C-CANCEL."""
-    deadline = time.monotonic() + _ANSWER_SECONDS
-    while not association.dul.to_provider_queue.empty() and association.is_established and time.monotonic() < deadline:
-        time.sleep(0.001)
-    time.sleep(0.003)
 
 
 def _status(error: Exception, otherwise: int, operation: str) -> Dataset:

@@ -6,7 +6,7 @@ from datetime import tzinfo
 
 from bridges.v2.message import Seg, encode
 from bridges.v2.oru_out import oru_r01
-from bridges.v2.schedule_out import orm_o01, siu
+from bridges.v2.schedule_out import FILLER_STATUS, orm_o01, siu
 from bridges.v2.segments_out import Destination, new_control_id
 from fhir_server import outbox
 from fhir_server.registry import Change, Resource
@@ -111,7 +111,8 @@ async def _of_appointment(unit: UnitOfWork, change: Change) -> list[tuple[str, R
     now = change.after
     if now is None:
         return []
-    event = _SIU.get(now["status"]) if change.became("status", *_SIU) else None
+    told = FILLER_STATUS.get(change.before["status"]) if change.before else None
+    event = _SIU.get(now["status"]) if FILLER_STATUS.get(now["status"]) != told else None
     was_booked = change.before is not None and change.before.get("status") in {"booked", "arrived", "checked-in"}
     if event in {"S15", "S26", "S17", "S14"} and not was_booked:
         return []

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Render = Callable[[Destination, str], list[Seg]]
 # Appointment.status -> table 0278.
-_FILLER_STATUS = {
+FILLER_STATUS = {
     "proposed": "Pending",
     "pending": "Pending",
     "booked": "Booked",
@@ -46,7 +46,7 @@ def siu(event: str, appointment: Resource, participants: list[Resource], facts: 
                 11: Comp(None, None, _minutes(appointment), start, end),
                 16: xcn(facts.order.get("requester"), facts.requester),
                 20: Comp("FHIR_RIS"),
-                25: _FILLER_STATUS.get(appointment["status"], ""),
+                25: FILLER_STATUS.get(appointment["status"], ""),
                 26: placer(facts.order),
                 27: filler(facts.order),
             },
