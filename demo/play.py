@@ -83,15 +83,16 @@ class Play:
 
     async def prepare(self) -> None:
         """Register the apps; enter the scanner, the catalogue and the EHR's address; and another patient for tomorrow."""
-        for client_id, scope in _SCOPES.items():
-            app = App(client_id, scope, self.server.base_url)
-            keys = app.write_jwks(self.server.directory)
-            await self.server.command("client", "add", client_id, "--scope", scope, "--jwks", str(keys))
-            self.apps[client_id] = app
+        self.apps = {client_id: App(client_id, scope, self.server.base_url) for client_id, scope in _SCOPES.items()}
+        await asyncio.gather(*(self._register(app) for app in self.apps.values()))
         entries = [ct_scanner(1), self._catalogue(), self._endpoint()]
         bundle = {"resourceType": "Bundle", "type": "transaction", "entry": [_put(r) for r in entries]}
         await self.apps["demo-admin"].ok("POST", "", bundle)
         await self._somebody_else()
+
+    async def _register(self, app: App) -> None:
+        keys = app.write_jwks(self.server.directory)
+        await self.server.command("client", "add", app.client_id, "--scope", app.scope, "--jwks", str(keys))
 
     async def close(self) -> None:
         for app in self.apps.values():

@@ -59,7 +59,10 @@ async def _perform(console: Console, server: Server, listener: Listener) -> bool
             console.print(f"      [dim]{channel:>11}[/]  {escape(line[:_WIDTH])}")
 
     drama = Play(server, listener, show)
-    acts = [("The department is set up: apps, scanner, catalogue, the EHR's address, another patient", drama.prepare), *drama.steps]
+    acts = [
+        ("The department is set up: apps, scanner, catalogue, the EHR's address, another patient", drama.prepare),
+        *drama.steps,
+    ]
     try:
         for number, (title, act) in enumerate(acts):
             console.print(f"[bold]{number:2}. {title}[/]")

@@ -1,8 +1,12 @@
-"""The command line: `fhir-ris serve | demo | client | messages | version`."""
+"""The command line: `fhir-ris serve | demo | client | messages | version`.
+
+The rooms are imported where they are needed: a command beside a server should answer at once.
+"""
 
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -10,17 +14,12 @@ import typer
 import uvloop
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
-from rich.console import Console
-from rich.table import Table
 
-from bridges.v2 import operations
-from fhir_server import serve as server
-from fhir_server.app import VERSION
 from fhir_server.database import DatabaseError, connect
 from fhir_server.logs import configure_logging
 from fhir_server.mongod import MongodError, mongodb_for_command
 from fhir_server.settings import Settings, SettingsError, load_settings
-from smart_auth.clients import ClientError, Clients
+from fhir_server.start_error import StartError
 
 T = TypeVar("T")
 Db = AsyncDatabase[dict[str, Any]]
@@ -32,18 +31,15 @@ client_app = typer.Typer(no_args_is_help=True, help="SMART clients: who may use 
 messages_app = typer.Typer(no_args_is_help=True, help="HL7 v2 messages, received and sent.")
 app.add_typer(client_app, name="client")
 app.add_typer(messages_app, name="messages")
-out = Console()
-
-
-class CommandError(Exception):
-    """A command can't do what it is asked; the text is one clear line."""
 
 
 @app.command()
 def serve(
-    roles: Annotated[str, typer.Option(help="which of http,v2,dicom,delivery this process plays")] = ",".join(server.ROLES),
+    roles: Annotated[str, typer.Option(help="which of http,v2,dicom,delivery this process plays")] = "http,v2,dicom,delivery",
 ) -> None:
     """Start the server."""
+    from fhir_server import serve as server
+
     chosen = frozenset(r.strip() for r in roles.split(","))
     if unknown := chosen - set(server.ROLES):
         _end([f"--roles: {', '.join(sorted(unknown))} is none of {', '.join(server.ROLES)}"])
@@ -67,7 +63,7 @@ def demo(
 @app.command()
 def version() -> None:
     """Print the version."""
-    typer.echo(f"fhir-ris {VERSION}")
+    typer.echo(f"fhir-ris {metadata.version('fhir-ris')}")
 
 
 @client_app.command("add")
@@ -80,14 +76,20 @@ def client_add(
     launch_uri: Annotated[str | None, typer.Option(help="makes that client launchable")] = None,
 ) -> None:
     """Register a client."""
+    from smart_auth.clients import ClientError, Clients
 
     async def add(db: Db) -> None:
         try:
             keys = jwks.read_text() if jwks else None
         except (OSError, UnicodeDecodeError) as error:
-            raise CommandError(f"{jwks} can't be read: {error}") from None
-        given = {"redirect_uris": redirect_uri or (), "secret": "" if secret else None, "launch_uri": launch_uri}
-        await Clients(db).add(client_id, scope, jwks=keys, **given)  # type: ignore[arg-type]
+            raise StartError(f"{jwks} can't be read: {error}") from None
+        kept_secret = "" if secret else None
+        try:
+            await Clients(db).add(
+                client_id, scope, jwks=keys, redirect_uris=redirect_uri or (), secret=kept_secret, launch_uri=launch_uri
+            )
+        except ClientError as error:
+            raise StartError(str(error)) from None
         typer.echo(f"client {client_id} registered")
 
     _command(add)
@@ -96,12 +98,13 @@ def client_add(
 @client_app.command("list")
 def client_list() -> None:
     """List the clients."""
+    from smart_auth.clients import Clients
 
     async def show(db: Db) -> None:
-        table = Table("id", "scope", "since")
+        table = _table("id", "scope", "since")
         for client in await Clients(db).list():
             table.add_row(client.client_id, client.scope, f"{client.created:%Y-%m-%d %H:%M}")
-        out.print(table)
+        _print(table)
 
     _command(show)
 
@@ -109,10 +112,11 @@ def client_list() -> None:
 @client_app.command("remove")
 def client_remove(client_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
     """Remove a client and its tokens, at once."""
+    from smart_auth.clients import Clients
 
     async def remove(db: Db) -> None:
         if not await Clients(db).remove(client_id):
-            raise CommandError(f"there is no client {client_id}")
+            raise StartError(f"there is no client {client_id}")
         typer.echo(f"client {client_id} removed")
 
     _command(remove)
@@ -126,6 +130,7 @@ def messages_list(
     plain: Annotated[bool, typer.Option("--plain", help="tab-separated, for scripts")] = False,
 ) -> None:
     """List the newest messages."""
+    from bridges.v2 import operations
 
     async def show(db: Db) -> None:
         rows = await operations.list_messages(db, outbound=outbound, state=state, limit=limit)
@@ -133,10 +138,10 @@ def messages_list(
             for row in rows:
                 typer.echo("\t".join(row))
             return
-        table = Table("id", "when", "type", "control id", "partner", "state", "attempts" if outbound else "refers to", "error")
+        table = _table("id", "when", "type", "control id", "partner", "state", "attempts" if outbound else "refers to", "error")
         for row in rows:
             table.add_row(*row)
-        out.print(table)
+        _print(table)
 
     _command(show)
 
@@ -144,11 +149,12 @@ def messages_list(
 @messages_app.command("show")
 def messages_show(message_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
     """Show a message and its outcome."""
+    from bridges.v2 import operations
 
     async def show(db: Db) -> None:
         text = await operations.show_message(db, message_id)
         if text is None:
-            raise CommandError(f"there is no message {message_id}")
+            raise StartError(f"there is no message {message_id}")
         typer.echo(text)
 
     _command(show)
@@ -157,13 +163,26 @@ def messages_show(message_id: Annotated[str, typer.Argument(metavar="ID")]) -> N
 @messages_app.command("replay")
 def messages_replay(message_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
     """Send a message that was refused again, as it was, under the same control id."""
+    from bridges.v2 import operations
 
     async def replay(db: Db) -> None:
         if not await operations.replay(db, message_id):
-            raise CommandError(f"there is no refused message {message_id} in the outbox")
+            raise StartError(f"there is no refused message {message_id} in the outbox")
         typer.echo("it will be sent again")
 
     _command(replay)
+
+
+def _table(*columns: str) -> Any:
+    from rich.table import Table
+
+    return Table(*columns)
+
+
+def _print(table: Any) -> None:
+    from rich.console import Console
+
+    Console().print(table)
 
 
 def _settings() -> Settings:
@@ -193,7 +212,7 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(work)
-    except (server.ServeError, MongodError, DatabaseError, ClientError, CommandError) as error:
+    except (StartError, MongodError, DatabaseError) as error:
         _end([str(error)])
     except PyMongoError as error:
         _end([f"MongoDB: {type(error).__name__}"])

@@ -18,14 +18,11 @@ from fhir_server.app import Ris, assemble, http_app
 from fhir_server.database import connect
 from fhir_server.mongod import mongodb
 from fhir_server.settings import Settings
+from fhir_server.start_error import StartError
 
 ROLES = ("http", "v2", "dicom", "delivery")
 _FD = "RIS_HTTP_FD"
 log = structlog.get_logger()
-
-
-class ServeError(Exception):
-    """The server can't start; the text is one clear line."""
 
 
 class _Http(uvicorn.Server):
@@ -37,7 +34,7 @@ class _Http(uvicorn.Server):
 
 
 async def serve(settings: Settings, roles: frozenset[str], ready: asyncio.Event | None = None) -> None:
-    """Run these roles until SIGTERM or SIGINT. `ready` is set when all of them listen. Raises ServeError."""
+    """Run these roles until SIGTERM or SIGINT. `ready` is set when all of them listen. Raises StartError."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -80,7 +77,7 @@ async def _mllp(ris: Ris) -> AsyncIterator[None]:
     try:
         await server.start()
     except OSError as error:
-        raise ServeError(_taken("MLLP", ris.settings.mllp_host, ris.settings.mllp_port, error)) from None
+        raise StartError(_taken("MLLP", ris.settings.mllp_host, ris.settings.mllp_port, error)) from None
     listening = True
     ris.components["v2"] = lambda: listening
     try:
@@ -95,7 +92,7 @@ async def _dicom(ris: Ris) -> AsyncIterator[None]:
     try:
         await ris.dicom.start()
     except DicomServerError as error:
-        raise ServeError(str(error)) from None
+        raise StartError(str(error)) from None
     ris.components["dicom"] = lambda: ris.dicom.listening
     try:
         yield
@@ -180,7 +177,7 @@ def _http_socket(settings: Settings) -> socket.socket:
         listener.listen(1024)
     except OSError as error:
         listener.close()
-        raise ServeError(_taken("HTTP", settings.http_host, settings.http_port, error)) from None
+        raise StartError(_taken("HTTP", settings.http_host, settings.http_port, error)) from None
     listener.setblocking(False)
     return listener
 

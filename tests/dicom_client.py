@@ -1,10 +1,13 @@
 """A scanner (pynetdicom as SCU) and a small department for it to talk to."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import concurrent.futures
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 from pydicom.dataset import Dataset
@@ -20,6 +23,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run 
 import resources
 from bridges.dicom.server import DicomServer, DicomSettings
 from bridges.dicom.worklist_rows import WorklistRows
+from fhir_server.database import connect
 from fhir_server.interactions import Interactions
 from fhir_server.references import ref
 from fhir_server.registry import Registry
@@ -171,7 +175,10 @@ class Department:
                 "intent": "order",
                 "priority": "urgent",
                 "subject": ref(patient),
-                "code": {"coding": [{"system": "http://loinc.org", "code": "24627-2", "display": "CT Chest"}], "text": "CT chest"},
+                "code": {
+                    "coding": [{"system": "http://loinc.org", "code": "24627-2", "display": "CT Chest"}],
+                    "text": "CT chest",
+                },
                 "orderDetail": [{"coding": [{"system": terms.DCM, "code": modality}]}],
             }
             | more
@@ -309,3 +316,47 @@ def mpps_end(status: str = "COMPLETED", images: int = 3, series_uid: str | None 
 async def blocking(act: Callable[..., T], *arguments: Any) -> T:
     """Run what a scanner does while the server's loop goes on."""
     return await asyncio.to_thread(act, *arguments)
+
+
+@dataclass
+class Running:
+    """A department in an event loop of its own thread, for tests that are plain functions."""
+
+    department: Department
+    loop: asyncio.AbstractEventLoop
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
+
+
+@contextmanager
+def running_department(uri: str) -> Iterator[Running]:
+    """One department on a database of its own, which is dropped afterwards."""
+    ready: "concurrent.futures.Future[Running]" = concurrent.futures.Future()
+    ended = threading.Event()
+
+    async def serve() -> None:
+        db = await connect(uri, f"test_{uuid4().hex[:12]}")
+        try:
+            async with department(db) as running:
+                ready.set_result(Running(running, asyncio.get_running_loop()))
+                await asyncio.to_thread(ended.wait)
+        finally:
+            await db.client.drop_database(db.name)
+            await db.client.close()
+
+    def thread() -> None:
+        try:
+            asyncio.run(serve())
+        except BaseException as error:
+            if not ready.done():
+                ready.set_exception(error)
+            raise
+
+    worker = threading.Thread(target=thread)
+    worker.start()
+    try:
+        yield ready.result(30)
+    finally:
+        ended.set()
+        worker.join(30)

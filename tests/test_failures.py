@@ -90,14 +90,12 @@ def test_the_ehr_is_away_while_its_order_goes_through_and_gets_everything_once_i
         async with stage(tmp_path) as play:
             await play.register()
             await play.place_order()
-            port = play.listener.port
             await play.listener.stop()
             booking = asyncio.create_task(play.book())
             await asyncio.sleep(1.5)
             assert not booking.done()
             await power_cut(play.server)
-            play.listener = back = Listener(port)
-            await back.start()
+            await play.listener.start()
             await booking
             for act in (play.arrive, play.ask_worklist, play.examine, play.read_and_sign, play.receive_report):
                 await act()

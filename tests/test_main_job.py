@@ -32,7 +32,9 @@ def left_behind(mark: str) -> list[str]:
 
 
 def test_the_demo_plays_all_ten_steps_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    done = subprocess.run([*DEMO, "--once"], env=environment() | {"TMPDIR": str(tmp_path)}, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [*DEMO, "--once"], env=environment() | {"TMPDIR": str(tmp_path)}, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     titles = re.findall(r"^ ?(\d+)\. ", done.stdout, re.MULTILINE)
     assert titles == [str(n) for n in range(1, 11)]
@@ -45,7 +47,10 @@ def test_the_demo_plays_all_ten_steps_and_leaves_nothing_behind(tmp_path: Path) 
 
 def test_the_demo_names_the_step_that_failed_and_exits_1(tmp_path: Path) -> None:
     with subprocess.Popen(
-        [*DEMO, "--once"], env=environment() | {"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True
+        [*DEMO, "--once"],
+        env=environment() | {"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
     ) as demo:
         assert demo.stdout is not None
         output = ""

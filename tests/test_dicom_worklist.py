@@ -1,0 +1,610 @@
+"""The modality worklist, over real associations: matching as PS3.4 Annex K and C.2.2.2 have it, and what is on the list when."""
+
+import shutil
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+from pydicom.dataset import Dataset
+from pynetdicom.sop_class import ModalityWorklistInformationFind  # type: ignore[attr-defined]  # made at run time from a table
+
+from bridges.dicom import worklist
+from bridges.dicom.dicom_json import of_dataset
+from bridges.dicom.matching import WorklistQuery
+from bridges.dicom.server import DicomServer, DicomServerError, DicomSettings
+from bridges.dicom.worklist import Caller
+from bridges.dicom.worklist_rows import WorklistRows
+from fhir_server.references import ref
+from fhir_server.registry import Change
+from fhir_server.unit_of_work import UnitOfWork
+from resources import terms
+from tests.conftest import RunWithDb
+from tests.dicom_client import (
+    OUR_TITLE,
+    ZONE,
+    Answers,
+    Department,
+    Running,
+    blocking,
+    department,
+    running_department,
+    worklist_keys,
+)
+
+V2_0203 = "http://terminology.hl7.org/CodeSystem/v2-0203"
+ILLE, ELE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
+
+
+@pytest.fixture(scope="module")
+def site(mongodb_uri: str) -> Iterator[Running]:
+    """A department with four steps of two stations, which the matching tests ask for; other tests use stations of their own."""
+    with running_department(mongodb_uri) as running:
+        running.run(_fill(running.department))
+        yield running
+
+
+async def _fill(dep: Department) -> None:
+    ct, mr = await dep.station("CT1", "CT"), await dep.station("MR1", "MR")
+    await dep.scheduled("A1", ct, "2026-09-07T08:15", family="Müller", given="Zoë")
+    await dep.scheduled("A2", ct, "2026-09-07T14:00", family="Muller", given="Anna")
+    await dep.scheduled("A3", ct, "2026-09-08T09:30", family="Roe", given="Jane")
+    await dep.scheduled("A4", mr, "2026-09-09T10:00", modality="MR", family="Doe", given="John")
+
+
+def find(site: Running, keys: Dataset, **scanner: Any) -> Answers:
+    return site.department.scanner(**scanner).find(keys)
+
+
+def found(site: Running, root: dict[str, str] | None = None, **step: str) -> list[str]:
+    """The ids of the patients of the matching tests that a query finds, in the order of the answers."""
+    keys = worklist_keys(**step)
+    for keyword, value in (root or {}).items():
+        setattr(keys, keyword, value)
+    answers = find(site, keys)
+    assert answers.final.Status == 0x0000
+    return [p for p in answers.patients if p.startswith("A")]
+
+
+def dates(site: Running, date: str, time_: str = "") -> list[str]:
+    return found(site, ScheduledProcedureStepStartDate=date, ScheduledProcedureStepStartTime=time_)
+
+
+# Matching
+
+
+def test_c_echo_is_answered(site: Running) -> None:
+    assert site.department.scanner().echo() == 0x0000
+
+
+def test_without_keys_all_steps_come_by_start_time(site: Running) -> None:
+    assert found(site) == ["A1", "A2", "A3", "A4"]
+
+
+def test_a_station_ae_title_matches_exactly_and_not_by_wildcard(site: Running) -> None:
+    assert found(site, ScheduledStationAETitle="MR1") == ["A4"]
+    assert found(site, ScheduledStationAETitle="MR?") == []
+    assert found(site, ScheduledStationAETitle="mr1") == []
+
+
+def test_a_modality_matches_and_several_mean_any_of_them(site: Running) -> None:
+    assert found(site, Modality="MR") == ["A4"]
+    assert found(site, Modality="CT\\MR") == ["A1", "A2", "A3", "A4"]
+    assert found(site, Modality="US") == []
+
+
+def test_a_single_date_matches_that_day_in_the_departments_zone(site: Running) -> None:
+    assert dates(site, "20260907") == ["A1", "A2"]
+    assert dates(site, "2026.09.08") == ["A3"]
+
+
+def test_date_ranges_include_their_ends_and_may_be_open(site: Running) -> None:
+    assert dates(site, "20260907-20260908") == ["A1", "A2", "A3"]
+    assert dates(site, "-20260907") == ["A1", "A2"]
+    assert dates(site, "20260908-") == ["A3", "A4"]
+
+
+def test_a_date_range_and_a_time_range_are_one_interval(site: Running) -> None:
+    # Matched one by one, the 14:00 step would be outside of 09:00 to 09:45.
+    assert dates(site, "20260907-20260908", "0900-0945") == ["A2", "A3"]
+
+
+def test_a_date_with_a_time_range_is_a_window_of_that_day(site: Running) -> None:
+    assert dates(site, "20260907", "0800-1200") == ["A1"]
+    assert dates(site, "20260907", "1200-") == ["A2"]
+
+
+def test_a_time_without_a_date_is_that_time_of_any_day(site: Running) -> None:
+    assert dates(site, "", "0900-1030") == ["A3", "A4"]
+    assert dates(site, "", "0815") == ["A1"]
+    assert dates(site, "", "08:15:00") == ["A1"]
+
+
+def test_a_time_range_does_not_cross_midnight(site: Running) -> None:
+    assert dates(site, "", "2200-0900") == []
+
+
+def test_names_match_without_case_and_accents(site: Running) -> None:
+    assert found(site, {"PatientName": "MULLER^ZOE"}) == ["A1"]
+    assert found(site, {"PatientName": "muller"}) == ["A1", "A2"]
+
+
+def test_names_match_with_wildcards(site: Running) -> None:
+    assert found(site, {"PatientName": "Mull*"}) == ["A1", "A2"]
+    assert found(site, {"PatientName": "*oe*"}) == ["A1", "A3", "A4"]
+    assert found(site, {"PatientName": "?oe^J*"}) == ["A3", "A4"]
+    assert found(site, {"PatientName": "^Jane"}) == ["A3"]
+    assert found(site, {"PatientName": "[RD]oe*"}) == []
+
+
+def test_many_wildcards_take_no_time(site: Running) -> None:
+    begin = time.monotonic()
+    assert found(site, {"PatientName": "*a" * 30 + "*b"}) == []
+    assert time.monotonic() - begin < 5
+
+
+def test_a_patient_id_matches_exactly(site: Running) -> None:
+    assert found(site, {"PatientID": "A3"}) == ["A3"]
+    assert found(site, {"PatientID": "a3"}) == []
+    assert found(site, {"PatientID": "A?"}) == []
+
+
+@pytest.mark.parametrize("keyword", ["AccessionNumber", "RequestedProcedureID", "StudyInstanceUID"])
+def test_the_ids_of_order_procedure_and_study_match(site: Running, keyword: str) -> None:
+    one = find(site, worklist_keys(ScheduledStationAETitle="MR1")).data[0]
+    assert found(site, {keyword: str(getattr(one, keyword))}) == ["A4"]
+    assert found(site, {keyword: "1.2.3"}) == []
+
+
+def test_a_step_id_matches(site: Running) -> None:
+    one = find(site, worklist_keys(ScheduledStationAETitle="MR1")).data[0]
+    step_id = str(one.ScheduledProcedureStepSequence[0].ScheduledProcedureStepID)
+    assert found(site, ScheduledProcedureStepID=step_id) == ["A4"]
+
+
+def test_an_attribute_that_is_unknown_matches_no_value(site: Running) -> None:
+    assert found(site, {"AdmissionID": "V1"}) == []
+
+
+def test_a_star_is_universal(site: Running) -> None:
+    assert found(site, {"PatientName": "*", "PatientID": "*"}, ScheduledStationAETitle="*", Modality="*") == [
+        "A1",
+        "A2",
+        "A3",
+        "A4",
+    ]
+
+
+def test_descriptions_match_with_wildcards(site: Running) -> None:
+    assert len(found(site, {"RequestedProcedureDescription": "CT*"})) == 4
+    assert found(site, {"RequestedProcedureDescription": "ct*"}) == []
+
+
+def test_a_code_sequence_matches_within_one_item(site: Running) -> None:
+    keys, code = worklist_keys(ScheduledStationAETitle="MR1"), Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "24627-2", "LN", ""
+    keys.RequestedProcedureCodeSequence = [code]
+    answers = find(site, keys)
+    assert answers.patients == ["A4"]
+    assert answers.data[0].RequestedProcedureCodeSequence[0].CodeMeaning == "CT Chest"
+    code.CodingSchemeDesignator = "SCT"
+    assert find(site, keys).data == []
+
+
+@pytest.mark.parametrize("item", [[], [Dataset()]])
+def test_an_empty_step_sequence_matches_all_and_comes_back_whole(site: Running, item: list[Dataset]) -> None:
+    keys = Dataset()
+    keys.PatientID = "A4"
+    keys.ScheduledProcedureStepSequence = item
+    answers = find(site, keys)
+    assert answers.patients == ["A4"]
+    assert len(answers.data[0].ScheduledProcedureStepSequence) == 1
+    assert answers.data[0].ScheduledProcedureStepSequence[0].Modality == "MR"
+
+
+def test_step_keys_beside_the_sequence_are_taken_as_in_it(site: Running) -> None:
+    keys = Dataset()
+    keys.PatientID = ""
+    keys.Modality, keys.ScheduledProcedureStepStartDate = "MR", "20260909"
+    answers = find(site, keys)
+    assert answers.patients == ["A4"]
+    assert answers.data[0].Modality == "MR"
+    assert answers.data[0].ScheduledProcedureStepSequence[0].ScheduledProcedureStepStartDate == "20260909"
+
+
+def test_keys_that_are_not_supported_are_ignored_and_said_so(site: Running) -> None:
+    keys = worklist_keys(ScheduledStationAETitle="MR1")
+    assert find(site, keys).statuses == [0xFF00]
+    keys.QueryRetrieveLevel = ""
+    keys.PatientWeight = "70"
+    answers = find(site, keys)
+    assert answers.statuses == [0xFF01]
+    assert answers.data[0].PatientWeight is None
+    assert answers.data[0].QueryRetrieveLevel == ""
+
+
+def test_known_but_unfilled_return_keys_are_supported(site: Running) -> None:
+    keys = worklist_keys(ScheduledStationAETitle="MR1")
+    keys.PregnancyStatus, keys.Allergies, keys.ReferencedStudySequence = None, "", []
+    answers = find(site, keys)
+    assert answers.statuses == [0xFF00]
+    assert "PregnancyStatus" in answers.data[0]
+
+
+def test_only_what_was_asked_for_comes_back(site: Running) -> None:
+    keys, item = Dataset(), Dataset()
+    keys.PatientID, keys.AdmissionID = "A4", ""
+    item.Modality = ""
+    keys.ScheduledProcedureStepSequence = [item]
+    data = find(site, keys).data[0]
+    assert [e.keyword for e in data] == ["PatientID", "AdmissionID", "ScheduledProcedureStepSequence"]
+    assert [e.keyword for e in data.ScheduledProcedureStepSequence[0]] == ["Modality"]
+    assert data.AdmissionID == ""
+
+
+@pytest.mark.parametrize("syntax", [ILLE, ELE])
+def test_answers_are_the_same_in_both_transfer_syntaxes(site: Running, syntax: str) -> None:
+    answers = find(site, worklist_keys(ScheduledStationAETitle="CT1"), transfer_syntaxes=(syntax,))
+    assert answers.patients == ["A1", "A2", "A3"]
+    assert answers.data[0].ScheduledProcedureStepSequence[0].ScheduledProcedureStepStartTime == "081500"
+
+
+# Refusals
+
+
+def test_two_step_items_do_not_match_the_sop_class(site: Running) -> None:
+    keys = Dataset()
+    keys.ScheduledProcedureStepSequence = [Dataset(), Dataset()]
+    final = find(site, keys).final
+    assert final.Status == 0xA900
+    assert "one item" in final.ErrorComment
+
+
+@pytest.mark.parametrize(("date", "time_"), [("20261332", ""), ("yesterday", ""), ("20260907-2026", ""), ("-", ""), ("", "2561")])
+def test_a_malformed_date_or_time_is_refused_with_a_comment(site: Running, date: str, time_: str) -> None:
+    final = find(site, worklist_keys(ScheduledProcedureStepStartDate=date, ScheduledProcedureStepStartTime=time_)).final
+    assert final.Status == 0xC001
+    assert len(final.ErrorComment) > 10
+
+
+# Character sets
+
+
+def test_ascii_answers_name_no_character_set(site: Running) -> None:
+    assert "SpecificCharacterSet" not in find(site, worklist_keys(ScheduledStationAETitle="MR1")).data[0]
+
+
+def test_accented_answers_are_in_latin_1(site: Running) -> None:
+    data = find(site, worklist_keys(ScheduledProcedureStepStartDate="20260907", ScheduledProcedureStepStartTime="0815")).data[0]
+    assert data.SpecificCharacterSet == "ISO_IR 100"
+    assert str(data.PatientName) == "Müller^Zoë"
+
+
+def test_other_scripts_are_in_utf_8_with_their_name_groups(site: Running) -> None:
+    async def japanese(dep: Department) -> None:
+        extension = "http://hl7.org/fhir/StructureDefinition/iso21090-EN-representation"
+        names = [
+            {"family": "Yamada", "given": ["Tarou"]},
+            {"family": "山田", "given": ["太郎"], "extension": [{"url": extension, "valueCode": "IDE"}]},
+            {"family": "やまだ", "given": ["たろう"], "extension": [{"url": extension, "valueCode": "SYL"}]},
+        ]
+        patient = await dep.patient("J1", name=names)
+        order = await dep.order(patient)
+        await dep.book(order, await dep.station("CT-JP"), "2026-09-07T08:00:00+02:00", "2026-09-07T08:20:00+02:00")
+
+    site.run(japanese(site.department))
+    keys = worklist_keys(ScheduledStationAETitle="CT-JP")
+    data = find(site, keys).data[0]
+    assert data.SpecificCharacterSet == "ISO_IR 192"
+    assert data.PatientName == "Yamada^Tarou=山田^太郎=やまだ^たろう"
+    keys.SpecificCharacterSet, keys.PatientName = "ISO_IR 192", "山田*"
+    assert len(find(site, keys).data) == 1
+
+
+@pytest.mark.parametrize("character_set", ["ISO_IR 100", "ISO_IR 192"])
+def test_keys_are_read_in_the_querys_character_set(site: Running, character_set: str) -> None:
+    keys = worklist_keys()
+    keys.SpecificCharacterSet, keys.PatientName = character_set, "Müller^Zoë"
+    assert find(site, keys).patients == ["A1"]
+
+
+# Long lists
+
+
+def test_a_list_is_cut_at_the_limit_with_the_earliest_kept(site: Running) -> None:
+    identifier = of_dataset(worklist_keys(ScheduledStationAETitle="CT1"))
+    query = WorklistQuery.of(identifier)
+    work = worklist.find(site.department.interactions, query, identifier, Caller("CT1", "127.0.0.1"), limit=2)
+    assert [a["00100020"]["Value"][0] for a in site.run(work)] == ["A1", "A2"]
+
+
+def test_a_query_ends_when_the_scanner_cancels_it(site: Running) -> None:
+    async def many(dep: Department) -> None:
+        rows = dep.interactions.store.db["worklist"]
+        row = await rows.find_one({"stations": "MR1"})
+        assert row is not None
+        row["attributes"]["00400100"]["Value"][0]["00400001"]["Value"] = ["CT-MANY"]
+        await rows.insert_many([row | {"_id": f"copy{i}", "stations": ["CT-MANY"], "of": []} for i in range(400)])
+
+    site.run(many(site.department))
+    association = site.department.scanner().associate()
+    keys = worklist_keys(ScheduledStationAETitle="CT-MANY")
+    responses = association.send_c_find(keys, ModalityWorklistInformationFind, msg_id=7)
+    pending, final = 0, None
+    for status, _ in responses:
+        if status.Status == 0xFF00:
+            pending += 1
+            if pending == 1:
+                association.send_c_cancel(7, query_model=ModalityWorklistInformationFind)
+        else:
+            final = status.Status
+    association.release()
+    assert final == 0xFE00
+    assert 0 < pending < 400
+
+
+# What is on the list
+
+
+def at(site: Running, title: str) -> list[Dataset]:
+    return find(site, worklist_keys(ScheduledStationAETitle=title)).data
+
+
+def test_the_answer_says_what_order_visit_and_catalogue_know(site: Running) -> None:
+    async def full(dep: Department) -> None:
+        room = await dep.create({"resourceType": "Location", "name": "CT room 2, first floor east"})
+        station = await dep.station("CT-FULL", location=ref(room))
+        doctor = await dep.create(
+            {
+                "resourceType": "Practitioner",
+                "name": [{"family": "Poe", "given": ["Ann", "B."], "prefix": ["Dr."], "suffix": ["MD"]}],
+            }
+        )
+        ward = await dep.create({"resourceType": "Location", "name": "Ward 7"})
+        patient = await dep.patient(
+            "F1",
+            identifier=[
+                {"value": "OTHER", "system": "urn:oid:2.999.7"},
+                {"value": "0012", "system": "urn:oid:2.999.1", "type": {"coding": [{"system": V2_0203, "code": "MR"}]}},
+            ],
+            name=[
+                {"use": "usual", "family": "X"},
+                {"use": "official", "family": "O=Neil\\", "given": ["Mary", "Sue"], "suffix": ["Jr"]},
+            ],
+        )
+        encounter = await dep.create(
+            {
+                "resourceType": "Encounter",
+                "status": "in-progress",
+                "class": {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "IMP"},
+                "subject": ref(patient),
+                "identifier": [{"value": "V77", "type": {"coding": [{"system": V2_0203, "code": "VN"}]}}],
+                "location": [{"location": ref(ward), "status": "active"}],
+            }
+        )
+        order = await dep.order(
+            patient,
+            requester=ref(doctor),
+            encounter=ref(encounter),
+            authoredOn="2026-09-01T10:00:00+02:00",
+            identifier=[
+                {"value": "PLACER1", "system": "urn:example:ehr", "type": {"coding": [{"system": V2_0203, "code": "PLAC"}]}}
+            ],
+            code={
+                "coding": [{"system": "urn:example:codes", "code": "CT-CHEST-WITH-CONTRAST", "display": "d" * 80}],
+                "text": "CT chest\\abdomen " + "x" * 80,
+            },
+            reasonCode=[
+                {"text": "Cough", "coding": [{"system": "http://snomed.info/sct", "code": "49727002", "display": "Cough"}]}
+            ],
+            note=[{"text": "Please call first"}],
+        )
+        await dep.book(order, station, "2026-12-01T23:30:00Z", "2026-12-01T23:50:00Z")
+
+    site.run(full(site.department))
+    keys = worklist_keys(ScheduledStationAETitle="CT-FULL")
+    for keyword in (
+        "PlacerOrderNumberImagingServiceRequest FillerOrderNumberImagingServiceRequest CurrentPatientLocation TimezoneOffsetFromUTC "
+        "ReasonForTheRequestedProcedure ImagingServiceRequestComments IssueDateOfImagingServiceRequest"
+    ).split():
+        setattr(keys, keyword, "")
+    keys.OtherPatientIDsSequence = keys.ReasonForRequestedProcedureCodeSequence = []
+    data = find(site, keys).data[0]
+    step = data.ScheduledProcedureStepSequence[0]
+    assert data.PatientName == "O Neil^Mary^Sue^^Jr"
+    assert (data.PatientID, data.IssuerOfPatientID, data.OtherPatientIDsSequence[0].PatientID) == ("0012", "2.999.1", "OTHER")
+    assert (data.PatientBirthDate, data.PatientSex) == ("19700304", "F")
+    assert data.RequestingPhysician == data.ReferringPhysicianName == "Poe^Ann^B.^Dr.^MD"
+    assert (data.AdmissionID, data.CurrentPatientLocation) == ("V77", "Ward 7")
+    assert (data.PlacerOrderNumberImagingServiceRequest, data.RequestedProcedurePriority) == ("PLACER1", "HIGH")
+    assert data.AccessionNumber.startswith("A")
+    assert len(data.RequestedProcedureDescription) == 64
+    assert "\\" not in data.RequestedProcedureDescription
+    code = data.RequestedProcedureCodeSequence[0]
+    assert (code.LongCodeValue, "CodeValue" in code, len(code.CodeMeaning)) == ("CT-CHEST-WITH-CONTRAST", False, 64)
+    assert data.ReasonForRequestedProcedureCodeSequence[0].CodeValue == "49727002"
+    assert (data.ReasonForTheRequestedProcedure, data.ImagingServiceRequestComments) == ("Cough", "Please call first")
+    assert data.IssueDateOfImagingServiceRequest == "20260901"
+    # 23:30 UTC is half past midnight of the next day in the department.
+    assert (step.ScheduledProcedureStepStartDate, step.ScheduledProcedureStepStartTime) == ("20261202", "003000")
+    assert data.TimezoneOffsetFromUTC == "+0100"
+    assert (step.ScheduledStationName, step.ScheduledProcedureStepLocation) == ("Scanner CT-FULL", "CT room 2, first")
+    assert step.ScheduledProcedureStepStatus == "SCHEDULED"
+
+
+def test_arrival_shows_and_the_start_takes_the_step_off_the_list(site: Running) -> None:
+    async def book(dep: Department) -> Any:
+        return await dep.scheduled("L1", await dep.station("CT-LIFE"), "2026-09-07T08:15")
+
+    dep, scheduled = site.department, site.run(book(site.department))
+    assert [d.ScheduledProcedureStepSequence[0].ScheduledProcedureStepStatus for d in at(site, "CT-LIFE")] == ["SCHEDULED"]
+    arrived = site.run(dep.update(scheduled.appointment, status="arrived"))
+    assert [d.ScheduledProcedureStepSequence[0].ScheduledProcedureStepStatus for d in at(site, "CT-LIFE")] == ["ARRIVED"]
+    step = site.run(dep.read(f"Task/{scheduled.step['id']}"))
+    site.run(dep.update(step, status="in-progress"))
+    assert at(site, "CT-LIFE") == []
+    assert arrived["status"] == "arrived"
+
+
+def test_a_cancelled_booking_leaves_the_list(site: Running) -> None:
+    async def book(dep: Department) -> Any:
+        return await dep.scheduled("L2", await dep.station("CT-CANCEL"), "2026-09-07T08:15")
+
+    scheduled = site.run(book(site.department))
+    assert len(at(site, "CT-CANCEL")) == 1
+    site.run(site.department.update(scheduled.appointment, status="cancelled"))
+    assert at(site, "CT-CANCEL") == []
+
+
+def test_an_order_on_hold_leaves_the_list_and_comes_back_when_released(site: Running) -> None:
+    async def book(dep: Department) -> Any:
+        return await dep.scheduled("L3", await dep.station("CT-HOLD"), "2026-09-07T08:15")
+
+    dep, scheduled = site.department, site.run(book(site.department))
+    held = site.run(dep.update(scheduled.order, status="on-hold"))
+    assert at(site, "CT-HOLD") == []
+    active = site.run(dep.update(held, status="active"))
+    assert len(at(site, "CT-HOLD")) == 1
+    site.run(dep.update(active, status="revoked"))
+    assert at(site, "CT-HOLD") == []
+
+
+def test_a_rename_shows_at_once_and_an_inactive_patient_leaves_the_list(site: Running) -> None:
+    async def book(dep: Department) -> Any:
+        await dep.scheduled("L4", await dep.station("CT-NAME"), "2026-09-07T08:15")
+        return (await dep.search("Patient", identifier="L4"))[0]
+
+    dep, patient = site.department, site.run(book(site.department))
+    patient = site.run(dep.update(patient, name=[{"family": "Newname", "given": ["Jane"]}]))
+    assert [str(d.PatientName) for d in at(site, "CT-NAME")] == ["Newname^Jane"]
+    keys = worklist_keys(ScheduledStationAETitle="CT-NAME")
+    keys.PatientName = "newname*"
+    assert len(find(site, keys).data) == 1
+    patient = site.run(dep.update(patient, active=False))
+    assert at(site, "CT-NAME") == []
+    site.run(dep.update(patient, active=True))
+    assert len(at(site, "CT-NAME")) == 1
+
+
+def test_a_station_that_is_renamed_takes_its_steps_along(site: Running) -> None:
+    async def book(dep: Department) -> Any:
+        station = await dep.station("CT-OLD")
+        await dep.scheduled("L5", station, "2026-09-07T08:15")
+        return await dep.update(station, identifier=[{"system": terms.AE_TITLE, "value": "CT-NEW"}])
+
+    site.run(book(site.department))
+    assert at(site, "CT-OLD") == []
+    assert len(at(site, "CT-NEW")) == 1
+
+
+def test_a_step_that_is_scheduled_without_an_appointment_is_on_the_list_at_once(site: Running) -> None:
+    async def schedule(dep: Department) -> None:
+        station = await dep.station("CT-WALKIN")
+        scheduled = await dep.scheduled_of(await dep.order(await dep.patient("L6")))
+        period = {"start": "2026-09-07T08:15:00+02:00"}
+        await dep.update(scheduled.step, status="ready", owner=ref(station), restriction={"period": period})
+
+    site.run(schedule(site.department))
+    assert [str(d.PatientID) for d in at(site, "CT-WALKIN")] == ["L6"]
+
+
+def test_a_change_that_no_row_depends_on_costs_no_access(site: Running) -> None:
+    rows = WorklistRows(ZONE)
+    changes = [
+        Change("Observation", "1", None, {"resourceType": "Observation"}),
+        Change("Patient", "1", None, {"resourceType": "Patient", "id": "1"}),
+        Change(
+            "Patient", "1", {"resourceType": "Patient", "telecom": []}, {"resourceType": "Patient", "telecom": [{"value": "1"}]}
+        ),
+        Change("Task", "1", None, {"resourceType": "Task", "intent": "order", "status": "accepted"}),
+        Change("Task", "1", None, {"resourceType": "Task", "intent": "plan", "status": "requested"}),
+    ]
+    site.run(rows.project(cast(UnitOfWork, None), changes))
+
+
+# Who may call, and what is recorded
+
+
+def test_what_was_asked_and_shown_is_in_the_audit_trail(site: Running) -> None:
+    find(site, worklist_keys(ScheduledStationAETitle="MR1"), ae_title="MR1")
+    events = site.run(site.department.search("AuditEvent", type="worklist", _sort="-_lastUpdated"))
+    (patient,) = site.run(site.department.search("Patient", identifier="A4"))
+    mine = [e for e in events if e["agent"][0]["who"]["display"] == "dicom:MR1"][0]
+    assert mine["agent"][0]["network"]["address"] == "127.0.0.1"
+    assert [e["what"]["reference"] for e in mine["entity"] if "what" in e] == [f"Patient/{patient['id']}"]
+    assert any("query" in e for e in mine["entity"])
+
+
+def test_an_unknown_caller_is_refused_and_recorded_until_it_is_registered(site: Running) -> None:
+    refused = site.department.scanner("STRANGER").associate()
+    assert refused.is_rejected
+    assert (refused.acceptor.primitive.result, refused.acceptor.primitive.diagnostic) == (1, 3)
+    time.sleep(0.2)
+    events = site.run(site.department.search("AuditEvent", type="dicom", outcome="4"))
+    assert any(e["agent"][0]["who"]["display"] == "dicom:STRANGER" for e in events)
+    station = site.run(site.department.station("STRANGER", "US"))
+    time.sleep(1.1)
+    assert site.department.scanner("STRANGER").echo() == 0x0000
+    site.run(site.department.update(station, status="inactive"))
+    time.sleep(1.1)
+    assert site.department.scanner("STRANGER").associate().is_rejected
+
+
+def test_a_call_for_somebody_else_is_refused(site: Running) -> None:
+    refused = site.department.scanner(called="OTHER_PACS").associate()
+    assert refused.is_rejected
+    assert (refused.acceptor.primitive.result, refused.acceptor.primitive.diagnostic) == (1, 7)
+
+
+def test_anybody_may_call_while_no_station_is_registered(run_with_db: RunWithDb[None]) -> None:
+    async def scenario(db: Any) -> None:
+        async with department(db) as dep:
+            assert await blocking(dep.scanner("ANYBODY").echo) == 0x0000
+
+    run_with_db(scenario)
+
+
+def test_stopping_takes_less_than_three_seconds_with_an_association_open(run_with_db: RunWithDb[None]) -> None:
+    async def scenario(db: Any) -> None:
+        async with department(db) as dep:
+            association = await blocking(dep.scanner("ANYBODY").associate)
+            assert dep.server.listening
+            # A peer that neither reads nor closes.
+            silent = socket.create_connection(("127.0.0.1", dep.server.port))
+            begin = time.monotonic()
+            await dep.server.stop()
+            assert time.monotonic() - begin < 3
+            assert not dep.server.listening
+            silent.close()
+            await blocking(association.kill)
+
+    run_with_db(scenario)
+
+
+def test_a_port_in_use_is_said_in_one_line(site: Running) -> None:
+    server = DicomServer(site.department.interactions, DicomSettings("127.0.0.1", site.department.server.port, OUR_TITLE, ZONE))
+    with pytest.raises(DicomServerError, match=r"^DICOM can't listen on 127\.0\.0\.1:\d+: Address already in use$"):
+        site.run(server.start())
+    assert not server.listening
+
+
+def test_rubbish_and_endless_pdus_end_their_own_connection_only(site: Running) -> None:
+    for rubbish in (b"GET / HTTP/1.1\r\n\r\n", b"\x01\x00" + struct.pack(">I", 2**31), b"\x01\x00\x00\x00\x00\x04abcd"):
+        with socket.create_connection(("127.0.0.1", site.department.server.port), timeout=5) as connection:
+            connection.sendall(rubbish)
+            while connection.recv(4096):
+                pass
+    assert site.department.scanner().echo() == 0x0000
+
+
+def test_dcmtk_finds_the_same(site: Running) -> None:
+    findscu = shutil.which("findscu")
+    if findscu is None:
+        pytest.skip("DCMTK's findscu is not installed")
+    keys = ["PatientID", "ScheduledProcedureStepSequence[0].ScheduledStationAETitle=MR1"]
+    command = [findscu, "-v", "-W", "-aet", "CT1", "-aec", OUR_TITLE, "127.0.0.1", str(site.department.server.port)]
+    done = subprocess.run(command + [a for k in keys for a in ("-k", k)], capture_output=True, text=True, timeout=30, check=True)
+    assert (done.stdout + done.stderr).count("[A4") == 1
