@@ -1,6 +1,7 @@
 """Puts the rooms together: the rules of `resources/`, the projections of the bridges, the doors of HTTP."""
 
 import functools
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from capability.smart_configuration import smart_configuration
 from capability.statement import capability_statement
 from fhir_server import audit, clock, metrics, outbox
 from fhir_server.audit import Act
+from fhir_server.heartbeat import Heartbeat
 from fhir_server.interactions import Interactions
 from fhir_server.registry import Registry
 from fhir_server.rest import Rest
@@ -34,6 +36,8 @@ from smart_auth import tokens as oauth_tokens
 from smart_auth.access import Access
 from smart_auth.tokens import Tokens
 
+# Set for an HTTP worker: the instance that supervises it.
+SUPERVISOR = "RIS_SUPERVISOR"
 VERSION = version("fhir-ris")
 
 
@@ -48,6 +52,7 @@ class Ris:
     inbound: Inbound
     delivery: Delivery
     dicom: DicomServer
+    heartbeat: Heartbeat
     # Component name -> whether it does its work; what `/readyz` asks.
     components: dict[str, Callable[[], bool]] = field(default_factory=dict)
 
@@ -70,6 +75,7 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
         db=db,
         interactions=interactions,
         tokens=Tokens(db),
+        heartbeat=Heartbeat(db, os.environ.get(SUPERVISOR)),
         inbound=Inbound(interactions, settings.zone),
         delivery=Delivery(interactions),
         dicom=DicomServer(
@@ -101,7 +107,10 @@ def http_app(ris: Ris) -> FastAPI:
         return JSONResponse({"status": "alive"})
 
     async def readyz(_request: Request) -> Response:
-        states = {"mongodb": await _reachable(ris.db)} | {name: ready() for name, ready in ris.components.items()}
+        states = {"mongodb": await _reachable(ris.db)}
+        if states["mongodb"]:
+            states |= await ris.heartbeat.of_supervisor()
+        states |= {name: ready() for name, ready in ris.components.items()}
         return JSONResponse({n: "ready" if ok else "not ready" for n, ok in states.items()}, 200 if all(states.values()) else 503)
 
     async def show_metrics(_request: Request) -> Response:

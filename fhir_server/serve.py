@@ -14,13 +14,14 @@ import uvicorn
 
 from bridges.dicom.server import DicomServerError
 from bridges.v2.mllp import MllpServer
-from fhir_server.app import Ris, assemble, http_app
+from fhir_server.app import SUPERVISOR, Ris, assemble, http_app
 from fhir_server.database import connect
 from fhir_server.mongod import mongodb
 from fhir_server.settings import Settings
 from fhir_server.start_error import StartError
 
 ROLES = ("http", "v2", "dicom", "delivery")
+# From the supervising process to its HTTP workers: the listening socket, and whose workers they are.
 _FD = "RIS_HTTP_FD"
 log = structlog.get_logger()
 
@@ -33,15 +34,17 @@ class _Http(uvicorn.Server):
         yield
 
 
-async def serve(settings: Settings, roles: frozenset[str], ready: asyncio.Event | None = None) -> None:
-    """Run these roles until SIGTERM or SIGINT. `ready` is set when all of them listen. Raises StartError."""
+async def serve(settings: Settings, roles: frozenset[str]) -> None:
+    """Run these roles until SIGTERM or SIGINT. Raises StartError."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with running(settings, roles, stop):
-        if ready is not None:
-            ready.set()
+    async with contextlib.AsyncExitStack() as stack:
+        if _FD in os.environ:
+            parent = asyncio.create_task(stop_with_parent(stop))
+            stack.callback(parent.cancel)
+        await stack.enter_async_context(running(settings, roles, stop))
         log.info("ready", roles=sorted(roles), base_url=settings.base_url)
         await stop.wait()
         log.info("stopping")
@@ -67,7 +70,8 @@ async def running(settings: Settings, roles: frozenset[str], stop: asyncio.Event
             await stack.enter_async_context(_dicom(ris))
         if listener is not None:
             await stack.enter_async_context(_http(ris, listener, stop))
-            await stack.enter_async_context(_workers(settings, uri, listener))
+            await stack.enter_async_context(_workers(ris, uri, listener))
+        await stack.enter_async_context(ris.heartbeat.beating(ris.components))
         yield ris
 
 
@@ -119,14 +123,16 @@ async def _http(ris: Ris, listener: socket.socket, stop: asyncio.Event) -> Async
 
 
 @contextlib.asynccontextmanager
-async def _workers(settings: Settings, uri: str, listener: socket.socket) -> AsyncIterator[None]:
+async def _workers(ris: Ris, uri: str, listener: socket.socket) -> AsyncIterator[None]:
     """The HTTP workers beyond this process; each is started again when it dies. They end when this process does."""
+    settings = ris.settings
     if os.environ.get(_FD) or settings.http_workers == 1:
         yield
         return
     environment = {
         **os.environ,
         _FD: str(listener.fileno()),
+        SUPERVISOR: ris.heartbeat.instance,
         "RIS_MONGODB_URI": uri,
         "RIS_HTTP_WORKERS": "1",
         "RIS_LOG_FORMAT": settings.log_format,

@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 PREFIX = "RIS_"
 FILE = Path("ris.toml")
-INTERNAL = {"RIS_HTTP_FD"}  # from the supervisor to its workers
+INTERNAL = {"RIS_HTTP_FD", "RIS_SUPERVISOR"}  # from the supervisor to its workers
 MAY_HOLD_SECRETS = {"mongodb_uri", "base_url"}
 UID_SUFFIX_LENGTH = 40  # a dot and a UUID as a decimal number, PS3.5 B.2
 UID_LENGTH = 64  # PS3.5 9.1

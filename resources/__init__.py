@@ -1,7 +1,17 @@
 """What a RIS knows about each resource: one module a resource, with its rules, lifecycle and reactions."""
 
 from fhir_server.registry import Registry
-from resources import appointment, audit_event, device, diagnostic_report, imaging_study, procedure, service_request, task
+from resources import (
+    appointment,
+    audit_event,
+    device,
+    diagnostic_report,
+    imaging_study,
+    procedure,
+    scheduled_step,
+    service_request,
+    task,
+)
 
 CORE_TYPES = (
     "ActivityDefinition Appointment AuditEvent Binary ChargeItem Communication CommunicationRequest Coverage "
@@ -20,5 +30,6 @@ def register(registry: Registry, *, uid_root: str) -> None:
     diagnostic_report.register(registry)
     imaging_study.register(registry, uid_root)
     procedure.register(registry)
+    scheduled_step.register(registry)
     service_request.register(registry)
     task.register(registry)

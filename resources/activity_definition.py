@@ -4,6 +4,7 @@ from fhir_server.elements import codes, codings
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import terms
+from resources.identifiers import token
 
 
 async def modality(unit: UnitOfWork, request: Resource) -> str | None:
@@ -17,13 +18,13 @@ async def modality(unit: UnitOfWork, request: Resource) -> str | None:
 
 
 async def catalogue_entry(unit: UnitOfWork, request: Resource) -> Resource | None:
-    """The active catalogue entry whose code is one of the request's codes.
+    """The active catalogue entry of the request's code; of several codings the first that the catalogue knows counts.
 
     R4 can't search ActivityDefinition by code, so an entry also carries its procedure code as an identifier.
     """
-    for coding in codings(request.get("code")):
-        token = f"{coding.get('system', '')}|{coding.get('code', '')}"
-        for entry in await unit.search("ActivityDefinition", identifier=token):
-            if entry.get("status") == "active":
-                return entry
-    return None
+    wanted = [(c.get("system", ""), c["code"]) for c in codings(request.get("code")) if "code" in c]
+    if not wanted:
+        return None
+    found = await unit.search("ActivityDefinition", identifier=",".join(token(*w) for w in wanted), status="active")
+    entries = {(i.get("system", ""), i.get("value")): e for e in found for i in e.get("identifier", ())}
+    return next((entries[w] for w in wanted if w in entries), None)

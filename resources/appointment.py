@@ -9,17 +9,18 @@ from fhir_server.unit_of_work import UnitOfWork
 from resources import device, service_request, task
 from resources.lifecycle import check_transition
 
-_OPEN = frozenset({"booked", "cancelled", "pending", "proposed", "waitlist", "arrived", "checked-in", "noshow"})
+_FROM_OPEN = frozenset({"proposed", "pending", "waitlist", "booked", "arrived", "checked-in", "noshow", "cancelled"})
 _TRANSITIONS = {
-    "proposed": _OPEN,
-    "pending": _OPEN,
-    "waitlist": _OPEN,
-    "booked": frozenset({"arrived", "checked-in", "fulfilled", "cancelled", "noshow", "pending"}),
+    "proposed": _FROM_OPEN,
+    "pending": _FROM_OPEN,
+    "waitlist": _FROM_OPEN,
+    "booked": frozenset({"arrived", "checked-in", "fulfilled", "cancelled", "noshow"}),
     "arrived": frozenset({"booked", "checked-in", "fulfilled", "cancelled", "noshow"}),
     "checked-in": frozenset({"arrived", "fulfilled", "cancelled"}),
 }
-_HOLDS_TIME = "pending,booked,arrived,checked-in"
-# An examination takes less than this; it bounds the search for overlapping bookings.
+_BOOKED = frozenset({"booked", "arrived", "checked-in"})
+_HOLDS_TIME = _BOOKED | {"pending"}
+# No examination takes longer; it bounds the search for overlapping bookings.
 _LONGEST = timedelta(hours=24)
 
 
@@ -35,57 +36,72 @@ def orders(appointment: Resource) -> list[str]:
     return [t.id for t in found if t and t.type == "ServiceRequest"]
 
 
+def is_booked(appointment: Resource | None) -> bool:
+    """Whether the patient is expected, or there."""
+    return appointment is not None and appointment.get("status") in _BOOKED
+
+
+def _holds_time(appointment: Resource | None) -> bool:
+    return appointment is not None and appointment.get("status") in _HOLDS_TIME
+
+
+def _place(appointment: Resource | None) -> object:
+    """When and where it is; what it has as long as it holds no time, doesn't matter."""
+    if appointment is None or not _holds_time(appointment):
+        return None
+    return appointment.get("start"), appointment.get("end"), participants(appointment, "Device")
+
+
 # Rules
 
 
 async def check(unit: UnitOfWork, change: Change) -> None:
-    """A booking has a time, is for the order's patient, and takes a time of its station that nobody else has."""
+    """A booking has a time, is for the patient of an active order, and takes a time of its station that nobody else has."""
     appointment = change.after
     if appointment is None:
+        if _holds_time(change.before):
+            raise fail("business-rule", "a booking can't be deleted; it can be cancelled", "Appointment.status")
         return
     check_transition(change, _TRANSITIONS)
-    if appointment.get("status") not in {"pending", "booked", "arrived", "checked-in"}:
+    if not _holds_time(appointment):
         return
-    if "start" not in appointment or "end" not in appointment:
-        raise fail("business-rule", "a booking needs its start and end", "Appointment.start")
     start, end = _moment(appointment, "start"), _moment(appointment, "end")
-    if end <= start:
-        raise fail("business-rule", "a booking ends after it starts", "Appointment.end")
-    await _check_patient(unit, appointment)
-    for station in participants(appointment, "Device"):
-        if change.before is None or _place(change.before) != _place(appointment):
+    if not timedelta(0) < end - start <= _LONGEST:
+        raise fail("business-rule", "a booking ends after it starts, within 24 hours", "Appointment.end")
+    await _check_orders(unit, appointment, begins=is_booked(appointment) and not is_booked(change.before))
+    if _place(change.before) != _place(appointment):
+        for station in participants(appointment, "Device"):
             await _check_free(unit, change.id, station, start, end)
 
 
-async def _check_patient(unit: UnitOfWork, appointment: Resource) -> None:
+async def _check_orders(unit: UnitOfWork, appointment: Resource, *, begins: bool) -> None:
     patients = participants(appointment, "Patient")
     for order_id in orders(appointment):
         order = await unit.read("ServiceRequest", order_id)
-        if order and patients and order.get("subject", {}).get("reference") not in patients:
+        if order is None:
+            continue
+        if patients and order.get("subject", {}).get("reference") not in patients:
             raise fail("business-rule", "the order is for another patient than the booking", "Appointment.participant")
+        if begins and order["status"] != "active":
+            raise fail("business-rule", f"the order is {order['status']}: only an active one is booked", "Appointment.basedOn")
 
 
 async def _check_free(unit: UnitOfWork, own_id: str, station: str, start: datetime, end: datetime) -> None:
     await unit.lock(f"station:{station}")
-    others = await unit.search_all(
-        "Appointment",
-        [("actor", station), ("status", _HOLDS_TIME), ("date", f"ge{_text(start - _LONGEST)}"), ("date", f"lt{_text(end)}")],
-    )
-    for other in others:
-        if other["id"] != own_id and station in participants(other, "Device") and _moment(other, "end") > start:
+    parameters = [("actor", station), ("status", ",".join(sorted(_HOLDS_TIME)))]
+    parameters += [("date", f"ge{_text(start - _LONGEST)}"), ("date", f"lt{_text(end)}")]
+    for other in await unit.search_all("Appointment", parameters):
+        if other["id"] != own_id and _moment(other, "end") > start:
             raise fail("conflict", f"{station} is taken at that time by Appointment/{other['id']}", "Appointment.start")
 
 
-def _place(appointment: Resource) -> tuple[object, ...]:
-    holds = appointment.get("status") in _HOLDS_TIME.split(",")
-    return holds, appointment.get("start"), appointment.get("end"), participants(appointment, "Device")
-
-
 def _moment(appointment: Resource, element: str) -> datetime:
+    if element not in appointment:
+        raise fail("business-rule", "a booking needs its start and end", f"Appointment.{element}")
     try:
         return datetime.fromisoformat(appointment[element])
-    except (KeyError, ValueError):
-        raise fail("value", f"{appointment.get(element)!r} is not an instant", f"Appointment.{element}") from None
+    except (TypeError, ValueError):
+        raise fail("value", "that is not an instant", f"Appointment.{element}") from None
 
 
 def _text(moment: datetime) -> str:
@@ -97,88 +113,111 @@ def _text(moment: datetime) -> str:
 
 async def follow(unit: UnitOfWork, change: Change) -> None:
     """Steps and slots follow the appointment."""
-    appointment = change.after
+    before, appointment = change.before, change.after
     if appointment is None:
         return
-    status = appointment.get("status")
-    if status == "booked" and (change.before is None or _place(change.before) != _place(appointment)):
+    if is_booked(appointment) and not is_booked(before):
         await _schedule(unit, appointment)
-    elif change.became("status", "arrived", "checked-in"):
-        if change.before is None or change.before.get("status") not in {"booked", "arrived", "checked-in"}:
-            await _schedule(unit, appointment)
-        await _arrive(unit, appointment)
-    elif change.became("status", "cancelled", "noshow", "entered-in-error"):
-        await _release(unit, appointment)
-    await _mark_slots(unit, appointment)
+    elif is_booked(appointment) and _place(before) != _place(appointment):
+        await _move(unit, appointment)
+    elif is_booked(appointment) and change.became("status", "arrived", "checked-in"):
+        await _bring(unit, appointment, "accepted", "ready")
+    elif change.became("status", "booked"):
+        await _bring(unit, appointment, "ready", "accepted")
+    elif is_booked(before) and appointment["status"] in {"cancelled", "noshow", "entered-in-error"}:
+        for step in await _own_steps(unit, appointment):
+            await unit.update(task.unschedule(step))
+    await _mark_slots(unit, before, appointment)
 
 
 async def _schedule(unit: UnitOfWork, appointment: Resource) -> None:
+    """Give the waiting steps of each order their station and time: those that one of the stations can do."""
     stations = participants(appointment, "Device")
-    if not stations:
-        return
-    for step in await _steps(unit, appointment):
-        mine = _appointment_of(step) == f"Appointment/{appointment['id']}"
-        if step["status"] == "requested" or (mine and step["status"] in {"accepted", "ready"}):
+    for order_id in orders(appointment) if stations else ():
+        waiting = [s for s in await service_request.steps_of(unit, order_id) if s["status"] == "requested"]
+        if not waiting:
+            raise fail("conflict", "no step of the order waits to be scheduled", "Appointment.basedOn")
+        placed = 0
+        for step in waiting:
             station = await device.fitting(unit, stations, task.modality(step))
-            if station is None:
-                modality = task.modality(step)
-                raise fail("business-rule", f"the step needs {modality}, which no booked station does", "Appointment.participant")
-            task.schedule(step, station, appointment["start"], appointment["end"], appointment)
-            await unit.update(step)
+            if station is not None:
+                await unit.update(task.schedule(step, station, appointment))
+                placed += 1
+        if not placed:
+            raise _no_station(waiting[0])
 
 
-async def _arrive(unit: UnitOfWork, appointment: Resource) -> None:
-    for step in await _steps(unit, appointment):
-        if step["status"] == "accepted" and _appointment_of(step) == f"Appointment/{appointment['id']}":
-            await unit.update(step | {"status": "ready"})
+async def _move(unit: UnitOfWork, appointment: Resource) -> None:
+    """Its steps go where it goes, and wait again when it has no station any more."""
+    stations = participants(appointment, "Device")
+    for step in await _own_steps(unit, appointment):
+        if not stations:
+            await unit.update(task.unschedule(step))
+            continue
+        station = await device.fitting(unit, stations, task.modality(step))
+        if station is None:
+            raise _no_station(step)
+        await unit.update(task.schedule(step, station, appointment))
 
 
-async def _release(unit: UnitOfWork, appointment: Resource) -> None:
-    for step in await _steps(unit, appointment):
-        if step["status"] in {"accepted", "ready"} and _appointment_of(step) == f"Appointment/{appointment['id']}":
-            task.unschedule(step)
-            await unit.update(step)
+def _no_station(step: Resource) -> Exception:
+    return fail("business-rule", f"the step needs {task.modality(step)}, which no booked station does", "Appointment.participant")
 
 
-async def _steps(unit: UnitOfWork, appointment: Resource) -> list[Resource]:
-    steps = []
-    for order_id in orders(appointment):
-        for procedure in await service_request.procedures_of(unit, order_id):
-            steps += await task.steps_of(unit, procedure["id"])
-    return steps
+async def _bring(unit: UnitOfWork, appointment: Resource, was: str, becomes: str) -> None:
+    for step in await _own_steps(unit, appointment):
+        if step["status"] == was:
+            await unit.update(step | {"status": becomes})
 
 
-def _appointment_of(step: Resource) -> str | None:
-    found = task.detail(step, "appointment")
-    return found["valueReference"]["reference"] if found else None
+async def _own_steps(unit: UnitOfWork, appointment: Resource, *, ended: bool = False) -> list[Resource]:
+    """The steps that it has scheduled and that have not begun; with `ended`, all."""
+    found = [s for o in orders(appointment) for s in await service_request.steps_of(unit, o)]
+    own = [s for s in found if task.appointment_of(s) == f"Appointment/{appointment['id']}"]
+    return own if ended else [s for s in own if s["status"] in task.BEFORE_START]
 
 
-async def _mark_slots(unit: UnitOfWork, appointment: Resource) -> None:
-    status = "free" if appointment.get("status") in {"cancelled", "noshow", "entered-in-error"} else "busy"
-    if appointment.get("status") in {"proposed", "waitlist"}:
+async def _mark_slots(unit: UnitOfWork, before: Resource | None, appointment: Resource) -> None:
+    """Slots that it takes become busy, and free those that it leaves. What has taken place keeps its slots."""
+    if appointment["status"] == "fulfilled":
         return
-    for reference in appointment.get("slot", ()):
+    had = _slots(before) if _holds_time(before) else set()
+    has = _slots(appointment) if _holds_time(appointment) else set()
+    for reference in sorted(has - had):
         slot = await unit.get(reference)
-        if slot and slot.get("status") in {"free", "busy", "busy-tentative"} and slot["status"] != status:
-            await unit.update(slot | {"status": status})
+        if slot and slot["status"] not in {"free", "busy-tentative"}:
+            raise fail("conflict", f"{reference} is {slot['status']}", "Appointment.slot")
+        if slot:
+            await unit.update(slot | {"status": "busy"})
+    for reference in sorted(had - has):
+        slot = await unit.get(reference)
+        if slot and slot["status"] == "busy":
+            await unit.update(slot | {"status": "free"})
 
 
-async def fulfil(unit: UnitOfWork, step: Resource) -> None:
-    """After a step's end: its appointment is fulfilled when no other of its steps is open."""
-    reference = _appointment_of(step)
-    appointment = await unit.get(reference)
-    if appointment is None or appointment["status"] not in {"booked", "arrived", "checked-in"}:
-        return
-    others = [s for s in await _steps(unit, appointment) if _appointment_of(s) == reference and s["id"] != step["id"]]
-    if all(s["status"] in {"completed", "failed", "cancelled", "entered-in-error"} for s in others):
-        await unit.update(appointment | {"status": "fulfilled"})
+def _slots(appointment: Resource | None) -> set[str]:
+    return {r["reference"] for r in (appointment or {}).get("slot", ()) if "reference" in r}
+
+
+# What a step's course means for its appointment: called by the rules of steps
 
 
 async def begin(unit: UnitOfWork, step: Resource) -> None:
-    """The scanner has begun: who is being examined has arrived."""
-    appointment = await unit.get(_appointment_of(step))
+    """The examination has begun: who is being examined has arrived."""
+    appointment = await unit.get(task.appointment_of(step))
     if appointment is not None and appointment["status"] in {"booked", "arrived"}:
         await unit.update(appointment | {"status": "checked-in"})
+
+
+async def end(unit: UnitOfWork, step: Resource) -> None:
+    """After a step's end: with the last one the appointment is fulfilled, or cancelled when nothing was begun."""
+    appointment = await unit.get(task.appointment_of(step))
+    if appointment is None or not is_booked(appointment):
+        return
+    ends = {s["status"] for s in await _own_steps(unit, appointment, ended=True)}
+    if ends & task.OPEN:
+        return
+    await unit.update(appointment | {"status": "fulfilled" if ends & {"completed", "failed"} else "cancelled"})
 
 
 def register(registry: Registry) -> None:

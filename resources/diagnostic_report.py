@@ -5,7 +5,7 @@ from fhir_server.outcome import fail
 from fhir_server.references import target
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import service_request, terms
+from resources import service_request, task, terms
 from resources.lifecycle import check_transition, check_unchanged
 
 _SIGNED = frozenset({"final", "amended", "corrected", "appended"})
@@ -18,13 +18,16 @@ _TRANSITIONS = {
     "unknown": frozenset({"registered", "partial", "preliminary", "final", "cancelled"}),
 }
 _CONTENT = ("conclusion", "conclusionCode", "presentedForm", "result", "text")
+# What a reader's signature stands for: it changes only with a status that says so.
+_SIGNED_FOR = (*_CONTENT, "code", "basedOn", "imagingStudy", "resultsInterpreter", "issued")
+_WAITING = frozenset({"requested", "received", "accepted", "ready"})
 
 
 async def check(unit: UnitOfWork, change: Change) -> None:
-    """A report is of the order's patient; a signed one says something, and when it was issued."""
-    report = change.after
+    """A report is of the order's patient; a signed one says something, when it was issued, and never changes silently."""
+    before, report = change.before, change.after
     if report is None:
-        if change.before and change.before.get("status") in _SIGNED:
+        if before and before.get("status") in _SIGNED:
             raise fail(
                 "business-rule", "a signed report can't be deleted; it can be amended or entered-in-error", "DiagnosticReport"
             )
@@ -34,10 +37,20 @@ async def check(unit: UnitOfWork, change: Change) -> None:
     if report.get("status") in _SIGNED:
         if not any(element in report for element in _CONTENT):
             raise fail("business-rule", "a signed report needs content", "DiagnosticReport.conclusion")
-        report.setdefault("issued", clock.instant(unit.now))
-    for procedure in await procedures(unit, report):
-        if procedure.get("subject", {}).get("reference") != report.get("subject", {}).get("reference"):
-            raise fail("business-rule", "the report is of another patient than its order", "DiagnosticReport.subject")
+        report.setdefault("issued", before["issued"] if before and "issued" in before else clock.instant(unit.now))
+    if before and before.get("status") == report.get("status") == "final" and any(
+        before.get(element) != report.get(element) for element in _SIGNED_FOR
+    ):  # fmt: skip
+        text = "a final report is changed by making it amended, corrected or appended"
+        raise fail("business-rule", text, "DiagnosticReport.status")
+    await _check_patient(unit, report)
+
+
+async def _check_patient(unit: UnitOfWork, report: Resource) -> None:
+    studies = [s for r in report.get("imagingStudy", ()) if (s := await unit.get(r))]
+    for other in (*await procedures(unit, report), *studies):
+        if other.get("subject", {}).get("reference") != report.get("subject", {}).get("reference"):
+            raise fail("business-rule", "the report is of another patient than its order or study", "DiagnosticReport.subject")
 
 
 async def procedures(unit: UnitOfWork, report: Resource) -> list[Resource]:
@@ -58,6 +71,12 @@ async def procedures(unit: UnitOfWork, report: Resource) -> list[Resource]:
     return list(found.values())
 
 
+async def is_signed(unit: UnitOfWork, procedure: Resource) -> bool:
+    """Whether a requested procedure has a signed report, of its own or as part of its order."""
+    requests = [f"ServiceRequest/{procedure['id']}", *(r["reference"] for r in procedure.get("basedOn", ()) if "reference" in r)]
+    return bool(await unit.search("DiagnosticReport", based_on=",".join(requests), status=",".join(sorted(_SIGNED))))
+
+
 async def follow(unit: UnitOfWork, change: Change) -> None:
     """A begun report begins the reading; a signed one ends it, the requested procedure and, with the last, the order."""
     report = change.after
@@ -65,27 +84,19 @@ async def follow(unit: UnitOfWork, change: Change) -> None:
         return
     if change.became("status", "registered", "partial", "preliminary"):
         for procedure in await procedures(unit, report):
-            for reading in await _readings(unit, procedure):
-                if reading["status"] in {"requested", "accepted", "ready", "received"}:
-                    await unit.update(reading | {"status": "in-progress"})
+            await _move_reading(unit, procedure, _WAITING, "in-progress")
     elif change.became("status", *_SIGNED):
         for procedure in await procedures(unit, report):
-            for reading in await _readings(unit, procedure):
-                if reading["status"] in {"requested", "accepted", "ready", "received", "in-progress"}:
-                    await unit.update(reading | {"status": "completed"})
-            if await _examined(unit, procedure):
+            await _move_reading(unit, procedure, _WAITING | {"in-progress"}, "completed")
+            steps = await task.steps_of(unit, procedure["id"])
+            if not any(s["status"] in task.OPEN for s in steps):
                 await service_request.complete_if_reported(unit, procedure)
 
 
-async def _readings(unit: UnitOfWork, procedure: Resource) -> list[Resource]:
-    code = f"{terms.TASK_CODE}|{terms.INTERPRETATION}"
-    return await unit.search("Task", based_on=f"ServiceRequest/{procedure['id']}", code=code)
-
-
-async def _examined(unit: UnitOfWork, procedure: Resource) -> bool:
-    """Whether no step of the procedure is still to be done."""
-    found = await unit.search("Task", based_on=f"ServiceRequest/{procedure['id']}", intent="plan")
-    return all(s["status"] in {"completed", "failed", "cancelled", "entered-in-error"} for s in found)
+async def _move_reading(unit: UnitOfWork, procedure: Resource, was: frozenset[str], becomes: str) -> None:
+    for reading in await unit.search("Task", based_on=f"ServiceRequest/{procedure['id']}", code=terms.READING):
+        if reading["status"] in was:
+            await unit.update(reading | {"status": becomes})
 
 
 def register(registry: Registry) -> None:

@@ -1,5 +1,6 @@
 """ImagingStudy: the study to be, made with the requested procedure, filled by what the scanner performed."""
 
+import re
 import uuid
 
 from fhir_server.outcome import fail
@@ -15,6 +16,7 @@ _TRANSITIONS = {
     "cancelled": frozenset({"registered"}),
     "unknown": frozenset({"registered", "available", "cancelled"}),
 }
+_UID = re.compile(r"[0-9]+(?:\.[0-9]+)+")
 _root = ["2.25"]
 
 
@@ -25,6 +27,11 @@ def new_uid() -> str:
     return f"{root}.{number}" if root == "2.25" else f"{root}.{number[: 63 - len(root)].lstrip('0') or '1'}"
 
 
+def is_uid(text: str) -> bool:
+    """Whether this is a DICOM UID: at most 64 digits and dots (PS3.5 9.1; leading zeros occur, though forbidden)."""
+    return len(text) <= 64 and _UID.fullmatch(text) is not None
+
+
 def study_uid(study: Resource) -> str | None:
     """The Study Instance UID, without `urn:oid:`."""
     for identifier in study.get("identifier", ()):
@@ -33,15 +40,16 @@ def study_uid(study: Resource) -> str | None:
     return None
 
 
-def registered(procedure: Resource, uid: str) -> Resource:
-    """The study to be of a requested procedure."""
+def registered(procedure: Resource, uid: str = "") -> Resource:
+    """The study to be of a requested procedure; without a UID, it gets one when it is stored."""
     study: Resource = {
         "resourceType": "ImagingStudy",
-        "identifier": [{"system": terms.DICOM_UID, "value": f"urn:oid:{uid}"}],
         "status": "registered",
         "subject": procedure["subject"],
         "basedOn": [ref(procedure)],
     }
+    if uid:
+        study["identifier"] = [_identifier(uid)]
     if "encounter" in procedure:
         study["encounter"] = procedure["encounter"]
     if text := procedure.get("code", {}).get("text") or next(
@@ -57,6 +65,10 @@ async def by_uid(unit: UnitOfWork, uid: str) -> Resource | None:
     return found[0] if found else None
 
 
+def _identifier(uid: str) -> Resource:
+    return {"system": terms.DICOM_UID, "value": f"urn:oid:{uid}"}
+
+
 async def check(unit: UnitOfWork, change: Change) -> None:
     """A Study Instance UID never changes and belongs to one study; the patient of a study never changes."""
     study = change.after
@@ -65,9 +77,14 @@ async def check(unit: UnitOfWork, change: Change) -> None:
     check_transition(change, _TRANSITIONS)
     check_unchanged(change, "subject")
     uid = study_uid(study)
-    if change.before and study_uid(change.before) not in {None, uid}:
+    had = study_uid(change.before) if change.before else None
+    if had not in {None, uid}:
         raise fail("business-rule", "the Study Instance UID can't be changed", "ImagingStudy.identifier")
-    if uid and change.before is None:
+    if uid is None and study.get("status") == "registered" and "basedOn" in study:
+        study["identifier"] = [_identifier(new_uid()), *study.get("identifier", ())]
+    elif uid is not None and had is None:
+        if not is_uid(uid):
+            raise fail("value", "that is no DICOM UID", "ImagingStudy.identifier")
         await unit.lock(f"study:{uid}")
         other = await by_uid(unit, uid)
         if other is not None and other["id"] != change.id:

@@ -1,6 +1,7 @@
 """Allowed status transitions, checked the same way for every resource that has a lifecycle."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from fhir_server.outcome import fail
 from fhir_server.registry import Change
@@ -23,9 +24,13 @@ def check_transition(change: Change, allowed: Mapping[str, frozenset[str]]) -> N
 
 
 def check_unchanged(change: Change, *elements: str) -> None:
-    """FhirError `business-rule` when one of these elements, once there, would change."""
+    """FhirError `business-rule` when one of these elements, once there, would change. Of a reference, the target counts."""
     if change.before is None or change.after is None:
         return
     for element in elements:
-        if element in change.before and change.before[element] != change.after.get(element):
+        if element in change.before and _meant(change.before[element]) != _meant(change.after.get(element)):
             raise fail("business-rule", f"{change.type}.{element} can't be changed", f"{change.type}.{element}")
+
+
+def _meant(element: Any) -> Any:
+    return element["reference"] if isinstance(element, dict) and "reference" in element else element

@@ -5,38 +5,30 @@ from collections.abc import Iterable
 from fhir_server.outcome import fail
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
+from resources.identifiers import carriers
 
 
 async def match(unit: UnitOfWork, identifiers: Iterable[Resource]) -> Resource | None:
-    """The one active Patient that has one of these identifiers under the same authority.
+    """The one Patient that has one of these identifiers under the same authority; an inactive one if there is no other.
 
-    The authority is the identifier's system (an OID), or its assigner's name where one side has no OID.
-    FhirError `multiple-matches` when they point to different patients. Takes the identity locks, so that two messages
-    about a new patient don't make two.
+    FhirError `multiple-matches` when they point to different patients, `deleted` when the record was merged into another.
     """
-    wanted = list(identifiers)
-    await unit.lock(*(f"patient:{i['value']}" for i in wanted))
-    found: dict[str, Resource] = {}
-    for identifier in wanted:
-        value = identifier["value"].replace("\\", "\\\\").replace(",", "\\,").replace("$", "\\$").replace("|", "\\|")
-        for patient in await unit.search("Patient", identifier=value):
-            if patient.get("active", True) and any(same_identifier(identifier, i) for i in patient.get("identifier", ())):
-                found[patient["id"]] = patient
-    if len(found) > 1:
-        raise fail(
-            "multiple-matches",
-            f"these identifiers belong to different patients: {', '.join(sorted(found))}",
-            "Patient.identifier",
-        )
-    return next(iter(found.values()), None)
+    found = await carriers(unit, "Patient", identifiers)
+    active = [p for p in found if p.get("active", True)]
+    if len(active) > 1:
+        ids = ", ".join(sorted(p["id"] for p in active))
+        raise fail("multiple-matches", f"these identifiers belong to different patients: {ids}", "Patient.identifier")
+    if active or not found:
+        return active[0] if active else None
+    if any(link.get("type") == "replaced-by" for p in found for link in p.get("link", ())):
+        raise fail("deleted", "the patient with this identifier was merged into another", "Patient.identifier")
+    return found[0]
 
 
-def same_identifier(one: Resource, other: Resource) -> bool:
-    """Whether two identifiers are the same value under the same assigning authority."""
-    if one.get("value") != other.get("value"):
-        return False
-    if one.get("system") and one.get("system") == other.get("system"):
-        return True
-    names = [i.get("assigner", {}).get("display") for i in (one, other)]
-    both_oids = all(str(i.get("system", "")).startswith("urn:oid:") for i in (one, other))
-    return names[0] is not None and names[0] == names[1] and not both_oids
+async def claim(unit: UnitOfWork, identifiers: Iterable[Resource]) -> None:
+    """To be called after `match`, before one of these identifiers is given to a patient.
+
+    Whoever claimed it since our transaction began makes ours start again, so that two messages about a new patient don't
+    make two.
+    """
+    await unit.lock(*(f"patient:{i['value']}" for i in identifiers))

@@ -1,14 +1,16 @@
 """ServiceRequest: the order (intent `order`) and its requested procedures (intent `filler-order`, based on the order)."""
 
+import re
 from dataclasses import dataclass
 
 from fhir_server import clock
-from fhir_server.elements import concept, has_code, identifier_of_type
-from fhir_server.outcome import fail
+from fhir_server.elements import concept, has_code, identifier_of_type, identifier_value
+from fhir_server.outcome import FhirError, Issue, fail
 from fhir_server.references import ref
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import activity_definition, imaging_study, task, terms
+from resources.identifiers import carriers, escaped, keep, of_system, of_type, same
 from resources.lifecycle import check_transition, check_unchanged
 
 # What a requested procedure takes over from its order.
@@ -18,9 +20,10 @@ _INHERITED = (
 _TRANSITIONS = {
     "draft": frozenset({"active", "on-hold", "revoked"}),
     "active": frozenset({"on-hold", "revoked", "completed"}),
-    "on-hold": frozenset({"active", "revoked"}),
+    "on-hold": frozenset({"active", "revoked", "completed"}),
     "unknown": frozenset({"draft", "active", "on-hold", "revoked", "completed"}),
 }
+_OWN = re.compile(r"F[0-9]{9}")
 
 
 def is_order(request: Resource) -> bool:
@@ -33,8 +36,27 @@ def is_procedure(request: Resource) -> bool:
     return request.get("intent") == "filler-order"
 
 
-def placer_number(order: Resource) -> dict[str, object] | None:
+class PlacerNumberTaken(FhirError):
+    """Another order, `order`, has the placer order number."""
+
+    def __init__(self, order: Resource, *, same_patient: bool) -> None:
+        whose = "exists already" if same_patient else "exists already, for a different patient"
+        text = f"an order with this placer order number {whose}: ServiceRequest/{order['id']}"
+        super().__init__(Issue("duplicate", text, "ServiceRequest.identifier"))
+        self.order = order
+        self.same_patient = same_patient
+
+
+def placer_number(order: Resource) -> Resource | None:
     return identifier_of_type(order, terms.V2_0203, "PLAC")
+
+
+async def by_placer_number(unit: UnitOfWork, placer: Resource) -> Resource | None:
+    """The order with this placer order number."""
+    for order in await carriers(unit, "ServiceRequest", [placer], intent="order"):
+        if order.get("status") != "entered-in-error" and same(placer_number(order) or {}, placer):
+            return order
+    return None
 
 
 def accession_number(order: Resource) -> str | None:
@@ -44,7 +66,12 @@ def accession_number(order: Resource) -> str | None:
 
 async def procedures_of(unit: UnitOfWork, order_id: str) -> list[Resource]:
     """The requested procedures of an order."""
-    return [r for r in await unit.search("ServiceRequest", based_on=f"ServiceRequest/{order_id}") if is_procedure(r)]
+    return await unit.search("ServiceRequest", based_on=f"ServiceRequest/{order_id}", intent="filler-order")
+
+
+async def steps_of(unit: UnitOfWork, order_id: str) -> list[Resource]:
+    """The scheduled steps of an order's requested procedures."""
+    return await task.steps_of(unit, *(p["id"] for p in await procedures_of(unit, order_id)))
 
 
 async def order_of(unit: UnitOfWork, request: Resource | None) -> Resource | None:
@@ -62,7 +89,7 @@ async def order_of(unit: UnitOfWork, request: Resource | None) -> Resource | Non
 
 
 async def check(unit: UnitOfWork, change: Change) -> None:
-    """What an order and a requested procedure must be; an accepted order gets its filler order and accession numbers."""
+    """What an order and a requested procedure must be, and the numbers that an accepted one gets."""
     request = change.after
     if request is None:
         return
@@ -72,46 +99,66 @@ async def check(unit: UnitOfWork, change: Change) -> None:
         request["category"] = [concept(terms.SNOMED, terms.IMAGING, "Imaging")]
     if not (is_order(request) or is_procedure(request)):
         return
-    _check_ids(request)
     if request.get("status") == "active" and "code" not in request:
         raise fail("required", "an active imaging order needs the procedure that is ordered", "ServiceRequest.code")
     if not str(request.get("subject", {}).get("reference", "")).startswith("Patient/"):
         raise fail("value", "an imaging order is for a Patient", "ServiceRequest.subject")
+    _check_lengths(request)
     if is_order(request):
-        await _check_placer_number(unit, change, request)
-        if request.get("status") == "active":
-            await _number(unit, request)
+        await _check_order(unit, change, request)
+    else:
+        await _check_procedure(unit, change, request)
 
 
-def _check_ids(request: Resource) -> None:
+def _check_lengths(request: Resource) -> None:
     for i, identifier in enumerate(request.get("identifier", ())):
-        short = identifier.get("system") == terms.REQUESTED_PROCEDURE_ID or has_code(
-            identifier.get("type"), terms.V2_0203, "ACSN"
-        )
         value = str(identifier.get("value", ""))
-        if short and (len(value) > terms.SHORT_STRING or "\\" in value):
+        if (of_type("ACSN")(identifier) or of_system(terms.REQUESTED_PROCEDURE_ID)(identifier)) and (
+            len(value) > terms.SHORT_STRING or "\\" in value
+        ):
             where = f"ServiceRequest.identifier[{i}].value"
             raise fail("value", "accession numbers and requested procedure ids have at most 16 characters, no backslash", where)
 
 
-async def _check_placer_number(unit: UnitOfWork, change: Change, order: Resource) -> None:
-    """One placer order number, one order: a second order under it is refused, whoever sends it."""
+async def _check_order(unit: UnitOfWork, change: Change, order: Resource) -> None:
+    for code, name in (("PLAC", "placer order number"), ("FILL", "filler order number"), ("ACSN", "accession number")):
+        keep(change, of_type(code), name)
     placer = placer_number(order)
-    if placer is None or (change.before and placer_number(change.before) == placer):
-        return
-    if change.before and placer_number(change.before):
-        raise fail("business-rule", "the placer order number can't be changed", "ServiceRequest.identifier")
-    key = f"{placer.get('system', '')}|{placer.get('value', '')}"
-    await unit.lock(f"placer:{key}")
-    for other in await unit.search("ServiceRequest", identifier=_escape(key), intent="order"):
-        if other["id"] != change.id and other.get("status") != "entered-in-error":
-            same = other.get("subject", {}).get("reference") == order["subject"]["reference"]
-            who = "exists already" if same else "exists already, for a different patient"
-            raise fail(
-                "duplicate",
-                f"an order with this placer order number {who}: ServiceRequest/{other['id']}",
-                "ServiceRequest.identifier",
-            )
+    if placer is not None and not (change.before and placer_number(change.before)):
+        await _check_placer_number(unit, change.id, order, placer)
+    accession = accession_number(order)
+    if accession is not None and not (change.before and accession_number(change.before)):
+        await _check_accession_number(unit, order, accession)
+    if order.get("status") == "active":
+        await _number(unit, order)
+
+
+async def _check_placer_number(unit: UnitOfWork, own_id: str, order: Resource, placer: Resource) -> None:
+    """One placer order number, one order: a second order under it is refused, whoever sends it."""
+    await unit.lock(f"placer:{placer.get('value')}")
+    other = await by_placer_number(unit, placer)
+    if other is not None and other["id"] != own_id:
+        same_patient = other["subject"].get("reference") == order["subject"]["reference"]
+        raise PlacerNumberTaken(other, same_patient=same_patient)
+
+
+async def _check_accession_number(unit: UnitOfWork, order: Resource, accession: str) -> None:
+    """Orders of one patient may share an accession number; with another patient's it would mix up their images."""
+    await unit.lock(f"accession:{accession}")
+    for other in await unit.search("ServiceRequest", identifier=escaped(accession), intent="order"):
+        if accession_number(other) == accession and other["subject"].get("reference") != order["subject"]["reference"]:
+            raise fail("duplicate", "the accession number belongs to another patient's order", "ServiceRequest.identifier")
+
+
+async def _check_procedure(unit: UnitOfWork, change: Change, procedure: Resource) -> None:
+    keep(change, of_system(terms.REQUESTED_PROCEDURE_ID), "requested procedure id")
+    if change.before is None:
+        order = await order_of(unit, procedure)
+        if order is not None and order["subject"].get("reference") != procedure["subject"]["reference"]:
+            raise fail("business-rule", "the requested procedure is for another patient than its order", "ServiceRequest.subject")
+    if procedure.get("status") == "active" and identifier_value(procedure, terms.REQUESTED_PROCEDURE_ID) is None:
+        own = {"system": terms.REQUESTED_PROCEDURE_ID, "value": f"R{await unit.next_number('order'):09d}"}
+        procedure["identifier"] = [own, *procedure.get("identifier", ())]
 
 
 async def _number(unit: UnitOfWork, order: Resource) -> None:
@@ -125,10 +172,6 @@ async def _number(unit: UnitOfWork, order: Resource) -> None:
         identifiers.append({"type": concept(terms.V2_0203, code), "system": system, "value": f"{code[0]}{number:09d}"})
 
 
-def _escape(token: str) -> str:
-    return token.replace("\\", "\\\\").replace(",", "\\,").replace("$", "\\$")
-
-
 # Reactions
 
 
@@ -137,20 +180,16 @@ async def follow(unit: UnitOfWork, change: Change) -> None:
     request = change.after
     if request is None:
         return
-    if is_procedure(request):
-        if change.before is None and request.get("status") == "active":
-            await _plan_procedure(unit, request)
-        return
-    if not is_order(request):
-        return
-    if change.became("status", "active"):
-        if not await procedures_of(unit, request["id"]):
-            await plan(unit, request)
+    if is_procedure(request) and change.became("status", "active") and change.before is None:
+        await _plan_procedure(unit, request)
+    elif is_order(request) and change.became("status", "active"):
         if change.before and change.before.get("status") == "on-hold":
             await _release(unit, request)
-    elif change.became("status", "on-hold"):
+        if not await _exists(unit, "ServiceRequest", request):
+            await plan(unit, request)
+    elif is_order(request) and change.became("status", "on-hold"):
         await _hold(unit, request)
-    elif change.became("status", "revoked", "entered-in-error"):
+    elif is_order(request) and change.became("status", "revoked", "entered-in-error"):
         await _revoke(unit, request)
 
 
@@ -166,10 +205,11 @@ class Assigned:
 async def plan(unit: UnitOfWork, order: Resource, assigned: Assigned | None = None) -> Resource:
     """Make the requested procedure of an accepted order, with its study to be and its step."""
     given = assigned or Assigned()
-    procedure_id = given.procedure_id or f"R{await unit.next_number('procedure'):09d}"
+    modality = await activity_definition.modality(unit, order)
+    number = await _own_number(unit, order)
     procedure: Resource = {
         "resourceType": "ServiceRequest",
-        "identifier": [{"system": terms.REQUESTED_PROCEDURE_ID, "value": procedure_id}],
+        "identifier": [{"system": terms.REQUESTED_PROCEDURE_ID, "value": given.procedure_id or f"R{number}"}],
         "basedOn": [ref(order)],
         "status": "active",
         "intent": "filler-order",
@@ -177,58 +217,82 @@ async def plan(unit: UnitOfWork, order: Resource, assigned: Assigned | None = No
         "authoredOn": clock.instant(unit.now),
     }
     procedure = await unit.create(procedure | {e: order[e] for e in _INHERITED if e in order})
-    await unit.create(imaging_study.registered(procedure, given.study_uid or imaging_study.new_uid()))
-    await _add_step(unit, procedure, given.step_id)
+    await unit.create(imaging_study.registered(procedure, given.study_uid))
+    await unit.create(task.new_step(procedure, modality, given.step_id or f"S{number}"))
     return procedure
+
+
+async def _own_number(unit: UnitOfWork, order: Resource) -> str:
+    """The digits of the order's own filler number: people then read the same number everywhere. Else new ones."""
+    filler = identifier_value(order, terms.FILLER_ORDER_NUMBER) or ""
+    return filler.removeprefix("F") if _OWN.fullmatch(filler) else f"{await unit.next_number('order'):09d}"
 
 
 async def _plan_procedure(unit: UnitOfWork, procedure: Resource) -> None:
     """A requested procedure, whoever made it, has its study to be and at least one step."""
-    if not await unit.search("ImagingStudy", basedon=f"ServiceRequest/{procedure['id']}"):
-        await unit.create(imaging_study.registered(procedure, imaging_study.new_uid()))
-    if not await task.steps_of(unit, procedure["id"]):
-        await _add_step(unit, procedure)
+    if not await _exists(unit, "ImagingStudy", procedure):
+        await unit.create(imaging_study.registered(procedure))
+    if not await _exists(unit, "Task", procedure):
+        await unit.create(task.new_step(procedure, await activity_definition.modality(unit, procedure)))
 
 
-async def _add_step(unit: UnitOfWork, procedure: Resource, step_id: str = "") -> None:
-    step_id = step_id or f"S{await unit.next_number('step'):09d}"
-    await unit.create(task.new_step(procedure, step_id, await activity_definition.modality(unit, procedure)))
+async def _exists(unit: UnitOfWork, resource_type: str, request: Resource) -> bool:
+    """Whether something of this type is based on the request. What this transaction makes is seen without a search."""
+    made = (c.after for c in unit.changes() if c.type == resource_type and c.after)
+    if any(to.get("reference") == f"ServiceRequest/{request['id']}" for r in made for to in r.get("basedOn", ())):
+        return True
+    parameter = "basedon" if resource_type == "ImagingStudy" else "based-on"
+    return bool(await unit.search_all(resource_type, [(parameter, f"ServiceRequest/{request['id']}")]))
 
 
 async def _hold(unit: UnitOfWork, order: Resource) -> None:
+    """Take what has not begun from the worklist. FhirError `conflict` when all has begun."""
+    steps = await steps_of(unit, order["id"])
+    waiting = [s for s in steps if s["status"] in task.BEFORE_START]
+    _refuse_if_begun(steps, "held", unless=bool(waiting))
+    for step in waiting:
+        await unit.update(step | {"status": "on-hold"})
     for procedure in await procedures_of(unit, order["id"]):
-        for step in await task.steps_of(unit, procedure["id"]):
-            if step["status"] in {"requested", "accepted", "ready"}:
-                await unit.update(step | {"status": "on-hold"})
         if procedure["status"] == "active":
             await unit.update(procedure | {"status": "on-hold"})
 
 
 async def _release(unit: UnitOfWork, order: Resource) -> None:
+    """What was on hold goes on as its appointment stands now."""
     for procedure in await procedures_of(unit, order["id"]):
         if procedure["status"] == "on-hold":
             await unit.update(procedure | {"status": "active"})
-        for step in await task.steps_of(unit, procedure["id"]):
-            if step["status"] == "on-hold":
-                await unit.update(step | {"status": "accepted" if "owner" in step and "restriction" in step else "requested"})
+    for step in await steps_of(unit, order["id"]):
+        if step["status"] == "on-hold":
+            booked = await unit.get(task.appointment_of(step))
+            arrived = booked is not None and booked["status"] in {"arrived", "checked-in"}
+            scheduled = "owner" in step and "restriction" in step
+            await unit.update(step | {"status": "ready" if arrived else "accepted" if scheduled else "requested"})
 
 
 async def _revoke(unit: UnitOfWork, order: Resource) -> None:
+    """Cancel all that has not begun. FhirError `conflict` when something has: it can only be stopped at the scanner."""
+    steps = await steps_of(unit, order["id"])
+    _refuse_if_begun(steps, "revoked")
+    for step in steps:
+        if step["status"] in task.BEFORE_START:
+            await unit.update(step | {"status": "cancelled"})
     for procedure in await procedures_of(unit, order["id"]):
-        for step in await task.steps_of(unit, procedure["id"]):
-            if step["status"] in {"in-progress", "completed"}:
-                state = "has been started" if step["status"] == "in-progress" else "is done"
-                raise fail("conflict", f"the examination {state}: the order can't be revoked any more", "ServiceRequest.status")
-            if step["status"] not in {"cancelled", "failed", "entered-in-error"}:
-                await unit.update(step | {"status": "cancelled"})
         if procedure["status"] in {"active", "on-hold", "draft"}:
             await unit.update(procedure | {"status": "revoked"})
         for study in await unit.search("ImagingStudy", basedon=f"ServiceRequest/{procedure['id']}"):
-            if study["status"] == "registered":
+            if study["status"] == "registered" and "series" not in study:
                 await unit.update(study | {"status": "cancelled"})
     for appointment in await unit.search("Appointment", based_on=f"ServiceRequest/{order['id']}"):
         if appointment["status"] in {"proposed", "pending", "booked", "arrived", "checked-in", "waitlist"}:
             await unit.update(appointment | {"status": "cancelled"})
+
+
+def _refuse_if_begun(steps: list[Resource], what: str, *, unless: bool = False) -> None:
+    for step in steps:
+        if step["status"] in {"in-progress", "completed"} and not unless:
+            state = "has been started" if step["status"] == "in-progress" else "is done"
+            raise fail("conflict", f"the examination {state}: the order can't be {what} any more", "ServiceRequest.status")
 
 
 async def complete_if_reported(unit: UnitOfWork, procedure: Resource) -> None:
@@ -236,7 +300,7 @@ async def complete_if_reported(unit: UnitOfWork, procedure: Resource) -> None:
     if procedure["status"] in {"active", "on-hold"}:
         await unit.update(procedure | {"status": "completed"})
     order = await order_of(unit, procedure)
-    if order is None or order["status"] != "active":
+    if order is None or order["status"] not in {"active", "on-hold"}:
         return
     others = [p for p in await procedures_of(unit, order["id"]) if p["id"] != procedure["id"]]
     if all(p["status"] in {"completed", "revoked", "entered-in-error"} for p in others):

@@ -8,10 +8,10 @@ from fhir_server.outcome import fail
 from fhir_server.references import ref
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import terms
+from resources import device, terms
+from resources.identifiers import keep, of_system
 from resources.lifecycle import check_transition, check_unchanged
 
-_BEFORE_START = frozenset({"requested", "accepted", "ready", "on-hold"})
 _TRANSITIONS = {
     "draft": frozenset({"requested", "accepted", "ready", "cancelled"}),
     "requested": frozenset({"received", "accepted", "ready", "in-progress", "on-hold", "cancelled", "rejected", "completed"}),
@@ -30,7 +30,8 @@ _SPS_STATUS = {
     "cancelled": "CANCELED",
     "failed": "DISCONTINUED",
 }
-OPEN = ",".join(sorted(_BEFORE_START | {"in-progress"}))
+BEFORE_START = frozenset({"requested", "accepted", "ready", "on-hold"})
+OPEN = BEFORE_START | {"in-progress"}
 
 
 def is_step(task: Resource) -> bool:
@@ -49,11 +50,16 @@ def modality(task: Resource) -> str | None:
     return next((c["code"] for c in (found or {}).get("valueCodeableConcept", {}).get("coding", ()) if "code" in c), None)
 
 
-def new_step(procedure: Resource, step_id: str, modality_code: str | None) -> Resource:
-    """The unscheduled step of a requested procedure."""
+def appointment_of(step: Resource) -> str | None:
+    """The reference to the Appointment that scheduled the step."""
+    found = detail(step, "appointment")
+    return found["valueReference"]["reference"] if found else None
+
+
+def new_step(procedure: Resource, modality_code: str | None, step_id: str = "") -> Resource:
+    """The unscheduled step of a requested procedure; without an id, it gets one when it is stored."""
     step: Resource = {
         "resourceType": "Task",
-        "identifier": [{"system": terms.SCHEDULED_STEP_ID, "value": step_id}],
         "basedOn": [ref(procedure)],
         "status": "requested",
         "intent": "plan",
@@ -63,6 +69,8 @@ def new_step(procedure: Resource, step_id: str, modality_code: str | None) -> Re
         "for": procedure["subject"],
         "authoredOn": clock.instant(clock.now()),
     }
+    if step_id:
+        step["identifier"] = [{"system": terms.SCHEDULED_STEP_ID, "value": step_id}]
     if "encounter" in procedure:
         step["encounter"] = procedure["encounter"]
     if modality_code:
@@ -71,31 +79,35 @@ def new_step(procedure: Resource, step_id: str, modality_code: str | None) -> Re
     return step
 
 
-def schedule(step: Resource, station: str, start: str, end: str | None, appointment: Resource | None = None) -> None:
-    """Give a step its station (`Device/ct1`) and time, in place; it becomes `accepted`."""
-    step["status"] = "accepted"
-    step["owner"] = {"reference": station}
-    step["restriction"] = {"period": {"start": start} | ({"end": end} if end else {})}
-    if appointment is not None:
-        kept = [i for i in step.get("input", ()) if not has_code(i.get("type"), terms.TASK_DETAIL, "appointment")]
-        step["input"] = [*kept, {"type": concept(terms.TASK_DETAIL, "appointment"), "valueReference": ref(appointment)}]
+def schedule(step: Resource, station: str, appointment: Resource) -> Resource:
+    """The step at this station (`Device/ct1`) and at the appointment's time. One on hold stays so."""
+    link = {"type": concept(terms.TASK_DETAIL, "appointment"), "valueReference": ref(appointment)}
+    arrived = appointment.get("status") in {"arrived", "checked-in"}
+    return step | {
+        "status": "on-hold" if step["status"] == "on-hold" else "ready" if arrived else "accepted",
+        "owner": {"reference": station},
+        "restriction": {"period": {"start": appointment["start"], "end": appointment["end"]}},
+        "input": [*_without_appointment(step), link],
+    }
 
 
-def unschedule(step: Resource) -> None:
-    """Take station and time from a step, in place; it is `requested` again."""
-    step["status"] = "requested"
-    for element in ("owner", "restriction"):
-        step.pop(element, None)
-    kept = [i for i in step.get("input", ()) if not has_code(i.get("type"), terms.TASK_DETAIL, "appointment")]
-    if kept:
-        step["input"] = kept
-    else:
-        step.pop("input", None)
+def unschedule(step: Resource) -> Resource:
+    """The step without station and time: `requested` again, or still on hold."""
+    kept = {k: v for k, v in step.items() if k not in {"owner", "restriction", "input"}}
+    details = _without_appointment(step)
+    kept["status"] = "on-hold" if step["status"] == "on-hold" else "requested"
+    return kept | ({"input": details} if details else {})
 
 
-async def steps_of(unit: UnitOfWork, procedure_id: str) -> list[Resource]:
-    """The steps of a requested procedure."""
-    return [t for t in await unit.search("Task", based_on=f"ServiceRequest/{procedure_id}") if is_step(t)]
+def _without_appointment(step: Resource) -> list[dict[str, Any]]:
+    return [i for i in step.get("input", ()) if not has_code(i.get("type"), terms.TASK_DETAIL, "appointment")]
+
+
+async def steps_of(unit: UnitOfWork, *procedure_ids: str) -> list[Resource]:
+    """The steps of these requested procedures."""
+    if not procedure_ids:
+        return []
+    return await unit.search("Task", based_on=",".join(f"ServiceRequest/{p}" for p in procedure_ids), intent="plan")
 
 
 async def open_work_item(
@@ -118,8 +130,11 @@ async def open_work_item(
     return await unit.create(item)
 
 
-async def check(_unit: UnitOfWork, change: Change) -> None:
-    """Rules of a Task; those of a step also keep `businessStatus` in line with `status`."""
+# Rules
+
+
+async def check(unit: UnitOfWork, change: Change) -> None:
+    """What a Task must be; a step is of its requested procedure's patient, and gets its id and its DICOM status."""
     task = change.after
     if task is None:
         return
@@ -127,20 +142,54 @@ async def check(_unit: UnitOfWork, change: Change) -> None:
     check_unchanged(change, "intent", "for", "focus")
     if not is_step(task):
         return
-    step_id = identifier_value(task, terms.SCHEDULED_STEP_ID) or ""
-    if len(step_id) > terms.SHORT_STRING or "\\" in step_id:
-        raise fail("value", "a scheduled procedure step id has at most 16 characters", "Task.identifier.value")
+    if change.before is None:
+        await _check_patient(unit, task)
+    await _check_id(unit, change, task)
+    await _check_schedule(unit, change, task)
     status = task.get("status", "")
-    if status in {"accepted", "ready"}:
-        if not str(task.get("owner", {}).get("reference", "")).startswith("Device/"):
-            raise fail("business-rule", "a scheduled step needs its station: a Device as owner", "Task.owner")
-        if "start" not in task.get("restriction", {}).get("period", {}):
-            raise fail("business-rule", "a scheduled step needs its time", "Task.restriction.period.start")
-    if status in _SPS_STATUS:
-        if not (status == "ready" and has_code(task.get("businessStatus"), terms.SPS_STATUS, "READY")):
-            task["businessStatus"] = concept(terms.SPS_STATUS, _SPS_STATUS[status])
-    else:
+    if status not in _SPS_STATUS:
         task.pop("businessStatus", None)
+    elif not (status == "ready" and has_code(task.get("businessStatus"), terms.SPS_STATUS, "READY")):
+        task["businessStatus"] = concept(terms.SPS_STATUS, _SPS_STATUS[status])
+
+
+async def _check_patient(unit: UnitOfWork, step: Resource) -> None:
+    procedures = [r for r in step.get("basedOn", ()) if str(r.get("reference", "")).startswith("ServiceRequest/")]
+    if "focus" not in step and procedures:
+        step["focus"] = procedures[0]
+    procedure = await unit.get(step.get("focus"))
+    subject = (procedure or {}).get("subject")
+    if subject is None:
+        return
+    if "for" not in step:
+        step["for"] = subject
+    elif step["for"].get("reference") != subject.get("reference"):
+        raise fail("business-rule", "the step is for another patient than its requested procedure", "Task.for")
+
+
+async def _check_id(unit: UnitOfWork, change: Change, step: Resource) -> None:
+    keep(change, of_system(terms.SCHEDULED_STEP_ID), "scheduled procedure step id")
+    step_id = identifier_value(step, terms.SCHEDULED_STEP_ID)
+    if step_id is None:
+        number = await unit.next_number("order")
+        step["identifier"] = [{"system": terms.SCHEDULED_STEP_ID, "value": f"S{number:09d}"}, *step.get("identifier", ())]
+    elif len(step_id) > terms.SHORT_STRING or "\\" in step_id:
+        raise fail("value", "a scheduled procedure step id has at most 16 characters, no backslash", "Task.identifier.value")
+
+
+async def _check_schedule(unit: UnitOfWork, change: Change, step: Resource) -> None:
+    """A scheduled step has a time, and a station in use that does its modality."""
+    if step.get("status") not in {"accepted", "ready"}:
+        return
+    station = str(step.get("owner", {}).get("reference", ""))
+    if not station.startswith("Device/"):
+        raise fail("business-rule", "a scheduled step needs its station: a Device as owner", "Task.owner")
+    if "start" not in step.get("restriction", {}).get("period", {}):
+        raise fail("business-rule", "a scheduled step needs its time", "Task.restriction.period.start")
+    if (change.before or {}).get("owner", {}).get("reference") == station:
+        return
+    if not device.does(await device.in_use(unit, station), modality(step)):
+        raise fail("business-rule", f"the step needs {modality(step)}, which {station} doesn't do", "Task.owner")
 
 
 def register(registry: Registry) -> None:

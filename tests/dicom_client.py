@@ -13,7 +13,8 @@ from zoneinfo import ZoneInfo
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pymongo.asynchronous.database import AsyncDatabase
-from pynetdicom import AE, Association
+from pynetdicom import AE
+from pynetdicom.association import Association
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run time from a table
     ModalityPerformedProcedureStep,
     ModalityWorklistInformationFind,
@@ -42,8 +43,9 @@ def worklist_keys(**step: str) -> Dataset:
     """The identifier of a usual query: return keys empty, and these keys of the scheduled procedure step."""
     keys = Dataset()
     for keyword in (
-        "AccessionNumber ReferringPhysicianName PatientName PatientID IssuerOfPatientID PatientBirthDate PatientSex StudyInstanceUID "
-        "RequestingPhysician RequestedProcedureID RequestedProcedureDescription RequestedProcedurePriority AdmissionID"
+        "AccessionNumber ReferringPhysicianName PatientName PatientID IssuerOfPatientID PatientBirthDate PatientSex "
+        "StudyInstanceUID RequestingPhysician RequestedProcedureID RequestedProcedureDescription RequestedProcedurePriority "
+        "AdmissionID"
     ).split():
         setattr(keys, keyword, "")
     keys.RequestedProcedureCodeSequence = []
@@ -94,6 +96,14 @@ class Scanner:
         finally:
             association.release()
 
+    def refused(self) -> tuple[int, int]:
+        """Result and diagnostic of the A-ASSOCIATE-RJ that a try to associate ends with (PS3.8 9.3.4)."""
+        association = self.associate()
+        assert association.is_rejected
+        answer = association.acceptor.primitive
+        assert answer is not None
+        return int(answer.result or 0), int(answer.diagnostic or 0)
+
     def echo(self) -> int:
         return self._with(lambda a: int(a.send_c_echo().Status))
 
@@ -101,7 +111,7 @@ class Scanner:
         def act(association: Association) -> Answers:
             answers = Answers()
             for status, data in association.send_c_find(keys, ModalityWorklistInformationFind):
-                if status.Status in {0xFF00, 0xFF01}:
+                if data is not None:
                     answers.statuses.append(status.Status)
                     answers.data.append(data)
                 else:
@@ -209,13 +219,13 @@ class Department:
         end = f"{start[:11]}{hour + minute // 60:02d}:{minute % 60:02d}"
         offset = "+02:00" if "-04-" <= start[4:8] <= "-09-" else "+01:00"
         appointment = await self.book(order, station, f"{start}:00{offset}", f"{end}:00{offset}")
-        return await self.scheduled_of(order, appointment)
+        return await self.scheduled_of(order, appointment, id_)
 
-    async def scheduled_of(self, order: Resource, appointment: Resource | None = None) -> "Scheduled":
+    async def scheduled_of(self, order: Resource, appointment: Resource | None = None, patient_id: str = "") -> "Scheduled":
         procedure = (await self.search("ServiceRequest", based_on=f"ServiceRequest/{order['id']}"))[0]
         step = (await self.search("Task", based_on=f"ServiceRequest/{procedure['id']}", intent="plan"))[0]
         study = (await self.search("ImagingStudy", basedon=f"ServiceRequest/{procedure['id']}"))[0]
-        return Scheduled(await self.read(f"ServiceRequest/{order['id']}"), procedure, step, study, appointment)
+        return Scheduled(await self.read(f"ServiceRequest/{order['id']}"), procedure, step, study, appointment, patient_id)
 
     async def work_items(self, code: str) -> list[Resource]:
         return await self.search("Task", code=f"{terms.TASK_CODE}|{code}")
@@ -230,6 +240,7 @@ class Scheduled:
     step: Resource
     study: Resource
     appointment: Resource | None = None
+    patient_id: str = ""
 
     @property
     def study_uid(self) -> str:
@@ -267,8 +278,9 @@ async def department(db: AsyncDatabase[Any]) -> AsyncIterator[Department]:
         await server.stop()
 
 
-def mpps(scheduled: Scheduled | None, *, patient_id: str = "P1", station: str = "CT1") -> Dataset:
+def mpps(scheduled: Scheduled | None, *, patient_id: str = "", station: str = "CT1") -> Dataset:
     """The data set of an N-CREATE for a step; without one, of an examination that nobody scheduled."""
+    patient_id = patient_id or (scheduled.patient_id if scheduled else "")
     data = Dataset()
     item = Dataset()
     item.StudyInstanceUID = scheduled.study_uid if scheduled else generate_uid(prefix=None)
@@ -332,7 +344,7 @@ class Running:
 @contextmanager
 def running_department(uri: str) -> Iterator[Running]:
     """One department on a database of its own, which is dropped afterwards."""
-    ready: "concurrent.futures.Future[Running]" = concurrent.futures.Future()
+    ready: concurrent.futures.Future[Running] = concurrent.futures.Future()
     ended = threading.Event()
 
     async def serve() -> None:

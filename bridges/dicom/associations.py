@@ -62,6 +62,8 @@ class AssociationListener(ThreadedAssociationServer):
         connection, address = super().get_request()
         # Nagle's algorithm would hold the last packet of each answer back for 20 to 40 ms.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # A peer that stops within a PDU would hold its threads for ever.
+        connection.settimeout(self.ae.network_timeout)
         return connection, address
 
     def handle_error(self, request: Any, client_address: Any) -> None:

@@ -114,7 +114,7 @@ class PerformedSteps:
         if not uid:
             return None
         study = await imaging_study.by_uid(unit, uid)
-        if study is None and "reference" in procedure["subject"]:
+        if study is None and "reference" in procedure["subject"] and imaging_study.is_uid(uid):
             study = {
                 "resourceType": "ImagingStudy",
                 "identifier": [{"system": terms.DICOM_UID, "value": f"urn:oid:{uid}"}],

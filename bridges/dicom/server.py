@@ -137,7 +137,8 @@ class DicomServer:
             _, late = await asyncio.wait(under_way, timeout=_GRACE_SECONDS)
             for future in late:
                 future.cancel()
-        await asyncio.gather(*(_in_thread(a.abort, _ABORT_SECONDS) for a in listener.active_associations))
+        established = [a for a in listener.active_associations if a.is_established]
+        await asyncio.gather(*(_in_thread(a.abort, _ABORT_SECONDS) for a in established))
         for association in listener.active_associations:
             _close(association)
         log.info("dicom.stopped")
@@ -168,24 +169,26 @@ class DicomServer:
             log.warning("dicom.stations_unknown", exc_info=True)
             refusal = _TEMPORARY_CONGESTION
         if refusal is not None:
-            self._audit(
-                association, "refused: the calling AE title is not registered" if refusal[0] == 1 else "refused: try again"
-            )
             association.acse.send_reject(*refusal)
-            association.kill()
+            try:
+                known = refusal != _CALLING_AE_NOT_RECOGNISED
+                self._audit(association, "association", "try again" if known else "the calling AE title is not registered")
+            finally:
+                association.kill()
 
     def _on_accepted(self, event: evt.Event) -> None:
-        self._audit(event.assoc, None)
+        self._audit(event.assoc, "association", None)
 
     def _on_rejected(self, event: evt.Event) -> None:
         primitive = event.assoc.acceptor.primitive
         wrong_title = primitive is not None and primitive.diagnostic == 7
-        self._audit(event.assoc, "refused: the called AE title is not ours" if wrong_title else "refused: too many associations")
+        why = "the called AE title is not ours" if wrong_title else "too many associations"
+        self._audit(event.assoc, "association", why)
 
-    def _audit(self, association: Association, failed: str | None) -> None:
-        """Record an association. Nobody waits for it, so that scanners that poll cost little; a failure is logged."""
+    def _audit(self, association: Association, event: str, failed: str | None) -> None:
+        """Record an association, or a refused request. Nobody waits for it: so that polling costs little. A failure is logged."""
         caller = _caller(association)
-        act = Act("association", "dicom", peer=caller.address)
+        act = Act(event, "dicom", peer=caller.address)
 
         async def write() -> None:
             await self._interactions.store.ensure("AuditEvent")
@@ -228,7 +231,7 @@ class DicomServer:
                 if number % _BURST == 0:
                     answers.flush(_ANSWER_SECONDS)
         except Exception as error:  # noqa: BLE001 - the scanner gets a status, the log the reason
-            yield _status(error, dimse.UNABLE_TO_PROCESS, "worklist"), None
+            yield self._refused(event, error, dimse.UNABLE_TO_PROCESS, "worklist"), None
 
     def _on_create(self, event: evt.Event) -> tuple[int | Dataset, Dataset | None]:
         """N-CREATE. Without an Affected SOP Instance UID we choose it (PS3.7 10.1.5.1.4)."""
@@ -238,7 +241,7 @@ class DicomServer:
             data = _read(event, "attribute_list", dimse.INVALID_ATTRIBUTE_VALUE)
             self._call(self._performed.create(uid, data, _caller(event.assoc)))
         except Exception as error:  # noqa: BLE001 - as above
-            return _status(error, dimse.PROCESSING_FAILURE, "mpps-create"), None
+            return self._refused(event, error, dimse.PROCESSING_FAILURE, "mpps-create"), None
         chosen = None
         if given is None:
             chosen = Dataset()
@@ -252,8 +255,13 @@ class DicomServer:
             uid = str(getattr(event.request, "RequestedSOPInstanceUID", ""))
             self._call(self._performed.update(uid, data, _caller(event.assoc)))
         except Exception as error:  # noqa: BLE001 - as above
-            return _status(error, dimse.PROCESSING_FAILURE, "mpps-set"), None
+            return self._refused(event, error, dimse.PROCESSING_FAILURE, "mpps-set"), None
         return 0x0000, None
+
+    def _refused(self, event: evt.Event, error: Exception, otherwise: int, operation: str) -> Dataset:
+        refused = _refusal(error, otherwise, operation)
+        self._audit(event.assoc, operation, f"{refused.status:04X}: {refused.comment}")
+        return refused.answer()
 
 
 def _read(event: evt.Event, name: str, otherwise: int) -> Attributes:
@@ -265,21 +273,17 @@ def _read(event: evt.Event, name: str, otherwise: int) -> Attributes:
         raise dimse.Refused(otherwise, "the data set can't be read") from None
 
 
-def _status(error: Exception, otherwise: int, operation: str) -> Dataset:
+def _refusal(error: Exception, otherwise: int, operation: str) -> dimse.Refused:
     """The answer to a request that failed. What we didn't expect is logged, and told in general words."""
     if isinstance(error, dimse.Refused):
-        refused = error
-        if refused.status == dimse.UNABLE_TO_PROCESS:
-            refused = dimse.Refused(otherwise, error.comment)
-    elif isinstance(error, FhirError):
-        refused = dimse.Refused(otherwise, error.issues[0].diagnostics)
-    elif isinstance(error, PyMongoError):
+        return dimse.Refused(otherwise, error.comment) if error.status == dimse.UNABLE_TO_PROCESS else error
+    if isinstance(error, FhirError):
+        return dimse.Refused(otherwise, error.issues[0].diagnostics)
+    if isinstance(error, PyMongoError):
         log.error("dicom.database", operation=operation, reason=type(error).__name__)
-        refused = dimse.Refused(otherwise, "the database is not available; try again")
-    else:
-        log.error("dicom.failed", operation=operation, exc_info=error)
-        refused = dimse.Refused(otherwise, "an internal error; it is in the server's log")
-    return refused.answer()
+        return dimse.Refused(otherwise, "the database is not available; try again")
+    log.error("dicom.failed", operation=operation, exc_info=error)
+    return dimse.Refused(otherwise, "an internal error; it is in the server's log")
 
 
 def _caller(association: Association) -> Caller:

@@ -28,8 +28,7 @@ _REPRESENTATION = "http://hl7.org/fhir/StructureDefinition/iso21090-EN-represent
 _GROUP_OF = {"ABC": "Alphabetic", "IDE": "Ideographic", "SYL": "Phonetic"}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 _NAME_LENGTH = 64  # PN, for each component group
-LO, SH, CS, AE = 64, 16, 16, 16
-LT = 10240
+LO, SH, LT = 64, 16, 10240  # characters, PS3.5 6.2
 
 
 def line(value: str | None, limit: int) -> str:

@@ -1,8 +1,10 @@
 """Receiving: a frame comes in, one transaction does what it says, and the acknowledgement goes out after the commit."""
 
 import re
+import traceback
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime, tzinfo
 
 import structlog
@@ -13,9 +15,10 @@ from bridges.v2.ack import AckError, acknowledge
 from bridges.v2.message import Message, MessageError, parse
 from bridges.v2.message_log import Key
 from bridges.v2.mllp import Peer
-from bridges.v2.order_in import receive_order, show_mismatch
-from bridges.v2.patient_in import Sender, master, visit
-from bridges.v2.refused import Refused, missing
+from bridges.v2.order_in import receive_order, show_mix_up
+from bridges.v2.patient_in import Sender, master
+from bridges.v2.refused import Refused, no_segment
+from bridges.v2.visit_in import People, visit
 from fhir_server import clock, metrics
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
@@ -25,6 +28,10 @@ from smart_auth.access import Access
 
 log = structlog.get_logger()
 
+# A message is kept whole in one MongoDB document, which has at most 16 MiB.
+MAX_SIZE = 15 * 1024 * 1024
+_TRY_AGAIN = AckError(code=207, text="not available now, send again")
+
 Receive = Callable[[UnitOfWork, Message, Sender], Awaitable[None]]
 
 
@@ -32,9 +39,9 @@ async def receive_adt(unit: UnitOfWork, message: Message, sender: Sender) -> Non
     """A registration or update by the master of patient identity (IHE RAD-1, RAD-12)."""
     pid = message.first("PID")
     if pid is None:
-        raise missing("PID", None, "the patient (PID)")
+        raise no_segment("PID", "the patient (PID)")
     patient = await master(unit, pid, sender)
-    await visit(unit, message.first("PV1"), patient, sender)
+    await visit(unit, message.first("PV1"), patient, sender, People(unit, sender), message.type[1])
 
 
 # MSH-9.1 and 9.2 -> what the message does. What isn't here is answered AR.
@@ -42,6 +49,35 @@ MESSAGES: dict[tuple[str, str], Receive] = {
     **{("ADT", event): receive_adt for event in ("A01", "A04", "A05", "A08", "A28", "A31")},
     ("ORM", "O01"): receive_order,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message as it came in."""
+
+    frame: bytes
+    message: Message | None
+    peer: Peer
+    when: datetime
+    key: Key
+
+    @property
+    def kind(self) -> str:
+        """Such as `ADT^A04`."""
+        return "^".join(self.message.type[:2]) if self.message else ""
+
+    @property
+    def label(self) -> str:
+        """The kind, as far as it is one: for metrics and the audit, where a sender's arbitrary text has no place."""
+        return self.kind if re.fullmatch(r"[A-Z]{3}\^[A-Z]\d\d", self.kind) else "other" if self.message else "unreadable"
+
+    @property
+    def access(self) -> Access:
+        return Access.system(f"v2:{self.key.sender or 'unknown'}")
+
+    def act(self, code: str) -> Act:
+        control_id = self.message.control_id[:200] if self.message else ""
+        return Act(self.label, source="v2", detail=f"{code} {control_id}".strip(), peer=self.peer.host)
 
 
 class Inbound:
@@ -54,108 +90,80 @@ class Inbound:
 
     async def handle(self, frame: bytes, peer: Peer) -> bytes:
         """The acknowledgement of a frame. Whatever the frame holds, there is one."""
-        received = clock.now()
+        message, failure = _read(frame)
+        received = Received(frame, message, peer, clock.now(), Key.of(frame, message))
         try:
-            message = parse(frame)
-        except MessageError as error:
-            return await self._unreadable(frame, peer, received, str(error))
-        key = Key.of(frame, message)
-        kind = "^".join(message.type[:2])
-        try:
-            answer = await message_log.answered(self._db, key)
-            if answer is not None:
-                log.info("a message came again and got its first answer", type=kind, control_id=message.control_id)
+            if len(frame) > MAX_SIZE:
+                return self._ack(message, "AR", AckError(code=207, text=f"a message has at most {MAX_SIZE} bytes"))
+            if answer := await message_log.answered(self._db, received.key):
+                log.info("a message came again and got its first answer", type=received.label)
                 return answer
-            return await self._process(frame, message, key, kind, peer, received)
-        except DuplicateKeyError:  # the same message is being processed on another connection
-            return await message_log.answered(self._db, key) or self._ack(message, "AR", AckError(code=206, text="try again"))
+            return await self._process(received) if failure is None else await self._refuse(received, failure)
+        except DuplicateKeyError:  # the same message was processed meanwhile on another connection
+            return await self._answered_elsewhere(received)
         except (FhirError, PyMongoError) as error:
-            log.warning(
-                "a message could not be processed now", type=kind, control_id=message.control_id, reason=type(error).__name__
-            )
-            return self._ack(message, "AR", AckError(code=207, text="not available now, send again"))
+            log.warning("a message could not be processed now", type=received.label, reason=type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - a sender always gets an answer; the error's text may name a patient
+            _log_error(received, error)
+        return self._ack(message, "AR", _TRY_AGAIN)
 
-    async def _process(self, frame: bytes, message: Message, key: Key, kind: str, peer: Peer, received: datetime) -> bytes:
+    async def _process(self, received: Received) -> bytes:
+        message = received.message
+        assert message is not None
         sender = Sender.of(message, self._zone)
-        access = Access.system(f"v2:{key.sender}")
-        failure: Refused
+        ack = self._ack(message, "AA")
+
+        async def work(unit: UnitOfWork) -> None:
+            await _receiver(message)(unit, message, sender)
+            await self._keep(unit, received, "AA", ack)
+
         try:
-            receive = MESSAGES.get(message.type[:2])
-            if receive is None:
-                raise _unknown_type(message)
-            ack = self._ack(message, "AA")
-
-            async def work(unit: UnitOfWork) -> None:
-                await receive(unit, message, sender)
-                about = tuple(f"{c.type}/{c.id}" for c in unit.changes())
-                await message_log.keep(
-                    self._db,
-                    unit.session,
-                    key,
-                    frame,
-                    kind=kind,
-                    peer=peer.host,
-                    received=received,
-                    outcome="AA",
-                    ack=ack,
-                    about=about,
-                )
-
-            await self._interactions.transact(access, Act(kind, source="v2", detail=message.control_id, peer=peer.host), work)
-            metrics.MESSAGES_IN.labels(_label(kind), "AA").inc()
-            return ack
-        except Refused as error:
-            failure = error
+            await self._interactions.transact(received.access, received.act("AA"), work)
+        except Refused as failure:
+            return await self._refuse(received, failure)
         except FhirError as error:
             if error.code in {"transient", "lock-error", "timeout"}:
                 raise
-            failure = refused.from_fhir(error, *_place(error))
-        except (DuplicateKeyError, PyMongoError):
+            return await self._refuse(received, refused.from_fhir(error))
+        except PyMongoError:
             raise
-        except Exception:
-            log.exception("a message could not be processed", type=kind, control_id=message.control_id)
-            failure = Refused(AckError(code=207, text="an internal error; it is in the receiver's log"), code="AR")
-        return await self._refuse(frame, message, key, kind, peer, received, failure)
+        except Exception as error:  # noqa: BLE001 - as in `handle`
+            _log_error(received, error)
+            text = "an internal error; it is in the receiver's log"
+            return await self._refuse(received, Refused(AckError(code=207, text=text), code="AR"), final=False)
+        metrics.MESSAGES_IN.labels(received.label, "AA").inc()
+        return ack
 
-    async def _refuse(
-        self, frame: bytes, message: Message, key: Key, kind: str, peer: Peer, received: datetime, failure: Refused
-    ) -> bytes:
-        """Keep a refused message and say why. An internal error (AR 207) isn't final: the message may come again."""
+    async def _refuse(self, received: Received, failure: Refused, *, final: bool = True) -> bytes:
+        """Keep a refused message and say why. What isn't final may come again and is then processed afresh."""
+        message = received.message
         ack = self._ack(message, failure.code, *failure.errors)
-        internal = failure.code == "AR" and any(e.code == 207 for e in failure.errors)
 
         async def work(unit: UnitOfWork) -> None:
-            if any("different patient" in e.text for e in failure.errors):
-                await show_mismatch(unit, message, Sender.of(message, self._zone))
-            about = tuple(f"{c.type}/{c.id}" for c in unit.changes())
-            await message_log.keep(
-                self._db, unit.session, key, frame, kind=kind, peer=peer.host, received=received, outcome=failure.code,
-                ack=ack, final=not internal, errors=tuple(e.text for e in failure.errors), about=about,
-            )  # fmt: skip
+            if message is not None and failure.mixed_up is not None:
+                await show_mix_up(unit, message, Sender.of(message, self._zone), failure.mixed_up)
+            errors = tuple(e.text for e in failure.errors)
+            await self._keep(unit, received, failure.code, ack, final=final, errors=errors)
 
-        act = Act(kind, source="v2", detail=f"{failure.code} {message.control_id}", peer=peer.host)
-        await self._interactions.transact(Access.system(f"v2:{message.msh.field(3)}|{message.msh.field(4)}"), act, work)
-        metrics.MESSAGES_IN.labels(_label(kind), failure.code).inc()
+        await self._interactions.transact(received.access, received.act(failure.code), work)
+        metrics.MESSAGES_IN.labels(received.label, failure.code).inc()
         return ack
 
-    async def _unreadable(self, frame: bytes, peer: Peer, received: datetime, reason: str) -> bytes:
-        """A frame that is no message: answered AR, and kept."""
-        ack = self._ack(None, "AR", AckError(code=100, text=reason))
+    async def _keep(
+        self, unit: UnitOfWork, received: Received, outcome: str, ack: bytes, *, final: bool = True, errors: tuple[str, ...] = ()
+    ) -> None:
+        about = tuple(f"{c.type}/{c.id}" for c in unit.changes())
+        await message_log.keep(
+            self._db, unit.session, received.key, received.frame, kind=received.kind, peer=received.peer.host,
+            received=received.when, outcome=outcome, ack=ack, final=final, errors=errors, about=about,
+        )  # fmt: skip
 
-        async def work(unit: UnitOfWork) -> None:
-            await message_log.keep(
-                self._db, unit.session, Key.of(frame, None), frame, kind="", peer=peer.host, received=received,
-                outcome="AR", ack=ack, errors=(reason,),
-            )  # fmt: skip
-
+    async def _answered_elsewhere(self, received: Received) -> bytes:
         try:
-            await self._interactions.transact(Access.system("v2:unknown"), Act("unreadable", source="v2", peer=peer.host), work)
-        except DuplicateKeyError:
-            log.info("an unreadable frame came again")
-        except (FhirError, PyMongoError):
-            log.warning("an unreadable frame could not be kept")
-        metrics.MESSAGES_IN.labels("unreadable", "AR").inc()
-        return ack
+            answer = await message_log.answered(self._db, received.key)
+        except PyMongoError:
+            answer = None
+        return answer or self._ack(received.message, "AR", _TRY_AGAIN)
 
     def _ack(self, message: Message | None, code: str, *errors: AckError) -> bytes:
         text = "; ".join(e.text for e in errors)[:80]
@@ -164,22 +172,30 @@ class Inbound:
         )
 
 
-def _unknown_type(message: Message) -> Refused:
+def _read(frame: bytes) -> tuple[Message | None, Refused | None]:
+    """The message of a frame, or why there is none."""
+    try:
+        return parse(frame), None
+    except MessageError as error:
+        return None, Refused(AckError(code=100, text=str(error)), code="AR")
+
+
+def _receiver(message: Message) -> Receive:
+    """What a message of this type does. AR for types and events that we don't take."""
     kind, event, _ = message.type
+    receive = MESSAGES.get((kind, event))
+    if receive is not None:
+        return receive
     known_kind = any(k == kind for k, _ in MESSAGES)
-    text = f"{kind}^{event} is not a message that this system takes"
+    text = f"{kind[:10]}^{event[:10]} is not a message that this system takes"
     error = AckError("MSH", 1, 9, 2 if known_kind else 1, code=201 if known_kind else 200, text=text)
-    return Refused(error, code="AR")
+    raise Refused(error, code="AR")
 
 
-def _place(error: FhirError) -> tuple[str, int | None]:
-    """Where in the message a rule's refusal belongs."""
-    if error.code == "duplicate" and "placer order number" in str(error):
-        return "ORC", 2
-    if error.code == "multiple-matches":
-        return "PID", 3
-    return "", None
-
-
-def _label(kind: str) -> str:
-    return kind if re.fullmatch(r"[A-Z]{3}\^[A-Z]\d\d", kind) else "other"
+def _log_error(received: Received, error: Exception) -> None:
+    """Where it happened, without the error's text: that may name a patient."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    log.error(
+        "a message could not be processed", type=received.label, error=type(error).__name__,
+        where=f"{where.name}:{where.lineno}",
+    )  # fmt: skip

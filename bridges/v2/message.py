@@ -7,6 +7,7 @@ unescaped. Numbers count as the standard counts: fields and components from 1 (M
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Protocol, TypeAlias
 
@@ -129,12 +130,16 @@ class Field:
 
 
 class Segment:
-    """One segment. Absent fields and parts read as empty text."""
+    """One segment. Absent fields and parts read as empty text.
 
-    __slots__ = ("_context", "_fields", "_line", "name")
+    number: which one of its name it is in the message, from 1, as an error location counts (ERL.2)
+    """
 
-    def __init__(self, line: str, context: _Context) -> None:
+    __slots__ = ("_context", "_fields", "_line", "name", "number")
+
+    def __init__(self, line: str, context: _Context, number: int = 1) -> None:
         self.name = line[:3]
+        self.number = number
         self._line = line
         self._context = context
         self._fields: list[str] | None = None
@@ -198,7 +203,11 @@ class Message:
         self.raw = raw
         self._context = context
         self.declared = declared
-        self.segments = [Segment(line, context) for line in lines]
+        seen: Counter[str] = Counter()
+        self.segments: list[Segment] = []
+        for line in lines:
+            seen[line[:3]] += 1
+            self.segments.append(Segment(line, context, seen[line[:3]]))
 
     @property
     def codec(self) -> str:

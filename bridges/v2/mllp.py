@@ -41,11 +41,11 @@ class ConnectError(MllpError):
     """No connection to the receiver. The message was not sent."""
 
 
-class AckTimeout(MllpError):  # noqa: N818 - named for what happened, as operators say it
+class AckTimeout(MllpError):
     """No acknowledgement in time. Whether the receiver has the message is unknown."""
 
 
-class ConnectionLost(MllpError):  # noqa: N818 - as above
+class ConnectionLost(MllpError):
     """The connection ended before the acknowledgement. Whether the receiver has the message is unknown."""
 
 

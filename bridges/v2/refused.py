@@ -2,7 +2,8 @@
 
 from bridges.v2.ack import AckError
 from bridges.v2.message import Segment
-from fhir_server.outcome import FhirError
+from fhir_server.outcome import FhirError, Issue
+from fhir_server.registry import Resource
 
 # FHIR issue type to table 0357.
 _CODES = {
@@ -19,38 +20,65 @@ _CODES = {
 
 
 class Refused(Exception):
-    """The message is refused. `code` is MSA-1: AE for its content, AR when it is not for us."""
+    """The message is refused. `code` is MSA-1: AE for its content, AR when it is not for us.
 
-    def __init__(self, *errors: AckError, code: str = "AE") -> None:
+    `mixed_up` is the order whose placer number the message uses for a different patient: people must be shown that.
+    """
+
+    def __init__(self, *errors: AckError, code: str = "AE", mixed_up: Resource | None = None) -> None:
         super().__init__("; ".join(e.text for e in errors))
         self.errors = errors
         self.code = code
+        self.mixed_up = mixed_up
 
 
-def missing(segment: str, field: int | None, what: str, sequence: int = 1) -> Refused:
-    """A required field (or segment) is not there (0357: 101)."""
-    return Refused(AckError(segment, sequence, field, code=101, text=f"{what} is missing"))
+def wrong(segment: Segment, field: int, text: str, *, code: int, component: int | None = None) -> Refused:
+    """A field has what can't be taken; `code` is of table 0357."""
+    return Refused(AckError(segment.name, segment.number, field, component, code=code, text=text))
 
 
-def required(segment: Segment, field: int, what: str, sequence: int = 1) -> str:
+def missing(segment: Segment, field: int, what: str) -> Refused:
+    """A required field is not there (0357: 101)."""
+    return wrong(segment, field, f"{what} is missing", code=101)
+
+
+def no_segment(name: str, what: str, number: int = 1) -> Refused:
+    """A required segment is not there (0357: 100)."""
+    return Refused(AckError(name, number, code=100, text=f"{what} is missing"))
+
+
+def required(segment: Segment, field: int, what: str) -> str:
     """The text of a field that must be there."""
     value = segment.field(field).strip()
-    if not value or segment.raw(field) == '""':
-        raise missing(segment.name, field, what, sequence)
+    if not value:
+        raise missing(segment, field, what)
     return value
 
 
-def from_fhir(error: FhirError, segment: str = "", field: int | None = None) -> Refused:
+# The FHIR element that a rule found wrong, and the field that it comes from. Longer paths first.
+_PLACES: dict[str, tuple[str, int | None]] = {
+    "ServiceRequest.status": ("ORC", 1),
+    "ServiceRequest.identifier": ("OBR", 18),
+    "ServiceRequest.code": ("OBR", 4),
+    "ServiceRequest.": ("OBR", None),
+    "ImagingStudy.identifier": ("ZDS", 1),
+    "Task.identifier": ("OBR", 20),
+    "Patient.identifier": ("PID", 3),
+    "Patient.name": ("PID", 5),
+    "Patient.address": ("PID", 11),
+    "Patient.": ("PID", None),
+    "Encounter.": ("PV1", None),
+}
+
+
+def from_fhir(error: FhirError) -> Refused:
     """The refusal of a rule, told as an acknowledgement."""
-    errors = [
-        AckError(
-            segment,
-            1 if segment else None,
-            field,
-            code=_CODES.get(i.code, 207),
-            text=i.diagnostics,
-            diagnostics=i.expression or "",
-        )
-        for i in error.issues
-    ]
-    return Refused(*errors)
+    return Refused(*(_told(issue) for issue in error.issues))
+
+
+def _told(issue: Issue) -> AckError:
+    where = issue.expression or ""
+    segment, field = next((place for path, place in _PLACES.items() if where.startswith(path)), ("", None))
+    number = 1 if segment else None
+    code = _CODES.get(issue.code, 207)
+    return AckError(segment, number, field, code=code, text=issue.diagnostics, diagnostics=where)

@@ -173,9 +173,7 @@ def timing(order: Resource, step: Resource | None, to: Destination) -> Comp:
     return Comp(None, None, None, to.time(start), None, _PRIORITY.get(order.get("priority", ""), ""))
 
 
-def obr(
-    order: Resource, fields: dict[int, Any], *, requester: XCN | None, procedure: Resource | None = None
-) -> Seg:
+def obr(order: Resource, fields: dict[int, Any], *, requester: XCN | None, procedure: Resource | None = None) -> Seg:
     """OBR with what every message tells of the order; `fields` adds the rest."""
     accession = identifier_of_type(order, terms.V2_0203, "ACSN") or {}
     shared: dict[int, Any] = {

@@ -1,8 +1,10 @@
 """Code systems and assigning authorities by name: HL7 table 0396, CX and EI on one side, FHIR systems on the other."""
 
 from typing import Any
+from urllib.parse import quote, unquote
 
 from bridges.v2.datatypes import CWE, CX, EI, HD
+from resources.terms import FILLER_ORDER_NUMBER, V2_0203
 
 SYSTEMS = {
     "LN": "http://loinc.org",
@@ -20,20 +22,30 @@ _NAMES = {uri: name for name, uri in SYSTEMS.items()} | {"http://www.ama-assn.or
 _NAMED = "urn:fhir-ris:v2-system:"
 _LOCAL = "urn:fhir-ris:v2-local:"
 _AUTHORITY = "urn:fhir-ris:v2-authority:"
+OWN = "FHIR_RIS"  # our own name, as namespace and as sending application
 RAW = "urn:fhir-ris:v2-raw"  # extension: a value as it came, to be echoed byte for byte
 
 
 def system(name: str, facility: str = "") -> str:
-    """The FHIR system of a v2 coding system; a local one (`L`, `99...`) is the facility's own."""
-    known = SYSTEMS.get(name.upper())
+    """The FHIR system of a v2 coding system; an unnamed or local one (`L`) is the facility's own."""
+    known = SYSTEMS.get(name.strip().upper())
     if known:
         return known
-    return f"{_LOCAL}{facility or 'local'}" if name.upper() in {"", "L"} else f"{_NAMED}{name}"
+    return _uri(_LOCAL, facility or "local") if name.strip().upper() in {"", "L"} else _uri(_NAMED, name)
 
 
 def name(uri: str) -> str:
     """The v2 name of a FHIR system."""
-    return _NAMES.get(uri) or (uri.removeprefix(_NAMED) if uri.startswith(_NAMED) else "L")
+    return _NAMES.get(uri) or _name(_NAMED, uri) or "L"
+
+
+def _uri(prefix: str, name: str) -> str:
+    """A URI has no white space; names of partners do."""
+    return prefix + quote(name.strip(), safe="/:@!$&'()*+,;=")
+
+
+def _name(prefix: str, uri: str) -> str:
+    return unquote(uri.removeprefix(prefix)) if uri.startswith(prefix) else ""
 
 
 def concept(element: CWE, facility: str) -> dict[str, Any] | None:
@@ -43,40 +55,55 @@ def concept(element: CWE, facility: str) -> dict[str, Any] | None:
         (element.code, element.text, element.system),
         (element.alternate_code, element.alternate_text, element.alternate_system),
     ):
-        if code:
-            codings.append({"system": system(of, facility), "code": code.strip()} | ({"display": text} if text else {}))
+        if code.strip():
+            codings.append({"system": system(of, facility), "code": " ".join(code.split())} | ({"display": text} if text else {}))
     text = element.original_text or element.text or element.alternate_text
     found = ({"coding": codings} if codings else {}) | ({"text": text} if text else {})
     return found or None
 
 
 def authority_system(authority: HD, default: str) -> str:
-    """The identifier system of an assigning authority: its OID, else its namespace, else the sender's."""
+    """The identifier system of an assigning authority: its universal id where that is a URI, else its name, else the sender's."""
+    universal, kind = authority.universal_id.strip(), authority.universal_id_type.upper()
     if authority.oid:
-        return f"urn:oid:{authority.oid}"
-    return f"{_AUTHORITY}{authority.namespace or default}"
+        return _uri("urn:oid:", universal)
+    if kind == "URI" and ":" in universal and not universal.startswith("urn:fhir-ris:"):
+        return _uri("", universal)
+    return _uri(_AUTHORITY, authority.namespace or universal or default)
+
+
+def _authority(identifier: dict[str, Any]) -> HD:
+    """The reverse: HD of an identifier's system and assigner."""
+    of = str(identifier.get("system", ""))
+    namespace = identifier.get("assigner", {}).get("display") or _name(_AUTHORITY, of)
+    if of.startswith("urn:oid:"):
+        return HD(namespace, of.removeprefix("urn:oid:"), "ISO")
+    return HD(namespace) if namespace or not of else HD("", of, "URI")
 
 
 def identifier(cx: CX, facility: str) -> dict[str, Any]:
     """The FHIR Identifier of a CX. An id without authority is the sending facility's."""
-    namespace = cx.authority.namespace or ("" if cx.authority.oid else facility)
-    found: dict[str, Any] = {"system": authority_system(cx.authority, facility), "value": cx.id}
-    if cx.type:
-        found = {"type": {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": cx.type}]}} | found
-    if namespace:
-        found["assigner"] = {"display": namespace}
-    return found
+    found: dict[str, Any] = {"type": typed(cx.type.strip())} if cx.type.strip() else {}
+    return found | _assigned(cx.id, cx.authority, facility)
 
 
 def entity_identifier(ei: EI, code: str, sender: str) -> dict[str, Any]:
     """The FHIR Identifier of an order number; `code` is its type (v2-0203). The EI is kept as it came."""
     authority = HD(ei.namespace, ei.universal_id, ei.universal_id_type)
-    return {
-        "extension": [{"url": RAW, "valueString": ei.raw}],
-        "type": {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": code}]},
-        "system": authority_system(authority, sender),
-        "value": ei.id,
-    }
+    return {"extension": [{"url": RAW, "valueString": ei.raw}], "type": typed(code)} | _assigned(ei.id, authority, sender)
+
+
+def typed(code: str) -> dict[str, Any]:
+    """An identifier type of table 0203."""
+    return {"coding": [{"system": V2_0203, "code": code}]}
+
+
+def _assigned(value: str, authority: HD, default: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"system": authority_system(authority, default), "value": value.strip()}
+    nameless = authority.oid or authority.universal_id
+    if namespace := authority.namespace or ("" if nameless else default):
+        found["assigner"] = {"display": namespace}
+    return found
 
 
 def ei_of(found: dict[str, Any] | None) -> EI:
@@ -84,16 +111,11 @@ def ei_of(found: dict[str, Any] | None) -> EI:
     if found is None:
         return EI()
     raw = next((e["valueString"] for e in found.get("extension", ()) if e.get("url") == RAW), "")
-    of = str(found.get("system", ""))
-    namespace = of.removeprefix(_AUTHORITY) if of.startswith(_AUTHORITY) else "" if of.startswith("urn:oid:") else "FHIR_RIS"
-    oid = of.removeprefix("urn:oid:") if of.startswith("urn:oid:") else ""
-    return EI(found.get("value", ""), namespace, oid, "ISO" if oid else "", raw)
+    of = HD(OWN) if found.get("system") == FILLER_ORDER_NUMBER else _authority(found)
+    return EI(found.get("value", ""), of.namespace, of.universal_id, of.universal_id_type, raw)
 
 
 def cx_of(found: dict[str, Any]) -> CX:
     """The CX of an Identifier."""
-    of = str(found.get("system", ""))
-    oid = of.removeprefix("urn:oid:") if of.startswith("urn:oid:") else ""
-    namespace = found.get("assigner", {}).get("display") or (of.removeprefix(_AUTHORITY) if of.startswith(_AUTHORITY) else "")
     kind = next((c.get("code", "") for c in found.get("type", {}).get("coding", ())), "")
-    return CX(found.get("value", ""), HD(namespace, oid, "ISO" if oid else ""), kind)
+    return CX(found.get("value", ""), _authority(found), kind)

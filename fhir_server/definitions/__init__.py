@@ -9,13 +9,14 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
-from fhir_server.definitions.shapes import Element, elements, kind, primitive_types
+from fhir_server.definitions.shapes import Element, base_of, elements, kind, primitive_types
 from fhir_server.definitions.tables import read
 
 __all__ = [
     "RESOURCE_TYPES",
     "Element",
     "SearchParameter",
+    "base_of",
     "compartment",
     "elements",
     "kind",

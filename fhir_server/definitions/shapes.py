@@ -56,6 +56,20 @@ def kind(type_name: str) -> str | None:
 
 
 @cache
+def base_of(path: str) -> str | None:
+    """The type that a type (or backbone element, by its path) is derived from; None for Element and Resource.
+
+    Raises KeyError when R4 has no such type or backbone element.
+    """
+    type_name, *steps = path.split(".")
+    row = _types()[type_name]
+    for step in steps:
+        row = row["elements"][step]
+    base: str | None = row["types"][0] if steps else row.get("base")
+    return base
+
+
+@cache
 def elements(path: str) -> Mapping[str, Element]:
     """The elements inside a type or backbone element by name, inherited ones first; a primitive has `id` and `extension`.
 

@@ -1,0 +1,62 @@
+"""What follows when a scheduled procedure step begins and ends: the appointment, the reading worklist, the end of the order."""
+
+from fhir_server import clock
+from fhir_server.elements import concept
+from fhir_server.references import ref
+from fhir_server.registry import Change, Registry, Resource
+from fhir_server.unit_of_work import UnitOfWork
+from resources import appointment, diagnostic_report, service_request, task, terms
+
+
+async def follow(unit: UnitOfWork, change: Change) -> None:
+    """Whoever moved the step: the scanner by MPPS, a technologist by hand, the order by being revoked."""
+    step = change.after
+    if step is None or not task.is_step(step):
+        return
+    if change.became("status", "in-progress"):
+        await appointment.begin(unit, step)
+    elif change.became("status", "completed", "failed", "cancelled"):
+        await appointment.end(unit, step)
+        if step["status"] == "failed":
+            text = "An examination was stopped. Is it to be repeated (schedule another step), or is the order to be revoked?"
+            about, patient = f"Task/{step['id']}", step.get("for", {}).get("reference")
+            await task.open_work_item(unit, "examination-stopped", text, about, patient)
+        procedure = await unit.get(step.get("focus"))
+        if procedure is not None:
+            await _when_examined(unit, procedure)
+
+
+async def _when_examined(unit: UnitOfWork, procedure: Resource) -> None:
+    """With the last step of a requested procedure ended, and one done, its study waits to be read, unless it has been."""
+    ends = {s["status"] for s in await task.steps_of(unit, procedure["id"])}
+    if ends & task.OPEN or "completed" not in ends:
+        return
+    if await diagnostic_report.is_signed(unit, procedure):
+        await service_request.complete_if_reported(unit, procedure)
+        return
+    for study in await unit.search("ImagingStudy", basedon=f"ServiceRequest/{procedure['id']}"):
+        if not await unit.search("Task", focus=f"ImagingStudy/{study['id']}", code=terms.READING):
+            await unit.create(_reading(unit, procedure, study))
+
+
+def _reading(unit: UnitOfWork, procedure: Resource, study: Resource) -> Resource:
+    reading: Resource = {
+        "resourceType": "Task",
+        "basedOn": [ref(procedure)],
+        "status": "requested",
+        "intent": "order",
+        "priority": procedure.get("priority", "routine"),
+        "code": concept(terms.TASK_CODE, terms.INTERPRETATION, "Interpretation"),
+        "focus": ref(study),
+        "for": procedure["subject"],
+        "authoredOn": clock.instant(unit.now),
+    }
+    if "encounter" in procedure:
+        reading["encounter"] = procedure["encounter"]
+    if text := procedure.get("code", {}).get("text") or study.get("description"):
+        reading["description"] = text
+    return reading
+
+
+def register(registry: Registry) -> None:
+    registry.reaction("Task", follow)
