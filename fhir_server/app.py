@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
-import prometheus_client
 from fastapi import FastAPI
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
 from starlette.requests import Request
@@ -114,8 +114,9 @@ def http_app(ris: Ris) -> FastAPI:
         return JSONResponse({n: "ready" if ok else "not ready" for n, ok in states.items()}, 200 if all(states.values()) else 503)
 
     async def show_metrics(_request: Request) -> Response:
-        await _count_outbox(ris.db)
-        return Response(prometheus_client.generate_latest(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
+        own = CollectorRegistry()
+        await _count_outbox(ris.db, metrics.outbox_gauge(own))
+        return Response(metrics.latest(own), media_type=CONTENT_TYPE_LATEST)
 
     app.add_route("/livez", livez)
     app.add_route("/readyz", readyz)
@@ -135,12 +136,11 @@ async def _reachable(db: AsyncDatabase[Document]) -> bool:
         return False
 
 
-async def _count_outbox(db: AsyncDatabase[Document]) -> None:
-    metrics.OUTBOX.clear()
+async def _count_outbox(db: AsyncDatabase[Document], gauge: Gauge) -> None:
     waiting = {"$match": {"state": {"$in": ["pending", "refused"]}}}
     grouped = {"$group": {"_id": {"destination": "$destination", "state": "$state"}, "n": {"$sum": 1}}}
     async for row in await db[outbox.COLLECTION].aggregate([waiting, grouped]):
-        metrics.OUTBOX.labels(row["_id"]["destination"], row["_id"]["state"]).set(row["n"])
+        gauge.labels(row["_id"]["destination"], row["_id"]["state"]).set(row["n"])
 
 
 class Measured:

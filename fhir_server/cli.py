@@ -4,6 +4,8 @@ The rooms are imported where they are needed: a command beside a server should a
 """
 
 import asyncio
+import os
+import shutil
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from importlib import metadata
@@ -38,12 +40,14 @@ def serve(
     roles: Annotated[str, typer.Option(help="which of http,v2,dicom,delivery this process plays")] = "http,v2,dicom,delivery",
 ) -> None:
     """Start the server."""
+    settings = _settings()
+    if settings.http_workers > 1:
+        _share_metrics(settings)
     from fhir_server import serve as server
 
     chosen = frozenset(r.strip() for r in roles.split(","))
     if unknown := chosen - set(server.ROLES):
         _end([f"--roles: {', '.join(sorted(unknown))} is none of {', '.join(server.ROLES)}"])
-    settings = _settings()
     configure_logging(settings.log_format)
     _run(server.serve(settings, chosen))
 
@@ -171,6 +175,17 @@ def messages_replay(message_id: Annotated[str, typer.Argument(metavar="ID")]) ->
         typer.echo("it will be sent again")
 
     _command(replay)
+
+
+def _share_metrics(settings: Settings) -> None:
+    """A fresh directory in which the processes of this server keep their counters."""
+    directory = settings.data_dir / "metrics"
+    shutil.rmtree(directory, ignore_errors=True)
+    try:
+        directory.mkdir(parents=True, mode=0o700)
+    except OSError as error:
+        _end([f"{directory} can't be made: {error.strerror}"])
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
 
 
 def _table(*columns: str) -> Any:

@@ -1,6 +1,11 @@
-"""Prometheus metrics of this process. No labels that could name a patient."""
+"""Prometheus metrics. No labels that could name a patient.
 
-from prometheus_client import Counter, Gauge, Histogram
+With several HTTP workers the processes share them through files (PROMETHEUS_MULTIPROC_DIR, set before this is imported).
+"""
+
+import os
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
 HTTP_REQUESTS = Counter("ris_http_requests_total", "FHIR requests answered", ["method", "status"])
 HTTP_SECONDS = Histogram(
@@ -11,4 +16,19 @@ HTTP_SECONDS = Histogram(
 )
 MESSAGES_IN = Counter("ris_v2_messages_in_total", "HL7 v2 messages received", ["type", "answer"])
 DELIVERIES = Counter("ris_outbox_deliveries_total", "Attempts to deliver a message", ["destination", "outcome"])
-OUTBOX = Gauge("ris_outbox_messages", "Messages in the outbox that are not delivered", ["destination", "state"])
+
+
+def outbox_gauge(registry: CollectorRegistry) -> Gauge:
+    """What waits in the outbox, counted when it is asked for."""
+    return Gauge(
+        "ris_outbox_messages", "Messages in the outbox that are not delivered", ["destination", "state"], registry=registry
+    )
+
+
+def latest(own: CollectorRegistry) -> bytes:
+    """The metrics of all processes of this server, and those of `own`."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest() + generate_latest(own)
+    everywhere = CollectorRegistry()
+    multiprocess.MultiProcessCollector(everywhere)  # type: ignore[no-untyped-call]
+    return generate_latest(everywhere) + generate_latest(own)

@@ -13,7 +13,6 @@ import re
 import signal
 import stat
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -28,6 +27,7 @@ import structlog
 from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
+from fhir_server.child import ends_with_us
 from fhir_server.owner_lock import Owner, OwnerLock, Role
 from fhir_server.settings import Settings
 
@@ -48,17 +48,6 @@ SETTLED_SECONDS = 60.0  # a mongod that ran this long is restarted without delay
 
 NOT_YET_INITIALIZED = 94
 ALREADY_INITIALIZED = 23
-
-# Runs in the child just before it becomes mongod: its files are ours alone, and when we die, however we die, it gets SIGTERM
-# (prctl(2), PR_SET_PDEATHSIG). A preexec_fn would run Python in the forked copy of a process with threads, which may deadlock.
-BECOME_MONGOD = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))
-if os.getppid() != int(sys.argv[1]):
-    sys.exit(1)
-os.umask(0o077)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 log = structlog.get_logger(__name__)
 
@@ -208,7 +197,7 @@ class EmbeddedMongod:
         with (self._home / "mongod.out").open("wb") as output:
             # Its own session: a Ctrl-C at our terminal is for us, who stop mongod when everything else has drained.
             self._process = subprocess.Popen(  # noqa: S603 (no shell, and nothing in it comes from outside)
-                [sys.executable, "-I", "-S", "-c", BECOME_MONGOD, str(os.getpid()), *command],
+                ends_with_us(command, signal.SIGTERM),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

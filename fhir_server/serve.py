@@ -15,6 +15,7 @@ import uvicorn
 from bridges.dicom.server import DicomServerError
 from bridges.v2.mllp import MllpServer
 from fhir_server.app import SUPERVISOR, Ris, assemble, http_app
+from fhir_server.child import ends_with_us
 from fhir_server.database import connect
 from fhir_server.mongod import mongodb
 from fhir_server.settings import Settings
@@ -40,11 +41,7 @@ async def serve(settings: Settings, roles: frozenset[str]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with contextlib.AsyncExitStack() as stack:
-        if _FD in os.environ:
-            parent = asyncio.create_task(stop_with_parent(stop))
-            stack.callback(parent.cancel)
-        await stack.enter_async_context(running(settings, roles, stop))
+    async with running(settings, roles, stop):
         log.info("ready", roles=sorted(roles), base_url=settings.base_url)
         await stop.wait()
         log.info("stopping")
@@ -106,8 +103,12 @@ async def _dicom(ris: Ris) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def _http(ris: Ris, listener: socket.socket, stop: asyncio.Event) -> AsyncIterator[None]:
+    try:
+        app = http_app(ris)
+    except ValueError as error:  # a base URL that no token may travel to
+        raise StartError(f"RIS_BASE_URL (base_url): {error}") from None
     config = uvicorn.Config(
-        http_app(ris), log_config=None, access_log=False, timeout_graceful_shutdown=5, h11_max_incomplete_event_size=65536
+        app, log_config=None, access_log=False, timeout_graceful_shutdown=5, h11_max_incomplete_event_size=65536
     )
     server = _Http(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
@@ -143,7 +144,7 @@ async def _workers(ris: Ris, uri: str, listener: socket.socket) -> AsyncIterator
     async def keep(slot: int) -> None:
         while True:
             process = await asyncio.create_subprocess_exec(
-                *command, env=environment, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL
+                *ends_with_us(command, signal.SIGKILL), env=environment, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL
             )
             processes[slot : slot + 1] = [process]
             code = await process.wait()
@@ -161,14 +162,6 @@ async def _workers(ris: Ris, uri: str, listener: socket.socket) -> AsyncIterator
             if process.returncode is None:
                 process.terminate()
         await asyncio.gather(*(process.wait() for process in processes))
-
-
-async def stop_with_parent(stop: asyncio.Event) -> None:
-    """For a worker: stop when the supervising process is gone."""
-    parent = os.getppid()
-    while os.getppid() == parent:  # noqa: ASYNC110 - the system tells it by this number only
-        await asyncio.sleep(0.5)
-    stop.set()
 
 
 def _http_socket(settings: Settings) -> socket.socket:

@@ -116,7 +116,7 @@ class Department:
         return found.resource
 
     async def search(self, resource_type: str, **parameters: str) -> list[Resource]:
-        query = [(name.replace("_", "-"), value) for name, value in parameters.items()]
+        query = [(name[0] + name[1:].replace("_", "-"), value) for name, value in parameters.items()]
         return (await self.interactions.search(ACCESS, resource_type, [*query, ("_count", "1000")])).matches
 
     async def one(self, resource_type: str, **parameters: str) -> Resource:

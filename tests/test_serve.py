@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from demo import ehr
 from demo.apps import App
 from demo.server import Server, free_port
 
@@ -42,10 +43,13 @@ def test_http_workers_share_the_port_answer_for_all_components_and_are_started_a
         await server.start()
         try:
             workers = await workers_of(tmp_path, 2)
+            await ehr.send(server.mllp_port, ehr.registration("M1", "M1"))
             async with httpx.AsyncClient() as http:
                 for _ in range(30):
                     async with httpx.AsyncClient() as fresh:
                         ready = (await fresh.get(f"{server.base_url}/readyz")).json()
+                        shown = (await fresh.get(f"{server.base_url}/metrics")).text
+                    assert "ris_v2_messages_in_total{" in shown
                     assert ready == dict.fromkeys(("mongodb", "http", "v2", "dicom", "delivery"), "ready")
                 os.kill(workers[0], signal.SIGKILL)
                 again = await workers_of(tmp_path, 2, without=workers[0])
@@ -74,6 +78,9 @@ async def workers_of(directory: Path, count: int, without: int = 0) -> list[int]
 def test_when_the_supervising_process_is_killed_its_workers_and_mongod_end_too(tmp_path: Path) -> None:
     async def scenario() -> None:
         server = Server(tmp_path, RIS_HTTP_WORKERS="2")
+        await server.start()
+        await workers_of(tmp_path, 1)
+        await server.kill(mongod=False)
         await server.start()
         await workers_of(tmp_path, 1)
         await server.kill(mongod=False)
@@ -142,6 +149,7 @@ def test_a_port_that_is_taken_stops_the_start_with_one_line(tmp_path: Path, port
         (["serve"], {"RIS_HTTP_PORT": "not-a-port"}, "http_port"),
         (["serve"], {"RIS_TYPO": "1"}, "RIS_TYPO"),
         (["serve", "--roles", "http,magic"], {}, "magic"),
+        (["serve"], {"RIS_BASE_URL": "http://ris.example.org", "RIS_HTTP_PORT": "18099"}, "RIS_BASE_URL"),
         (["serve"], {"RIS_MONGODB_URI": "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=300"}, "MongoDB"),
         (["client", "add", "x", "--scope", "nonsense", "--jwks", "missing.json"], {}, "missing.json"),
         (["client", "remove", "nobody"], {}, "nobody"),

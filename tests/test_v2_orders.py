@@ -173,7 +173,7 @@ def test_an_order_finds_the_patient_the_visit_and_the_doctor_that_are_there(ris)
         "pl {n}  x^ehr lower",
         " {n} ^EHR",
         "{n}\\T\\\\S\\\\F\\^E\\E\\HR",
-        "{n},$|"[:-1] + "^EHR",
+        "{n},$^EHR",
         "{n}^EHR^^",
         "{n}é^ÄÖ",
         "{n}\\X41\\^EHR",

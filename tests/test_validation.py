@@ -247,7 +247,6 @@ def test_a_concept_with_a_required_binding_needs_a_coding_from_the_value_set():
         {"reference": "Patient/p1/_history/2"},
         {"reference": "https://ehr.example/fhir/Group/g1"},
         {"reference": "Patient?identifier=urn:x|1"},
-        {"reference": "#contained"},
         {"reference": "urn:uuid:c757873d-ec9a-4326-a141-556f43239520"},
         {"reference": "https://ehr.example/show/12"},
         {"identifier": {"value": "1"}},

@@ -7,19 +7,14 @@ JSON, where such characters show up as escapes.
 import re
 from typing import Any
 
-from fhir_server.fhir_json import dumps
 from fhir_server.validation.problems import Problem, below, problem
 
 _ESCAPED = re.compile(rb"\\(?:u|b|f)")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 
 
-def check_characters(resource: dict[str, Any]) -> list[Problem] | None:
-    """The check of a resource whose shape is valid already."""
-    try:
-        written = dumps(resource)
-    except TypeError:  # half of a surrogate pair
-        return _search(resource)
+def check_characters(resource: dict[str, Any], written: bytes) -> list[Problem] | None:
+    """The check of a resource whose shape is valid already; `written` is its JSON (or `\\u`, where it can't be written)."""
     return _search(resource) if b"\\" in written and _ESCAPED.search(written) else None
 
 

@@ -1,0 +1,225 @@
+"""R4's invariants on a resource whose shape is valid: the constraints of its element definitions, in FHIRPath.
+
+A walker per type visits only what can lead to an element with invariants. A resource without any extension is known to have none
+of the data types that only extensions bring, so that most of it need not be visited. What is done on each element with
+invariants is looked up by the names that it has; `presence` decides most of it once for all elements that look the same.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any, NamedTuple
+
+from fhir_server.definitions import RESOURCE_TYPES, Element, elements, kind, primitive_types
+from fhir_server.definitions.tables import read
+from fhir_server.fhirpath import Expression, FhirPathError, compile_expression
+from fhir_server.fhirpath.nodes import Node
+from fhir_server.fhirpath.syntax import Node as Tree
+from fhir_server.fhirpath.syntax import parse
+from fhir_server.validation.presence import TRUE, mentioned, verdict
+from fhir_server.validation.problems import MAX_PROBLEMS
+
+Violation = tuple[str, str, str]
+"""Severity, text, and the path below the element that was visited."""
+
+Scope = tuple[dict[str, Any], dict[str, Any]]
+"""The resource (`%resource`), and the one that it is contained in or itself (`%rootResource`)."""
+
+Visit = Callable[[Any, Scope], list[Violation] | None]
+
+_EXTENSIONS = frozenset({"extension", "modifierExtension"})
+_MAX_PLANS = 1024
+
+
+class Constraint(NamedTuple):
+    """One invariant of a type; `child` names the element that it stands on, where that has a type of its own."""
+
+    key: str
+    severity: str
+    child: str
+    tree: Tree
+    expression: Expression
+
+
+@cache
+def constraints() -> dict[str, list[Constraint]]:
+    """All of R4's, by the type or backbone element that they stand in."""
+    found: dict[str, list[Constraint]] = {}
+    for type_name, rows in read("invariants")["invariants"].items():
+        for key, severity, below, text in rows:
+            path, child = (f"{type_name}.{below}", "") if below else (type_name, "")
+            parent, _, last = path.rpartition(".")
+            if below and elements(parent)[last].children != path:
+                path, child = parent, last
+            found.setdefault(path, []).append(Constraint(key, severity, child, parse(text), compile_expression(text)))
+    return found
+
+
+def check_invariants(resource: dict[str, Any], *, extended: bool) -> list[Violation]:
+    """What R4's invariants (other than those that the other checks of this package know) say of a valid resource.
+
+    `extended=False` says that there is no extension anywhere in it. Severities: `error`, `warning`, and `information` for an
+    invariant that can't be evaluated here.
+    """
+    return _visit_resource(resource, (resource, resource), extended) or []
+
+
+def _visit_resource(value: dict[str, Any], scope: Scope, extended: bool) -> list[Violation] | None:
+    return _walker(value["resourceType"], extended)(value, scope)
+
+
+@cache
+def _walker(path: str, extended: bool) -> Visit:
+    """Visits an element of this type or backbone element, and what is inside."""
+    plans = _Plans(path, constraints()[path]) if path in constraints() else None
+    routes: dict[str, Visit] = {}
+    for element, key, type_name in _routes(path, extended):
+        routes[key] = _route(element, key, type_name, extended)
+    follow = None if not routes else _follower(routes)
+    if plans is None:
+        return follow or (lambda _value, _scope: None)
+    check = plans.check
+    if follow is None:
+        return check
+
+    def visit(value: Any, scope: Scope) -> list[Violation] | None:
+        found = check(value, scope)
+        inside = follow(value, scope)
+        return found + inside if found and inside else found or inside
+
+    return visit
+
+
+def _follower(routes: dict[str, Visit]) -> Visit:
+    is_leaf = frozenset(routes).isdisjoint
+    get = routes.get
+
+    def follow(value: Any, scope: Scope) -> list[Violation] | None:
+        if is_leaf(value):
+            return None
+        found: list[Violation] | None = None
+        for key, item in value.items():
+            route = get(key)
+            if route is not None:
+                violations = route(item, scope)
+                if violations:
+                    found = (found or []) + violations
+        return found
+
+    return follow
+
+
+def _routes(path: str, extended: bool) -> Iterator[tuple[Element, str, str]]:
+    """The JSON names in a type that lead to invariants."""
+    for element in elements(path).values():
+        for key, type_name in element.json_names.items():
+            if type_name in primitive_types():
+                if extended:
+                    yield element, f"_{key}", "Element"
+            elif _leads_somewhere(element.children or type_name, extended) and (extended or element.name not in _EXTENSIONS):
+                yield element, key, element.children or type_name
+
+
+@cache
+def _leads_somewhere(path: str, extended: bool) -> bool:
+    if extended or kind(path) == "resource":
+        return True
+    seen, level = {path}, [path]
+    while level:
+        if any(name in constraints() for name in level):
+            return True
+        inside = {
+            element.children or type_name
+            for name in level
+            for element in elements(name).values()
+            for type_name in element.json_names.values()
+            if element.name not in _EXTENSIONS and type_name not in primitive_types()
+        }
+        level = list(inside - seen)
+        seen |= inside
+        if any(kind(name) == "resource" for name in level):
+            return True
+    return False
+
+
+def _route(element: Element, key: str, type_name: str, extended: bool) -> Visit:
+    """From an element to what it leads to; the walker there is made on first use, for types hold themselves."""
+    inner: Visit | None = None
+    step = f".{element.name}"
+    contained = element.name == "contained"
+
+    def visit_item(value: Any, scope: Scope) -> list[Violation] | None:
+        nonlocal inner
+        if type_name == "Resource":
+            return _visit_resource(value, (value, scope[1] if contained else value), extended)
+        if inner is None:
+            inner = _walker(type_name, extended)
+        return inner(value, scope)
+
+    def visit_one(value: Any, scope: Scope) -> list[Violation] | None:
+        found = visit_item(value, scope)
+        return [(severity, text, step + path) for severity, text, path in found] if found else None
+
+    def visit_list(value: Any, scope: Scope) -> list[Violation] | None:
+        found: list[Violation] = []
+        for index, item in enumerate(value):
+            violations = visit_item(item, scope) if item is not None else None
+            if violations:
+                found += [(severity, text, f"{step}[{index}]{path}") for severity, text, path in violations]
+                if sum(severity == "error" for severity, _, _ in found) >= MAX_PROBLEMS:
+                    break
+        return found
+
+    return visit_one if element.max == 1 else visit_list
+
+
+class _Plans:
+    """Which invariants of a type must be evaluated on an element, by the names that it has."""
+
+    def __init__(self, path: str, of_type: list[Constraint]) -> None:
+        self._path = path
+        self._constraints = of_type
+        names = {name for c in of_type for name in (mentioned(c.tree) if not c.child else {c.child})}
+        self._names: dict[str, str] = {}  # JSON name to FHIRPath name
+        for element in elements(path).values():
+            if element.name in names:
+                self._names |= {key: element.name for json in element.json_names for key in (json, f"_{json}")}
+        self._keys = frozenset(self._names)
+        self._plans: dict[frozenset[str], tuple[Constraint, ...]] = {}
+
+    def check(self, value: dict[str, Any], scope: Scope) -> list[Violation] | None:
+        keys = self._keys.intersection(value)
+        plan = self._plans.get(keys)
+        if plan is None:
+            plan = self._plan(keys)
+        return self._evaluate(plan, value, scope) if plan else None
+
+    def _plan(self, keys: frozenset[str]) -> tuple[Constraint, ...]:
+        present = frozenset(self._names[key] for key in keys)
+        plan = tuple(
+            c for c in self._constraints if (c.child in present if c.child else verdict(c.tree, present) != TRUE)
+        )
+        if len(self._plans) < _MAX_PLANS:
+            self._plans[keys] = plan
+        return plan
+
+    def _evaluate(self, plan: tuple[Constraint, ...], value: dict[str, Any], scope: Scope) -> list[Violation] | None:
+        found: list[Violation] = []
+        type_name = self._path
+        node = Node(value, type_name)
+        resource = node if scope[0] is value else Node(scope[0], scope[0]["resourceType"])
+        root = resource if scope[1] is scope[0] else Node(scope[1], scope[1]["resourceType"])
+        for constraint in plan:
+            for place in node.child(constraint.child) if constraint.child else (node,):
+                try:
+                    if constraint.expression.is_met(place, resource, root):
+                        continue
+                    text, severity = f"{constraint.key}: {constraint.expression.text}", constraint.severity
+                except FhirPathError as error:
+                    text, severity = f"{constraint.key} can't be evaluated: {error}", "information"
+                found.append((severity, text, place.path))
+        return found or None
+
+
+def types_with_invariants() -> frozenset[str]:
+    """The resource and data types that have invariants of their own."""
+    return frozenset(path.split(".")[0] for path in constraints()) & (RESOURCE_TYPES | frozenset(read("elements")["types"]))
