@@ -3,7 +3,7 @@
 from typing import Any
 
 from fhir_server import definitions
-from fhir_server.search.query import searchable
+from fhir_server.search.index import searchable
 
 # What the REST edge does for every type.
 INTERACTIONS = ("read", "vread", "update", "delete", "history-instance", "create", "search-type")
@@ -51,6 +51,7 @@ def capability_statement(base_url: str, version: str, started: str) -> dict[str,
 
 def _resource(resource_type: str) -> dict[str, Any]:
     parameters = searchable(resource_type)
+    known = definitions.search_parameters(resource_type)
     references = sorted(n for n, kind in parameters.items() if kind == "reference")
     return {
         "type": resource_type,
@@ -63,6 +64,6 @@ def _resource(resource_type: str) -> dict[str, Any]:
         "conditionalUpdate": False,
         "conditionalDelete": "not-supported",
         "referencePolicy": ["literal", "logical", "local"],
-        "searchInclude": [f"{resource_type}:{n}" for n in references],
-        "searchParam": [{"name": n, "type": kind} for n, kind in sorted(parameters.items())],
+        **({"searchInclude": [f"{resource_type}:{n}" for n in references]} if references else {}),
+        "searchParam": [{"name": n, "definition": known[n].definition, "type": kind} for n, kind in sorted(parameters.items())],
     }

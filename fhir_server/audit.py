@@ -1,21 +1,22 @@
 """AuditEvents (FHIR R4; IHE ITI Basic Audit Log Patterns): who did what, written with what was done.
 
-An event of a change is inserted in the change's own transaction. Those of reads are committed in groups:
-each answer waits the few milliseconds until its group is stored.
+An event of a change is inserted in the change's own transaction. Those of reads are stored in groups, and each answer
+waits until its group is.
 """
 
 import asyncio
 import base64
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pymongo.asynchronous.client_session import AsyncClientSession
 
-from fhir_server import clock
+from fhir_server import clock, definitions
+from fhir_server.references import target
 from fhir_server.registry import Change
-from fhir_server.search.index import index
-from fhir_server.store import Document, Store
+from fhir_server.search.index import index, parameters
+from fhir_server.store import Document, Store, Version
 from smart_auth.access import Access
 
 _TYPE = "http://terminology.hl7.org/CodeSystem/audit-event-type"
@@ -27,8 +28,7 @@ _ACTION = {
     "create": "C", "read": "R", "vread": "R", "history-instance": "R", "search-type": "E", "search-system": "E",
     "update": "U", "patch": "U", "delete": "D", "transaction": "E", "batch": "E",
 }  # fmt: skip
-_GROUP_SECONDS = 0.002
-_MAX_ENTITIES = 200
+_LARGEST_GROUP = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def audit_event(act: Act, access: Access, entities: Iterable[Document], *, faile
     }
     if failed or act.detail:
         event["outcomeDesc"] = (failed or act.detail or "")[:1000]
-    what = list(entities)[:_MAX_ENTITIES]
+    what = list(entities)
     if act.query is not None:
         what.append({"query": _base64(act.query)})
     if what:
@@ -77,23 +77,41 @@ def audit_event(act: Act, access: Access, entities: Iterable[Document], *, faile
     return event
 
 
-def changed(changes: Iterable[Change]) -> list[Document]:
-    """The entities of a set of changes: what was created, updated or deleted."""
-    entities: list[Document] = []
-    patients: set[str] = set()
+def changed(changes: Iterable[Change], beside: Iterable[str] = ()) -> list[Document]:
+    """The entities of a set of changes: what was created, updated or deleted, whose it is, and what else was shown."""
+    verbs: dict[str, str] = {}
+    patients: dict[str, str] = {}
     for change in changes:
         verb = "created" if change.before is None else "deleted" if change.after is None else "updated"
-        entities.append({"what": {"reference": f"{change.type}/{change.id}"}, "description": verb})
-        patient = _patient(change.after or change.before or {})
-        if patient and patient not in patients:
-            patients.add(patient)
-            entities.append({"what": {"reference": patient}, "description": "patient"})
-    return entities
+        verbs[f"{change.type}/{change.id}"] = verb
+        patients |= dict.fromkeys(_patients(change.after or change.before or {}), "patient")
+    entities = [{"what": {"reference": r}, "description": d} for r, d in (patients | verbs).items()]
+    return entities + seen(r for r in dict.fromkeys(beside) if r not in verbs)
 
 
 def seen(references: Iterable[str]) -> list[Document]:
     """The entities of what was shown."""
     return [{"what": {"reference": r}} for r in references]
+
+
+def shown_resources(resources: Iterable[Document]) -> list[Document]:
+    """The entities of resources that were shown, and whose they are."""
+    shown: dict[str, None] = {}
+    patients: dict[str, None] = {}
+    for resource in resources:
+        shown[f"{resource['resourceType']}/{resource['id']}"] = None
+        patients |= dict.fromkeys(_patients(resource))
+    owners = [{"what": {"reference": p}, "description": "patient"} for p in patients if p not in shown]
+    return seen(shown) + owners
+
+
+def shown(resource_type: str, versions: Iterable[Version]) -> list[Document]:
+    """The same for versions of one resource, which may be tombstones."""
+    entities: dict[str, Document] = {}
+    for version in versions:
+        of_version = shown_resources([version.resource]) if version.resource else seen([f"{resource_type}/{version.id}"])
+        entities |= {e["what"]["reference"]: e for e in of_version}
+    return list(entities.values())
 
 
 def document(event: Document) -> Document:
@@ -113,8 +131,19 @@ async def record(store: Store, event: Document, session: AsyncClientSession) -> 
     await store.current("AuditEvent").insert_one(document(event), session=session)
 
 
+async def _insert(store: Store, documents: list[Document]) -> None:
+    collection = store.current("AuditEvent")
+    if len(documents) == 1:  # which takes the driver half the time
+        await collection.insert_one(documents[0])
+    else:
+        await collection.insert_many(documents, ordered=False)
+
+
 class GroupCommit:
-    """Collects AuditEvents for a moment and stores them with one insert; `write` returns when its event is stored."""
+    """Stores AuditEvents in groups: those that come while one insert is under way share the next one.
+
+    `write` returns when its event is stored, and raises what kept it from being so.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -129,11 +158,10 @@ class GroupCommit:
         await stored
 
     async def _commit(self) -> None:
-        await asyncio.sleep(_GROUP_SECONDS)
         while self._waiting:
-            group, self._waiting = self._waiting, []
+            group, self._waiting = self._waiting[:_LARGEST_GROUP], self._waiting[_LARGEST_GROUP:]
             try:
-                await self._store.current("AuditEvent").insert_many([d for d, _ in group], ordered=False)
+                await _insert(self._store, [d for d, _ in group])
             except Exception as error:  # noqa: BLE001 - every waiter must hear of it
                 for _, stored in group:
                     if not stored.done():
@@ -144,12 +172,16 @@ class GroupCommit:
                     stored.set_result(None)
 
 
-def _patient(resource: Document) -> str | None:
-    for element in ("subject", "patient", "for"):
-        reference = resource.get(element)
-        if isinstance(reference, dict) and str(reference.get("reference", "")).startswith("Patient/"):
-            return str(reference["reference"])
-    return None
+def _patients(resource: Document) -> Iterator[str]:
+    """The patients in whose compartment a resource is (FHIR R4 CompartmentDefinition/patient)."""
+    resource_type = resource.get("resourceType", "")
+    known = parameters(resource_type) if resource_type else {}
+    for name in definitions.compartment("Patient").get(resource_type, ()):
+        if name in known:
+            for _, value in known[name][1](resource):
+                to = target(value)
+                if to is not None and to.type == "Patient":
+                    yield str(to)
 
 
 def _base64(text: str) -> str:

@@ -1,6 +1,7 @@
 """Small, pure helpers for FHIR elements as plain dicts."""
 
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from typing import Any, TypeVar, cast
 
 Resource = dict[str, Any]
@@ -14,6 +15,19 @@ def duplicate(element: T) -> T:
     if isinstance(element, list):
         return cast("T", [duplicate(v) if isinstance(v, (dict, list)) else v for v in element])
     return element
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two JSON-like values are equal to the last digit: `1.50` is not `1.5`, and 1 is not true."""
+    return one == other and _same_leaves(one, other)
+
+
+def _same_leaves(one: Any, other: Any) -> bool:
+    if isinstance(one, dict):
+        return all(_same_leaves(value, other[key]) for key, value in one.items() if not isinstance(value, str))
+    if isinstance(one, list):
+        return all(map(_same_leaves, one, other))
+    return type(one) is type(other) and (not isinstance(one, Decimal) or one.as_tuple() == other.as_tuple())
 
 
 def concept(system: str, code: str, display: str | None = None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ HTTP_STATUS = {
     "code-invalid": 422,
     "multiple-matches": 412,
     "too-long": 413,
-    "too-costly": 403,
+    "too-costly": 422,
     "transient": 503,
     "lock-error": 409,
     "timeout": 503,

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-_LOCAL = re.compile(r"^([A-Z][A-Za-z]+)/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?$")
+_LOCAL = re.compile(r"([A-Z][A-Za-z]+)/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?")
 
 
 class Target(NamedTuple):
@@ -24,7 +24,7 @@ def target(reference: object, base_url: str = "") -> Target | None:
         return None
     if base_url and text.startswith(base_url + "/"):
         text = text[len(base_url) + 1 :]
-    found = _LOCAL.match(text)
+    found = _LOCAL.fullmatch(text)
     return Target(found[1], found[2]) if found else None
 
 

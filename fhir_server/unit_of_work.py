@@ -5,27 +5,32 @@ It sees its own writes. Each resource gets one new version in it, however often 
 """
 
 import uuid
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
 from pymongo import DeleteOne, InsertOne, ReplaceOne
 from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from fhir_server import clock, fhir_json, outbox
-from fhir_server.elements import duplicate
-from fhir_server.outcome import FhirError, fail
+from fhir_server.elements import duplicate, same
+from fhir_server.outcome import FhirError, Issue, fail
 from fhir_server.references import Target, target, walk
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.search.index import index
 from fhir_server.search.query import Query, compile_query
-from fhir_server.store import Document, Store, Version
+from fhir_server.store import LOCKS, Document, Store, Version, version
 from fhir_server.validation import validate
 from smart_auth.access import Access
 
-_MAX_REACTIONS = 1000
+_MAX_REACTIONS = 20_000
 _REACTION_SEARCH_LIMIT = 500
+_DUPLICATE_KEY = 11000
+# References inside these lead to what is in them, or elsewhere.
+_CARRIERS = frozenset({"Bundle"})
 
 
 class Conflict(Exception):
@@ -35,14 +40,25 @@ class Conflict(Exception):
 class _Entry:
     """A resource in this transaction: as it was found, as it is now, and what of that is already written."""
 
-    __slots__ = ("after", "before", "new_version", "reacted", "written")
+    __slots__ = ("after", "before", "method", "new_version", "reacted", "written")
 
-    def __init__(self, before: Version | None) -> None:
+    def __init__(self, before: Version | None, method: str = "PUT") -> None:
         self.before = before
+        self.method = method
         self.after: Resource | None = before.resource if before else None
+        # The number of the version that this transaction makes, once it writes one.
         self.new_version: int | None = None
         self.reacted: Resource | None = self.after
         self.written: Resource | None = self.after
+
+    @property
+    def was(self) -> Resource | None:
+        """The resource when the transaction began."""
+        return self.before.resource if self.before else None
+
+    @property
+    def next_version(self) -> int:
+        return self.before.version + 1 if self.before else 1
 
 
 class UnitOfWork:
@@ -53,11 +69,16 @@ class UnitOfWork:
         self.session = session
         self.now = clock.now()
         self.outbox: list[outbox.Outbound] = []
+        # What the AuditEvent names beside what is changed: "Patient/1".
+        self.shown: list[str] = []
+        # Where a resource stands in what was sent ("Bundle.entry[2].resource"), for the expressions of refusals.
+        self.places: dict[Target, str] = {}
         self._store = store
         self._registry = registry
         self._strict = strict
         self._entries: dict[Target, _Entry] = {}
-        self._queue: list[Target] = []
+        self._queue: deque[Target] = deque()  # changed, with reactions to come
+        self._dirty: dict[Target, None] = {}  # changed since the last flush
 
     @property
     def db(self) -> AsyncDatabase[Document]:
@@ -76,12 +97,23 @@ class UnitOfWork:
         to = target(reference)
         return await self.read(to.type, to.id) if to else None
 
+    async def load(self, targets: Iterable[Target]) -> None:
+        """Read these ahead, with one query a type: for whoever knows that it will need many."""
+        missing: dict[str, list[str]] = {}
+        for to in dict.fromkeys(targets):
+            if to not in self._entries:
+                missing.setdefault(to.type, []).append(to.id)
+        for resource_type, ids in missing.items():
+            found = await self._store.read_many(resource_type, ids, self.session)
+            for id_ in ids:
+                self._entries[Target(resource_type, id_)] = _Entry(found.get(id_))
+
     async def version_of(self, resource_type: str, id_: str) -> int:
         """The version that is current in this transaction; 0 if there is none."""
         entry = await self._entry(Target(resource_type, id_))
-        if entry.new_version is not None:
-            return entry.new_version
-        return entry.before.version if entry.before and entry.before.resource else 0
+        if entry.after is None:
+            return 0
+        return int(entry.after["meta"]["versionId"])
 
     async def search(self, resource_type: str, **parameters: str) -> list[Resource]:
         """The resources that match, own writes included: `search("Task", based_on="ServiceRequest/1")`."""
@@ -93,7 +125,7 @@ class UnitOfWork:
         return await self.run(compile_query(resource_type, parameters))
 
     async def run(self, query: Query) -> list[Resource]:
-        """The resources that a compiled query finds in this transaction."""
+        """The resources that a compiled query (without chains) finds in this transaction."""
         found = await self._store.find(query, limit=_REACTION_SEARCH_LIMIT + 1, session=self.session)
         if len(found) > _REACTION_SEARCH_LIMIT:
             raise fail("too-costly", f"more than {_REACTION_SEARCH_LIMIT} {query.type} resources are concerned")
@@ -101,10 +133,7 @@ class UnitOfWork:
         for document in found:
             to = Target(query.type, document["_id"])
             if to not in self._entries:
-                resource = fhir_json.from_bson(document["resource"])
-                self._entries[to] = _Entry(
-                    Version(document["_id"], document["version"], document["updated"], document["method"], resource)
-                )
+                self._entries[to] = _Entry(version(document, document["_id"]))
             resources.append(duplicate(self._entries[to].after))
         return [r for r in resources if r is not None]
 
@@ -116,7 +145,7 @@ class UnitOfWork:
         """Make transactions that name the same key wait their turn (by a write conflict, which starts the later one again)."""
         for key in sorted(set(keys)):
             try:
-                await self._store.db["locks"].update_one(
+                await self._store.db[LOCKS].update_one(
                     {"_id": key}, {"$inc": {"n": 1}, "$set": {"at": clock.naive(self.now)}}, upsert=True, session=self.session
                 )
             except DuplicateKeyError as error:
@@ -125,10 +154,9 @@ class UnitOfWork:
     # Writing
 
     async def create(self, resource: Resource, id_: str | None = None) -> Resource:
-        """Stage a new resource under a fresh id (or this one). The answer has id and meta."""
+        """Stage a new resource under a fresh id; `id_` is one that the caller has drawn. The answer has id and meta."""
         to = Target(resource["resourceType"], id_ or uuid.uuid4().hex)
-        entry = await self._entry(to) if id_ else self._entries.setdefault(to, _Entry(None))
-        return await self._stage(to, entry, resource)
+        return await self._stage(to, self._entries.setdefault(to, _Entry(None, "POST")), resource)
 
     async def update(self, resource: Resource) -> Resource:
         """Stage the new state of a resource by its id; a resource that isn't there is created. Unchanged: no new version."""
@@ -145,7 +173,7 @@ class UnitOfWork:
         for rule in self._registry.rules.get(to.type, ()):
             await rule(self, change)
         entry.after = None
-        self._queue.append(to)
+        self._changed(to)
 
     def send(self, message: outbox.Outbound) -> None:
         """Put a message into the outbox of this transaction."""
@@ -153,11 +181,11 @@ class UnitOfWork:
 
     def changes(self) -> list[Change]:
         """The net changes so far, in the order in which they were first made."""
-        return [
-            Change(to.type, to.id, e.before.resource if e.before else None, e.after)
-            for to, e in self._entries.items()
-            if e.after is not (e.before.resource if e.before else None)
-        ]
+        return [Change(to.type, to.id, e.was, e.after) for to, e in self._entries.items() if e.after is not e.was]
+
+    def final(self, resource: Resource) -> Resource:
+        """What this transaction made of a resource that was staged in it: reactions may have changed it since."""
+        return self._entries[Target(resource["resourceType"], resource["id"])].after or resource
 
     # The end of the transaction
 
@@ -174,50 +202,32 @@ class UnitOfWork:
 
     async def flush(self) -> None:
         """Write what is staged so far into the transaction, one bulk write a collection."""
+        staged = [(to, entry) for to in self._dirty if (entry := self._entries[to]).after is not entry.written]
+        if not staged:
+            return
+        self._store.require({to.type for to, _ in staged})
         current: dict[str, list[Any]] = {}
         history: dict[str, list[Any]] = {}
-        for to, entry in self._entries.items():
-            if entry.after is entry.written:
-                continue
-            first = entry.new_version is None
-            before = entry.before
-            if first:
-                entry.new_version = before.version + 1 if before else 1
-                if before and before.resource is not None:
-                    history.setdefault(to.type, []).append(InsertOne(_history_document(before)))
-            version = entry.new_version or 1
-            was = before.version if first and before else version
-            if entry.after is not None:
-                document = self._document(to, entry, version)
-                if entry.written is None:
-                    current.setdefault(to.type, []).append(InsertOne(document))
-                else:
-                    current.setdefault(to.type, []).append(ReplaceOne({"_id": to.id, "version": was}, document))
-            elif entry.written is not None:
-                current.setdefault(to.type, []).append(DeleteOne({"_id": to.id, "version": was}))
-                tombstone = Version(to.id, version, clock.naive(self.now), "DELETE", None)
-                history.setdefault(to.type, []).append(InsertOne(_history_document(tombstone)))
+        for to, entry in staged:
+            _write(to, entry, self, current.setdefault(to.type, []), history.setdefault(to.type, []))
             entry.written = entry.after
+        self._dirty.clear()
         for resource_type, writes in history.items():
-            await self._store.history(resource_type).bulk_write(writes, session=self.session)
+            await self._bulk_write(self._store.history(resource_type), writes)
         for resource_type, writes in current.items():
-            try:
-                result = await self._store.current(resource_type).bulk_write(writes, session=self.session)
-            except DuplicateKeyError as error:
-                raise Conflict(resource_type) from error
-            if result.inserted_count + result.matched_count + result.deleted_count != len(writes):
-                raise Conflict(resource_type)
+            await self._bulk_write(self._store.current(resource_type), writes)
 
-    def _document(self, to: Target, entry: _Entry, version: int) -> Document:
-        assert entry.after is not None
-        return {
-            "_id": to.id,
-            "version": version,
-            "method": "PUT" if entry.before else "POST",
-            "updated": clock.naive(self.now),
-            "resource": fhir_json.to_bson(entry.after),
-            "search": index(entry.after),
-        }
+    async def _bulk_write(self, collection: AsyncCollection[Document], writes: list[Any]) -> None:
+        if not writes:
+            return
+        try:
+            result = await collection.bulk_write(writes, ordered=False, session=self.session)
+        except BulkWriteError as error:
+            if all(e.get("code") == _DUPLICATE_KEY for e in error.details.get("writeErrors", ())):
+                raise Conflict(collection.name) from error
+            raise
+        if result.inserted_count + result.matched_count + result.deleted_count != len(writes):
+            raise Conflict(collection.name)
 
     async def _entry(self, to: Target) -> _Entry:
         if to not in self._entries:
@@ -225,74 +235,110 @@ class UnitOfWork:
         return self._entries[to]
 
     async def _stage(self, to: Target, entry: _Entry, resource: Resource) -> Resource:
+        """Validate, apply the rules, and stage. Rules see valid resources only; what they change is validated again."""
         staged = {**duplicate(resource), "id": to.id}
+        _refuse_invalid(staged)
         change = Change(to.type, to.id, entry.after, staged)
-        for rule in self._registry.rules.get(to.type, ()):
+        rules = self._registry.rules.get(to.type, ())
+        for rule in rules:
             await rule(self, change)
-        issues = [i for i in validate(staged) if i.severity in {"error", "fatal"}]
-        if issues:
-            raise FhirError(*issues)
-        if entry.after is not None and _content(entry.after) == _content(staged):
+        if rules and staged != {**resource, "id": to.id}:
+            _refuse_invalid(staged)
+        if entry.after is not None and same(_content(entry.after), _content(staged)):
             return duplicate(entry.after)
-        version = entry.new_version or (entry.before.version + 1 if entry.before else 1)
         meta = {k: v for k, v in staged.get("meta", {}).items() if k not in {"versionId", "lastUpdated"}}
-        stamped = {"versionId": str(version), "lastUpdated": clock.instant(self.now), **meta}
+        stamped = {"versionId": str(entry.next_version), "lastUpdated": clock.instant(self.now), **meta}
         entry.after = {"resourceType": to.type, "id": to.id, "meta": stamped} | {
             k: v for k, v in staged.items() if k not in {"resourceType", "id", "meta"}
         }
-        self._queue.append(to)
+        self._changed(to)
         return duplicate(entry.after)
 
+    def _changed(self, to: Target) -> None:
+        self._queue.append(to)
+        self._dirty[to] = None
+
     async def _react(self) -> None:
-        for _ in range(_MAX_REACTIONS):
-            if not self._queue:
-                return
-            to = self._queue.pop(0)
+        done = 0
+        while self._queue:
+            to = self._queue.popleft()
             entry = self._entries[to]
             if entry.after is entry.reacted:
                 continue
+            done += 1
+            if done > _MAX_REACTIONS:
+                raise RuntimeError("the reactions to this change don't come to an end")
             change = Change(to.type, to.id, duplicate(entry.reacted), duplicate(entry.after))
             entry.reacted = entry.after
             for reaction in self._registry.reactions.get(to.type, ()):
                 await reaction(self, change)
-        raise RuntimeError("the reactions to this change don't come to an end")
 
     async def _check_references(self) -> None:
-        """Local references must resolve; what is referred to can't be deleted (RIS_REFERENTIAL_INTEGRITY=strict)."""
-        wanted: dict[Target, str] = {}
+        """Local references must resolve; what is referred to can't be deleted (RIS_REFERENTIAL_INTEGRITY=strict).
+
+        References that were there before are left alone, so that a resource with a bad one can still be changed.
+        """
+        wanted: dict[Target, list[str]] = {}
+        deleted: list[Target] = []
         for change in self.changes():
+            to = Target(change.type, change.id)
             if change.after is None:
-                await self._refuse_if_referred_to(Target(change.type, change.id))
-                continue
-            known = {str(e.get("reference")) for _, e in walk(change.before, "")} if change.before else set()
-            for path, element in walk(change.after, change.type):
-                to = target(element)
-                if to and element["reference"] not in known:
-                    wanted.setdefault(to, path)
-        await self._load(wanted)
-        for to, path in wanted.items():
-            if self._entries[to].after is None:
-                raise fail("value", f"{to} does not exist", path, status=422)
+                deleted.append(to)
+            elif change.type not in _CARRIERS:
+                known = {element["reference"] for _, element in walk(change.before, "")}
+                for path, element in walk(change.after, self.places.get(to, to.type)):
+                    if element["reference"] not in known and (pointed_at := target(element)):
+                        wanted.setdefault(pointed_at, []).append(path)
+        await self.load(wanted)
+        issues = [
+            Issue("value", f"{to} does not exist", path)
+            for to, paths in wanted.items()
+            if self._entries[to].after is None
+            for path in paths
+        ]
+        if issues:
+            raise FhirError(*issues, status=422)
+        if deleted:
+            await self.flush()
+        for to in deleted:
+            if found := await self._store.referrer(to, self.session):
+                raise fail("conflict", f"{to} can't be deleted: {found} refers to it", self.places.get(to, to.type))
 
-    async def _load(self, targets: Iterable[Target]) -> None:
-        missing: dict[str, list[str]] = {}
-        for to in targets:
-            if to not in self._entries:
-                missing.setdefault(to.type, []).append(to.id)
-        for resource_type, ids in missing.items():
-            cursor = self._store.current(resource_type).find({"_id": {"$in": ids}}, {"search": 0}, session=self.session)
-            async for d in cursor:
-                resource = fhir_json.from_bson(d["resource"])
-                version = Version(d["_id"], d["version"], d["updated"], d["method"], resource)
-                self._entries[Target(resource_type, d["_id"])] = _Entry(version)
-            for id_ in ids:
-                self._entries.setdefault(Target(resource_type, id_), _Entry(None))
 
-    async def _refuse_if_referred_to(self, to: Target) -> None:
-        await self.flush()
-        found = await self._store.referrer(to, self.session)
-        if found:
-            raise fail("conflict", f"{to} can't be deleted: {found} refers to it", to.type)
+def _write(to: Target, entry: _Entry, unit: UnitOfWork, current: list[Any], history: list[Any]) -> None:
+    """The writes that bring the collections to the present state of an entry."""
+    number, before = entry.next_version, entry.before
+    first = entry.new_version is None
+    entry.new_version = number
+    if first and before is not None and before.resource is not None:
+        history.append(InsertOne(_history_document(before)))
+    if entry.written is None and not first and before is not None:
+        history.append(DeleteOne({"_id": f"{to.id}/{number}"}))  # the tombstone, written before somebody thought better of it
+    if entry.after is None:
+        found_version = before.version if first and before is not None else number
+        current.append(DeleteOne({"_id": to.id, "version": found_version}))
+        if before is not None:
+            history.append(InsertOne(_history_document(Version(to.id, number, clock.naive(unit.now), "DELETE", None))))
+        return
+    document = {
+        "_id": to.id,
+        "version": number,
+        "method": entry.method,
+        "updated": clock.naive(unit.now),
+        "resource": fhir_json.to_bson(entry.after),
+        "search": index(entry.after),
+    }
+    if entry.written is None:
+        current.append(InsertOne(document))
+    else:
+        found_version = before.version if first and before is not None else number
+        current.append(ReplaceOne({"_id": to.id, "version": found_version}, document))
+
+
+def _refuse_invalid(resource: Resource) -> None:
+    issues = [i for i in validate(resource) if i.severity in {"error", "fatal"}]
+    if issues:
+        raise FhirError(*issues)
 
 
 def _content(resource: Resource) -> Resource:
@@ -302,12 +348,12 @@ def _content(resource: Resource) -> Resource:
     return rest | {"meta": meta} if meta else rest
 
 
-def _history_document(version: Version) -> Document:
+def _history_document(found: Version) -> Document:
     return {
-        "_id": f"{version.id}/{version.version}",
-        "id": version.id,
-        "version": version.version,
-        "method": version.method,
-        "updated": version.updated,
-        **({"resource": fhir_json.to_bson(version.resource)} if version.resource is not None else {}),
+        "_id": f"{found.id}/{found.version}",
+        "id": found.id,
+        "version": found.version,
+        "method": found.method,
+        "updated": found.updated,
+        **({"resource": fhir_json.to_bson(found.resource)} if found.resource is not None else {}),
     }

@@ -134,8 +134,9 @@ async def _schedule(unit: UnitOfWork, appointment: Resource) -> None:
     """Give the waiting steps of each order their station and time: those that one of the stations can do."""
     stations = participants(appointment, "Device")
     for order_id in orders(appointment) if stations else ():
-        waiting = [s for s in await service_request.steps_of(unit, order_id) if s["status"] == "requested"]
-        if not waiting:
+        steps = await service_request.steps_of(unit, order_id)
+        waiting = [s for s in steps if s["status"] == "requested"]
+        if not waiting and steps:
             raise fail("conflict", "no step of the order waits to be scheduled", "Appointment.basedOn")
         placed = 0
         for step in waiting:
@@ -143,7 +144,7 @@ async def _schedule(unit: UnitOfWork, appointment: Resource) -> None:
             if station is not None:
                 await unit.update(task.schedule(step, station, appointment))
                 placed += 1
-        if not placed:
+        if waiting and not placed:
             raise _no_station(waiting[0])
 
 

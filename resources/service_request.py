@@ -69,9 +69,9 @@ async def procedures_of(unit: UnitOfWork, order_id: str) -> list[Resource]:
     return await unit.search("ServiceRequest", based_on=f"ServiceRequest/{order_id}", intent="filler-order")
 
 
-async def steps_of(unit: UnitOfWork, order_id: str) -> list[Resource]:
-    """The scheduled steps of an order's requested procedures."""
-    return await task.steps_of(unit, *(p["id"] for p in await procedures_of(unit, order_id)))
+async def steps_of(unit: UnitOfWork, request_id: str) -> list[Resource]:
+    """The scheduled steps of an order's requested procedures, or of one requested procedure."""
+    return await task.steps_of(unit, request_id, *(p["id"] for p in await procedures_of(unit, request_id)))
 
 
 async def order_of(unit: UnitOfWork, request: Resource | None) -> Resource | None:

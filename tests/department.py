@@ -220,17 +220,15 @@ class Department:
         return performed if status == "in-progress" else await self.become(performed, status)
 
     async def report(self, order: Resource, status: str = "final", **elements: Any) -> Resource:
-        return await self.create(
-            {
-                "resourceType": "DiagnosticReport",
-                "status": status,
-                "code": order["code"],
-                "subject": order["subject"],
-                "basedOn": [{"reference": f"ServiceRequest/{order['id']}"}],
-                "conclusion": "No acute finding.",
-            }
-            | elements
-        )
+        report = {
+            "resourceType": "DiagnosticReport",
+            "status": status,
+            "code": order["code"],
+            "subject": order["subject"],
+            "basedOn": [{"reference": f"ServiceRequest/{order['id']}"}],
+            "conclusion": "No acute finding.",
+        }
+        return await self.create({k: v for k, v in (report | elements).items() if v is not None})
 
     async def destination(self, *wants: str, **headers: str) -> Resource:
         """An EHR that wants these messages. Headers: `hl7_version="2.3.1"`."""
@@ -242,7 +240,7 @@ class Department:
                     "system": "http://terminology.hl7.org/CodeSystem/endpoint-connection-type",
                     "code": "hl7v2-mllp",
                 },
-                "payloadType": [{"coding": [{"system": "urn:fhir-ris:v2-message", "code": w}]} for w in wants],
+                "payloadType": [{"coding": [{"system": "urn:fhir-ris:v2-message", "code": w}]} for w in wants or ("none",)],
                 "address": "mllp://127.0.0.1:9",
                 "header": ["receiving-application: EHR", "receiving-facility: EXAMPLEHOSP"]
                 + [f"{n.replace('_', '-')}: {v}" for n, v in headers.items()],

@@ -7,6 +7,7 @@ import pytest
 
 from fhir_server.definitions import (
     RESOURCE_TYPES,
+    base_of,
     compartment,
     elements,
     kind,
@@ -24,7 +25,7 @@ def test_r4_has_146_concrete_resource_types():
 
 
 def test_every_table_names_its_source():
-    for name in ("resource_types", "elements", "value_sets", "search_parameters", "compartments"):
+    for name in ("resource_types", "elements", "invariants", "value_sets", "search_parameters", "compartments"):
         assert read(name)["source"] == "hl7.fhir.r4.examples 4.0.1"
 
 
@@ -87,6 +88,17 @@ def test_backbone_elements_and_content_references_lead_to_their_children():
 def test_kinds_of_types():
     assert (kind("Patient"), kind("Coding"), kind("instant"), kind("Nothing")) == ("resource", "complex", "primitive", None)
     assert len(primitive_types()) == 20
+
+
+def test_types_name_what_they_are_derived_from():
+    assert [base_of(name) for name in ("Patient", "Age", "canonical", "Timing", "Observation.component", "Element")] == [
+        "DomainResource",
+        "Quantity",
+        "uri",
+        "BackboneElement",
+        "BackboneElement",
+        None,
+    ]
 
 
 def test_value_sets_are_listed_where_they_can_be():

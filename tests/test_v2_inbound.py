@@ -394,7 +394,14 @@ def test_doctors_are_not_doubled_and_ids_of_other_authorities_are_other_people(r
 
 @pytest.mark.parametrize(
     ("declared", "codec"),
-    [("8859/1", "latin-1"), ("UNICODE UTF-8", "utf-8"), ("", "latin-1"), ("", "utf-8"), ("8859/1", "utf-8"), ("8859/15", "latin-1")],
+    [
+        ("8859/1", "latin-1"),
+        ("UNICODE UTF-8", "utf-8"),
+        ("", "latin-1"),
+        ("", "utf-8"),
+        ("8859/1", "utf-8"),
+        ("8859/15", "latin-1"),
+    ],
 )
 def test_a_name_is_read_right_although_the_declared_character_set_is_missing_or_wrong(ris, declared, codec):
     async def scenario():
@@ -447,7 +454,9 @@ def test_messages_of_other_types_are_rejected_once_and_for_all(ris, kind, error)
     ris.run(scenario())
 
 
-@pytest.mark.parametrize("frame", [b"", b"   ", b"hello", b"\x00\xff\xfe" * 9, b"MSH", b"MSH|^~", b"PID|1||42", b"MSH|||||", b"{}"])
+@pytest.mark.parametrize(
+    "frame", [b"", b"   ", b"hello", b"\x00\xff\xfe" * 9, b"MSH", b"MSH|^~", b"PID|1||42", b"MSH|||||", b"{}"]
+)
 def test_garbage_is_answered_ar_and_kept(ris, frame):
     async def scenario():
         for _ in range(2):

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridges.v2.mllp import AckTimeout, ConnectError, ConnectionLost, FrameError, FrameReader, MllpClient, MllpServer, Peer, frame
+from bridges.v2.mllp import FrameError, FrameReader, MllpServer, Peer, frame
+from bridges.v2.mllp_client import AckTimeout, ConnectError, ConnectionLost, MllpClient
 
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
 

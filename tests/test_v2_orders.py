@@ -60,7 +60,7 @@ async def new_order(ris: Department, **options) -> tuple[str, str, Resource]:
     return patient, placer, await ordered(ris, placer)
 
 
-# NW: what an order becomes
+# New orders: what they become
 
 
 def test_every_field_of_a_new_order_has_its_place(ris):
@@ -290,7 +290,7 @@ def test_the_modality_comes_from_the_order_else_from_the_catalogue(ris):
     ris.run(scenario())
 
 
-# NW: what is refused
+# New orders: which are refused
 
 LONG = "A2345678901234567"
 
@@ -343,9 +343,7 @@ def test_an_order_that_can_t_be_taken_is_refused_with_its_place_and_nothing_is_w
     ris.run(scenario())
 
 
-@pytest.mark.parametrize(
-    ("dropped", "where"), [("PID", "PID"), ("ORC", "ORC"), ("OBR", "OBR"), ("3", "PID-3")]
-)
+@pytest.mark.parametrize(("dropped", "where"), [("PID", "PID"), ("ORC", "ORC"), ("OBR", "OBR"), ("3", "PID-3")])
 def test_an_order_that_lacks_a_segment_or_the_patient_is_refused(ris, dropped, where):
     async def scenario():
         before = await ris.counts()
@@ -503,7 +501,7 @@ def test_many_connections_may_name_the_same_doctor_and_visit(ris):
     ris.run(scenario())
 
 
-# CA, DC, HD, RL
+# What the placer says of an order later
 
 
 @pytest.mark.parametrize("control", ["CA", "DC"])
@@ -637,8 +635,10 @@ SITE_NEW = (
     "PID|||PB-4711^^^BETA||DUPONT^JEAN-FRANÇOIS||19511103|M|||12 RUE IMAGINAIRE^^VILLENEUVE^^99990^FR||0555010203|||||PB-ACC-99",
     "PV1||I|SURG^201^B||||30002^MARTIN^CLAIRE||||||||A0||||V-20260907-3",
     "ORC|NW|B-100200^ORDERBETA|||||^^^20260907140000^^S||20260907093000|30009^DURAND^PAUL||30002^MARTIN^CLAIRE|||||SURG",
-    "OBR|1|B-100200^ORDERBETA||MRLSP^MRI lumbar spine^L|||||||||lombalgie, déficit moteur jambe G||^^^^|30002^MARTIN^CLAIRE||"
-    "ACC-B-5501|RP-B-5501|SPS-B-5501||||MR|||^^^20260907140000^^S|||PORT|^lower back pain with deficit|||||20260907140000",
+    (
+        "OBR|1|B-100200^ORDERBETA||MRLSP^MRI lumbar spine^L|||||||||lombalgie, déficit moteur jambe G||^^^^|30002^MARTIN^CLAIRE||"
+        "ACC-B-5501|RP-B-5501|SPS-B-5501||||MR|||^^^20260907140000^^S|||PORT|^lower back pain with deficit|||||20260907140000"
+    ),
     "ZDS|1.2.826.0.1.3680043.9.9999.20260907.5501^100^Application^DICOM",
 )
 SITE_CANCEL = (

@@ -1,6 +1,6 @@
 """MLLP, the transport of v2 messages (HL7 "Minimal Lower Layer Protocol", release 1): 0B, message, 1C 0D.
 
-Server and client know frames and acknowledgements, not what is in a message.
+Frames and the listening side. Neither knows what is in a message.
 """
 
 import asyncio
@@ -11,10 +11,7 @@ import ssl as tls
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
-
-from bridges.v2.ack import POSITIVE, Ack, read_ack
-from bridges.v2.message import MessageError
+from typing import Any, Final
 
 log = logging.getLogger(__name__)
 
@@ -35,18 +32,6 @@ class MllpError(Exception):
 
 class FrameError(MllpError):
     """A frame is longer than allowed, or a peer sends bytes outside of frames."""
-
-
-class ConnectError(MllpError):
-    """No connection to the receiver. The message was not sent."""
-
-
-class AckTimeout(MllpError):
-    """No acknowledgement in time. Whether the receiver has the message is unknown."""
-
-
-class ConnectionLost(MllpError):
-    """The connection ended before the acknowledgement. Whether the receiver has the message is unknown."""
 
 
 def frame(message: bytes) -> bytes:
@@ -239,7 +224,7 @@ class MllpServer:
             return
         self._connections.add(connection)
         try:
-            _tune(writer.get_extra_info("socket"))
+            tune(writer.get_extra_info("socket"))
             await self._converse(connection, reader, writer, peer)
         except MllpError as error:
             log.warning("connection from %s closed: %s", host, error)
@@ -306,7 +291,7 @@ class MllpServer:
         return True
 
 
-def _tune(sock: socket.socket | None) -> None:
+def tune(sock: socket.socket | None) -> None:
     """No delay for small answers, and probes that find a dead peer within about two minutes."""
     if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
@@ -315,147 +300,3 @@ def _tune(sock: socket.socket | None) -> None:
     for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
         if hasattr(socket, name):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-class _Link(asyncio.Protocol):
-    """One connection of a client, and the one message on it that waits for its acknowledgement."""
-
-    def __init__(self, max_size: int) -> None:
-        self.frames = FrameReader(max_size)
-        self.strays = 0
-        self.transport: asyncio.Transport | None = None
-        self._control_id = ""
-        self._waiting: asyncio.Future[Ack] | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's are no subclasses
-        _tune(transport.get_extra_info("socket"))
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            answers = self.frames.feed(data)
-        except FrameError as error:
-            self._fail(ConnectionLost(str(error)))
-            self.close()
-            return
-        for answer in answers:
-            self._answered(answer)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        for answer in self.frames.finish():
-            self._answered(answer)
-        self.transport = None
-        self._fail(
-            ConnectionLost(f"the connection ended ({type(exc).__name__})" if exc else "the receiver closed the connection")
-        )
-
-    def expect(self, control_id: str) -> "asyncio.Future[Ack]":
-        self._control_id = control_id
-        self._waiting = asyncio.get_running_loop().create_future()
-        return self._waiting
-
-    def close(self) -> None:
-        if self.transport is not None:
-            self.transport.abort()
-            self.transport = None
-
-    def _answered(self, data: bytes) -> None:
-        try:
-            ack = read_ack(data)
-        except MessageError:
-            ack = None
-        waiting = self._waiting
-        if ack is None or waiting is None or waiting.done() or not self._fits(ack):
-            self.strays += 1
-            log.warning("an acknowledgement that no message waits for was dropped")
-            return
-        waiting.set_result(ack)
-
-    def _fits(self, ack: Ack) -> bool:
-        """By MSA-2. A refusal may lack it: its sender could not read our message, and just one is under way."""
-        return ack.control_id == self._control_id or (not ack.control_id and ack.code not in POSITIVE)
-
-    def _fail(self, error: MllpError) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_exception(error)
-
-
-class MllpClient:
-    """A persistent connection to one receiver, opened when there is something to send, with one message under way at a time.
-
-    connect_timeout, ack_timeout: seconds
-    strays: how many acknowledgements were dropped because no message waited for them
-    """
-
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        *,
-        ssl: tls.SSLContext | None = None,
-        connect_timeout: float = 10,
-        ack_timeout: float = 30,
-        max_size: int = MAX_SIZE,
-    ) -> None:
-        self.host = host
-        self.port = port
-        self.ssl = ssl
-        self.connect_timeout = connect_timeout
-        self.ack_timeout = ack_timeout
-        self.max_size = max_size
-        self._lock = asyncio.Lock()
-        self._link: _Link | None = None
-        self._strays = 0
-
-    @property
-    def connected(self) -> bool:
-        return self._link is not None and self._link.transport is not None and not self._link.transport.is_closing()
-
-    @property
-    def strays(self) -> int:
-        return self._strays + (self._link.strays if self._link else 0)
-
-    async def send(self, message: bytes, control_id: str) -> Ack:
-        """Send, and wait for the acknowledgement of this control id, positive or not.
-
-        Raises ConnectError, AckTimeout or ConnectionLost. After the last two, and when cancelled, the connection is closed: a
-        late acknowledgement can't be taken for the next message's.
-        """
-        framed = frame(message)
-        async with self._lock:
-            link = await self._connect()
-            assert link.transport is not None
-            waiting = link.expect(control_id.strip())
-            link.transport.write(framed)
-            try:
-                async with asyncio.timeout(self.ack_timeout):
-                    return await waiting
-            except TimeoutError:
-                raise AckTimeout(f"no acknowledgement from {self.host}:{self.port} in {self.ack_timeout:g} s") from None
-            finally:
-                if waiting.cancelled() or waiting.exception():
-                    self._drop()
-
-    async def close(self) -> None:
-        """Close the connection; a message under way ends in ConnectionLost. A later `send` opens another."""
-        self._drop()
-        await asyncio.sleep(0)  # the loop tells the link that its connection is gone
-
-    async def _connect(self) -> _Link:
-        if self.connected:
-            assert self._link is not None
-            return self._link
-        self._drop()
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self.connect_timeout):
-                _, self._link = await loop.create_connection(lambda: _Link(self.max_size), self.host, self.port, ssl=self.ssl)
-        except (OSError, TimeoutError) as error:
-            raise ConnectError(f"no connection to {self.host}:{self.port} ({type(error).__name__})") from None
-        return self._link
-
-    def _drop(self) -> None:
-        link, self._link = self._link, None
-        if link is not None:
-            self._strays += link.strays
-            link.close()

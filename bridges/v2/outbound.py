@@ -7,15 +7,15 @@ from datetime import tzinfo
 from bridges.v2.message import Seg, encode
 from bridges.v2.oru_out import oru_r01
 from bridges.v2.schedule_out import FILLER_STATUS, orm_o01, siu
-from bridges.v2.segments_out import Destination, new_control_id
+from bridges.v2.segments_out import Destination, OrderFacts, check_endpoint, new_control_id
 from fhir_server import outbox
 from fhir_server.registry import Change, Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import appointment, diagnostic_report, service_request, task
 
-# Appointment.status -> SIU event when a change brings it there (HL7 v2.5.1 chapter 10; table 2.4 of the workflow).
+# Appointment.status -> SIU event when one that was booked gets there (HL7 v2.5.1 chapter 10).
 _SIU = {
-    "booked": "S12",
+    "booked": "S14",
     "arrived": "S14",
     "checked-in": "S14",
     "fulfilled": "S14",
@@ -35,19 +35,16 @@ _ORDER_STATUS = {
 }
 _REPORTED = frozenset({"partial", "preliminary", "final", "amended", "corrected", "appended", "cancelled", "entered-in-error"})
 
+Render = Callable[[Destination, str], list[Seg]]
+
 
 @dataclass(frozen=True, slots=True)
-class OrderFacts:
-    """What every message about an order tells: read once, used for each destination."""
+class Due:
+    """A message that is due to whoever wants its kind, such as `SIU^S12`."""
 
-    order: Resource
-    procedure: Resource | None
-    patient: Resource
-    encounter: Resource | None
-    requester: Resource | None
-
-
-Render = Callable[[Destination, str], list[Seg]]
+    kind: str
+    render: Render
+    facts: OrderFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,42 +54,32 @@ class Outbound:
     zone: tzinfo
 
     async def project(self, unit: UnitOfWork, changes: list[Change]) -> None:
-        """Messages for the net changes of a transaction, schedule before status before result."""
-        due: list[tuple[str, Render, OrderFacts]] = []
-        for change in changes:
-            if change.type == "Appointment":
-                due += await _of_appointment(unit, change)
-        for change in changes:
-            if change.type == "Task":
-                due += await _of_step(unit, change)
-        for change in changes:
-            if change.type == "DiagnosticReport":
-                due += await _of_report(unit, change)
-        for change in changes:
-            if change.type == "ServiceRequest":
-                due += await _of_order(unit, change)
+        """Messages for the net changes of a transaction: schedule before status before result before the end of the order."""
+        due: list[Due] = []
+        for resource_type, messages in _MESSAGES:
+            for change in changes:
+                if change.type == resource_type:
+                    due += await messages(unit, change)
         if due:
             await self._send(unit, due)
 
-    async def _send(self, unit: UnitOfWork, due: list[tuple[str, Render, OrderFacts]]) -> None:
+    async def _send(self, unit: UnitOfWork, due: list[Due]) -> None:
         endpoints = await unit.search("Endpoint", status="active", connection_type="hl7v2-mllp")
         for endpoint in sorted(endpoints, key=lambda e: str(e["id"])):
             to = Destination.of(endpoint, self.zone)
-            for kind, render, facts in due:
-                if kind not in to.wants:
-                    continue
-                control_id = new_control_id()
-                about = (f"ServiceRequest/{facts.order['id']}",)
-                unit.send(
-                    outbox.Outbound(
-                        destination=to.reference,
-                        type=kind,
-                        control_id=control_id,
-                        message=encode(render(to, control_id), to.charset),
-                        about=about,
-                        patient=f"Patient/{facts.patient['id']}",
+            for message in due:
+                if message.kind in to.wants:
+                    control_id = new_control_id()
+                    unit.send(
+                        outbox.Outbound(
+                            destination=to.reference,
+                            type=message.kind,
+                            control_id=control_id,
+                            message=encode(message.render(to, control_id), to.charset),
+                            about=(f"ServiceRequest/{message.facts.order['id']}",),
+                            patient=f"Patient/{message.facts.patient['id']}",
+                        )
                     )
-                )
 
 
 async def facts_of(unit: UnitOfWork, request: Resource | None) -> OrderFacts | None:
@@ -104,65 +91,91 @@ async def facts_of(unit: UnitOfWork, request: Resource | None) -> OrderFacts | N
     if patient is None:
         return None
     procedure = request if service_request.is_procedure(request) else None
-    return OrderFacts(order, procedure, patient, await unit.get(order.get("encounter")), await unit.get(order.get("requester")))
+    requester = await unit.get(order.get("requester"))
+    if requester is not None and requester["resourceType"] == "PractitionerRole":
+        requester = await unit.get(requester.get("practitioner"))
+    return OrderFacts(order, procedure, patient, await unit.get(order.get("encounter")), requester)
 
 
-async def _of_appointment(unit: UnitOfWork, change: Change) -> list[tuple[str, Render, OrderFacts]]:
-    now = change.after
-    if now is None:
+async def _of_appointment(unit: UnitOfWork, change: Change) -> list[Due]:
+    now, event = change.after, _siu_event(change)
+    if now is None or event is None:
         return []
-    told = FILLER_STATUS.get(change.before["status"]) if change.before else None
-    event = _SIU.get(now["status"]) if FILLER_STATUS.get(now["status"]) != told else None
-    was_booked = change.before is not None and change.before.get("status") in {"booked", "arrived", "checked-in"}
-    if event in {"S15", "S26", "S17", "S14"} and not was_booked:
-        return []
-    if event is None and change.before is not None and now["status"] == "booked":
-        moved = any(change.before.get(e) != now.get(e) for e in ("start", "end"))
-        event = "S13" if moved else "S14" if change.before.get("participant") != now.get("participant") else None
-    if event is None:
-        return []
-    due: list[tuple[str, Render, OrderFacts]] = []
+    due: list[Due] = []
     for order_id in appointment.orders(now):
         facts = await facts_of(unit, await unit.read("ServiceRequest", order_id))
         if facts is not None:
             resources = [r for p in now.get("participant", ()) if (r := await unit.get(p.get("actor")))]
-            due.append((f"SIU^{event}", siu(event, now, resources, facts, unit.now), facts))
+            due.append(Due(f"SIU^{event}", siu(event, now, resources, facts, unit.now), facts))
     return due
 
 
-async def _of_step(unit: UnitOfWork, change: Change) -> list[tuple[str, Render, OrderFacts]]:
-    step = change.after
+def _siu_event(change: Change) -> str | None:
+    """S12 what is newly booked, S13 another time, S14 another change, S15, S17 and S26 the end. None: nothing to tell."""
+    before, now = change.before, change.after
+    if now is None:
+        return None
+    if before is None or not appointment.is_booked(before):
+        return "S12" if appointment.is_booked(now) else None
+    if appointment.is_booked(now) and any(before.get(e) != now.get(e) for e in ("start", "end")):
+        return "S13"
+    changed = FILLER_STATUS[before["status"]] != FILLER_STATUS.get(now["status"])
+    return _SIU.get(now["status"]) if changed or before.get("participant") != now.get("participant") else None
+
+
+async def _of_step(unit: UnitOfWork, change: Change) -> list[Due]:
+    """The status of a step that has changed, or the new time of a scheduled one."""
+    step, before = change.after, change.before or {}
     if step is None or not task.is_step(step):
         return []
-    was = _ORDER_STATUS.get(change.before["status"]) if change.before else None
-    status = _ORDER_STATUS.get(step["status"])
-    moved = change.before is not None and change.before.get("restriction") != step.get("restriction")
-    if status is None or (status == was and not (moved and status == "SC")):
+    status, was = _ORDER_STATUS.get(step["status"]), _ORDER_STATUS.get(before.get("status", ""))
+    moved = status == "SC" and before.get("restriction") != step.get("restriction")
+    if status is None or (status == was and not moved):
         return []
-    procedure = await unit.get(step.get("focus"))
-    facts = await facts_of(unit, procedure)
-    return [("ORM^O01", orm_o01(status, step, facts, unit.now), facts)] if facts else []
+    facts = await facts_of(unit, await unit.get(step.get("focus")))
+    return [Due("ORM^O01", orm_o01(status, step, facts, unit.now), facts)] if facts else []
 
 
-async def _of_order(unit: UnitOfWork, change: Change) -> list[tuple[str, Render, OrderFacts]]:
+async def _of_order(unit: UnitOfWork, change: Change) -> list[Due]:
     """CM when the last report is final."""
     order = change.after
     if order is None or not service_request.is_order(order) or not change.became("status", "completed"):
         return []
     facts = await facts_of(unit, order)
-    return [("ORM^O01", orm_o01("CM", None, facts, unit.now), facts)] if facts else []
+    return [Due("ORM^O01", orm_o01("CM", None, facts, unit.now), facts)] if facts else []
 
 
-async def _of_report(unit: UnitOfWork, change: Change) -> list[tuple[str, Render, OrderFacts]]:
+async def _of_report(unit: UnitOfWork, change: Change) -> list[Due]:
+    """The report as it stands, once for each order that it is of."""
     report = change.after
-    if report is None or report["status"] not in _REPORTED:
+    if report is None or report["status"] not in _REPORTED or _content(report) == _content(change.before):
         return []
-    due: list[tuple[str, Render, OrderFacts]] = []
+    results = [r for x in report.get("result", ()) if (r := await unit.get(x))]
+    studies = [r for x in report.get("imagingStudy", ()) if (r := await unit.get(x))]
+    readers = [(x, await unit.get(x)) for x in report.get("resultsInterpreter", ())]
+    due: dict[str, Due] = {}
     for procedure in await diagnostic_report.procedures(unit, report):
         facts = await facts_of(unit, procedure)
-        if facts is not None:
-            results = [r for x in report.get("result", ()) if (r := await unit.get(x))]
-            studies = [r for x in report.get("imagingStudy", ()) if (r := await unit.get(x))]
-            readers = [(x, await unit.get(x)) for x in report.get("resultsInterpreter", ())]
-            due.append(("ORU^R01", oru_r01(report, results, studies, readers, facts, unit.now), facts))
-    return due
+        if facts is not None and facts.order["id"] not in due:
+            due[facts.order["id"]] = Due("ORU^R01", oru_r01(report, results, studies, readers, facts, unit.now), facts)
+    return list(due.values())
+
+
+def _content(report: Resource | None) -> Resource:
+    return {k: v for k, v in (report or {}).items() if k != "meta"}
+
+
+async def _of_endpoint(_unit: UnitOfWork, change: Change) -> list[Due]:
+    """No message; but an Endpoint that no message could be written for is refused."""
+    if change.after is not None:
+        check_endpoint(change.after)
+    return []
+
+
+_MESSAGES = (
+    ("Endpoint", _of_endpoint),
+    ("Appointment", _of_appointment),
+    ("Task", _of_step),
+    ("DiagnosticReport", _of_report),
+    ("ServiceRequest", _of_order),
+)

@@ -2,17 +2,29 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from bridges.v2.datatypes import EI
 from bridges.v2.message import Comp, Seg
-from bridges.v2.segments_out import Destination, cwe, filler, modality, msh, obr, orc, pid, placer, present, pv1, timing, xcn
+from bridges.v2.segments_out import (
+    Destination,
+    OrderFacts,
+    cwe,
+    filler,
+    modality,
+    msh,
+    obr,
+    orc,
+    pid,
+    placer,
+    present,
+    pv1,
+    timing,
+    xcn,
+)
+from bridges.v2.systems import OWN
 from fhir_server.elements import identifier_value
 from fhir_server.registry import Resource
 from resources import terms
-
-if TYPE_CHECKING:
-    from bridges.v2.outbound import OrderFacts
 
 Render = Callable[[Destination, str], list[Seg]]
 # Appointment.status -> table 0278.
@@ -29,7 +41,7 @@ FILLER_STATUS = {
 }
 
 
-def siu(event: str, appointment: Resource, participants: list[Resource], facts: "OrderFacts", now: datetime) -> Render:
+def siu(event: str, appointment: Resource, participants: list[Resource], facts: OrderFacts, now: datetime) -> Render:
     """SIU^S12 to S26: SCH, PID, PV1, RGS, AIS and a resource segment for each station, place and person."""
 
     def render(to: Destination, control_id: str) -> list[Seg]:
@@ -38,17 +50,18 @@ def siu(event: str, appointment: Resource, participants: list[Resource], facts: 
             "SCH",
             {
                 1: placer(facts.order),
-                2: EI(appointment["id"], "FHIR_RIS"),
+                2: EI(appointment["id"], OWN),
                 6: Comp(event, None, "HL70003"),
                 7: cwe(facts.order.get("code")),
                 9: _minutes(appointment),
                 10: Comp("min", "minutes", "UCUM"),
                 11: Comp(None, None, _minutes(appointment), start, end),
-                16: xcn(facts.order.get("requester"), facts.requester),
-                20: Comp("FHIR_RIS"),
+                12: xcn(facts.order.get("requester"), facts.requester),
+                16: Comp(OWN),
+                20: Comp(OWN),
                 25: FILLER_STATUS.get(appointment["status"], ""),
-                26: placer(facts.order),
-                27: filler(facts.order),
+                26: None if to.before("2.4") else placer(facts.order),
+                27: None if to.before("2.4") else filler(facts.order),
             },
         )
         action = "D" if event in {"S15", "S17", "S26"} else "A" if event == "S12" else "U"
@@ -96,7 +109,7 @@ def _minutes(appointment: Resource) -> str:
     return str(int(length.total_seconds() // 60))
 
 
-def orm_o01(status: str, step: Resource | None, facts: "OrderFacts", now: datetime) -> Render:
+def orm_o01(status: str, step: Resource | None, facts: OrderFacts, now: datetime) -> Render:
     """ORM^O01 that tells the placer the status of an order: ORC-1 SC, ORC-5 of table 0038."""
 
     def render(to: Destination, control_id: str) -> list[Seg]:
@@ -107,7 +120,7 @@ def orm_o01(status: str, step: Resource | None, facts: "OrderFacts", now: dateti
         fields = {
             20: step_id,
             24: modality(step),
-            27: when if to.version in {"2.3", "2.3.1", "2.4"} else None,
+            27: when if to.before("2.5") else None,
             36: to.time(start),
         }
         return list(

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from fhir_server.fhirpath.compiler import Compiled, compile_tree, uses
-from fhir_server.fhirpath.context import Context
+from fhir_server.fhirpath.context import MAX_UNTRUSTED_WORK, MAX_WORK, Context
 from fhir_server.fhirpath.items import Items, plain, truth
 from fhir_server.fhirpath.nodes import Node, resource_node
 from fhir_server.fhirpath.syntax import parse
@@ -43,31 +43,33 @@ class Expression:
 
 
 @lru_cache(maxsize=4096)
-def compile_expression(expression: str, *, patterns: bool = True) -> Expression:
+def compile_expression(expression: str, *, trusted: bool = True) -> Expression:
     """An expression, compiled once. Raises FhirPathError.
 
-    `patterns=False` refuses regular expressions (`matches`, `replaceMatches`), which can be made to take endless time: for
-    expressions that come from a peer.
+    `trusted=False` is for what a peer sends: it refuses regular expressions (`matches`, `replaceMatches`), which can be made to
+    take endless time.
     """
     tree = parse(expression)
-    if not patterns and uses(tree, "matches", "replaceMatches"):
+    if not trusted and uses(tree, "matches", "replaceMatches"):
         raise FhirPathError("regular expressions are not allowed here")
     return Expression(expression, compile_tree(tree))
 
 
-def select(expression: str, resource: dict[str, Any] | Node, *, patterns: bool = True, **variables: Any) -> Items:
+def select(expression: str, resource: dict[str, Any] | Node, *, trusted: bool = True, **variables: Any) -> Items:
     """What an expression selects from a resource: Nodes (with `location` and `path`) and plain values. Raises FhirPathError.
 
-    A Node in place of the resource makes that element the context. `variables` are what `%name` stands for.
+    A Node in place of the resource makes that element the context. `variables` are what `%name` stands for. `trusted=False` is
+    for an expression that a peer sent: no regular expressions, and a tenth of the work.
     """
     node = resource if isinstance(resource, Node) else resource_node(resource)
     root = node
     while root.parent is not None:
         root = root.parent
-    return compile_expression(expression, patterns=patterns).items(node, Context(node, root, root, variables))
+    context = Context(node, root, root, variables, MAX_WORK if trusted else MAX_UNTRUSTED_WORK)
+    return compile_expression(expression, trusted=trusted).items(node, context)
 
 
-def evaluate(expression: str, resource: dict[str, Any] | Node, *, patterns: bool = True, **variables: Any) -> list[Any]:
+def evaluate(expression: str, resource: dict[str, Any] | Node, *, trusted: bool = True, **variables: Any) -> list[Any]:
     """The same as plain values: JSON of elements, str for dates and times. Raises FhirPathError."""
-    found = [plain(item) for item in select(expression, resource, patterns=patterns, **variables)]
+    found = [plain(item) for item in select(expression, resource, trusted=trusted, **variables)]
     return [str(value) if isinstance(value, Temporal | Quantity) else value for value in found if value is not None]

@@ -41,7 +41,7 @@ def compile_tree(tree: Tree) -> Compiled:
 
 def _is_fixed(tree: Tree) -> bool:
     """Whether a path begins with `%resource` or the like, and so selects the same for every item in focus."""
-    while isinstance(tree, Member) or (isinstance(tree, Call) and not tree.arguments):
+    while isinstance(tree, Member) or (isinstance(tree, Call) and all(isinstance(a, Literal) for a in tree.arguments)):
         tree = tree.base
     return isinstance(tree, Environment)
 
@@ -133,11 +133,22 @@ def _call(base: Compiled, name: str, arguments: tuple[Tree, ...]) -> Compiled:
         raise FhirPathError(f"{name}() does not take {len(arguments)} arguments")
     run = function.run
     compiled = [compile_tree(argument) for argument in arguments]
-    if not compiled:
-        return lambda this, context: run(base(this, context), context)
-    if function.lazy:
-        return lambda this, context: run(base(this, context), context, *compiled)
-    return lambda this, context: run(base(this, context), context, *[argument(this, context) for argument in compiled])
+    lazy = function.lazy
+
+    def call(this: Items, context: Context) -> Items:
+        items = base(this, context)
+        if not compiled:
+            found = run(items, context)
+        elif lazy:
+            found = run(items, context, *compiled)
+        else:
+            arguments = [argument(this, context) for argument in compiled]
+            context.spend(sum(map(len, arguments)))
+            found = run(items, context, *arguments)
+        context.spend(1 + len(items) + len(found))
+        return found
+
+    return call
 
 
 def _item(base: Compiled, index: Compiled) -> Compiled:
@@ -168,7 +179,13 @@ def _binary(operator: str, left: Tree, right: Tree) -> Compiled:
     if operator == "|" and isinstance(left, Literal) and isinstance(right, Literal):
         items = list(dict.fromkeys(left.values + right.values))
         return lambda _this, _context: items
-    return lambda this, context: run(first(this, context), second(this, context), context)
+
+    def binary(this: Items, context: Context) -> Items:
+        mine, other = first(this, context), second(this, context)
+        context.spend(1 + len(mine) + len(other))
+        return run(mine, other, context)
+
+    return binary
 
 
 def _type_test(operator: str, operand: Compiled, type_name: str) -> Compiled:

@@ -7,7 +7,10 @@ from fhir_server.fhirpath.nodes import Node
 from fhir_server.fhirpath.tokens import FhirPathError
 
 MAX_WORK = 1_000_000
-"""Nodes and items that one evaluation may visit: hundreds of times what R4's invariants need on a large resource."""
+"""Nodes and items that one evaluation may visit: a second or two of work."""
+
+MAX_UNTRUSTED_WORK = 100_000
+"""The same for an expression that comes from a peer."""
 
 
 class Context:
@@ -16,12 +19,14 @@ class Context:
 
     __slots__ = ("context", "index", "memory", "resource", "root", "undecided", "variables", "work")
 
-    def __init__(self, context: Node, resource: Node, root: Node, variables: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, context: Node, resource: Node, root: Node, variables: dict[str, Any] | None = None, work: int = MAX_WORK
+    ) -> None:
         self.context, self.resource, self.root = context, resource, root
         self.variables = variables or {}
         self.index = 0
         self.undecided = False
-        self.work = MAX_WORK
+        self.work = work
         self.memory: dict[int, Items] = {}
 
     def spend(self, work: int) -> None:

@@ -51,8 +51,7 @@ def _subset(items: Items, _context: Context, other: Items) -> Items:
     return [{frozen(i) for i in items} <= {frozen(i) for i in other}]
 
 
-def _is_distinct(items: Items, context: Context) -> Items:
-    context.spend(len(items))
+def _is_distinct(items: Items, _context: Context) -> Items:
     return [len({frozen(item) for item in items}) == len(items)]
 
 
@@ -68,7 +67,9 @@ def _each(items: Items, context: Context, projection: Compiled) -> Iterable[Item
     outer = context.index
     context.spend(len(items))
     for context.index, item in enumerate(items):
-        yield projection([item], context)
+        found = projection([item], context)
+        context.spend(len(found))
+        yield found
     context.index = outer
 
 
@@ -152,11 +153,10 @@ def descendants(items: Items, context: Context) -> Items:
 # --- FHIR's own -------------------------------------------------------------------------------------------------------
 
 
-def _extension(items: Items, context: Context, url: Items) -> Items:
+def _extension(items: Items, _context: Context, url: Items) -> Items:
     wanted = text(url, "extension()")
-    found = [e for item in items if type(item) is Node for e in item.child("extension") if e.value.get("url") == wanted]
-    context.spend(len(items))
-    return found
+    extensions = [e for item in items if type(item) is Node for e in item.child("extension")]
+    return [e for e in extensions if type(e.value) is dict and e.value.get("url") == wanted]
 
 
 def _has_value(items: Items, _context: Context) -> Items:
@@ -168,11 +168,10 @@ def _get_value(items: Items, context: Context) -> Items:
 
 
 def _resolve(items: Items, context: Context) -> Items:
-    context.spend(len(items))
-    return [found for item in items if (found := _resolved(item, context.root)) is not None]
+    return [found for item in items if (found := resolved(item, context.root)) is not None]
 
 
-def _resolved(item: Any, root: Node) -> Node | None:
+def resolved(item: Any, root: Node) -> Node | None:
     """A contained resource; for a literal reference, which is not followed, a resource of that type and id and nothing else."""
     value = plain(item)
     literal = value.get("reference") if type(value) is dict else value

@@ -4,7 +4,6 @@ A node is made when a path comes by; the resource itself stays a plain dict. A c
 primitive is one node whether it has a value, extensions (`_name` in JSON) or both (FHIR R4 2.6.2).
 """
 
-from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -57,19 +56,22 @@ class Node:
         index = "" if self.index is None else f"[{self.index}]"
         return f"{self.parent.path}.{self.name}{index}"
 
-    def child(self, name: str) -> Iterator["Node"]:
+    def child(self, name: str) -> list["Node"]:
         """The elements of this name directly inside."""
         holder, type_name = (self.value, self.type) if type(self.value) is dict else (self.extra, "Element")
-        if holder:
-            for field in fields(type_name).get(name, ()):
-                yield from _read(self, holder, name, field)
+        return _read(self, holder, name, fields(type_name).get(name, ())) if type(holder) is dict else []
 
-    def children(self) -> Iterator["Node"]:
+    def children(self) -> list["Node"]:
         holder, type_name = (self.value, self.type) if type(self.value) is dict else (self.extra, "Element")
-        if holder:
-            for name, of_name in fields(type_name).items():
-                for field in of_name:
-                    yield from _read(self, holder, name, field)
+        if type(holder) is not dict:
+            return []
+        known = _fields_by_key(type_name)
+        found: list[Node] = []
+        for key in holder:
+            name, field = known.get(key, _UNKNOWN)
+            if field and (key == field.key or field.key not in holder):  # `_name` beside `name` is the same element
+                found += _read(self, holder, name, (field,))
+        return found
 
 
 def resource_node(resource: dict[str, Any]) -> Node:
@@ -84,21 +86,24 @@ def _type_of(value: Any, declared: str) -> str:
     return name if type(name) is str and name in RESOURCE_TYPES else "Resource"
 
 
-def _read(parent: Node, holder: dict[str, Any], name: str, field: Field) -> Iterator[Node]:
-    value = holder.get(field.key)
-    extra = holder.get(field.extra_key) if field.extra_key else None
-    if value is None and extra is None:
-        return
-    if not field.repeats:
-        yield Node(value, _type_of(value, field.type), extra, parent, name, field.key)
-        return
-    values = value if type(value) is list else []
-    extras = extra if type(extra) is list else []
-    for index in range(max(len(values), len(extras))):
-        item = values[index] if index < len(values) else None
-        beside = extras[index] if index < len(extras) else None
-        if item is not None or beside is not None:
-            yield Node(item, _type_of(item, field.type), beside, parent, name, field.key, index)
+def _read(parent: Node, holder: dict[str, Any], name: str, of_name: tuple[Field, ...]) -> list[Node]:
+    found: list[Node] = []
+    for key, extra_key, type_name, repeats in of_name:
+        value = holder.get(key)
+        extra = holder.get(extra_key) if extra_key else None
+        if value is None and extra is None:
+            continue
+        if not repeats:
+            found.append(Node(value, _type_of(value, type_name), extra, parent, name, key))
+            continue
+        values = value if type(value) is list else []
+        extras = extra if type(extra) is list else []
+        for index in range(max(len(values), len(extras))):
+            item = values[index] if index < len(values) else None
+            beside = extras[index] if index < len(extras) else None
+            if item is not None or beside is not None:
+                found.append(Node(item, _type_of(item, type_name), beside, parent, name, key, index))
+    return found
 
 
 @cache
@@ -109,6 +114,14 @@ def fields(type_name: str) -> dict[str, tuple[Field, ...]]:
     except KeyError:
         return {}
     return {name: tuple(_field(element, *pair) for pair in element.json_names.items()) for name, element in known.items()}
+
+
+_UNKNOWN: tuple[str, Field | None] = ("", None)
+
+
+@cache
+def _fields_by_key(type_name: str) -> dict[str, tuple[str, Field | None]]:
+    return {key: (name, f) for name, of_name in fields(type_name).items() for f in of_name for key in (f.key, f.extra_key) if key}
 
 
 def _field(element: Element, key: str, type_name: str) -> Field:

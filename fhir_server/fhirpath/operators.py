@@ -89,28 +89,32 @@ def _ordered(holds: Callable[[int], bool]) -> Operator:
     return run
 
 
-def _in(left: Items, right: Items, context: Context) -> Items:
+def _in(left: Items, right: Items, _context: Context) -> Items:
     item = single(left, "in")
-    context.spend(len(right))
     return [] if item is None else [any(equal_items(item, other) for other in right)]
 
 
 # --- arithmetic -------------------------------------------------------------------------------------------------------
 
 
+_MAX_DIGITS = 28  # beyond which decimal arithmetic is not exact; an overflow is empty (FHIRPath N1 6.6)
+
+
 def _arithmetic(name: str, run: Callable[[Decimal, Decimal], Decimal]) -> Operator:
-    def operator(left: Items, right: Items, _context: Context) -> Items:
+    def operator(left: Items, right: Items, context: Context) -> Items:
         mine, other = plain(single(left, name)), plain(single(right, name))
         if mine is None or other is None:
             return []
         if name == "+" and type(mine) is str and type(other) is str:
-            return [mine + other]
+            return _concatenate(left, right, context)
         if not {type(mine), type(other)} <= {int, Decimal}:
             raise FhirPathError(f"{name} takes numbers here")
         if not other and name in {"/", "div", "mod"}:
             return []
         try:
             result = run(Decimal(mine), Decimal(other))
+            if not result.is_finite() or result.adjusted() > _MAX_DIGITS:
+                return []
             whole = name in {"div", "mod"} or (name != "/" and type(mine) is int and type(other) is int)
             return [int(result) if whole and result == int(result) else result]
         except (DecimalException, OverflowError):
@@ -119,8 +123,10 @@ def _arithmetic(name: str, run: Callable[[Decimal, Decimal], Decimal]) -> Operat
     return operator
 
 
-def _concatenate(left: Items, right: Items, _context: Context) -> Items:
-    return ["".join(_string(items) for items in (left, right))]
+def _concatenate(left: Items, right: Items, context: Context) -> Items:
+    joined = _string(left) + _string(right)
+    context.spend(len(joined) // 100)
+    return [joined]
 
 
 def _string(items: Items) -> str:

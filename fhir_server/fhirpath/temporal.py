@@ -65,7 +65,7 @@ def compare(left: Temporal, right: Temporal) -> int | None:
         return None
     ours, theirs = left.parts, right.parts
     timed = len(ours) > 3 and len(theirs) > 3 and not left.is_time
-    if timed and left.offset is not None and right.offset is not None:
+    if timed and left.offset is not None and right.offset is not None and left.offset != right.offset:
         ours, theirs = _in_utc(left), _in_utc(right)
     elif timed and (left.offset is None) != (right.offset is None):
         return None

@@ -13,8 +13,9 @@ from fhir_server.validation.compiler import resource_check
 from fhir_server.validation.contained import check_contained, may_contain
 from fhir_server.validation.invariants import check_invariants
 from fhir_server.validation.problems import MAX_PROBLEMS, Problem
+from fhir_server.validation.profiles import validate_profile
 
-__all__ = ["validate"]
+__all__ = ["validate", "validate_profile"]
 
 
 def validate(resource: dict[str, Any], *, best_practice: bool = False) -> list[Issue]:
@@ -34,14 +35,16 @@ def validate(resource: dict[str, Any], *, best_practice: bool = False) -> list[I
     except TypeError:  # half of a surrogate pair
         written = b"\\u"
     problems = check_characters(resource, written)
-    if not problems and may_contain(written):
+    if not problems and may_contain(resource, written):
         problems = check_contained(resource)
     issues = _errors(resource, problems or [])
     start = resource["resourceType"]
     if not problems or problems[0][0] == "invariant":
-        violations = check_invariants(resource, extended=b'"extension":' in written or b'"modifierExtension":' in written)
+        violations = check_invariants(resource, extended=b'xtension":' in written)
         for wanted in ("error", "warning", "information"):
-            of_kind = [Issue("invariant", text, start + path, severity) for severity, text, path in violations if severity == wanted]
+            of_kind = [
+                Issue("invariant", text, start + path, severity) for severity, text, path in violations if severity == wanted
+            ]
             issues += of_kind[:MAX_PROBLEMS]
     if best_practice and "text" in elements(start) and not resource.get("text", {}).get("div"):
         issues.append(Issue("invariant", "dom-6: text.`div`.exists()", start, "warning"))

@@ -11,12 +11,15 @@ from fhir_server.fhirpath import resource_node
 from fhir_server.fhirpath.nodes import Node
 from fhir_server.validation.problems import Problem, below, problem
 
+_HOLDERS = frozenset({"Bundle", "Parameters"})
 _FRAGMENT_TYPES = frozenset({"canonical", "uri", "url"})
 
 
-def may_contain(written: bytes) -> bool:
-    """Whether a resource, as JSON, can hold contained resources or references to them."""
-    return b'"contained":' in written or b'"reference":"#' in written
+def may_contain(resource: dict[str, Any], written: bytes) -> bool:
+    """Whether a resource can hold contained resources or references to them; `written` is its JSON."""
+    if "contained" in resource or (b"#" in written and b'"reference":"#' in written):
+        return True
+    return resource["resourceType"] in _HOLDERS and b'"contained":' in written
 
 
 def check_contained(resource: dict[str, Any]) -> list[Problem]:
@@ -48,8 +51,11 @@ def _check(resource: dict[str, Any]) -> list[Problem]:
         used.add(literal[1:])
         if literal[1:] not in ids and not (literal == "#" and is_inside):
             found += problem("invariant", f"{literal[:70]!r} is not the id of a contained resource (ref-1)", place)
-    for index, inner in enumerate(contained):
-        if inner.get("id") not in used and not _refers_to_container(inner) and inner.get("id") not in _canonical_uses(resource):
+    unused = [(i, inner) for i, inner in enumerate(contained) if inner.get("id") not in used and not _refers_to_container(inner)]
+    if unused:
+        used = _canonical_uses(resource)
+    for index, inner in unused:
+        if inner.get("id") not in used:
             found += problem("invariant", "Nothing refers to this contained resource (dom-3)", f".contained[{index}]")
     return found
 
@@ -62,13 +68,17 @@ def _check_meta(meta: dict[str, Any]) -> list[Problem]:
 
 
 def _fragments(value: Any, place: str, is_inside: bool) -> Iterator[tuple[str, str, bool]]:
-    """Every `reference` that begins with `#`, with its place and whether it is inside a contained resource."""
+    """Every `reference` that begins with `#`, with its place and whether it is inside a contained resource.
+
+    Resources in entries and parameters stand for themselves; those in `contained` are in an array.
+    """
     if type(value) is dict:
         literal = value.get("reference")
         if type(literal) is str and literal.startswith("#"):
             yield f"{place}.reference", literal, is_inside
         for key, item in value.items():
-            if type(item) in {dict, list} and not (place and key == "resource"):
+            inner_resource = type(item) is dict and "resourceType" in item
+            if type(item) in {dict, list} and not inner_resource:
                 yield from _fragments(item, f"{place}.{key}", is_inside or (not place and key == "contained"))
     elif type(value) is list:
         for index, item in enumerate(value):
