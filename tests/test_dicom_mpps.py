@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pymongo import AsyncMongoClient
+from pymongo.errors import PyMongoError
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run time from a table
     ModalityPerformedProcedureStep,
     ModalityWorklistInformationFind,
@@ -534,6 +536,11 @@ def test_while_the_database_is_away_nothing_is_half_written_and_the_scanner_is_t
 
     async def restore() -> None:
         wire.up = True
+        async with asyncio.timeout(15):
+            while True:
+                with contextlib.suppress(PyMongoError):
+                    await client.admin.command("ping")
+                    return
 
     async def cut() -> None:
         wire.cut()

@@ -37,11 +37,11 @@ def validate(resource: dict[str, Any], *, best_practice: bool = False) -> list[I
     problems = check_characters(resource, written)
     if not problems and may_contain(resource, written):
         problems = check_contained(resource)
-    issues = _errors(resource, problems or [])
+    issues = _errors(resource, problems) if problems else []
     start = resource["resourceType"]
     if not problems or problems[0][0] == "invariant":
-        violations = check_invariants(resource, extended=b'xtension":' in written)
-        for wanted in ("error", "warning", "information"):
+        violations = check_invariants(resource, written)
+        for wanted in ("error", "warning", "information") if violations else ():
             of_kind = [
                 Issue("invariant", text, start + path, severity) for severity, text, path in violations if severity == wanted
             ]

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from fhir_server.definitions import Element, elements, kind, primitive_types
 from fhir_server.definitions.tables import read
+from fhir_server.fhir_json import dumps
 from fhir_server.fhirpath import Expression, FhirPathError, compile_expression
 from fhir_server.fhirpath.nodes import Node
 from fhir_server.fhirpath.syntax import Node as Tree
@@ -27,6 +28,8 @@ Scope = tuple[dict[str, Any], dict[str, Any]]
 Visit = Callable[[Any, Scope], list[Violation] | None]
 
 _EXTENSIONS = frozenset({"extension", "modifierExtension"})
+_EXTENDED = b'xtension":'  # the end of both in JSON
+_LARGE = 20_000  # bytes of JSON, from where on it pays to look which parts of a resource have extensions
 _MAX_PLANS = 1024
 
 
@@ -54,13 +57,20 @@ def constraints() -> dict[str, list[Constraint]]:
     return found
 
 
-def check_invariants(resource: dict[str, Any], *, extended: bool) -> list[Violation]:
+def check_invariants(resource: dict[str, Any], written: bytes) -> list[Violation]:
     """What R4's invariants (other than those that the other checks of this package know) say of a valid resource.
 
-    `extended=False` says that there is no extension anywhere in it. Severities: `error`, `warning`, and `information` for an
-    invariant that can't be evaluated here.
+    `written` is its JSON. Severities: `error`, `warning`, and `information` for an invariant that can't be evaluated here.
     """
-    return _visit_resource(resource, (resource, resource), extended) or []
+    scope = (resource, resource)
+    extended = _EXTENDED in written
+    if not extended or len(written) < _LARGE:
+        return _visit_resource(resource, scope, extended) or []
+    name = resource["resourceType"]
+    plain = {key: item for key, item in resource.items() if key not in _EXTENSIONS and _EXTENDED not in dumps(item)}
+    rest = {key: item for key, item in resource.items() if key not in plain}
+    visits = (_own_check(name), resource), (_follower(name, False), plain), (_follower(name, True), rest)
+    return [violation for visit, part in visits if visit for violation in visit(part, scope) or ()]
 
 
 def _visit_resource(value: dict[str, Any], scope: Scope, extended: bool) -> list[Violation] | None:
@@ -70,16 +80,9 @@ def _visit_resource(value: dict[str, Any], scope: Scope, extended: bool) -> list
 @cache
 def _walker(path: str, extended: bool) -> Visit:
     """Visits an element of this type or backbone element, and what is inside."""
-    plans = _Plans(path, constraints()[path]) if path in constraints() else None
-    routes: dict[str, Visit] = {}
-    for element, key, type_name in _routes(path, extended):
-        routes[key] = _route(element, type_name, extended)
-    follow = None if not routes else _follower(routes)
-    if plans is None:
-        return follow or (lambda _value, _scope: None)
-    check = plans.check
-    if follow is None:
-        return check
+    check, follow = _own_check(path), _follower(path, extended)
+    if check is None or follow is None:
+        return check or follow or (lambda _value, _scope: None)
 
     def visit(value: Any, scope: Scope) -> list[Violation] | None:
         found = check(value, scope)
@@ -89,7 +92,15 @@ def _walker(path: str, extended: bool) -> Visit:
     return visit
 
 
-def _follower(routes: dict[str, Visit]) -> Visit:
+@cache
+def _own_check(path: str) -> Visit | None:
+    return _Plans(path, constraints()[path]).check if path in constraints() else None
+
+
+@cache
+def _follower(path: str, extended: bool) -> Visit | None:
+    """Visits what is inside an element, but not the element itself."""
+    routes = {key: _route(element, type_name, extended) for element, key, type_name in _routes(path, extended)}
     get = routes.get
 
     def follow(value: Any, scope: Scope) -> list[Violation] | None:
@@ -102,7 +113,7 @@ def _follower(routes: dict[str, Visit]) -> Visit:
                     found = (found or []) + violations
         return found
 
-    return follow
+    return follow if routes else None
 
 
 def _routes(path: str, extended: bool) -> Iterator[tuple[Element, str, str]]:
