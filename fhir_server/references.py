@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 _LOCAL = re.compile(r"([A-Z][A-Za-z]+)/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?")
 
+_CONDITIONAL = re.compile(r"[A-Z][A-Za-z]+\?.+")
+
 
 class Target(NamedTuple):
     """What a local literal reference points to."""
@@ -26,6 +28,11 @@ def target(reference: object, base_url: str = "") -> Target | None:
         text = text[len(base_url) + 1 :]
     found = _LOCAL.fullmatch(text)
     return Target(found[1], found[2]) if found else None
+
+
+def conditional(element: dict[str, Any]) -> bool:
+    """Whether a Reference names its target by a search, such as `Patient?identifier=1` (FHIR R4 3.1.0.11.5)."""
+    return _CONDITIONAL.fullmatch(element["reference"]) is not None
 
 
 def ref(resource: dict[str, Any], display: str | None = None) -> dict[str, Any]:

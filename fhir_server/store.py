@@ -154,14 +154,15 @@ class Store:
         assert found is not None
         return int(found["n"])
 
-    async def referrer(self, to: Target, session: AsyncClientSession | None = None) -> str | None:
-        """A resource that refers to this one ("Task/1"), if there is any other than itself."""
-        where: Document = {"search.t": f">{to}"}
+    async def referrer(self, targets: Iterable[Target], session: AsyncClientSession) -> tuple[Target, str] | None:
+        """One of these that is referred to, and by what ("Task/1"); None if there is none."""
+        keys = {f">{to}": to for to in targets}
         async for known in self.db["catalog"].find({}, {"_id": 1}):
-            others = where | {"_id": {"$ne": to.id}} if known["_id"] == to.type else where
-            found = await self.current(known["_id"]).find_one(others, {"_id": 1}, session=session)
+            where = {"search.t": {"$in": list(keys)}}
+            found = await self.current(known["_id"]).find_one(where, {"search.t": 1}, session=session)
             if found:
-                return f"{known['_id']}/{found['_id']}"
+                key = next(k for k in found["search"]["t"] if k in keys)
+                return keys[key], f"{known['_id']}/{found['_id']}"
         return None
 
 

@@ -7,9 +7,8 @@ It sees its own writes. Each resource gets one new version in it, however often 
 import uuid
 from collections import deque
 from collections.abc import Iterable
-from typing import Any
 
-from pymongo import DeleteOne, InsertOne, ReplaceOne
+from pymongo import DeleteOne, ReplaceOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
@@ -18,7 +17,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 from fhir_server import clock, fhir_json, outbox
 from fhir_server.elements import duplicate, same
 from fhir_server.outcome import FhirError, Issue, fail
-from fhir_server.references import Target, target, walk
+from fhir_server.references import Target, conditional, target, walk
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.search.index import index
 from fhir_server.search.query import Query, compile_query
@@ -59,6 +58,16 @@ class _Entry:
     @property
     def next_version(self) -> int:
         return self.before.version + 1 if self.before else 1
+
+
+class _Writes:
+    """What is to be written to one collection."""
+
+    __slots__ = ("inserts", "others")
+
+    def __init__(self) -> None:
+        self.inserts: list[Document] = []
+        self.others: list[ReplaceOne[Document] | DeleteOne] = []
 
 
 class UnitOfWork:
@@ -192,8 +201,7 @@ class UnitOfWork:
     async def settle(self) -> None:
         """Run the reactions until nothing more follows, check the references, project, and write everything."""
         await self._react()
-        if self._strict:
-            await self._check_references()
+        await self._check_references()
         for projection in self._registry.projections:
             await projection(self, self.changes())
         await self.flush()
@@ -206,28 +214,33 @@ class UnitOfWork:
         if not staged:
             return
         self._store.require({to.type for to, _ in staged})
-        current: dict[str, list[Any]] = {}
-        history: dict[str, list[Any]] = {}
+        current: dict[str, _Writes] = {}
+        history: dict[str, _Writes] = {}
         for to, entry in staged:
-            _write(to, entry, self, current.setdefault(to.type, []), history.setdefault(to.type, []))
+            _write(to, entry, self, current.setdefault(to.type, _Writes()), history.setdefault(to.type, _Writes()))
             entry.written = entry.after
         self._dirty.clear()
         for resource_type, writes in history.items():
-            await self._bulk_write(self._store.history(resource_type), writes)
+            await self._apply(self._store.history(resource_type), writes)
         for resource_type, writes in current.items():
-            await self._bulk_write(self._store.current(resource_type), writes)
+            await self._apply(self._store.current(resource_type), writes)
 
-    async def _bulk_write(self, collection: AsyncCollection[Document], writes: list[Any]) -> None:
-        if not writes:
-            return
+    async def _apply(self, collection: AsyncCollection[Document], writes: _Writes) -> None:
         try:
-            result = await collection.bulk_write(writes, ordered=False, session=self.session)
+            if writes.others:
+                done = await collection.bulk_write(writes.others, ordered=False, session=self.session)
+                if done.matched_count + done.deleted_count != len(writes.others):
+                    raise Conflict(collection.name)
+            if len(writes.inserts) == 1:  # by far the most frequent, and half the work for the driver
+                await collection.insert_one(writes.inserts[0], session=self.session)
+            elif writes.inserts:
+                await collection.insert_many(writes.inserts, ordered=False, session=self.session)
+        except DuplicateKeyError as error:
+            raise Conflict(collection.name) from error
         except BulkWriteError as error:
             if all(e.get("code") == _DUPLICATE_KEY for e in error.details.get("writeErrors", ())):
                 raise Conflict(collection.name) from error
             raise
-        if result.inserted_count + result.matched_count + result.deleted_count != len(writes):
-            raise Conflict(collection.name)
 
     async def _entry(self, to: Target) -> _Entry:
         if to not in self._entries:
@@ -274,12 +287,15 @@ class UnitOfWork:
                 await reaction(self, change)
 
     async def _check_references(self) -> None:
-        """Local references must resolve; what is referred to can't be deleted (RIS_REFERENTIAL_INTEGRITY=strict).
+        """Local references must resolve; what is referred to can't be deleted (both RIS_REFERENTIAL_INTEGRITY=strict).
 
         References that were there before are left alone, so that a resource with a bad one can still be changed.
+        What another transaction links and what this one deletes at the very same time is not seen: MongoDB has snapshot
+        isolation, and to make every new reference a write to its target would have them all wait for each other.
         """
         wanted: dict[Target, list[str]] = {}
         deleted: list[Target] = []
+        issues: list[Issue] = []
         for change in self.changes():
             to = Target(change.type, change.id)
             if change.after is None:
@@ -287,38 +303,46 @@ class UnitOfWork:
             elif change.type not in _CARRIERS:
                 known = {element["reference"] for _, element in walk(change.before, "")}
                 for path, element in walk(change.after, self.places.get(to, to.type)):
-                    if element["reference"] not in known and (pointed_at := target(element)):
+                    if element["reference"] in known:
+                        continue
+                    if (pointed_at := target(element)) is not None:
                         wanted.setdefault(pointed_at, []).append(path)
-        await self.load(wanted)
-        issues = [
-            Issue("value", f"{to} does not exist", path)
-            for to, paths in wanted.items()
-            if self._entries[to].after is None
-            for path in paths
-        ]
+                    elif conditional(element):
+                        issues.append(Issue("not-supported", "conditional references are not supported yet", path))
+        if self._strict:
+            issues += await self._dangling(wanted)
         if issues:
             raise FhirError(*issues, status=422)
+        if self._strict:
+            await self._refuse_if_referred_to(deleted)
+
+    async def _dangling(self, wanted: dict[Target, list[str]]) -> list[Issue]:
+        await self.load(wanted)
+        gone = [to for to in wanted if self._entries[to].after is None]
+        return [Issue("value", f"{to} does not exist", path) for to in gone for path in wanted[to]]
+
+    async def _refuse_if_referred_to(self, deleted: list[Target]) -> None:
         if deleted:
-            await self.flush()
-        for to in deleted:
-            if found := await self._store.referrer(to, self.session):
-                raise fail("conflict", f"{to} can't be deleted: {found} refers to it", self.places.get(to, to.type))
+            await self.flush()  # what is deleted refers to nothing any more
+            if found := await self._store.referrer(deleted, self.session):
+                to, by = found
+                raise fail("conflict", f"{to} can't be deleted: {by} refers to it", self.places.get(to, to.type))
 
 
-def _write(to: Target, entry: _Entry, unit: UnitOfWork, current: list[Any], history: list[Any]) -> None:
+def _write(to: Target, entry: _Entry, unit: UnitOfWork, current: _Writes, history: _Writes) -> None:
     """The writes that bring the collections to the present state of an entry."""
     number, before = entry.next_version, entry.before
     first = entry.new_version is None
     entry.new_version = number
     if first and before is not None and before.resource is not None:
-        history.append(InsertOne(_history_document(before)))
+        history.inserts.append(_history_document(before))
     if entry.written is None and not first and before is not None:
-        history.append(DeleteOne({"_id": f"{to.id}/{number}"}))  # the tombstone, written before somebody thought better of it
+        history.others.append(DeleteOne({"_id": f"{to.id}/{number}"}))  # our tombstone, before somebody thought better of it
+    found_version = before.version if first and before is not None else number
     if entry.after is None:
-        found_version = before.version if first and before is not None else number
-        current.append(DeleteOne({"_id": to.id, "version": found_version}))
+        current.others.append(DeleteOne({"_id": to.id, "version": found_version}))
         if before is not None:
-            history.append(InsertOne(_history_document(Version(to.id, number, clock.naive(unit.now), "DELETE", None))))
+            history.inserts.append(_history_document(Version(to.id, number, clock.naive(unit.now), "DELETE", None)))
         return
     document = {
         "_id": to.id,
@@ -329,10 +353,9 @@ def _write(to: Target, entry: _Entry, unit: UnitOfWork, current: list[Any], hist
         "search": index(entry.after),
     }
     if entry.written is None:
-        current.append(InsertOne(document))
+        current.inserts.append(document)
     else:
-        found_version = before.version if first and before is not None else number
-        current.append(ReplaceOne({"_id": to.id, "version": found_version}, document))
+        current.others.append(ReplaceOne({"_id": to.id, "version": found_version}, document))
 
 
 def _refuse_invalid(resource: Resource) -> None:

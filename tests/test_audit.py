@@ -199,3 +199,22 @@ def test_what_an_event_is_about_can_still_be_deleted(app: FhirApp) -> None:
     app.get(f"Patient/{made['id']}")
     assert app.send("DELETE", f"Patient/{made['id']}").status_code == 204
     assert len(app.ids(f"AuditEvent?entity=Patient/{made['id']}")) == 3
+
+
+def test_what_can_not_be_recorded_is_not_done(mongodb_uri: str) -> None:
+    with serving(mongodb_uri, core=False) as app:
+        made = app.create(patient(name=[{"family": "Verborgen"}]))
+        app.run(app.db.command("collMod", "AuditEvent", validator={"nothing": "passes"}))
+        before = app.counts()
+        answers = [
+            app.get(f"Patient/{made['id']}"),
+            app.get("Patient?name=verborgen"),
+            app.get(f"Patient/{made['id']}/_history"),
+            app.send("POST", "Patient", patient()),
+            app.send("DELETE", f"Patient/{made['id']}"),
+            app.bundle("transaction", post(patient())),
+            app.send("GET", "Patient/x", scope="system/Observation.r"),
+        ]
+        assert {a.status_code for a in answers} == {500}
+        assert "Verborgen" not in "".join(a.text for a in answers)
+        assert app.counts() == before

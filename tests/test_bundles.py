@@ -124,6 +124,16 @@ def test_a_link_to_an_entry_that_is_not_there_is_refused(app: FhirApp) -> None:
     assert (answer.status_code, issues(answer)) == (422, [("value", "Bundle.entry[1].resource.subject")])
 
 
+def test_a_conditional_reference_is_refused_rather_than_kept_as_it_is(app: FhirApp) -> None:
+    for answer in (
+        app.bundle("transaction", post(observation("Patient?identifier=urn:x|1"))),
+        app.bundle("batch", post(observation("Patient?identifier=urn:x|1"))),
+        app.send("POST", "Observation", observation("Patient?identifier=urn:x|1")),
+    ):
+        assert "not-supported" in answer.text
+        assert answer.status_code == 422 or statuses(answer) == ["422"]
+
+
 def test_resources_of_one_transaction_may_refer_to_each_other_in_a_circle(app: FhirApp) -> None:
     def linked(to: str) -> Resource:
         return patient(link=[{"type": "seealso", "other": {"reference": to}}])

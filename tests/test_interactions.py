@@ -361,6 +361,19 @@ def test_what_fails_on_the_way_leaves_nothing_behind(odd: FhirApp, where: str, s
     assert {n: c for n, c in after.items() if c} == {n: c for n, c in before.items() if c} | {"catalog": after["catalog"]}
 
 
+def test_an_entry_of_a_batch_that_fails_by_our_own_fault_takes_no_other_with_it(odd: FhirApp) -> None:
+    answer = odd.bundle("batch", post(activity("rule")), post(activity("projection")), post(activity("fine")))
+    responses = [e["response"] for e in load(answer)["entry"]]
+    assert [r["status"] for r in responses] == ["500", "500", "201"]
+    assert {r["outcome"]["issue"][0]["code"] for r in responses[:2]} == {"exception"}
+    assert "secret" not in answer.text
+
+
+def test_what_was_locked_once_is_not_kept_for_ever(app: FhirApp) -> None:
+    indexes = app.run(app.db["locks"].index_information())
+    assert any(i.get("expireAfterSeconds") for i in indexes.values())
+
+
 def test_a_reaction_may_write_a_type_that_has_no_collection_yet(odd: FhirApp) -> None:
     for kind in ("Basic", "Condition"):
         answer = odd.send("POST", "ActivityDefinition", activity(f"write {kind}"))

@@ -282,6 +282,17 @@ def test_somebody_reported_dead_by_mistake_lives(ris):
     ris.run(scenario())
 
 
+def test_blanks_are_nothing(ris):
+    async def scenario():
+        number = unused("N")
+        await ris.accepted(adt(number, name="Muster^ ^  ", birth="  ", sex=" ", f11=" ^ ^Stadt", f13=" ", f16=" ", f30=" "))
+        (found,) = await patients(ris, number)
+        assert found["name"] == [{"family": "Muster"}]
+        assert found.keys() == {"resourceType", "id", "meta", "identifier", "active", "name", "address"}
+
+    ris.run(scenario())
+
+
 def test_a_partial_birth_date_stays_partial(ris):
     async def scenario():
         number = unused("N")

@@ -20,10 +20,10 @@ from pymongo.errors import PyMongoError
 
 from bridges.v2 import leases
 from bridges.v2.ack import Ack
+from bridges.v2.destination import ack_timeout, address
 from bridges.v2.leases import Lease
 from bridges.v2.mllp import MllpError
 from bridges.v2.mllp_client import MllpClient
-from bridges.v2.segments_out import ack_timeout, address
 from fhir_server import audit, clock, metrics, outbox
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
@@ -209,7 +209,7 @@ class Line:
     async def to(self, endpoint: dict[str, Any] | None) -> None:
         """Follow the Endpoint, which people may change at any time."""
         try:
-            place = (*address(endpoint), ack_timeout(endpoint) or self._timing.ack) if endpoint else None
+            place = (*address(endpoint), ack_timeout(endpoint, self._timing.ack)) if endpoint else None
             self.problem = "" if endpoint else "the Endpoint is not active"
         except ValueError as error:
             place, self.problem = None, str(error)

@@ -75,8 +75,8 @@ class _Context:
         self.guess = guess
 
     def text(self, raw: str) -> str:
-        """Unescaped. A part that is `""` has no text: what it asks for, to delete, is `is_null`'s to tell."""
-        if raw == DELETE:
+        """Unescaped. White space alone is no text; nor is `""`: what that asks for, to delete, is `is_null`'s to tell."""
+        if raw == DELETE or raw.isspace():
             return ""
         return unescape(raw, self.separators, self.codec, guess=self.guess)
 

@@ -10,8 +10,9 @@ from html.parser import HTMLParser
 from typing import Any
 
 from bridges.v2.datatypes import CWE
+from bridges.v2.destination import Destination
 from bridges.v2.message import Comp, Seg, Sub, Value
-from bridges.v2.segments_out import Destination, OrderFacts, cwe, msh, obr, orc, pid, present, pv1, xcn
+from bridges.v2.segments_out import OrderFacts, cwe, msh, obr, orc, pid, present, pv1, xcn
 from bridges.v2.systems import name
 from fhir_server.registry import Resource
 from resources import imaging_study

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import tzinfo
 
+from bridges.v2.destination import Destination, check_endpoint
 from bridges.v2.message import Seg, encode
 from bridges.v2.oru_out import oru_r01
 from bridges.v2.schedule_out import FILLER_STATUS, orm_o01, siu
-from bridges.v2.segments_out import Destination, OrderFacts, check_endpoint, new_control_id
+from bridges.v2.segments_out import OrderFacts, new_control_id
 from fhir_server import outbox
 from fhir_server.registry import Change, Resource
 from fhir_server.unit_of_work import UnitOfWork

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from datetime import datetime
 
 from bridges.v2.datatypes import EI
+from bridges.v2.destination import Destination
 from bridges.v2.message import Comp, Seg
 from bridges.v2.segments_out import (
-    Destination,
     OrderFacts,
     cwe,
     filler,

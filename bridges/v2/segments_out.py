@@ -3,18 +3,15 @@
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, tzinfo
+from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from bridges.v2 import times
-from bridges.v2.charset import codec_of
 from bridges.v2.datatypes import CWE, CX, EI, XCN, XPN
+from bridges.v2.destination import Destination
 from bridges.v2.message import Comp, Raw, Seg
 from bridges.v2.systems import OWN, RAW, cx_of, ei_of, name
 from fhir_server.elements import codes, codings, extension, identifier_of_type, identifier_value
-from fhir_server.outcome import fail
 from fhir_server.registry import Resource
 from resources import terms
 
@@ -22,9 +19,6 @@ _GENDER = {"male": "M", "female": "F", "other": "O", "unknown": "U"}
 _PRIORITY = {"stat": "S", "asap": "A", "urgent": "A", "routine": "R"}
 _NAME_TYPE = {"official": "L", "usual": "D", "maiden": "M", "anonymous": "A", "nickname": "N"}
 _CLASS = {"EMER": "E", "IMP": "I", "AMB": "O", "PRENC": "P"}
-
-
-VERSIONS = ("2.1", "2.2", "2.3", "2.3.1", "2.4", "2.5", "2.5.1", "2.6", "2.7", "2.7.1", "2.8", "2.8.1", "2.8.2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,94 +30,6 @@ class OrderFacts:
     patient: Resource
     encounter: Resource | None
     requester: Resource | None
-
-
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """An Endpoint as an outbound v2 destination (DESIGN.md 2.5): its dialect.
-
-    Headers: sending-application, sending-facility, receiving-application, receiving-facility, hl7-version (2.5.1),
-    character-set (as in MSH-18; UNICODE UTF-8), time-zone (IANA; the department's), time-offset (`no`: times without it),
-    ack-timeout (seconds, 1 to 300).
-    """
-
-    reference: str
-    headers: dict[str, str]
-    wants: frozenset[str]
-    zone: tzinfo
-
-    @classmethod
-    def of(cls, endpoint: Resource, department: tzinfo) -> "Destination":
-        headers = _headers(endpoint)
-        wants = {c.get("code", "") for p in endpoint.get("payloadType", ()) for c in codings(p)}
-        zone = ZoneInfo(headers["time-zone"]) if "time-zone" in headers else department
-        return cls(f"Endpoint/{endpoint['id']}", headers, frozenset(wants), zone)
-
-    @property
-    def version(self) -> str:
-        return self.headers.get("hl7-version", "2.5.1")
-
-    def before(self, version: str) -> bool:
-        """Whether the receiver speaks an older version than this: 2.4 brought message structures, 2.5 CWE and an end to TQ."""
-        return VERSIONS.index(self.version) < VERSIONS.index(version)
-
-    @property
-    def coded(self) -> str:
-        """The type name of a coded element, for OBX-2."""
-        return "CE" if self.before("2.5") else "CWE"
-
-    @property
-    def charset(self) -> str:
-        return self.headers.get("character-set", "UNICODE UTF-8")
-
-    def time(self, value: str | None) -> str:
-        """A FHIR date, dateTime or instant as this receiver wants it."""
-        return times.from_fhir(value, self.zone, offset=self.headers.get("time-offset", "yes") != "no") if value else ""
-
-
-def _headers(endpoint: Resource) -> dict[str, str]:
-    pairs = (str(header).partition(":") for header in endpoint.get("header", ()))
-    return {name.strip().lower(): value.strip() for name, _, value in pairs}
-
-
-def address(endpoint: Resource) -> tuple[str, int, bool]:
-    """Host, port and whether TLS is spoken, of an address such as `mllp://ehr.example.org:2575`. ValueError for others."""
-    place = urlsplit(str(endpoint.get("address", "")))
-    if place.scheme not in {"mllp", "mllps"} or not place.hostname:
-        raise ValueError("the address isn't mllp://host:port or mllps://host:port")
-    return place.hostname, place.port or 2575, place.scheme == "mllps"
-
-
-def ack_timeout(endpoint: Resource) -> float | None:
-    """How long this receiver may take to answer, in seconds, where its Endpoint says so. ValueError when that is no time."""
-    text = _headers(endpoint).get("ack-timeout")
-    seconds = float(text) if text else None
-    if seconds is not None and not 1 <= seconds <= 300:
-        raise ValueError("ack-timeout is a number of seconds from 1 to 300")
-    return seconds
-
-
-def check_endpoint(endpoint: Resource) -> None:
-    """FhirError when no message could be written for an HL7 v2 Endpoint, or sent to it."""
-    if endpoint.get("connectionType", {}).get("code") != "hl7v2-mllp":
-        return
-    headers = _headers(endpoint)
-    try:
-        address(endpoint)
-    except ValueError as error:
-        raise fail("value", str(error), "Endpoint.address", status=422) from None
-    if headers.get("hl7-version", "2.5.1") not in VERSIONS:
-        raise fail("value", f"hl7-version is one of {', '.join(VERSIONS)}", "Endpoint.header", status=422)
-    if codec_of(headers.get("character-set", "UTF-8")) is None:
-        raise fail("value", "character-set is none of HL7 table 0211", "Endpoint.header", status=422)
-    try:
-        ack_timeout(endpoint)
-    except ValueError:
-        raise fail("value", "ack-timeout is a number of seconds from 1 to 300", "Endpoint.header", status=422) from None
-    try:
-        ZoneInfo(headers.get("time-zone", "UTC"))
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise fail("value", "time-zone is no IANA time zone", "Endpoint.header", status=422) from None
 
 
 def new_control_id() -> str:
