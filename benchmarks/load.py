@@ -23,7 +23,8 @@ class Result:
     errors: int
 
     def __str__(self) -> str:
-        return f"{self.rate:8.0f}/s   p50 {self.p50:7.1f} ms   p95 {self.p95:7.1f} ms   p99 {self.p99:7.1f} ms   errors {self.errors}"
+        spread = f"p50 {self.p50:7.1f} ms   p95 {self.p95:7.1f} ms   p99 {self.p99:7.1f} ms"
+        return f"{self.rate:8.0f}/s   {spread}   errors {self.errors}"
 
 
 async def run(port: int, request: Request, *, connections: int, count: int) -> Result:

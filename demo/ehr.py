@@ -31,7 +31,7 @@ def order(
         f"MSH|^~\\&|EHR|EXAMPLEHOSP|FHIR_RIS|RAD|{stamp()}||ORM^O01^ORM_O01|{control_id}|P|2.5.1||||||UNICODE UTF-8",
         f"PID|1||{patient_id}^^^EXAMPLEHOSP^MR||{family}^{given}^^^^^L||19700131|F",
         f"PV1|1|O|RAD^WAIT||||4711^Referrer^Rolf^^^Dr.^^^EXAMPLEHOSP||||||||||||V{patient_id}^^^EXAMPLEHOSP^VN",
-        f"ORC|{control}|{placer}^EHR||||||^^^^^R||{stamp()}|||4711^Referrer^Rolf^^^Dr.^^^EXAMPLEHOSP",
+        f"ORC|{control}|{placer}^EHR|||||^^^^^R||{stamp()}|||4711^Referrer^Rolf^^^Dr.^^^EXAMPLEHOSP",
         f"OBR|1|{placer}^EHR||24627-2^CT Chest^LN|||||||||Cough for six weeks|||4711^Referrer^Rolf^^^Dr.^^^EXAMPLEHOSP"
         "||||||||CT|||||||R05^Cough^I10",
     )

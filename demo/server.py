@@ -30,15 +30,30 @@ class Server:
 
     def __init__(self, directory: Path, *, preferred_ports: bool = False, **settings: str) -> None:
         self.directory = directory
-        ports = {name: str(free_port(port if preferred_ports else 0)) for name, port in _PREFERRED.items()}
-        self.settings = {"RIS_DATA_DIR": str(directory / "data"), "RIS_LOG_FORMAT": "json", **ports, **settings}
+        self.process: subprocess.Popen[bytes] | None = None
+        self._more = settings
+        self._take_ports(preferred=preferred_ports)
+
+    def _take_ports(self, *, preferred: bool) -> None:
+        ports = {name: str(free_port(port if preferred else 0)) for name, port in _PREFERRED.items()}
+        self.settings = {"RIS_DATA_DIR": str(self.directory / "data"), "RIS_LOG_FORMAT": "json", **ports, **self._more}
         self.base_url = f"http://127.0.0.1:{self.settings['RIS_HTTP_PORT']}"
         self.mllp_port = int(self.settings["RIS_MLLP_PORT"])
         self.dicom_port = int(self.settings["RIS_DICOM_PORT"])
-        self.process: subprocess.Popen[bytes] | None = None
+
+    async def start_somewhere(self) -> None:
+        """Start; on other ports if somebody took ours in the meantime."""
+        try:
+            await self.start()
+        except RuntimeError as error:
+            if "can't listen" not in str(error):
+                raise
+            self._take_ports(preferred=False)
+            await self.start()
 
     async def start(self) -> None:
         """Start and wait until it is ready. RuntimeError with the end of the log when it isn't."""
+        said = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: ASYNC220, S603 - it returns at once; our own command
                 [*_command(), "serve"],
@@ -52,8 +67,12 @@ class Server:
             for _ in range(int(_READY_SECONDS / 0.05)):
                 if self.process.poll() is not None:
                     break
+                # Its own word first: on a port that was taken meanwhile another server would answer.
                 with contextlib.suppress(httpx.HTTPError):
-                    if (await http.get(f"{self.base_url}/readyz", timeout=2)).status_code == 200:
+                    if (
+                        b'"event": "ready"' in self.log.read_bytes()[said:]
+                        and (await http.get(f"{self.base_url}/readyz", timeout=2)).status_code == 200
+                    ):
                         return
                 await asyncio.sleep(0.05)
         raise RuntimeError("the server did not start: " + self.log.read_text(errors="replace")[-500:])

@@ -50,7 +50,7 @@ async def _perform(console: Console, server: Server, listener: Listener) -> bool
     console.print("[bold]fhir-ris demo[/]: one imaging order, from the EHR's order to the report back in the EHR\n")
     began = time.perf_counter()
     await listener.start()
-    await server.start()
+    await server.start_somewhere()
     console.print(f"   server and embedded MongoDB ready in {time.perf_counter() - began:.1f} s: {server.base_url}, "
                   f"MLLP {server.mllp_port}, DICOM {server.dicom_port}\n")  # fmt: skip
 

@@ -37,6 +37,7 @@ REPLICA_SET = "ris"
 CACHE_GB = 0.5
 OPLOG_MB = 1024
 LOG_BYTES = 16 * 1024 * 1024  # a longer log is put aside at the next start; one earlier log is kept
+SHORT_TEMPORARY = "/tmp"  # noqa: S108 - a private directory is made in it, and a foreign one refused
 SOCKET_PATH_BYTES = 107  # unix(7): sun_path is 108 bytes with its closing zero
 SOCKET_PATH_SAFE = re.compile(r"[A-Za-z0-9/._+ -]+")  # --bind_ip splits at commas, and a member's host at colons
 
@@ -325,7 +326,7 @@ def socket_uri(socket: str) -> str:
 def socket_path(home: Path) -> Path:
     """Where the socket goes: in `home`, or, where that is no usable socket path, in a temporary directory named by its hash."""
     digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
-    for directory in (home, Path(tempfile.gettempdir()) / f"fhir-ris-{digest}"):
+    for directory in (home, Path(tempfile.gettempdir()) / f"fhir-ris-{digest}", Path(SHORT_TEMPORARY) / f"fhir-ris-{digest}"):
         path = directory / "mongod.sock"
         if len(os.fsencode(path)) <= SOCKET_PATH_BYTES and SOCKET_PATH_SAFE.fullmatch(str(path)):
             return path
