@@ -1,4 +1,7 @@
-"""Links among the entries of a transaction, rewritten to the ids that their resources get (FHIR R4 3.1.0.11.2)."""
+"""Links among the entries of a transaction, rewritten to the ids that their resources get.
+
+Source: FHIR R4 RESTful API, "Transaction Processing Rules".
+"""
 
 import re
 from collections.abc import Mapping

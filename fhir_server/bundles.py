@@ -1,4 +1,4 @@
-"""Transaction and batch Bundles (FHIR R4 3.1.0.11)."""
+"""Transaction and batch Bundles (FHIR R4 RESTful API, "batch/transaction")."""
 
 import re
 import urllib.parse
@@ -24,7 +24,7 @@ from smart_auth.scopes import Action
 log = structlog.get_logger()
 
 MAX_ENTRIES = 5000
-# The order in which a transaction's entries are processed (FHIR R4 3.1.0.11.2).
+# The order in which a transaction's entries are processed (FHIR R4 RESTful API, "Transaction Processing Rules").
 _ORDER = {"DELETE": 0, "POST": 1, "PUT": 2, "GET": 3}
 _ACTIONS: dict[str, Action] = {"DELETE": "d", "POST": "c", "PUT": "u", "GET": "r"}
 _URL = re.compile(r"([A-Z][A-Za-z]+)(?:/([A-Za-z0-9\-.]{1,64}))?")

@@ -79,7 +79,7 @@ def peer(request: Request) -> str | None:
 
 
 def _negotiate(request: Request) -> None:
-    """406 unless JSON is among what the caller takes (FHIR R4 3.1.0.1.11)."""
+    """406 unless JSON is among what the caller takes (FHIR R4 RESTful API, "Content Types and encodings")."""
     # An unencoded + of `_format=application/fhir+json` arrives as a space.
     wanted = request.query_params.get("_format", "").replace(" ", "+") or request.headers.get("accept", "*/*")
     offered = {part.partition(";")[0].strip().lower() for part in wanted.split(",")}
@@ -130,7 +130,7 @@ def json_response(body: Resource, status: int = 200, headers: dict[str, str] | N
 
 
 def stored_response(resource: Resource, request: Request, status: int, headers: dict[str, str]) -> Response:
-    """The answer to a write, as the `Prefer` header wants it (FHIR R4 3.1.0.1.8)."""
+    """The answer to a write, as the `Prefer` header wants it (FHIR R4 RESTful API, "create/update/patch/transaction")."""
     headers = {**headers, **version_headers(resource)}
     wanted = request.headers.get("prefer", "").replace(" ", "")
     if "return=minimal" in wanted:
@@ -142,7 +142,7 @@ def stored_response(resource: Resource, request: Request, status: int, headers: 
 
 
 def version_headers(resource: Resource) -> dict[str, str]:
-    """ETag and Last-Modified of a version (FHIR R4 3.1.0.1.3)."""
+    """ETag and Last-Modified of a version (FHIR R4 RESTful API, "Support for Versions")."""
     updated = datetime.fromisoformat(resource["meta"]["lastUpdated"])
     return {"ETag": f'W/"{resource["meta"]["versionId"]}"', "Last-Modified": format_datetime(updated, usegmt=True)}
 

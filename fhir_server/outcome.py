@@ -66,5 +66,5 @@ def fail(code: str, diagnostics: str, expression: str | None = None, *, status: 
 
 
 def operation_outcome(*issues: Issue) -> dict[str, Any]:
-    """The OperationOutcome resource (FHIR R4 3.1.0.1.7) of these issues."""
+    """The OperationOutcome resource (FHIR R4) of these issues."""
     return {"resourceType": "OperationOutcome", "issue": [i.as_fhir() for i in issues]}

@@ -31,7 +31,7 @@ def target(reference: object, base_url: str = "") -> Target | None:
 
 
 def conditional(element: dict[str, Any]) -> bool:
-    """Whether a Reference names its target by a search, such as `Patient?identifier=1` (FHIR R4 3.1.0.11.5)."""
+    """Whether a Reference names its target by a search, as `Patient?identifier=1` (FHIR R4 http, "Conditional References")."""
     return _CONDITIONAL.fullmatch(element["reference"]) is not None
 
 

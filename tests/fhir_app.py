@@ -8,7 +8,7 @@ import itertools
 import json
 import socket
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, MutableSequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 import httpx
 import uvicorn
 from fastapi import FastAPI
+from structlog.testing import capture_logs
 
 import resources
 from bridges.dicom import worklist_rows
@@ -52,6 +53,7 @@ class FhirApp:
     ) -> None:
         """`core`: make the core types' collections at the start; `rules`: what the registry holds instead of the department's."""
         self._uri, self._strict, self._core, self._rules = mongodb_uri, strict, core, rules
+        self.logs: MutableSequence[Any] = []
         self._tokens: dict[str, str] = {}
         self._issuing = threading.Lock()
         self._started = threading.Event()
@@ -197,13 +199,15 @@ class FhirApp:
 
 @contextmanager
 def serving(mongodb_uri: str, **options: Any) -> Iterator[FhirApp]:
-    """A server for as long as the block lasts; its database goes with it."""
-    app = FhirApp(mongodb_uri, **options)
-    try:
-        yield app
-        app.run(app.db.client.drop_database(app.db.name))
-    finally:
-        app.stop()
+    """A server for as long as the block lasts; its database goes with it. What it logs is in `logs`, and not rendered."""
+    with capture_logs() as logs:
+        app = FhirApp(mongodb_uri, **options)
+        app.logs = logs
+        try:
+            yield app
+            app.run(app.db.client.drop_database(app.db.name))
+        finally:
+            app.stop()
 
 
 def load(answer: httpx.Response) -> Resource:

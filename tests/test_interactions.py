@@ -350,8 +350,10 @@ def activity(description: str) -> dict[str, Any]:
 @pytest.mark.parametrize(("where", "status"), [("rule", 500), ("complete", 400), ("reaction", 422), ("projection", 500)])
 def test_what_fails_on_the_way_leaves_nothing_behind(odd: FhirApp, where: str, status: int) -> None:
     before = odd.counts()
+    odd.logs.clear()
     answer = odd.send("POST", "ActivityDefinition", activity(where))
     assert answer.status_code == status
+    assert [e["event"] for e in odd.logs] == (["request failed"] if status == 500 else [])
     assert "secret" not in answer.text
     outcome(answer)
     answer = odd.bundle("transaction", post({"resourceType": "Patient"}), post(activity(where)))

@@ -332,7 +332,7 @@ def test_while_mongodb_is_away_callers_are_told_to_wait_and_then_all_goes_on(
                 assert answer.headers["retry-after"]
             return answer.status_code
 
-        running = [threads.submit(ask, n) for n in range(40)]
+        running = [threads.submit(ask, n) for n in range(24)]
         time.sleep(0.05)
         mongod._process.kill()
         mongod._process.wait()

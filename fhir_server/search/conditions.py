@@ -41,7 +41,7 @@ def keys(resource_type: str, kind: str, parameter: str, modifier: str, value: st
 
 
 def _token(name: str, value: str) -> list[str]:
-    """`code`, `system|code`, `|code` (no system) or `system|` (FHIR R4 3.1.1.4.10)."""
+    """`code`, `system|code`, `|code` (no system) or `system|` (FHIR R4 Search, "token")."""
     system, *rest = split(value, "|")
     if not rest:
         return [f"{name}={unescaped(value)}"]
@@ -63,7 +63,7 @@ def _code(name: str, value: str, systems: Any) -> list[str]:
 
 
 def _reference(resource_type: str, parameter: str, modifier: str, value: str, base_url: str) -> list[str]:
-    """`id`, `Type/id` or a URL, which may be our own (FHIR R4 3.1.1.4.12)."""
+    """`id`, `Type/id` or a URL, which may be our own (FHIR R4 Search, "reference")."""
     to = target(value, base_url)
     if to is not None:
         if modifier and to.type != modifier:
@@ -88,7 +88,7 @@ def begins(parameter: str, value: str) -> Condition:
 
 
 def date(parameter: str, value: str) -> Condition:
-    """That a date's interval stands to the value's as its prefix says (FHIR R4 3.1.1.4.8, the table of prefixes)."""
+    """That a date's interval stands to the value's as its prefix says (FHIR R4 Search, "Prefixes")."""
     prefix, start, end = _bounds(parameter, value)
     path = f"search.d.{parameter}"
     s, e = f"{path}.s", f"{path}.e"

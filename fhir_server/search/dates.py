@@ -1,4 +1,4 @@
-"""Dates as intervals: what a date of any precision stands for, in UTC (FHIR R4 3.1.1.5.2, 3.1.1.5.3)."""
+"""Dates as intervals: what a date of any precision stands for, in UTC (FHIR R4 Search, "date")."""
 
 import re
 from datetime import datetime, timedelta

@@ -7,7 +7,7 @@
     `>Patient/1`               any reference, for "what refers to this?"
     `family~musterfrau`        a string, folded (case, accents, white space)
 Text beyond MAX_KEY is cut: a folded string ends there (it is compared by its beginning), other keys get a hash for the rest.
-`d` holds dates: parameter -> {s, e}, the half-open interval [s, e) in UTC that the value stands for (FHIR R4 3.1.1.5.2), or
+`d` holds dates: parameter -> {s, e}, the half-open interval [s, e) in UTC that the value stands for (FHIR R4 Search, "date"), or
 a list of them where there are several. (An index serves MongoDB for sorting only as long as it holds no lists.)
 `rank` is there for resources with a priority: its place in the request-priority value set, so that sorting means urgency.
 """
@@ -39,7 +39,7 @@ Extractor = Callable[[dict[str, Any]], list[tuple[str, Any]]]
 
 
 def fold(text: str) -> str:
-    """Case, accents and runs of white space removed, as string parameters are compared (FHIR R4 3.1.1.5.4)."""
+    """Case, accents and runs of white space removed, as string parameters are compared (FHIR R4 Search, "string")."""
     decomposed = unicodedata.normalize("NFKD", text.casefold())
     return " ".join("".join(c for c in decomposed if not unicodedata.combining(c)).split())
 

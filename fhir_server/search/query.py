@@ -1,4 +1,4 @@
-"""The search compiler: from search parameters to one MongoDB filter on the index that `index.py` writes (FHIR R4 3.1.1)."""
+"""The search compiler: from search parameters to one MongoDB filter on the index that `index.py` writes (FHIR R4 Search)."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,7 +74,7 @@ def compile_query(resource_type: str, parameters: list[tuple[str, str]], base_ur
 
 
 def _condition(query: Query, name: str, value: str) -> None:
-    """`parameter`, `parameter:modifier`, `parameter.chained` or `parameter:Type.chained`, as FHIR R4 3.1.1.4.15 has it."""
+    """`parameter`, `parameter:modifier`, `parameter.chained` or `parameter:Type.chained` (FHIR R4 Search)."""
     head, chained, inner = name.partition(".")
     parameter, _, modifier = head.partition(":")
     kind = _kind(query.type, parameter)
@@ -176,7 +176,7 @@ def _unsortable(resource_type: str, name: str) -> FhirError:
 
 
 def _include(resource_type: str, value: str, *, reverse: bool) -> Include:
-    """`Type:parameter` or `Type:parameter:Target` (FHIR R4 3.1.1.5.4)."""
+    """`Type:parameter` or `Type:parameter:Target` (FHIR R4 Search, "Including other resources in result")."""
     source, parameter, target = [*value.split(":"), "", ""][:3]
     if len(value.split(":")) not in {2, 3} or (not reverse and source != resource_type):
         raise fail("invalid", f"an include is written Type:parameter or Type:parameter:Target, not {value[:64]!r}", status=400)

@@ -1,4 +1,4 @@
-"""The values of search parameters: separators and their escapes (FHIR R4 3.1.1.4.8), and the systems that codes imply."""
+"""The values of search parameters: separators and their escapes (FHIR R4 Search), and the systems that codes imply."""
 
 import re
 from collections.abc import Mapping
