@@ -189,9 +189,9 @@ def _share_metrics(settings: Settings) -> None:
 
 
 def _table(*columns: str) -> Any:
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    return Table(*columns)
+    return Table(Column(columns[0], no_wrap=True), *(Column(c, overflow="fold") for c in columns[1:]))
 
 
 def _print(table: Any) -> None:

@@ -20,6 +20,7 @@ MAX_NESTING = 80
 """Levels of objects and arrays in one document; MongoDB stops at 100, and wraps a resource in some of its own."""
 
 _NOT_STRUCTURE = bytes(b for b in range(256) if b not in b'{}[]"')
+_DIGITS = 100_000
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -61,6 +62,8 @@ def _integer(text: str) -> int | Decimal:
     """An int where JSON and BSON writers hold it in 64 bits, else a Decimal (as for -0, which no int can say)."""
     if len(text) < 19 and text != "-0":
         return int(text)
+    if len(text) > _DIGITS:
+        raise _refuse(f"a number has more than {_DIGITS} digits")
     number = _decimal(text)
     return int(number) if number and abs(number) < 2**63 else number
 

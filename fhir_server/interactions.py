@@ -155,13 +155,24 @@ class Interactions:
         return found
 
     async def update(
-        self, access: Access, resource: Resource, if_match: str | None = None, act: Act | None = None
+        self,
+        access: Access,
+        resource: Resource,
+        if_match: str | None = None,
+        act: Act | None = None,
+        *,
+        only_new: bool = False,
     ) -> tuple[Resource, bool]:
-        """The new state of a resource, and whether it was created. `if_match` is the version that the caller has seen (412)."""
+        """The new state of a resource, and whether it was created.
+
+        `if_match` is the version that the caller has seen, `only_new` that there must be none yet (both 412).
+        """
         resource_type = known_type(resource)
 
         async def work(unit: UnitOfWork) -> Callable[[], tuple[Resource, bool]]:
             access.require(resource_type, "u")
+            if only_new and await unit.version_of(resource_type, str(resource.get("id"))):
+                raise fail("conflict", f"there is a {resource_type} with this id already", status=412)
             stored, created = await update_in(unit, access, resource, if_match)
             return lambda: (unit.final(stored), created)
 

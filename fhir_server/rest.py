@@ -95,12 +95,16 @@ class Rest:
     async def update(self, request: Request, access: Access) -> Response:
         resource_type, id_ = _type(request), request.path_params["id"]
         if_match = bundles.etag(request.headers.get("if-match"))
+        unless = request.headers.get("if-none-match")
+        if unless is not None and unless.strip() != "*":
+            raise fail("not-supported", "If-None-Match on an update is *: only if there is no such resource yet")
         body = await self._resource(request)
         if known_type(body) != resource_type:
             raise fail("structure", f"a {resource_type} is expected here, not a {body['resourceType']}", "Resource.resourceType")
         if body.get("id") != id_:
             raise fail("value", f"the id must be {id_[:64]}, as the address says", f"{resource_type}.id")
-        stored, created = await self._interactions.update(access, body, if_match, _act(request, "update"))
+        act = _act(request, "update")
+        stored, created = await self._interactions.update(access, body, if_match, act, only_new=unless is not None)
         headers = {"Location": self._version_url(stored)} if created else {}
         return stored_response(stored, request, 201 if created else 200, headers)
 

@@ -22,12 +22,13 @@ _BOOKED = frozenset({"booked", "arrived", "checked-in"})
 _HOLDS_TIME = _BOOKED | {"pending"}
 # No examination takes longer; it bounds the search for overlapping bookings.
 _LONGEST = timedelta(hours=24)
+_PLAUSIBLE_YEARS = range(1900, 3000)
 
 
 def participants(appointment: Resource, resource_type: str) -> list[str]:
     """The references to participants of this type, such as `Device/ct1`."""
-    actors = (p.get("actor", {}).get("reference", "") for p in appointment.get("participant", ()))
-    return [a for a in actors if a.startswith(f"{resource_type}/")]
+    found = (target(p.get("actor")) for p in appointment.get("participant", ()))
+    return [str(t) for t in found if t and t.type == resource_type]
 
 
 def orders(appointment: Resource) -> list[str]:
@@ -63,8 +64,12 @@ async def check(unit: UnitOfWork, change: Change) -> None:
             raise fail("business-rule", "a booking can't be deleted; it can be cancelled", "Appointment.status")
         return
     check_transition(change, _TRANSITIONS)
+    if change.before is not None and is_booked(change.before) and sorted(orders(change.before)) != sorted(orders(appointment)):
+        text = "what a booking is for can't be changed; cancel it and book anew"
+        raise fail("business-rule", text, "Appointment.basedOn")
     if not _holds_time(appointment):
         return
+    _check_stations_accept(appointment)
     start, end = _moment(appointment, "start"), _moment(appointment, "end")
     if not timedelta(0) < end - start <= _LONGEST:
         raise fail("business-rule", "a booking ends after it starts, within 24 hours", "Appointment.end")
@@ -72,6 +77,14 @@ async def check(unit: UnitOfWork, change: Change) -> None:
     if _place(change.before) != _place(appointment):
         for station in participants(appointment, "Device"):
             await _check_free(unit, change.id, station, start, end)
+
+
+def _check_stations_accept(appointment: Resource) -> None:
+    for i, participant in enumerate(appointment.get("participant", ())):
+        actor = target(participant.get("actor"))
+        if actor and actor.type == "Device" and participant.get("status") == "declined":
+            where = f"Appointment.participant[{i}].status"
+            raise fail("business-rule", "a booked station has not declined; cancel the booking, or name another station", where)
 
 
 async def _check_orders(unit: UnitOfWork, appointment: Resource, *, begins: bool) -> None:
@@ -99,9 +112,12 @@ def _moment(appointment: Resource, element: str) -> datetime:
     if element not in appointment:
         raise fail("business-rule", "a booking needs its start and end", f"Appointment.{element}")
     try:
-        return datetime.fromisoformat(appointment[element])
+        moment = datetime.fromisoformat(appointment[element])
     except (TypeError, ValueError):
         raise fail("value", "that is not an instant", f"Appointment.{element}") from None
+    if moment.year not in _PLAUSIBLE_YEARS:
+        raise fail("value", "nobody is booked in that year", f"Appointment.{element}")
+    return moment
 
 
 def _text(moment: datetime) -> str:

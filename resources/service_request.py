@@ -17,6 +17,9 @@ from resources.lifecycle import check_transition, check_unchanged
 _INHERITED = (
     "priority code subject encounter requester reasonCode reasonReference bodySite orderDetail note occurrenceDateTime"
 ).split()
+# What of it still reaches the requested procedures of an accepted order, and what can't change any more.
+_PASSED_ON = tuple(e for e in _INHERITED if e not in {"code", "subject", "bodySite", "orderDetail"})
+_SETTLED = ("code", "bodySite", "orderDetail")
 _TRANSITIONS = {
     "draft": frozenset({"active", "on-hold", "revoked"}),
     "active": frozenset({"on-hold", "revoked", "completed"}),
@@ -104,15 +107,29 @@ async def check(unit: UnitOfWork, change: Change) -> None:
     if not str(request.get("subject", {}).get("reference", "")).startswith("Patient/"):
         raise fail("value", "an imaging order is for a Patient", "ServiceRequest.subject")
     _check_lengths(request)
+    _check_settled(change, request)
     if is_order(request):
         await _check_order(unit, change, request)
     else:
         await _check_procedure(unit, change, request)
 
 
+def _check_settled(change: Change, request: Resource) -> None:
+    """What is examined doesn't change under a scanner's eyes."""
+    if change.before is None or change.before.get("status") not in {"active", "on-hold", "completed"}:
+        return
+    for element in _SETTLED:
+        if change.before.get(element) != request.get(element):
+            text = f"the {element} of an accepted order can't be changed; revoke it and order anew"
+            raise fail("business-rule", text, f"ServiceRequest.{element}")
+
+
 def _check_lengths(request: Resource) -> None:
     for i, identifier in enumerate(request.get("identifier", ())):
         value = str(identifier.get("value", ""))
+        if (of_type("PLAC")(identifier) or of_type("FILL")(identifier)) and len(value) > terms.LONG_STRING:
+            where = f"ServiceRequest.identifier[{i}].value"
+            raise fail("value", "placer and filler order numbers have at most 64 characters", where)
         if (of_type("ACSN")(identifier) or of_system(terms.REQUESTED_PROCEDURE_ID)(identifier)) and (
             len(value) > terms.SHORT_STRING or "\\" in value
         ):
@@ -191,6 +208,8 @@ async def follow(unit: UnitOfWork, change: Change) -> None:
         await _hold(unit, request)
     elif is_order(request) and change.became("status", "revoked", "entered-in-error"):
         await _revoke(unit, request)
+    if is_order(request) and change.before and any(change.before.get(e) != request.get(e) for e in _PASSED_ON):
+        await _pass_on(unit, request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +262,17 @@ async def _exists(unit: UnitOfWork, resource_type: str, request: Resource) -> bo
         return True
     parameter = "basedon" if resource_type == "ImagingStudy" else "based-on"
     return bool(await unit.search_all(resource_type, [(parameter, f"ServiceRequest/{request['id']}")]))
+
+
+async def _pass_on(unit: UnitOfWork, order: Resource) -> None:
+    """The order's urgency, reason, people and notes reach its procedures, and the urgency what has not begun."""
+    for procedure in await procedures_of(unit, order["id"]):
+        if procedure["status"] in {"active", "on-hold"}:
+            kept = {e: v for e, v in procedure.items() if e not in _PASSED_ON}
+            await unit.update(kept | {e: order[e] for e in _PASSED_ON if e in order})
+    for step in await steps_of(unit, order["id"]):
+        if step["status"] in task.BEFORE_START and step.get("priority") != order.get("priority", "routine"):
+            await unit.update(step | {"priority": order.get("priority", "routine")})
 
 
 async def _hold(unit: UnitOfWork, order: Resource) -> None:

@@ -23,3 +23,5 @@ SCHEDULED_STEP = "urn:fhir-ris:scheduled-procedure-step"  # extension on Procedu
 
 # Accession number, requested procedure id and scheduled step id are DICOM SH (PS3.5 6.2): 16 characters, no backslash.
 SHORT_STRING = 16
+# Placer and filler order number of an imaging service request are DICOM LO (PS3.3 C.4.15, PS3.5 6.2).
+LONG_STRING = 64

@@ -189,6 +189,15 @@ def test_prefer_says_what_comes_back(app: FhirApp) -> None:
     assert (said.status_code, load(said)["resourceType"]) == (201, "OperationOutcome")
 
 
+def test_if_none_match_star_on_an_update_makes_a_resource_only_if_there_is_none(app: FhirApp) -> None:
+    fresh = {"resourceType": "Patient", "id": "only-new", "active": True}
+    assert app.send("PUT", "Patient/only-new", fresh, If_None_Match="*").status_code == 201
+    again = app.send("PUT", "Patient/only-new", fresh | {"active": False}, If_None_Match="*")
+    assert again.status_code == 412
+    assert load(app.send("GET", "Patient/only-new"))["active"] is True
+    assert app.send("PUT", "Patient/only-new", fresh, If_None_Match='W/"1"').status_code == 400
+
+
 def test_a_conditional_create_is_refused_rather_than_made_unconditional(app: FhirApp) -> None:
     assert issues(app.send("POST", "Patient", patient(), If_None_Exist="identifier=x"))[0][0] == "not-supported"
 

@@ -169,7 +169,10 @@ class Delivery:
     async def _failed(self, message: dict[str, Any], error: str, pause: float, refusals: int = 0) -> None:
         """Remember a failed attempt."""
         destination, control_id = message["destination"], message["control_id"]
-        log.warning("not delivered", destination=destination, control_id=control_id, attempts=message["attempts"] + 1)
+        reason = "refused" if refusals else error  # a receiver's own text may name a patient
+        log.warning(
+            "not delivered", destination=destination, control_id=control_id, attempts=message["attempts"] + 1, reason=reason
+        )
         metrics.DELIVERIES.labels(destination, "refused" if refusals else "failed").inc()
         again = clock.naive(clock.now() + timedelta(seconds=pause))
         await self._outbox.update_one(

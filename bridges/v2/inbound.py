@@ -30,6 +30,7 @@ log = structlog.get_logger()
 
 # A message is kept whole in one MongoDB document, which has at most 16 MiB.
 MAX_SIZE = 15 * 1024 * 1024
+MAX_REPETITIONS = 200
 _TRY_AGAIN = AckError(code=207, text="not available now, send again")
 
 Receive = Callable[[UnitOfWork, Message, Sender], Awaitable[None]]
@@ -175,9 +176,20 @@ class Inbound:
 def _read(frame: bytes) -> tuple[Message | None, Refused | None]:
     """The message of a frame, or why there is none."""
     try:
-        return parse(frame), None
+        message = parse(frame)
     except MessageError as error:
         return None, Refused(AckError(code=100, text=str(error)), code="AR")
+    return message, _too_much(message)
+
+
+def _too_much(message: Message) -> Refused | None:
+    """A field that repeats without end would keep everybody else waiting. Text (OBX, NTE) may have many lines."""
+    for segment in message.segments:
+        field, count = segment.most_repeated() if segment.name not in {"OBX", "NTE"} else (0, 0)
+        if count > MAX_REPETITIONS:
+            text = f"a field repeats at most {MAX_REPETITIONS} times"
+            return Refused(AckError(segment.name, segment.number, field, code=102, text=text))
+    return None
 
 
 def _receiver(message: Message) -> Receive:

@@ -144,6 +144,13 @@ class Segment:
         self._context = context
         self._fields: list[str] | None = None
 
+    def most_repeated(self) -> tuple[int, int]:
+        """The field that repeats most, and how often."""
+        separators = self._context.separators
+        counts = [field.count(separators.repetition) + 1 for field in self._line.split(separators.field)]
+        most = max(counts)
+        return counts.index(most) + (self.name == "MSH"), most
+
     def __repr__(self) -> str:
         return f"Segment({self._line!r})"
 
