@@ -59,7 +59,7 @@ class Play:
         self.patient_id = f"P{self.run}"
         self.placer = f"PL-{self.run}"
         now = datetime.now(UTC).replace(second=0, microsecond=0)
-        later = now.replace(hour=0, minute=0) + timedelta(days=2 + (self.slot or 0) // 48, minutes=30 * ((self.slot or 0) % 48))
+        later = now.replace(hour=0, minute=0) + timedelta(days=3 + (self.slot or 0) // 48, minutes=30 * ((self.slot or 0) % 48))
         self.start = now + timedelta(minutes=30) if self.slot is None else later
         self.scanner = Scanner(f"CT{self.station}", self.server.dicom_port)
 
