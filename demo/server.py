@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,13 +17,19 @@ _PREFERRED = {"RIS_HTTP_PORT": 8080, "RIS_MLLP_PORT": 2575, "RIS_DICOM_PORT": 11
 
 
 def free_port(preferred: int = 0) -> int:
-    """A port that is free on loopback: the preferred one if it is."""
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", preferred))
-        except OSError:
-            probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that is free on loopback: the preferred one if it is.
+
+    Else one below the range that systems give to outgoing connections: nobody is given it before the server listens there.
+    """
+    candidates = [preferred] if preferred else []
+    for port in [*candidates, *random.sample(range(20000, 32000), 100)]:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no port is free")
 
 
 class Server:

@@ -1,9 +1,10 @@
 """Puts the rooms together: the rules of `resources/`, the projections of the bridges, the doors of HTTP."""
 
+import contextlib
 import functools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
@@ -17,10 +18,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import resources
 from bridges.dicom import worklist_rows
-from bridges.dicom.server import DicomServer, DicomSettings
+from bridges.dicom.server import DicomServer, DicomServerError, DicomSettings
 from bridges.v2 import message_log, outbound
 from bridges.v2.delivery import Delivery
 from bridges.v2.inbound import Inbound
+from bridges.v2.mllp import MllpServer
 from capability.smart_configuration import smart_configuration
 from capability.statement import capability_statement
 from fhir_server import audit, clock, metrics, outbox
@@ -30,6 +32,7 @@ from fhir_server.interactions import Interactions
 from fhir_server.registry import Registry
 from fhir_server.rest import Rest
 from fhir_server.settings import Settings
+from fhir_server.start_error import StartError, taken_address
 from fhir_server.store import Document, Store
 from smart_auth import routes as oauth
 from smart_auth import tokens as oauth_tokens
@@ -141,6 +144,35 @@ async def _count_outbox(db: AsyncDatabase[Document], gauge: Gauge) -> None:
     grouped = {"$group": {"_id": {"destination": "$destination", "state": "$state"}, "n": {"$sum": 1}}}
     async for row in await db[outbox.COLLECTION].aggregate([waiting, grouped]):
         gauge.labels(row["_id"]["destination"], row["_id"]["state"]).set(row["n"])
+
+
+@contextlib.asynccontextmanager
+async def mllp_door(ris: Ris) -> AsyncIterator[None]:
+    server = MllpServer(ris.settings.mllp_host, ris.settings.mllp_port, ris.inbound.handle)
+    try:
+        await server.start()
+    except OSError as error:
+        raise StartError(taken_address("MLLP", ris.settings.mllp_host, ris.settings.mllp_port, error)) from None
+    listening = True
+    ris.components["v2"] = lambda: listening
+    try:
+        yield
+    finally:
+        listening = False
+        await server.stop(grace=5)
+
+
+@contextlib.asynccontextmanager
+async def dicom_door(ris: Ris) -> AsyncIterator[None]:
+    try:
+        await ris.dicom.start()
+    except DicomServerError as error:
+        raise StartError(str(error)) from None
+    ris.components["dicom"] = lambda: ris.dicom.listening
+    try:
+        yield
+    finally:
+        await ris.dicom.stop()
 
 
 class Measured:

@@ -12,14 +12,12 @@ from collections.abc import AsyncIterator, Iterator
 import structlog
 import uvicorn
 
-from bridges.dicom.server import DicomServerError
-from bridges.v2.mllp import MllpServer
-from fhir_server.app import SUPERVISOR, Ris, assemble, http_app
+from fhir_server.app import SUPERVISOR, Ris, assemble, dicom_door, http_app, mllp_door
 from fhir_server.child import ends_with_us
 from fhir_server.database import connect
 from fhir_server.mongod import mongodb
 from fhir_server.settings import Settings
-from fhir_server.start_error import StartError
+from fhir_server.start_error import StartError, taken_address
 
 ROLES = ("http", "v2", "dicom", "delivery")
 # From the supervising process to its HTTP workers: the listening socket, and whose workers they are.
@@ -62,43 +60,14 @@ async def running(settings: Settings, roles: frozenset[str], stop: asyncio.Event
             await stack.enter_async_context(ris.delivery.running())
             ris.components["delivery"] = lambda: ris.delivery.working
         if "v2" in roles:
-            await stack.enter_async_context(_mllp(ris))
+            await stack.enter_async_context(mllp_door(ris))
         if "dicom" in roles:
-            await stack.enter_async_context(_dicom(ris))
+            await stack.enter_async_context(dicom_door(ris))
         if listener is not None:
             await stack.enter_async_context(_http(ris, listener, stop))
             await stack.enter_async_context(_workers(ris, uri, listener))
         await stack.enter_async_context(ris.heartbeat.beating(ris.components))
         yield ris
-
-
-@contextlib.asynccontextmanager
-async def _mllp(ris: Ris) -> AsyncIterator[None]:
-    server = MllpServer(ris.settings.mllp_host, ris.settings.mllp_port, ris.inbound.handle)
-    try:
-        await server.start()
-    except OSError as error:
-        raise StartError(_taken("MLLP", ris.settings.mllp_host, ris.settings.mllp_port, error)) from None
-    listening = True
-    ris.components["v2"] = lambda: listening
-    try:
-        yield
-    finally:
-        listening = False
-        await server.stop(grace=5)
-
-
-@contextlib.asynccontextmanager
-async def _dicom(ris: Ris) -> AsyncIterator[None]:
-    try:
-        await ris.dicom.start()
-    except DicomServerError as error:
-        raise StartError(str(error)) from None
-    ris.components["dicom"] = lambda: ris.dicom.listening
-    try:
-        yield
-    finally:
-        await ris.dicom.stop()
 
 
 @contextlib.asynccontextmanager
@@ -176,10 +145,6 @@ def _http_socket(settings: Settings) -> socket.socket:
         listener.listen(1024)
     except OSError as error:
         listener.close()
-        raise StartError(_taken("HTTP", settings.http_host, settings.http_port, error)) from None
+        raise StartError(taken_address("HTTP", settings.http_host, settings.http_port, error)) from None
     listener.setblocking(False)
     return listener
-
-
-def _taken(what: str, host: str, port: int, error: OSError) -> str:
-    return f"{what} can't listen on {host}:{port}: {os.strerror(error.errno) if error.errno else error}"
