@@ -29,12 +29,12 @@ class Scanner:
     async def begin(self, item: Dataset) -> str:
         """MPPS N-CREATE IN PROGRESS for a worklist entry; the SOP Instance UID."""
         uid = str(generate_uid())
-        await asyncio.to_thread(self._create, self._started(item), uid)
+        await asyncio.to_thread(self._tell, "N-CREATE", self._started(item), uid)
         return uid
 
     async def end(self, uid: str, images: int = 3, status: str = "COMPLETED") -> None:
         """MPPS N-SET with one performed series."""
-        await asyncio.to_thread(self._set, self._performed(images, status), uid)
+        await asyncio.to_thread(self._tell, "N-SET", self._performed(images, status), uid)
 
     def _query(self, date: str, modality: str, keys: dict[str, str]) -> Dataset:
         query = Dataset()
@@ -134,21 +134,15 @@ class Scanner:
             raise ConnectionError(f"C-FIND ended with {answers[-1][0] if answers else 'nothing'}")
         return [identifier for status, identifier in answers if status.Status in {0xFF00, 0xFF01}]
 
-    def _create(self, told: Dataset, uid: str) -> None:
+    def _tell(self, operation: str, told: Dataset, uid: str) -> None:
+        """N-CREATE or N-SET of a performed step."""
         association = self._associate(PERFORMED_STEP)
         try:
-            status, _ = association.send_n_create(told, PERFORMED_STEP, uid)
+            send = association.send_n_create if operation == "N-CREATE" else association.send_n_set
+            status, _ = send(told, PERFORMED_STEP, uid)
         finally:
             association.release()
-        _check("N-CREATE", status)
-
-    def _set(self, told: Dataset, uid: str) -> None:
-        association = self._associate(PERFORMED_STEP)
-        try:
-            status, _ = association.send_n_set(told, PERFORMED_STEP, uid)
-        finally:
-            association.release()
-        _check("N-SET", status)
+        _check(operation, status)
 
 
 def _check(what: str, status: Dataset) -> None:

@@ -22,6 +22,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run 
 )
 
 import resources
+from bridges.dicom import worklist_rows
 from bridges.dicom.server import DicomServer, DicomSettings
 from bridges.dicom.worklist_rows import WorklistRows
 from fhir_server.database import connect
@@ -270,6 +271,7 @@ async def department(db: AsyncDatabase[Any]) -> AsyncIterator[Department]:
     store = Store(db)
     needed = "AuditEvent Appointment Binary Device Encounter ImagingStudy Location Observation Patient Practitioner Procedure"
     await store.ensure(*needed.split(), "ServiceRequest", "Task")
+    await worklist_rows.ensure_indexes(db)
     server = DicomServer(Interactions(store, registry), DicomSettings("127.0.0.1", 0, OUR_TITLE, ZONE))
     await server.start()
     try:

@@ -24,7 +24,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run 
     Verification,
 )
 
-from bridges.dicom import associations, dicom_json, dimse, worklist, worklist_rows
+from bridges.dicom import associations, dicom_json, dimse, worklist
 from bridges.dicom.dicom_json import Attributes
 from bridges.dicom.matching import WorklistQuery
 from bridges.dicom.mpps import PerformedSteps
@@ -89,7 +89,6 @@ class DicomServer:
         """Listen. DicomServerError when the address can't be had."""
         associations.configure_library()
         self._loop = asyncio.get_running_loop()
-        await worklist_rows.ensure_indexes(self._interactions.store.db)
         entity = AE(ae_title=self._settings.ae_title)
         entity.require_called_aet = True
         entity.maximum_associations = _MAX_ASSOCIATIONS
