@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fhir_server.operations import Operation
     from fhir_server.unit_of_work import UnitOfWork
 
 Resource = dict[str, Any]
@@ -39,11 +40,13 @@ Projection = Callable[["UnitOfWork", list[Change]], Awaitable[None]]
 
 @dataclass(slots=True)
 class Registry:
-    """The rules, reactions and projections that the rooms have registered."""
+    """The rules, reactions, projections and operations that the rooms have registered."""
 
     rules: dict[str, list[Rule]] = field(default_factory=dict)
     reactions: dict[str, list[Reaction]] = field(default_factory=dict)
     projections: list[Projection] = field(default_factory=list)
+    # By name, without the `$`; the same name may be there for several types.
+    operations: dict[str, "list[Operation]"] = field(default_factory=dict)
     # Types whose collections and indexes are made at start, not at first use.
     core_types: set[str] = field(default_factory=set)
 
@@ -55,6 +58,9 @@ class Registry:
 
     def projection(self, projection: Projection) -> None:
         self.projections.append(projection)
+
+    def operation(self, operation: "Operation") -> None:
+        self.operations.setdefault(operation.name, []).append(operation)
 
     def core(self, resource_types: Iterable[str]) -> None:
         self.core_types.update(resource_types)

@@ -7,6 +7,7 @@ It sees its own writes. Each resource gets one new version in it, however often 
 import uuid
 from collections import deque
 from collections.abc import Iterable
+from urllib.parse import parse_qsl
 
 from pymongo import DeleteOne, ReplaceOne
 from pymongo.asynchronous.client_session import AsyncClientSession
@@ -145,6 +146,18 @@ class UnitOfWork:
                 self._entries[to] = _Entry(version(document, document["_id"]))
             resources.append(duplicate(self._entries[to].after))
         return [r for r in resources if r is not None]
+
+    async def matching(self, resource_type: str, criteria: str, limit: int = 2) -> list[Resource]:
+        """The resources that a search finds in this transaction, at most `limit`, for conditional interactions.
+
+        `criteria` is written as in a URL: `identifier=urn:x|1&status=active`. FhirError for what is no search on this type, or
+        for one without any condition.
+        """
+        await self.flush()
+        query = compile_query(resource_type, parse_qsl(criteria, keep_blank_values=True))
+        if not query.filters and not query.chains:
+            raise fail("invalid", "a condition needs at least one search parameter", status=400)
+        return (await self.run(query))[:limit]
 
     async def next_number(self, name: str) -> int:
         """The next of a series of numbers. Taken outside the transaction: unique, with gaps, and nobody waits for it."""
