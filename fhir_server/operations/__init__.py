@@ -1,6 +1,6 @@
 """FHIR operations (FHIR R4 3.2): what is asked by `$name` on the base, on a type or on one resource.
 
-An operation is registered in the `Registry`, like rules and reactions; router and CapabilityStatement are made from what is there.
+An operation is registered in the `Registry`, like rules and reactions; router and CapabilityStatement come from what is in it.
 """
 
 from collections.abc import Awaitable, Callable
