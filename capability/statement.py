@@ -1,16 +1,35 @@
 """The CapabilityStatement (FHIR R4 3.1.0.6), computed from what router and search compiler use: declared is implemented."""
 
+from functools import cache
 from typing import Any
 
 from fhir_server import definitions
-from fhir_server.search.index import searchable
+from fhir_server.operations.dispatch import available
+from fhir_server.registry import Registry
+from fhir_server.search.compartments import COMPARTMENTS
+from fhir_server.search.index import searchable, targets
 
-# What the REST edge does for every type.
-INTERACTIONS = ("read", "vread", "update", "delete", "history-instance", "create", "search-type")
+# What the REST edge does for every type, and for all of them together.
+INTERACTIONS = (
+    "read",
+    "vread",
+    "update",
+    "patch",
+    "delete",
+    "history-instance",
+    "history-type",
+    "create",
+    "search-type",
+)
+SYSTEM_INTERACTIONS = ("transaction", "batch", "search-system", "history-system")
+JSON_PATCH = "application/json-patch+json"
+_SERVICE = "http://terminology.hl7.org/CodeSystem/restful-security-service"
 
 
-def capability_statement(base_url: str, version: str, started: str) -> dict[str, Any]:
-    """The statement of this server; `started` is a FHIR dateTime."""
+def capability_statement(
+    base_url: str, version: str, started: str, registry: Registry, *, strict_references: bool = True
+) -> dict[str, Any]:
+    """The statement of this server; `started` is a FHIR dateTime, `registry` holds the operations."""
     return {
         "resourceType": "CapabilityStatement",
         "status": "active",
@@ -20,50 +39,98 @@ def capability_statement(base_url: str, version: str, started: str) -> dict[str,
         "implementation": {"description": "Radiology information system", "url": f"{base_url}/fhir"},
         "fhirVersion": "4.0.1",
         "format": ["application/fhir+json", "json"],
+        "patchFormat": [JSON_PATCH, "application/fhir+json"],
         "rest": [
             {
                 "mode": "server",
-                "security": {
-                    "cors": False,
-                    "service": [
-                        {
-                            "coding": [
-                                {
-                                    "system": "http://terminology.hl7.org/CodeSystem/restful-security-service",
-                                    "code": "SMART-on-FHIR",
-                                }
-                            ]
-                        }
-                    ],
-                    "extension": [
-                        {
-                            "url": "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris",
-                            "extension": [{"url": "token", "valueUri": f"{base_url}/oauth/token"}],
-                        }
-                    ],
-                },
-                "resource": [_resource(t) for t in sorted(definitions.RESOURCE_TYPES)],
-                "interaction": [{"code": "transaction"}, {"code": "batch"}],
+                "security": _security(base_url),
+                "resource": [_resource(t, registry, strict_references) for t in sorted(definitions.RESOURCE_TYPES)],
+                "interaction": [{"code": code} for code in SYSTEM_INTERACTIONS],
+                "searchParam": _common_parameters(),
+                **_operations(registry, None),
+                "compartment": [_compartment(name) for name in COMPARTMENTS],
             }
         ],
     }
 
 
-def _resource(resource_type: str) -> dict[str, Any]:
+def terminology_capabilities(base_url: str, version: str, started: str) -> dict[str, Any]:
+    """What `metadata?mode=terminology` says: code systems and value sets are resources here, and there are no operations on them.
+
+    Searches use those that are loaded (`:in`, `:not-in`, `:below`, `:above`).
+    """
+    return {
+        "resourceType": "TerminologyCapabilities",
+        "status": "active",
+        "date": started,
+        "kind": "instance",
+        "software": {"name": "fhir-ris", "version": version},
+        "implementation": {"description": "Radiology information system", "url": f"{base_url}/fhir"},
+        "lockedDate": False,
+    }
+
+
+def _security(base_url: str) -> dict[str, Any]:
+    return {
+        "extension": [
+            {
+                "url": "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris",
+                "extension": [{"url": "token", "valueUri": f"{base_url}/oauth/token"}],
+            }
+        ],
+        "cors": True,
+        "service": [{"coding": [{"system": _SERVICE, "code": "SMART-on-FHIR"}]}],
+    }
+
+
+def _resource(resource_type: str, registry: Registry, strict_references: bool) -> dict[str, Any]:
     parameters = searchable(resource_type)
     known = definitions.search_parameters(resource_type)
-    references = sorted(n for n, kind in parameters.items() if kind == "reference")
     return {
         "type": resource_type,
         "interaction": [{"code": code} for code in INTERACTIONS],
         "versioning": "versioned-update",
         "readHistory": True,
         "updateCreate": True,
-        "conditionalCreate": False,
-        "conditionalRead": "not-match",
-        "conditionalUpdate": False,
-        "conditionalDelete": "not-supported",
-        "referencePolicy": ["literal", "logical", "local"],
-        **({"searchInclude": [f"{resource_type}:{n}" for n in references]} if references else {}),
+        "conditionalCreate": True,
+        "conditionalRead": "full-support",
+        "conditionalUpdate": True,
+        "conditionalDelete": "multiple",
+        "referencePolicy": ["literal", "logical", *(["enforced"] if strict_references else [])],
+        "searchInclude": ["*", *(f"{resource_type}:{n}" for n, kind in sorted(parameters.items()) if kind == "reference")],
+        "searchRevInclude": ["*", *_referring().get(resource_type, ())],
         "searchParam": [{"name": n, "definition": known[n].definition, "type": kind} for n, kind in sorted(parameters.items())],
+        **_operations(registry, resource_type),
     }
+
+
+@cache
+def _referring() -> dict[str, list[str]]:
+    """Resource type -> the reference parameters that can lead to it, as `Type:parameter`."""
+    found: dict[str, list[str]] = {}
+    for source in sorted(definitions.RESOURCE_TYPES):
+        for name, kind in sorted(searchable(source).items()):
+            for to in targets(source, name) if kind == "reference" else ():
+                found.setdefault(to, []).append(f"{source}:{name}")
+    return found
+
+
+def _common_parameters() -> list[dict[str, Any]]:
+    """What every type can be searched by, which a search over several types takes (with `_type`)."""
+    of_one = searchable("Basic")
+    shared = {n: kind for n, kind in of_one.items() if all(n in searchable(t) for t in definitions.RESOURCE_TYPES)}
+    known = definitions.search_parameters("Basic")
+    return [{"name": n, "definition": known[n].definition, "type": kind} for n, kind in sorted(shared.items())]
+
+
+def _operations(registry: Registry, resource_type: str | None) -> dict[str, Any]:
+    """`operation` of the whole server, or of a type and its instances; left out where there is none."""
+    found = available(registry, resource_type, None)
+    if resource_type is not None:
+        found |= available(registry, resource_type, "1")
+    named = [{"name": name, "definition": operation.definition} for name, operation in sorted(found.items())]
+    return {"operation": named} if named else {}
+
+
+def _compartment(name: str) -> str:
+    return f"http://hl7.org/fhir/CompartmentDefinition/{name[0].lower()}{name[1:]}"

@@ -24,11 +24,12 @@ from bridges.v2.delivery import Delivery
 from bridges.v2.inbound import Inbound
 from bridges.v2.mllp import MllpServer
 from capability.smart_configuration import smart_configuration
-from capability.statement import capability_statement
-from fhir_server import audit, clock, metrics, outbox
+from capability.statement import capability_statement, terminology_capabilities
+from fhir_server import audit, clock, cors, metrics, outbox
 from fhir_server.audit import Act
 from fhir_server.heartbeat import Heartbeat
 from fhir_server.interactions import Interactions
+from fhir_server.operations import standard
 from fhir_server.registry import Registry
 from fhir_server.rest import Rest
 from fhir_server.settings import Settings
@@ -37,6 +38,7 @@ from fhir_server.store import Document, Store
 from smart_auth import routes as oauth
 from smart_auth import tokens as oauth_tokens
 from smart_auth.access import Access
+from smart_auth.endpoints import REVOKE_PATH, TOKEN_PATH
 from smart_auth.tokens import Tokens
 
 # Set for an HTTP worker: the instance that supervises it.
@@ -64,6 +66,7 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
     """Build the product over a database: registry, store, bridges, and the indexes that they need."""
     registry = Registry()
     resources.register(registry, uid_root=settings.uid_root)
+    standard.register(registry)
     registry.projection(worklist_rows.WorklistRows(settings.zone).project)
     registry.projection(outbound.Outbound(settings.zone).project)
     store = Store(db)
@@ -93,7 +96,16 @@ def http_app(ris: Ris) -> FastAPI:
     app = FastAPI(title="fhir-ris", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
     base_url = ris.settings.base_url
     started = clock.instant(clock.now())
-    metadata = functools.cache(lambda: capability_statement(base_url, VERSION, started))
+    metadata = functools.cache(
+        lambda: capability_statement(
+            base_url,
+            VERSION,
+            started,
+            ris.interactions.registry,
+            strict_references=ris.settings.referential_integrity == "strict",
+        )
+    )
+    terminology = functools.cache(lambda: terminology_capabilities(base_url, VERSION, started))
 
     async def authenticate(request: Request) -> Access:
         return await oauth.authenticate(ris.tokens, request)
@@ -125,9 +137,10 @@ def http_app(ris: Ris) -> FastAPI:
     app.add_route("/readyz", readyz)
     app.add_route("/metrics", show_metrics)
     app.add_route("/fhir/.well-known/smart-configuration", configuration)
-    rest = Rest(ris.interactions, authenticate, base_url=base_url, metadata=metadata)
+    rest = Rest(ris.interactions, authenticate, base_url=base_url, metadata=metadata, terminology=terminology)
     app.router.routes.extend(rest.routes())
     app.include_router(oauth.router(ris.db, ris.tokens, base_url, audit_oauth))
+    cors.open_routes(app.router.routes, ("/fhir/.well-known/smart-configuration", TOKEN_PATH, REVOKE_PATH))
     app.add_middleware(Measured)
     return app
 

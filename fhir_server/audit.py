@@ -25,8 +25,8 @@ _DCM = "http://dicom.nema.org/resources/ontology/DCM"
 _INTERACTION = "http://hl7.org/fhir/restful-interaction"
 OWN = "urn:fhir-ris:audit"
 _ACTION = {
-    "create": "C", "read": "R", "vread": "R", "history-instance": "R", "search-type": "E", "search-system": "E",
-    "update": "U", "patch": "U", "delete": "D", "transaction": "E", "batch": "E",
+    "create": "C", "read": "R", "vread": "R", "history-instance": "R", "history-type": "R", "history-system": "R",
+    "search-type": "E", "search-system": "E", "update": "U", "patch": "U", "delete": "D", "transaction": "E", "batch": "E",
 }  # fmt: skip
 _LARGEST_GROUP = 500
 
@@ -105,12 +105,16 @@ def shown_resources(resources: Iterable[Document]) -> list[Document]:
     return seen(shown) + owners
 
 
-def shown(resource_type: str, versions: Iterable[Version]) -> list[Document]:
-    """The same for versions of one resource, which may be tombstones."""
+def shown(resource_type: str, version: Version) -> list[Document]:
+    """The same for a version, which may be a tombstone."""
+    return shown_resources([version.resource]) if version.resource else seen([f"{resource_type}/{version.id}"])
+
+
+def shown_versions(versions: Iterable[tuple[str, Version]]) -> list[Document]:
+    """The same for versions of any resources, each resource once."""
     entities: dict[str, Document] = {}
-    for version in versions:
-        of_version = shown_resources([version.resource]) if version.resource else seen([f"{resource_type}/{version.id}"])
-        entities |= {e["what"]["reference"]: e for e in of_version}
+    for resource_type, version in versions:
+        entities |= {e["what"]["reference"]: e for e in shown(resource_type, version)}
     return list(entities.values())
 
 
@@ -126,17 +130,18 @@ def document(event: Document) -> Document:
     }
 
 
-async def record(store: Store, event: Document, session: AsyncClientSession) -> None:
-    """Insert an AuditEvent in a transaction."""
-    await store.current("AuditEvent").insert_one(document(event), session=session)
+async def record(store: Store, events: list[Document], session: AsyncClientSession) -> None:
+    """Insert AuditEvents in a transaction."""
+    if events:
+        await _insert(store, [document(event) for event in events], session)
 
 
-async def _insert(store: Store, documents: list[Document]) -> None:
+async def _insert(store: Store, documents: list[Document], session: AsyncClientSession | None = None) -> None:
     collection = store.current("AuditEvent")
     if len(documents) == 1:  # which takes the driver half the time
-        await collection.insert_one(documents[0])
+        await collection.insert_one(documents[0], session=session)
     else:
-        await collection.insert_many(documents, ordered=False)
+        await collection.insert_many(documents, ordered=False, session=session)
 
 
 class GroupCommit:

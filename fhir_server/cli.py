@@ -1,16 +1,17 @@
-"""The command line: `fhir-ris serve | demo | client | messages | version`.
+"""The command line: `fhir-ris serve | demo | load | client | messages | version`.
 
 The rooms are imported where they are needed: a command beside a server should answer at once.
 """
 
 import asyncio
+import functools
 import os
 import shutil
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 import uvloop
@@ -22,6 +23,9 @@ from fhir_server.logs import configure_logging
 from fhir_server.mongod import MongodError, mongodb_for_command
 from fhir_server.settings import Settings, SettingsError, load_settings
 from fhir_server.start_error import StartError
+
+if TYPE_CHECKING:
+    from fhir_server.interactions import Interactions
 
 T = TypeVar("T")
 Db = AsyncDatabase[dict[str, Any]]
@@ -62,6 +66,41 @@ def demo(
     configure_logging("console", level=40)
     if not _run(play(once=once)):
         raise typer.Exit(1)
+
+
+@app.command()
+def load(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", exists=True, dir_okay=False, help="Bundles (.json) and .ndjson, also .gz")
+    ],
+    processes: Annotated[int, typer.Option(min=1, max=64, help="how many processes write")] = min(2, os.cpu_count() or 1),
+    again: Annotated[bool, typer.Option("--again", help="also files that were loaded before")] = False,
+) -> None:
+    """Load resources; the same command again goes on where it stopped. Exit code 1: FILE.refused.ndjson says what was refused."""
+    from rich.console import Console
+
+    from fhir_server.loading import load_files
+    from fhir_server.loading.progress import Progress
+
+    settings = _settings()
+
+    async def run() -> int:
+        async with mongodb_for_command(settings) as uri:
+            opened = functools.partial(_interactions, settings, uri)
+            base_url = f"{settings.base_url}/fhir"
+            total = await load_files(files, opened, Progress(Console()), base_url=base_url, processes=processes, again=again)
+            return total.refused
+
+    if _run(run()):
+        raise typer.Exit(1)
+
+
+async def _interactions(settings: Settings, uri: str) -> "Interactions":
+    """The interactions of the whole product, in whichever process this is."""
+    from fhir_server.app import assemble
+
+    configure_logging(settings.log_format, level=30)
+    return (await assemble(settings, await connect(uri, settings.mongodb_database))).interactions
 
 
 @app.command()

@@ -83,6 +83,21 @@ def loads(data: bytes | bytearray | memoryview | str) -> dict[str, Any]:
     Raises FhirError (`structure`, status 400) for anything that is not one: syntax errors, a property given twice, NaN and
     Infinity, invalid UTF-8, a byte order mark, a lone surrogate, nesting beyond MAX_NESTING. The texts name places, never values.
     """
+    value = _decoded(data)
+    if type(value) is not dict:
+        raise _refuse("The content is not a JSON object")
+    return value
+
+
+def loads_array(data: bytes | bytearray | memoryview | str) -> list[Any]:
+    """The same for one JSON array, as a JSON Patch is."""
+    value = _decoded(data)
+    if type(value) is not list:
+        raise _refuse("The content is not a JSON array")
+    return value
+
+
+def _decoded(data: bytes | bytearray | memoryview | str) -> Any:
     try:
         raw = data.encode() if isinstance(data, str) else bytes(data)
         text = data if isinstance(data, str) else raw.decode()
@@ -96,8 +111,6 @@ def loads(data: bytes | bytearray | memoryview | str) -> dict[str, Any]:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise _refuse(f"Not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
-    if type(value) is not dict:
-        raise _refuse("The content is not a JSON object")
     if _SURROGATE.search(text):
         try:
             json.dumps(value, ensure_ascii=False, default=str).encode()

@@ -1,7 +1,8 @@
 """The frame of every FHIR request: who asks, in which format, how large; and every refusal as an OperationOutcome."""
 
-import urllib.parse
-from collections.abc import Awaitable, Callable
+import asyncio
+import zlib
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from email.utils import format_datetime
 
@@ -11,141 +12,184 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from fhir_server import fhir_json
-from fhir_server.interactions import unavailable
-from fhir_server.outcome import FhirError, Issue, fail, operation_outcome
+from fhir_server import cors, fhir_json, http_body
+from fhir_server.addresses import Address, parse
+from fhir_server.exchange import Ask, Conditions, Parameters, Patch, Prefer, Reply, meant
+from fhir_server.http_body import FHIR_JSON
+from fhir_server.outcome import FhirError, fail, operation_outcome
+from fhir_server.patching import as_patch
 from fhir_server.registry import Resource
+from fhir_server.transactions import unavailable
 from smart_auth.access import Access
 
 log = structlog.get_logger()
 
-MAX_BODY = 20 * 1024 * 1024
-MAX_FORM = 1024 * 1024
-FHIR_JSON = "application/fhir+json"
-FORM = "application/x-www-form-urlencoded"
-_ACCEPTED = frozenset({FHIR_JSON, "application/json", "text/json", "*/*", "application/*", "json", ""})
-_SENT = frozenset({FHIR_JSON, "application/json"})
-
 Authenticate = Callable[[Request], Awaitable[Access]]
-Handler = Callable[[Request, Access], Awaitable[Response]]
 
+_ACCEPTED = frozenset({FHIR_JSON, "application/json", "text/json", "*/*", "application/*", "json", ""})
 _NOBODY = Access(client_id="", scopes=(), token_id="")
+# What is smaller travels in one packet or two anyway.
+_WORTH_PACKING = 1500
+_LARGE = 256 * 1024
+_PREFIX = "/fhir/"
 
 
-class Endpoint:
-    """One address and what it does by HTTP method: an ASGI application. HEAD is a GET whose body isn't sent."""
+class HttpAsk(Ask):
+    """An interaction that is asked for by HTTP."""
 
-    def __init__(self, handlers: dict[str, Handler], authenticate: Authenticate | None) -> None:
-        """Without `authenticate`, anybody may ask; no handlers: there is nothing at this address."""
-        self._handlers = handlers
+    __slots__ = ("_base_url", "_request")
+
+    def __init__(self, request: Request, access: Access, address: Address, headers: Mapping[str, str], base_url: str) -> None:
+        given = headers.get
+        super().__init__(
+            method="GET" if request.method == "HEAD" else request.method,
+            address=address,
+            query=meant(request.query_params.multi_items()) if request.scope["query_string"] else [],
+            access=access,
+            conditions=Conditions(given("if-match"), given("if-none-match"), given("if-modified-since"), given("if-none-exist")),
+            prefer=Prefer.of(headers["prefer"]) if "prefer" in headers else Prefer(),
+            peer=request.client.host if request.client else None,
+        )
+        self._request = request
+        self._base_url = base_url
+
+    async def resource(self) -> Resource:
+        return await http_body.read_json(self._request, self._base_url)
+
+    async def bundle(self) -> Resource:
+        return await http_body.read_json(self._request)
+
+    async def parameters(self) -> Resource | None:
+        return await http_body.read_optional_json(self._request, self._base_url)
+
+    async def patch(self) -> Patch:
+        return as_patch(await http_body.read_patch(self._request), self._base_url)
+
+    async def form(self) -> Parameters:
+        parameters = await http_body.read_form(self._request)
+        if wanted := next((v for n, v in parameters if n == "_format"), None):
+            _negotiate(wanted)
+        return meant(parameters) + self.query
+
+
+class Edge:
+    """All addresses under the FHIR base: an ASGI application. HEAD is a GET whose body isn't sent."""
+
+    def __init__(
+        self,
+        perform: Callable[[Ask], Awaitable[Reply]],
+        authenticate: Authenticate,
+        methods: Callable[[Address], list[str]],
+        base: str,
+    ) -> None:
+        """`perform` does an interaction; `methods` are those that an address takes; `base` is our FHIR base URL."""
+        self._perform = perform
         self._authenticate = authenticate
+        self._methods = methods
+        self._base = base
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = await self._respond(Request(scope, receive))
+        headers = _headers(scope)
+        if cors.is_preflight(scope["method"], headers):
+            response = cors.preflight()
+        else:
+            response = await self._respond(Request(scope, receive), headers)
+            if "origin" in headers:
+                response.headers.update(cors.ALLOWED)
         await response(scope, receive, send)
 
-    async def _respond(self, request: Request) -> Response:
+    async def _respond(self, request: Request, headers: Mapping[str, str]) -> Response:
+        pretty = False
         try:
-            return await self._handle(request)
+            pretty = b"_pretty=true" in request.scope["query_string"]
+            reply = await self._handle(request, headers)
         except FhirError as error:
-            return _refusal(error)
+            reply = _refusal(error)
         except (ConnectionFailure, ExecutionTimeout):
-            return _refusal(unavailable())
+            reply = _refusal(unavailable())
         except ClientDisconnect:
             return Response(status_code=400)
         except Exception:
-            log.exception("request failed", method=request.method, type=request.path_params.get("type"))
-            return _refusal(fail("exception", "an internal error; it is in the server's log"))
+            # The first part of the address names a type, and nobody.
+            log.exception("request failed", method=request.method, address=request.scope["path"].split("/")[2:3])
+            reply = _refusal(fail("exception", "an internal error; it is in the server's log"))
+        return await self._rendered(reply, headers, pretty=pretty)
 
-    async def _handle(self, request: Request) -> Response:
-        access = await self._authenticate(request) if self._authenticate else _NOBODY
-        if not self._handlers:
-            raise fail("not-supported", f"there is nothing at {request.url.path[:200]}", status=404)
-        handler = self._handlers.get("GET" if request.method == "HEAD" else request.method)
-        if handler is None:
-            raise self._not_allowed(request.method)
-        _negotiate(request)
-        return await handler(request, access)
+    async def _handle(self, request: Request, headers: Mapping[str, str]) -> Reply:
+        path = request.scope["path"].removeprefix(_PREFIX) if request.scope["path"] != "/fhir" else ""
+        access = _NOBODY if path == "metadata" else await self._authenticate(request)
+        address = parse(path)
+        if request.method == "OPTIONS":
+            return Reply(204, headers={"Allow": ", ".join(self._methods(address)), "Accept-Patch": http_body.ACCEPT_PATCH})
+        _negotiate(_wanted(request, headers))
+        return await self._perform(HttpAsk(request, access, address, headers, self._base))
 
-    def _not_allowed(self, method: str) -> FhirError:
-        allowed = ", ".join([*self._handlers, *(["HEAD"] if "GET" in self._handlers else [])])
-        issue = Issue("not-supported", f"{method[:16]} is not supported here; {allowed} is")
-        return FhirError(issue, status=405, headers={"Allow": allowed})
+    async def _rendered(self, reply: Reply, asked: Mapping[str, str], *, pretty: bool) -> Response:
+        headers = {**self._version_headers(reply), **reply.headers}
+        if reply.resource is None:
+            return Response(status_code=reply.status, headers=headers)
+        body = fhir_json.dumps(reply.resource, pretty=pretty)
+        headers["Cache-Control"] = "no-store"
+        if len(body) >= _WORTH_PACKING:
+            headers["Vary"] = "Accept-Encoding"
+            if _takes_gzip(asked.get("accept-encoding", "")):
+                headers["Content-Encoding"] = "gzip"
+                body = await asyncio.to_thread(_packed, body) if len(body) > _LARGE else _packed(body)
+        return Response(body, reply.status, headers, f"{FHIR_JSON}; charset=utf-8")
+
+    def _version_headers(self, reply: Reply) -> dict[str, str]:
+        """ETag, Last-Modified and Location of a version (FHIR R4 3.1.0.1.3, 3.1.0.8)."""
+        if reply.stored is None:
+            return {}
+        meta = reply.stored["meta"]
+        updated = datetime.fromisoformat(meta["lastUpdated"])
+        headers = {"ETag": f'W/"{meta["versionId"]}"', "Last-Modified": format_datetime(updated, usegmt=True)}
+        if reply.located:
+            resource = reply.stored
+            headers["Location"] = f"{self._base}/{resource['resourceType']}/{resource['id']}/_history/{meta['versionId']}"
+        return headers
 
 
-def peer(request: Request) -> str | None:
-    """The network address of the caller."""
-    return request.client.host if request.client else None
+def _headers(scope: Scope) -> dict[str, str]:
+    """The request's headers by lower-case name; what comes in several lines is one list (RFC 9110 5.3)."""
+    headers: dict[str, str] = {}
+    for raw, value in scope["headers"]:
+        name = raw.decode("latin-1")
+        text = value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {text}" if name in headers else text
+    return headers
 
 
-def _negotiate(request: Request) -> None:
-    """406 unless JSON is among what the caller takes (FHIR R4 RESTful API, "Content Types and encodings")."""
+def _wanted(request: Request, headers: Mapping[str, str]) -> str:
+    if b"_format" in request.scope["query_string"] and (given := request.query_params.get("_format")):
+        return given
+    return headers.get("accept", "*/*")
+
+
+def _negotiate(wanted: str) -> None:
+    """406 unless JSON in FHIR R4 is among what the caller takes (FHIR R4 3.1.0.1.11, "Content Types and encodings")."""
+    if wanted in _ACCEPTED:
+        return
     # An unencoded + of `_format=application/fhir+json` arrives as a space.
-    wanted = request.query_params.get("_format", "").replace(" ", "+") or request.headers.get("accept", "*/*")
-    offered = {part.partition(";")[0].strip().lower() for part in wanted.split(",")}
-    if offered.isdisjoint(_ACCEPTED):
-        raise fail("not-supported", f"this server answers in {FHIR_JSON}", status=406)
+    for part in wanted.replace("fhir json", "fhir+json").split(","):
+        kind, _, parameters = part.partition(";")
+        if kind.strip().lower() in _ACCEPTED and http_body.is_our_version(parameters):
+            return
+    raise fail("not-supported", f"this server answers in {FHIR_JSON} (FHIR R4) only; XML is not offered", status=406)
 
 
-async def _read(request: Request, limit: int) -> bytes:
-    refusal = fail("too-long", f"a request body holds at most {limit // 1024 // 1024} MiB here", status=413)
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and (len(announced) > 12 or int(announced) > limit):
-        raise refusal
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise refusal
-        chunks.append(chunk)
-    return b"".join(chunks)
+def _takes_gzip(accepted: str) -> bool:
+    for part in accepted.split(","):
+        coding, _, weight = part.partition(";")
+        if coding.strip().lower() in {"gzip", "*"}:
+            return weight.replace(" ", "") not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}
+    return False
 
 
-def _content_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+def _packed(body: bytes) -> bytes:
+    packer = zlib.compressobj(level=2, wbits=16 + zlib.MAX_WBITS)
+    return packer.compress(body) + packer.flush()
 
 
-async def read_json(request: Request) -> Resource:
-    """The JSON object in the body. FhirError 415, 413, or `structure` (400)."""
-    if _content_type(request) not in _SENT:
-        raise fail("not-supported", f"resources are sent as {FHIR_JSON}", status=415)
-    return fhir_json.loads(await _read(request, MAX_BODY))
-
-
-async def read_form(request: Request) -> list[tuple[str, str]]:
-    """The parameters in the body of a search by POST. FhirError 415 or 413, or `structure` (400)."""
-    if _content_type(request) != FORM:
-        raise fail("not-supported", f"a search by POST is sent as {FORM}", status=415)
-    try:
-        return urllib.parse.parse_qsl((await _read(request, MAX_FORM)).decode(), keep_blank_values=True, errors="strict")
-    except ValueError:
-        raise fail("structure", "the form is not valid UTF-8", status=400) from None
-
-
-def json_response(body: Resource, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """An answer with a FHIR resource."""
-    return Response(
-        fhir_json.dumps(body), status, {"Cache-Control": "no-store", **(headers or {})}, f"{FHIR_JSON}; charset=utf-8"
-    )
-
-
-def stored_response(resource: Resource, request: Request, status: int, headers: dict[str, str]) -> Response:
-    """The answer to a write, as the `Prefer` header wants it (FHIR R4 RESTful API, "create/update/patch/transaction")."""
-    headers = {**headers, **version_headers(resource)}
-    wanted = request.headers.get("prefer", "").replace(" ", "")
-    if "return=minimal" in wanted:
-        return Response(status_code=status, headers=headers)
-    if "return=OperationOutcome" in wanted:
-        done = Issue("informational", "done", severity="information")
-        return json_response(operation_outcome(done), status, headers)
-    return json_response(resource, status, headers)
-
-
-def version_headers(resource: Resource) -> dict[str, str]:
-    """ETag and Last-Modified of a version (FHIR R4 RESTful API, "Support for Versions")."""
-    updated = datetime.fromisoformat(resource["meta"]["lastUpdated"])
-    return {"ETag": f'W/"{resource["meta"]["versionId"]}"', "Last-Modified": format_datetime(updated, usegmt=True)}
-
-
-def _refusal(error: FhirError) -> Response:
-    return json_response(operation_outcome(*error.issues), error.status, error.headers)
+def _refusal(error: FhirError) -> Reply:
+    return Reply(error.status, operation_outcome(*error.issues), headers=error.headers)

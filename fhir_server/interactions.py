@@ -1,43 +1,30 @@
 """The one way in: every door (REST, Bundles, HL7 v2, DICOM, operations) reads and writes through these interactions."""
 
-import asyncio
-import random
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.errors import (
-    ConnectionFailure,
-    DocumentTooLarge,
-    ExecutionTimeout,
-    OperationFailure,
-    PyMongoError,
-    ServerSelectionTimeoutError,
-)
-from pymongo.read_concern import ReadConcern
-from pymongo.write_concern import WriteConcern
 
 from fhir_server import audit, definitions
 from fhir_server.audit import Act
-from fhir_server.outcome import FhirError, Issue, fail
+from fhir_server.exchange import Parameters, Patch
+from fhir_server.history import HistoryPage, HistoryQuery, history_of_many, history_of_one, history_query
+from fhir_server.outcome import FhirError, fail
+from fhir_server.page_links import PageLinks
+from fhir_server.references import Target
 from fhir_server.registry import Registry, Resource
-from fhir_server.search.query import compile_query
-from fhir_server.search.results import Found, search
-from fhir_server.store import Document, NotEnsured, Store, Version
-from fhir_server.unit_of_work import Conflict, UnitOfWork
+from fhir_server.search.resolve import Look
+from fhir_server.search.results import Found, asked, search
+from fhir_server.store import Document, Store, Version
+from fhir_server.transactions import Transactions
+from fhir_server.turns import Turns
+from fhir_server.unit_of_work import UnitOfWork
 from smart_auth.access import Access
 from smart_auth.scopes import Action
 
 T = TypeVar("T")
 
-_PATIENCE = 10.0  # seconds that a transaction is tried again while others hold what it needs
-_SNAPSHOT = ReadConcern("snapshot")
-_DURABLE = WriteConcern("majority", j=True)
-_TRANSIENT = "TransientTransactionError"
-_UNKNOWN_COMMIT = "UnknownTransactionCommitResult"
-_TOO_LARGE = 10334  # BSONObjectTooLarge
 _LARGEST_VERSION = 2**31 - 1
 
 
@@ -48,65 +35,33 @@ class Interactions:
         self.store = store
         self.registry = registry
         self.reads = audit.GroupCommit(store)
+        self.links = PageLinks(store.db)
+        self.turns = Turns()
         self._strict = strict_references
-        # Set when a transaction has left messages in the outbox, so that delivery need not wait for its next look.
-        self.outbox_filled = asyncio.Event()
+        self._transactions = Transactions(store, registry, strict_references=strict_references)
+        self.outbox_filled = self._transactions.outbox_filled
 
     # One transaction
 
     async def transact(
-        self, access: Access, act: Act, work: Callable[[UnitOfWork], Awaitable[T]], entities: Iterable[Document] = ()
+        self,
+        access: Access,
+        act: Act,
+        work: Callable[[UnitOfWork], Awaitable[T]],
+        entities: Iterable[Document] = (),
+        *,
+        small: Iterable[Target] | None = None,
     ) -> T:
         """Run `work`, its reactions and its AuditEvent in one transaction, again from a clean state on a conflict.
 
-        `entities` are those of the AuditEvent beyond what is changed.
+        `entities` are those of the AuditEvent beyond what is changed. `small`: `work` is about one resource, beginning with
+        these, and may share its transaction with others that come at the same time.
         FhirError when a rule refuses, `forbidden` (403, and on record) when `work` requires more than `access` allows,
         `lock-error` (409) when others kept changing the same resources,
         `too-long` (413) for a resource that MongoDB can't hold, `transient` (503) when MongoDB is away.
         """
         async with self._refusals_recorded(access, act):
-            return await self._until_done(access, act, work, list(entities))
-
-    async def _until_done(
-        self, access: Access, act: Act, work: Callable[[UnitOfWork], Awaitable[T]], entities: list[Document]
-    ) -> T:
-        await self.store.ensure("AuditEvent")
-        deadline = time.monotonic() + _PATIENCE
-        attempt = 0
-        while True:
-            try:
-                return await self._attempt(access, act, work, entities, deadline)
-            except NotEnsured as missing:
-                await self.store.ensure(*missing.resource_types)
-                continue
-            except Conflict:
-                pass
-            except DocumentTooLarge:
-                raise _too_large() from None
-            except PyMongoError as error:
-                if not _try_again(error):
-                    raise
-            if time.monotonic() > deadline:
-                raise FhirError(
-                    Issue("lock-error", "others kept changing the same resources; try again"), headers={"Retry-After": "1"}
-                )
-            await _pause(attempt)
-            attempt += 1
-
-    async def _attempt(
-        self, access: Access, act: Act, work: Callable[[UnitOfWork], Awaitable[T]], entities: list[Document], deadline: float
-    ) -> T:
-        async with self.store.db.client.start_session() as session:
-            async with await session.start_transaction(read_concern=_SNAPSHOT, write_concern=_DURABLE):
-                unit = UnitOfWork(self.store, self.registry, session, access, strict=self._strict)
-                result = await work(unit)
-                await unit.settle()
-                event = audit.audit_event(act, access, [*entities, *audit.changed(unit.changes(), unit.shown)])
-                await audit.record(self.store, event, session)
-                await _commit(session, deadline)
-            if unit.outbox:
-                self.outbox_filled.set()
-            return result
+            return await self._transactions.run(access, act, work, entities, small=small)
 
     # Interactions on one resource
 
@@ -119,7 +74,7 @@ class Interactions:
             created = await unit.create(resource)
             return lambda: unit.final(created)
 
-        return (await self.transact(access, act or Act("create"), work))()
+        return (await self.transact(access, act or Act("create"), work, small=()))()
 
     async def read(self, access: Access, resource_type: str, id_: str, act: Act | None = None) -> Version:
         """The current version. FhirError `not-found` or `deleted`."""
@@ -131,28 +86,54 @@ class Interactions:
         """One version. FhirError `not-found`, or `deleted` for the version that is a deletion."""
         act = act or Act("vread")
         await self._require(access, act, resource_type, "r")
+        return await self._seen(access, act, await self.version_in(resource_type, id_, version), resource_type, id_)
+
+    async def version_in(
+        self, resource_type: str, id_: str, version: str, session: AsyncClientSession | None = None
+    ) -> Version | None:
+        """One version without the audit; with `session`, as a transaction sees it. None when there never was one."""
         number = int(version) if version.isascii() and version.isdecimal() and len(version) <= 10 else 0
-        found = await self.store.vread(resource_type, id_, number) if 0 < number <= _LARGEST_VERSION else None
-        return await self._seen(access, act, found, resource_type, id_)
+        return await self.store.vread(resource_type, id_, number, session) if 0 < number <= _LARGEST_VERSION else None
 
     async def history(
         self,
         access: Access,
-        resource_type: str,
-        id_: str,
-        count: int,
+        resource_type: str | None,
+        id_: str | None,
+        parameters: Parameters,
         act: Act | None = None,
         *,
-        before: int | None = None,
-    ) -> list[Version]:
-        """The versions of one resource, newest first, at most `count`; those before version `before` if given."""
-        act = act or Act("history-instance")
-        await self._require(access, act, resource_type, "r")
-        found = await self.store.versions(resource_type, id_, count, before)
-        if not found and before is None:
-            raise fail("not-found", f"there is no {resource_type}/{id_}")
-        await self._audit_read(access, act, audit.shown(resource_type, found))
-        return found
+        lenient: bool = False,
+    ) -> HistoryPage:
+        """A page of the versions of one resource, of a type or (None) of everything that `access` may search, newest first."""
+        act = act or Act(f"history-{'instance' if id_ else 'type' if resource_type else 'system'}")
+        async with self._refusals_recorded(access, act):
+            if resource_type is not None:
+                access.require(resource_type, "r" if id_ else "s")
+            query = await history_query(self.links, resource_type, id_, parameters, lenient=lenient)
+            page = await self.history_in(access, query)
+        await self._audit_read(access, act, audit.shown_versions(page.versions))
+        return page
+
+    async def history_in(self, access: Access, query: HistoryQuery, session: AsyncClientSession | None = None) -> HistoryPage:
+        """The same for what is asked, without the audit; with `session`, as a transaction sees it."""
+        if query.id is not None:
+            return await history_of_one(self.store, self.links, query, session)
+        types = [query.type] if query.type else await self._searchable(access, query.types)
+        for resource_type in types:
+            if access.filter(resource_type, "s") is not None:
+                raise fail("forbidden", f"the access token shows part of {resource_type} only, and a history is of all of it")
+        return await history_of_many(self.store, self.links, query, types, session)
+
+    async def _searchable(self, access: Access, named: Iterable[str]) -> list[str]:
+        """The types named, or else all that are stored and that the caller may search."""
+        types = list(named)
+        if not types:
+            stored = await self.store.known_types()
+            types = [t for t in stored if access.allows(t, "s")] or stored[:1]
+        for resource_type in types:
+            access.require(resource_type, "s")
+        return types
 
     async def update(
         self,
@@ -176,7 +157,8 @@ class Interactions:
             stored, created = await update_in(unit, access, resource, if_match)
             return lambda: (unit.final(stored), created)
 
-        return (await self.transact(access, act or Act("update"), work))()
+        small = [Target(resource_type, str(resource.get("id")))]
+        return (await self.transact(access, act or Act("update"), work, small=small))()
 
     async def delete(
         self, access: Access, resource_type: str, id_: str, if_match: str | None = None, act: Act | None = None
@@ -187,22 +169,47 @@ class Interactions:
             access.require(resource_type, "d")
             await delete_in(unit, resource_type, id_, if_match)
 
-        await self.transact(access, act or Act("delete"), work)
+        await self.transact(access, act or Act("delete"), work, small=[Target(resource_type, id_)])
+
+    async def patch(
+        self,
+        access: Access,
+        resource_type: str,
+        id_: str,
+        changes: Patch,
+        if_match: str | None = None,
+        act: Act | None = None,
+    ) -> Resource:
+        """The resource as a patch leaves it: its result is an update like any other. FhirError `not-found`."""
+
+        async def work(unit: UnitOfWork) -> Callable[[], Resource]:
+            access.require(resource_type, "u")
+            stored = await patch_in(unit, access, resource_type, id_, changes, if_match)
+            return lambda: unit.final(stored)
+
+        return (await self.transact(access, act or Act("patch"), work, small=[Target(resource_type, id_)]))()
 
     async def search(
         self,
         access: Access,
-        resource_type: str,
+        resource_type: str | None,
         parameters: list[tuple[str, str]],
         act: Act | None = None,
         *,
         base_url: str = "",
+        lenient: bool = False,
+        compartment: tuple[str, str] | None = None,
     ) -> Found:
-        """A page of matches with what was included. `base_url` is our own FHIR base, by which references may be given."""
-        act = act or Act("search-type")
+        """A page of matches with what was included, of one type or (None) of several, all or those of a compartment.
+
+        `base_url` is our own FHIR base, by which references may be given. `lenient`: what isn't understood is left out and noted.
+        """
+        act = act or Act("search-type" if resource_type else "search-system")
         async with self._refusals_recorded(access, act):
-            access.require(resource_type, "s")
-            found = await search(self.store, access, compile_query(resource_type, parameters, base_url))
+            if resource_type is not None:
+                access.require(resource_type, "s")
+            question = await asked(self.links, resource_type, parameters, compartment)
+            found = await search(Look(self.store, access), self.links, question, base_url, lenient=lenient)
         await self._audit_read(access, act, audit.shown_resources(found.matches + found.included))
         return found
 
@@ -226,7 +233,7 @@ class Interactions:
     async def _seen(self, access: Access, act: Act, found: Version | None, resource_type: str, id_: str) -> Version:
         if found is None:
             raise fail("not-found", f"there is no {resource_type}/{id_}")
-        await self._audit_read(access, act, audit.shown(resource_type, [found]))
+        await self._audit_read(access, act, audit.shown(resource_type, found))
         if found.resource is None:
             raise fail("deleted", f"{resource_type}/{id_} was deleted")
         return found
@@ -250,6 +257,20 @@ async def update_in(unit: UnitOfWork, access: Access, resource: Resource, if_mat
     return stored, version == 0
 
 
+async def patch_in(
+    unit: UnitOfWork, access: Access, resource_type: str, id_: str, changes: Patch, if_match: str | None
+) -> Resource:
+    """A patch inside a transaction. The resource stays what it is: neither type nor id can be patched."""
+    found = await unit.read(resource_type, id_)
+    if found is None:
+        raise fail("not-found", f"there is no {resource_type}/{id_}")
+    patched = changes(found)
+    if (patched.get("resourceType"), patched.get("id")) != (resource_type, id_):
+        raise fail("value", "a patch can't change the type or the id of a resource", f"{resource_type}.id", status=422)
+    stored, _ = await update_in(unit, access, patched, if_match)
+    return stored
+
+
 async def delete_in(unit: UnitOfWork, resource_type: str, id_: str, if_match: str | None = None) -> None:
     """A deletion inside a transaction."""
     _check_version(f"{resource_type}/{id_}", await unit.version_of(resource_type, id_), if_match)
@@ -271,42 +292,3 @@ def known_type(resource: Any) -> str:
     if not isinstance(resource_type, str) or resource_type not in definitions.RESOURCE_TYPES:
         raise fail("structure", f"{str(resource_type)[:64]!r} is not a FHIR R4 resource type", "Resource.resourceType")
     return resource_type
-
-
-def unavailable(text: str = "the database is not available; try again") -> FhirError:
-    """The refusal while MongoDB is away."""
-    return FhirError(Issue("transient", text), headers={"Retry-After": "2"})
-
-
-def _too_large() -> FhirError:
-    return fail("too-long", "a resource with its search index takes more than the 16 MiB that can be stored", status=413)
-
-
-def _try_again(error: PyMongoError) -> bool:
-    """Whether a failed transaction can be run again. FhirError when we know why it can't."""
-    if error.has_error_label(_UNKNOWN_COMMIT):
-        raise unavailable("the database went away during the commit: look whether it was done before you try again") from error
-    if isinstance(error, (ServerSelectionTimeoutError, ExecutionTimeout)):
-        raise unavailable() from error
-    if error.has_error_label(_TRANSIENT):
-        return True
-    if isinstance(error, ConnectionFailure):
-        raise unavailable() from error
-    if isinstance(error, OperationFailure) and error.code == _TOO_LARGE:
-        raise _too_large() from error
-    return False
-
-
-async def _commit(session: AsyncClientSession, deadline: float) -> None:
-    """Commit, asking again when the answer was lost (a commit may be repeated)."""
-    while True:
-        try:
-            await session.commit_transaction()
-            return
-        except PyMongoError as error:
-            if not error.has_error_label(_UNKNOWN_COMMIT) or time.monotonic() > deadline:
-                raise
-
-
-async def _pause(attempt: int) -> None:
-    await asyncio.sleep(random.uniform(0.2, 1) * min(0.1, 0.002 * 2**attempt))  # noqa: S311 - jitter, not a secret

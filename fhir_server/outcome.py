@@ -26,6 +26,8 @@ HTTP_STATUS = {
     "transient": 503,
     "lock-error": 409,
     "timeout": 503,
+    "suppressed": 403,
+    "processing": 422,
     "exception": 500,
 }
 

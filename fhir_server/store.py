@@ -19,13 +19,16 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 
 from fhir_server import fhir_json
+from fhir_server.outcome import fail
 from fhir_server.references import Target
 from fhir_server.search import paging
-from fhir_server.search.index import searchable
+from fhir_server.search.index import ranked, searchable
 from fhir_server.search.query import Query
+from fhir_server.together import Together
 
 Document = dict[str, Any]
-CATALOG_VERSION = 2
+CATALOG_VERSION = 3
+MAX_SORTED = 10_000  # matches that are sorted in memory
 LOCKS = "locks"
 _LOCK_SECONDS = 3600  # how long a lock's document stays after its last use
 _WITHOUT_INDEX = {"search": 0}
@@ -50,6 +53,15 @@ class Version:
     resource: Document | None
 
 
+@dataclass(slots=True)
+class _Look:
+    """Somebody who looks for the current version of a resource, and what was found."""
+
+    type: str
+    id: str
+    found: Document | None = None
+
+
 class Store:
     """The collections of one database and their indexes. Reading takes a type as it finds it; writing needs `ensure`."""
 
@@ -57,6 +69,7 @@ class Store:
         self.db = db
         self._ensured: set[str] = set()
         self._ensuring = asyncio.Lock()
+        self._looks = Together[_Look](self._look_up, lambda _: (), largest=100)
 
     def current(self, resource_type: str) -> AsyncCollection[Document]:
         return self.db[resource_type]
@@ -76,7 +89,7 @@ class Store:
             for resource_type in missing:
                 if resource_type not in made:
                     await self.current(resource_type).create_indexes(indexes(resource_type))
-                    await self.history(resource_type).create_indexes([IndexModel([("id", 1), ("version", -1)])])
+                    await self.history(resource_type).create_indexes(_history_indexes())
                     await self.db["catalog"].replace_one({"_id": resource_type}, {"version": CATALOG_VERSION}, upsert=True)
                 self._ensured.add(resource_type)
 
@@ -88,10 +101,25 @@ class Store:
 
     async def read(self, resource_type: str, id_: str, session: AsyncClientSession | None = None) -> Version | None:
         """The current version; a tombstone if it was deleted; None if there never was one."""
-        found = await self.current(resource_type).find_one({"_id": id_}, _WITHOUT_INDEX, session=session)
+        if session is None:
+            looked = _Look(resource_type, id_)
+            await self._looks.do(looked)
+            found = looked.found
+        else:
+            found = await self.current(resource_type).find_one({"_id": id_}, _WITHOUT_INDEX, session=session)
         if found is None:
             found = await self.history(resource_type).find_one({"id": id_}, sort=[("version", -1)], session=session)
         return version(found, id_) if found else None
+
+    async def _look_up(self, looks: list["_Look"]) -> None:
+        """Find the current documents of those who ask at the same time, with one query a type."""
+        by_type: dict[str, dict[str, list[_Look]]] = {}
+        for look in looks:
+            by_type.setdefault(look.type, {}).setdefault(look.id, []).append(look)
+        for resource_type, wanted in by_type.items():
+            async for document in self.current(resource_type).find({"_id": {"$in": list(wanted)}}, _WITHOUT_INDEX):
+                for look in wanted[document["_id"]]:
+                    look.found = document
 
     async def read_many(self, resource_type: str, ids: list[str], session: AsyncClientSession) -> dict[str, Version]:
         """The same for many at once, by id; what never was is left out."""
@@ -103,48 +131,79 @@ class Store:
                 found[d["id"]] = version(d, d["id"])
         return found
 
-    async def vread(self, resource_type: str, id_: str, number: int) -> Version | None:
-        """One version, current or earlier."""
-        found = await self.current(resource_type).find_one({"_id": id_, "version": number}, _WITHOUT_INDEX)
-        if found is None:
-            found = await self.history(resource_type).find_one({"_id": f"{id_}/{number}"})
-        return version(found, id_) if found else None
+    async def existing(self, resource_type: str, ids: list[str], session: AsyncClientSession) -> set[str]:
+        """Those of these ids that there is a current resource of; the index alone tells."""
+        found = self.current(resource_type).find({"_id": {"$in": ids}}, {"_id": 1}, session=session)
+        return {document["_id"] async for document in found}
 
-    async def versions(self, resource_type: str, id_: str, limit: int, before: int | None = None) -> list[Version]:
-        """The newest versions first, at most `limit` (at least 1), those before version `before` if given."""
-        found = await self.current(resource_type).find_one({"_id": id_}, _WITHOUT_INDEX)
-        newest = [version(found, id_)] if found and (before is None or found["version"] < before) else []
-        # What was current above may be history by now, and must not come twice.
-        bound = newest[0].version if newest else before
-        where: Document = {"id": id_} if bound is None else {"id": id_, "version": {"$lt": bound}}
-        older = self.history(resource_type).find(where, sort=[("version", -1)], limit=limit)
-        return [*newest, *[version(d, id_) async for d in older]][:limit]
+    async def vread(self, resource_type: str, id_: str, number: int, session: AsyncClientSession | None = None) -> Version | None:
+        """One version, current or earlier."""
+        found = await self.current(resource_type).find_one({"_id": id_, "version": number}, _WITHOUT_INDEX, session=session)
+        if found is None:
+            found = await self.history(resource_type).find_one({"_id": f"{id_}/{number}"}, session=session)
+        return version(found, id_) if found else None
 
     async def find(
         self,
         query: Query,
         *,
         limit: int,
-        after: Document | None = None,
+        place: paging.Place | None = None,
+        inclusive: bool = False,
         projection: Document | None = None,
         session: AsyncClientSession | None = None,
     ) -> list[Document]:
-        """The stored documents that a query (its chains resolved) finds, in its order, at most `limit`; `after` is of paging."""
-        assert not query.chains
-        where = {"$and": [*query.filters, after]} if after else query.filter
-        order = paging.order(query)
-        if projection is None:
-            projection = {"search.t": 0} if any(path.startswith("search.") for path, _ in order) else _WITHOUT_INDEX
-        return await self.current(query.type).find(where, projection, sort=order, limit=limit, session=session).to_list()
+        """The stored documents that a query (nothing of it pending) finds, in its order, at most `limit`.
 
-    async def count(self, query: Query) -> int:
-        """How many resources a query (its chains resolved) finds."""
-        assert not query.chains
+        Those after `place`, or (`inclusive`) from there on.
+        FhirError `too-costly` when more than MAX_SORTED would have to be sorted in memory.
+        """
+        assert not query.pending
+        if paging.is_in_memory(query):
+            return await self._find_in_memory(query, limit, place, session)
+        if projection is None:
+            projection = {"search.t": 0} if query.sort else _WITHOUT_INDEX
+        found: list[Document] = []
+        for where in self.steps(query, place, inclusive=inclusive):
+            rest = limit - len(found)
+            cursor = self.current(query.type).find(where, projection, sort=paging.order(query), limit=rest, session=session)
+            found += await cursor.to_list()
+            if len(found) >= limit:
+                break
+        return found
+
+    def steps(self, query: Query, place: paging.Place | None, *, inclusive: bool = False) -> list[Document]:
+        """The filters that, one after the other, find the matches in order: those with the sort key, then those without."""
+        phases = paging.phases(query, place, inclusive=inclusive)
+        return [{"$and": [*query.filters, *conditions]} if conditions else query.filter for conditions in phases]
+
+    async def _find_in_memory(
+        self, query: Query, limit: int, place: paging.Place | None, session: AsyncClientSession | None
+    ) -> list[Document]:
+        if await self.current(query.type).count_documents(query.filter, limit=MAX_SORTED + 1, session=session) > MAX_SORTED:
+            keys = ",".join(k.name for k in query.sort)
+            raise fail("too-costly", f"more than {MAX_SORTED} {query.type} resources would have to be sorted by {keys}")
+        found = await self.current(query.type).aggregate(paging.pipeline(query, place, limit), session=session)
+        return await found.to_list()
+
+    async def find_ids(self, query: Query, limit: int, session: AsyncClientSession | None = None) -> list[str]:
+        """The ids of what a query (nothing of it pending) finds, in no order, at most `limit`."""
+        assert not query.pending
+        found = self.current(query.type).find(query.filter, {"_id": 1}, limit=limit, session=session)
+        return [document["_id"] async for document in found]
+
+    async def count(self, query: Query, session: AsyncClientSession | None = None) -> int:
+        """How many resources a query (nothing of it pending) finds."""
+        assert not query.pending
         # Where nothing narrows the search, the index of ids is smaller to count through than the resources.
         collection = self.current(query.type)
         if any(_narrows(f) for f in query.filters):
-            return await collection.count_documents(query.filter)
-        return await collection.count_documents(query.filter, hint="_id_")
+            return await collection.count_documents(query.filter, session=session)
+        return await collection.count_documents(query.filter, hint="_id_", session=session)
+
+    async def known_types(self) -> list[str]:
+        """The types that anything was ever stored of, in order."""
+        return sorted([d["_id"] async for d in self.db["catalog"].find({}, {"_id": 1})])
 
     async def next_number(self, name: str) -> int:
         """The next number of a series, from 1."""
@@ -154,16 +213,32 @@ class Store:
         assert found is not None
         return int(found["n"])
 
-    async def referrer(self, targets: Iterable[Target], session: AsyncClientSession) -> tuple[Target, str] | None:
-        """One of these that is referred to, and by what ("Task/1"); None if there is none."""
+    async def referrer(self, targets: Iterable[Target], besides: Iterable[Target]) -> tuple[Target, str] | None:
+        """One of these that is referred to by anything but `besides`, and by what ("Task/1"); None if there is none.
+
+        One look into all collections, outside of any transaction (MongoDB allows no $unionWith in one).
+        """
         keys = {f">{to}": to for to in targets}
-        async for known in self.db["catalog"].find({}, {"_id": 1}):
-            where = {"search.t": {"$in": list(keys)}}
-            found = await self.current(known["_id"]).find_one(where, {"search.t": 1}, session=session)
-            if found:
-                key = next(k for k in found["search"]["t"] if k in keys)
-                return keys[key], f"{known['_id']}/{found['_id']}"
+        types = await self.known_types()
+        passed_over: dict[str, list[str]] = {}
+        for to in besides:
+            passed_over.setdefault(to.type, []).append(to.id)
+        looks = [_first_with(keys, resource_type, passed_over.get(resource_type, [])) for resource_type in types]
+        others = [{"$unionWith": {"coll": t, "pipeline": look}} for t, look in zip(types[1:], looks[1:], strict=True)]
+        found = await self.current(types[0]).aggregate([*looks[0], *others, {"$limit": 1}])
+        async for row in found:
+            key = next(k for k in row["t"] if k in keys)
+            return keys[key], f"{row['type']}/{row['_id']}"
         return None
+
+
+def _first_with(keys: Iterable[str], resource_type: str, besides: list[str]) -> list[Document]:
+    """The stages that give the first resource of a type, but for some, that has one of these keys."""
+    return [
+        {"$match": {"search.t": {"$in": list(keys)}} | ({"_id": {"$nin": besides}} if besides else {})},
+        {"$limit": 1},
+        {"$project": {"t": "$search.t", "type": {"$literal": resource_type}}},
+    ]
 
 
 def version(found: Document, id_: str) -> Version:
@@ -177,12 +252,25 @@ def _narrows(condition: Document) -> bool:
     return not any(isinstance(test, dict) and "$nin" in test for test in condition.values())
 
 
+def _history_indexes() -> list[IndexModel]:
+    """For the versions of one resource, and for those of a type in the order of their making."""
+    return [IndexModel([("id", 1), ("version", -1)]), IndexModel([("updated", 1), ("id", 1), ("version", 1)])]
+
+
 def indexes(resource_type: str) -> list[IndexModel]:
     """The indexes of a type: its keys, its sort orders, each with `_id` at the end for paging."""
     paths = ["search.t", "updated"]
+    found: list[IndexModel] = []
     for name, kind in searchable(resource_type).items():
         if kind == "date" and name != "_lastUpdated":
             paths += [f"search.d.{name}.s", f"search.d.{name}.e"]
-        elif name == "priority" and kind == "token":
-            paths.append("search.rank")
-    return [IndexModel([(path, 1), ("_id", 1)]) for path in paths]
+        elif kind == "number":
+            paths += [f"search.n.{name}.l", f"search.n.{name}.h"]
+        elif kind == "quantity":
+            path = f"search.q.{name}"
+            found += [IndexModel([(f"{path}.u", 1), (f"{path}.{end}", 1)], sparse=True) for end in ("l", "h")]
+        elif kind == "special":
+            found.append(IndexModel([(f"search.g.{name}", "2dsphere")]))
+    if ranked(resource_type):
+        paths.append("search.rank")
+    return [IndexModel([(path, 1), ("_id", 1)]) for path in paths] + found

@@ -7,21 +7,23 @@ It sees its own writes. Each resource gets one new version in it, however often 
 import uuid
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
-from pymongo import DeleteOne, ReplaceOne
+from pymongo import DeleteOne, ReplaceOne, UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
-from fhir_server import clock, fhir_json, outbox
+from fhir_server import clock, fhir_json, integrity, outbox
 from fhir_server.elements import duplicate, same
-from fhir_server.outcome import FhirError, Issue, fail
-from fhir_server.references import Target, conditional, target, walk
+from fhir_server.outcome import FhirError, fail
+from fhir_server.references import Target, target, walk
 from fhir_server.registry import Change, Registry, Resource
-from fhir_server.search.index import index
-from fhir_server.search.query import Query, compile_query
+from fhir_server.search.index import NO_HOLD, index
+from fhir_server.search.query import compile_query
+from fhir_server.search.resolve import Look, resolve
 from fhir_server.store import LOCKS, Document, Store, Version, version
 from fhir_server.validation import validate
 from smart_auth.access import Access
@@ -29,18 +31,29 @@ from smart_auth.access import Access
 _MAX_REACTIONS = 20_000
 _REACTION_SEARCH_LIMIT = 500
 _DUPLICATE_KEY = 11000
-# References inside these lead to what is in them, or elsewhere.
-_CARRIERS = frozenset({"Bundle"})
 
 
 class Conflict(Exception):
     """Somebody else holds what this transaction needs; it is run again."""
 
 
+class Entangled(Exception):
+    """Two requests that share a transaction change the same resource; each is run on its own."""
+
+
+@dataclass(slots=True)
+class Part:
+    """One of the requests that share a transaction: its rights, its number, and what it looked at beside its changes."""
+
+    access: Access
+    number: int
+    shown: list[str]
+
+
 class _Entry:
     """A resource in this transaction: as it was found, as it is now, and what of that is already written."""
 
-    __slots__ = ("after", "before", "method", "new_version", "reacted", "written")
+    __slots__ = ("after", "before", "method", "new_version", "part", "reacted", "written")
 
     def __init__(self, before: Version | None, method: str = "PUT") -> None:
         self.before = before
@@ -48,6 +61,7 @@ class _Entry:
         self.after: Resource | None = before.resource if before else None
         # The number of the version that this transaction makes, once it writes one.
         self.new_version: int | None = None
+        self.part: int | None = None  # the request that changed it
         self.reacted: Resource | None = self.after
         self.written: Resource | None = self.after
 
@@ -61,26 +75,26 @@ class _Entry:
         return self.before.version + 1 if self.before else 1
 
 
+@dataclass(slots=True)
 class _Writes:
     """What is to be written to one collection."""
 
-    __slots__ = ("inserts", "others")
-
-    def __init__(self) -> None:
-        self.inserts: list[Document] = []
-        self.others: list[ReplaceOne[Document] | DeleteOne] = []
+    inserts: list[Document] = field(default_factory=list)
+    others: list[ReplaceOne[Document] | UpdateOne | DeleteOne] = field(default_factory=list)
 
 
 class UnitOfWork:
-    """Reads and writes of one transaction, for interactions, rules, reactions and bridges alike."""
+    """Reads and writes of one transaction, for interactions, rules, reactions and bridges alike.
 
-    def __init__(self, store: Store, registry: Registry, session: AsyncClientSession, access: Access, *, strict: bool) -> None:
-        self.access = access
+    `begin` comes first. Requests that come at the same time may share it as its parts: they are done one after the other, so that
+    each sees what those before it did, and no two of them may change the same resource.
+    """
+
+    def __init__(self, store: Store, registry: Registry, session: AsyncClientSession, *, strict: bool) -> None:
+        self.parts: list[Part] = []
         self.session = session
         self.now = clock.now()
         self.outbox: list[outbox.Outbound] = []
-        # What the AuditEvent names beside what is changed: "Patient/1".
-        self.shown: list[str] = []
         # Where a resource stands in what was sent ("Bundle.entry[2].resource"), for the expressions of refusals.
         self.places: dict[Target, str] = {}
         self._store = store
@@ -89,6 +103,21 @@ class UnitOfWork:
         self._entries: dict[Target, _Entry] = {}
         self._queue: deque[Target] = deque()  # changed, with reactions to come
         self._dirty: dict[Target, None] = {}  # changed since the last flush
+
+    @property
+    def access(self) -> Access:
+        """The rights of the request that is being done."""
+        return self.parts[-1].access
+
+    @property
+    def shown(self) -> list[str]:
+        """What its AuditEvent names beside what is changed: "Patient/1"."""
+        return self.parts[-1].shown
+
+    def begin(self, access: Access) -> Part:
+        """What follows is this request's."""
+        self.parts.append(Part(access, len(self.parts), []))
+        return self.parts[-1]
 
     @property
     def db(self) -> AsyncDatabase[Document]:
@@ -118,6 +147,37 @@ class UnitOfWork:
             for id_ in ids:
                 self._entries[Target(resource_type, id_)] = _Entry(found.get(id_))
 
+    async def missing(self, targets: Iterable[Target]) -> list[Target]:
+        """Those of these that are not there, own writes included."""
+        unknown: dict[str, list[str]] = {}
+        gone: list[Target] = []
+        for to in targets:
+            if to not in self._entries:
+                unknown.setdefault(to.type, []).append(to.id)
+            elif self._entries[to].after is None:
+                gone.append(to)
+        for resource_type, ids in unknown.items():
+            there = await self._store.existing(resource_type, ids, self.session)
+            gone += [Target(resource_type, id_) for id_ in ids if id_ not in there]
+        return gone
+
+    async def referrer(self, targets: Iterable[Target]) -> tuple[Target, str] | None:
+        """One of these that is referred to, own writes included, and by what ("Task/1"); None if there is none.
+
+        The caller holds the locks of these (`integrity.py`): nobody else refers to them meanwhile.
+        """
+        wanted = set(targets)
+        for change in self.changes():
+            for _, element in walk(change.after, "") if change.type not in NO_HOLD else ():
+                if (to := target(element)) in wanted and to is not None:
+                    return to, f"{change.type}/{change.id}"
+        return await self._store.referrer(wanted, [Target(c.type, c.id) for c in self.changes()])
+
+    def is_new(self, to: Target) -> bool:
+        """Whether this transaction makes this resource."""
+        entry = self._entries.get(to)
+        return entry is not None and entry.was is None
+
     async def version_of(self, resource_type: str, id_: str) -> int:
         """The version that is current in this transaction; 0 if there is none."""
         entry = await self._entry(Target(resource_type, id_))
@@ -132,16 +192,18 @@ class UnitOfWork:
     async def search_all(self, resource_type: str, parameters: list[tuple[str, str]]) -> list[Resource]:
         """The same with parameters that may repeat. More than 500 matches are refused: a rule must not work on part of them."""
         await self.flush()
-        return await self.run(compile_query(resource_type, parameters))
-
-    async def run(self, query: Query) -> list[Resource]:
-        """The resources that a compiled query (without chains) finds in this transaction."""
+        query = compile_query(resource_type, parameters)
+        await resolve(Look(self._store, Access.system("rules"), self.session), query)
         found = await self._store.find(query, limit=_REACTION_SEARCH_LIMIT + 1, session=self.session)
         if len(found) > _REACTION_SEARCH_LIMIT:
             raise fail("too-costly", f"more than {_REACTION_SEARCH_LIMIT} {query.type} resources are concerned")
+        return self._own(query.type, found)
+
+    def _own(self, resource_type: str, found: list[Document]) -> list[Resource]:
+        """What was found, as copies of what this transaction holds of it."""
         resources = []
         for document in found:
-            to = Target(query.type, document["_id"])
+            to = Target(resource_type, document["_id"])
             if to not in self._entries:
                 self._entries[to] = _Entry(version(document, document["_id"]))
             resources.append(duplicate(self._entries[to].after))
@@ -155,9 +217,10 @@ class UnitOfWork:
         """
         await self.flush()
         query = compile_query(resource_type, parse_qsl(criteria, keep_blank_values=True))
-        if not query.filters and not query.chains:
+        if not query.has_condition:
             raise fail("invalid", "a condition needs at least one search parameter", status=400)
-        return (await self.run(query))[:limit]
+        await resolve(Look(self._store, self.access, self.session), query)
+        return self._own(query.type, await self._store.find(query, limit=limit, session=self.session))
 
     async def next_number(self, name: str) -> int:
         """The next of a series of numbers. Taken outside the transaction: unique, with gaps, and nobody waits for it."""
@@ -165,13 +228,9 @@ class UnitOfWork:
 
     async def lock(self, *keys: str) -> None:
         """Make transactions that name the same key wait their turn (by a write conflict, which starts the later one again)."""
-        for key in sorted(set(keys)):
-            try:
-                await self._store.db[LOCKS].update_one(
-                    {"_id": key}, {"$inc": {"n": 1}, "$set": {"at": clock.naive(self.now)}}, upsert=True, session=self.session
-                )
-            except DuplicateKeyError as error:
-                raise Conflict(key) from error
+        step = {"$inc": {"n": 1}, "$set": {"at": clock.naive(self.now)}}
+        writes = _Writes([], [UpdateOne({"_id": key}, step, upsert=True) for key in sorted(set(keys))])
+        await self._apply(self._store.db[LOCKS], writes)
 
     # Writing
 
@@ -195,15 +254,19 @@ class UnitOfWork:
         for rule in self._registry.rules.get(to.type, ()):
             await rule(self, change)
         entry.after = None
-        self._changed(to)
+        self._changed(to, entry)
 
     def send(self, message: outbox.Outbound) -> None:
         """Put a message into the outbox of this transaction."""
         self.outbox.append(message)
 
-    def changes(self) -> list[Change]:
-        """The net changes so far, in the order in which they were first made."""
-        return [Change(to.type, to.id, e.was, e.after) for to, e in self._entries.items() if e.after is not e.was]
+    def changes(self, part: Part | None = None) -> list[Change]:
+        """The net changes so far (of one part, if given), in the order in which they were first made."""
+        return [
+            Change(to.type, to.id, e.was, e.after)
+            for to, e in self._entries.items()
+            if e.after is not e.was and (part is None or e.part == part.number)
+        ]
 
     def final(self, resource: Resource) -> Resource:
         """What this transaction made of a resource that was staged in it: reactions may have changed it since."""
@@ -213,10 +276,16 @@ class UnitOfWork:
 
     async def settle(self) -> None:
         """Run the reactions until nothing more follows, check the references, project, and write everything."""
-        await self._react()
-        await self._check_references()
-        for projection in self._registry.projections:
-            await projection(self, self.changes())
+        await self.react()
+        await self.complete()
+
+    async def complete(self) -> None:
+        """The same when all reactions are done."""
+        await integrity.check(self, strict=self._strict)
+        for part in self.parts:
+            changes = self.changes(part)
+            for projection in self._registry.projections if changes else ():
+                await projection(self, changes)
         await self.flush()
         if self.outbox:
             await self._store.db[outbox.COLLECTION].insert_many([outbox.document(m) for m in self.outbox], session=self.session)
@@ -242,7 +311,7 @@ class UnitOfWork:
         try:
             if writes.others:
                 done = await collection.bulk_write(writes.others, ordered=False, session=self.session)
-                if done.matched_count + done.deleted_count != len(writes.others):
+                if done.matched_count + done.deleted_count + done.upserted_count != len(writes.others):
                     raise Conflict(collection.name)
             if len(writes.inserts) == 1:  # by far the most frequent, and half the work for the driver
                 await collection.insert_one(writes.inserts[0], session=self.session)
@@ -277,14 +346,18 @@ class UnitOfWork:
         entry.after = {"resourceType": to.type, "id": to.id, "meta": stamped} | {
             k: v for k, v in staged.items() if k not in {"resourceType", "id", "meta"}
         }
-        self._changed(to)
+        self._changed(to, entry)
         return duplicate(entry.after)
 
-    def _changed(self, to: Target) -> None:
+    def _changed(self, to: Target, entry: _Entry) -> None:
+        if entry.part is not None and entry.part != self.parts[-1].number:
+            raise Entangled
+        entry.part = self.parts[-1].number
         self._queue.append(to)
         self._dirty[to] = None
 
-    async def _react(self) -> None:
+    async def react(self) -> None:
+        """Run the reactions to what was staged, and to what they stage, until nothing more follows."""
         done = 0
         while self._queue:
             to = self._queue.popleft()
@@ -298,48 +371,6 @@ class UnitOfWork:
             entry.reacted = entry.after
             for reaction in self._registry.reactions.get(to.type, ()):
                 await reaction(self, change)
-
-    async def _check_references(self) -> None:
-        """Local references must resolve; what is referred to can't be deleted (both RIS_REFERENTIAL_INTEGRITY=strict).
-
-        References that were there before are left alone, so that a resource with a bad one can still be changed.
-        What another transaction links and what this one deletes at the very same time is not seen: MongoDB has snapshot
-        isolation, and to make every new reference a write to its target would have them all wait for each other.
-        """
-        wanted: dict[Target, list[str]] = {}
-        deleted: list[Target] = []
-        issues: list[Issue] = []
-        for change in self.changes():
-            to = Target(change.type, change.id)
-            if change.after is None:
-                deleted.append(to)
-            elif change.type not in _CARRIERS:
-                known = {element["reference"] for _, element in walk(change.before, "")}
-                for path, element in walk(change.after, self.places.get(to, to.type)):
-                    if element["reference"] in known:
-                        continue
-                    if (pointed_at := target(element)) is not None:
-                        wanted.setdefault(pointed_at, []).append(path)
-                    elif conditional(element):
-                        issues.append(Issue("not-supported", "conditional references are not supported yet", path))
-        if self._strict:
-            issues += await self._dangling(wanted)
-        if issues:
-            raise FhirError(*issues, status=422)
-        if self._strict:
-            await self._refuse_if_referred_to(deleted)
-
-    async def _dangling(self, wanted: dict[Target, list[str]]) -> list[Issue]:
-        await self.load(wanted)
-        gone = [to for to in wanted if self._entries[to].after is None]
-        return [Issue("value", f"{to} does not exist", path) for to in gone for path in wanted[to]]
-
-    async def _refuse_if_referred_to(self, deleted: list[Target]) -> None:
-        if deleted:
-            await self.flush()  # what is deleted refers to nothing any more
-            if found := await self._store.referrer(deleted, self.session):
-                to, by = found
-                raise fail("conflict", f"{to} can't be deleted: {by} refers to it", self.places.get(to, to.type))
 
 
 def _write(to: Target, entry: _Entry, unit: UnitOfWork, current: _Writes, history: _Writes) -> None:

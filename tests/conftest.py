@@ -16,6 +16,12 @@ Result = TypeVar("Result")
 RunWithDb = Callable[[Callable[[AsyncDatabase[Document]], Awaitable[Result]]], Result]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long the searches are compared with the oracle's (tests/test_search_oracle.py), and where they start."""
+    parser.addoption("--oracle-seconds", type=float, default=None, help="go on with random searches for so long, in each group")
+    parser.addoption("--oracle-seed", type=int, default=0, help="begin with this seed")
+
+
 @pytest.fixture(scope="session")
 def mongodb_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URI of a one-member replica set that lives as long as the session."""

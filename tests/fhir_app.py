@@ -26,6 +26,7 @@ from capability.statement import capability_statement
 from fhir_server import fhir_json, outbox
 from fhir_server.database import connect
 from fhir_server.interactions import Interactions
+from fhir_server.operations import standard
 from fhir_server.registry import Registry
 from fhir_server.rest import Rest
 from fhir_server.store import Store
@@ -75,6 +76,7 @@ class FhirApp:
     async def _run(self) -> None:
         self.db = await connect(self._uri, f"test_{uuid4().hex[:12]}")
         self.registry = Registry()
+        standard.register(self.registry)
         if self._rules is None:
             resources.register(self.registry, uid_root="2.25")
             self.registry.projection(worklist_rows.WorklistRows(ZoneInfo("UTC")).project)
@@ -104,7 +106,7 @@ class FhirApp:
 
     def _app(self) -> FastAPI:
         def metadata() -> Resource:
-            return capability_statement(self.base_url, "0", "2026-01-01")
+            return capability_statement(self.base_url, "0", "2026-01-01", self.registry)
 
         rest = Rest(self.interactions, lambda r: authenticate(self.tokens, r), base_url=self.base_url, metadata=metadata)
         app = FastAPI()

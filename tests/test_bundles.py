@@ -124,9 +124,8 @@ def test_a_link_to_an_entry_that_is_not_there_is_refused(app: FhirApp) -> None:
     assert (answer.status_code, issues(answer)) == (422, [("value", "Bundle.entry[1].resource.subject")])
 
 
-def test_a_conditional_reference_is_refused_rather_than_kept_as_it_is(app: FhirApp) -> None:
+def test_a_conditional_reference_outside_of_a_transaction_is_refused_rather_than_kept_as_it_is(app: FhirApp) -> None:
     for answer in (
-        app.bundle("transaction", post(observation("Patient?identifier=urn:x|1"))),
         app.bundle("batch", post(observation("Patient?identifier=urn:x|1"))),
         app.send("POST", "Observation", observation("Patient?identifier=urn:x|1")),
     ):
@@ -218,22 +217,32 @@ def test_when_one_entry_fails_nothing_of_the_others_is_left(app: FhirApp, what: 
         ([{"resource": patient()}], "Bundle.entry[0].request"),
         ([5], "Bundle.entry[0].request"),
         ([{"request": "GET Patient/1"}], "Bundle.entry[0].request"),
-        ([entry("PATCH", "Patient/1", patient())], "Bundle.entry[0].request.method"),
+        ([entry("PATCH", "Patient/1", patient())], "Bundle.entry[0].resource"),
+        ([entry("PATCH", "Patient", {"resourceType": "Parameters"})], "Bundle.entry[0].request.url"),
         ([{"request": {"method": ["GET"], "url": "Patient/1"}}], "Bundle.entry[0].request.method"),
         ([entry("POST", "Patient/1", patient())], "Bundle.entry[0].request.url"),
         ([entry("PUT", "Patient", patient())], "Bundle.entry[0].request.url"),
-        ([entry("PUT", "Patient?identifier=x", patient())], "Bundle.entry[0].request.url"),
+        ([entry("PUT", "Patient?_count=1", patient())], "Bundle.entry[0].request.url"),
+        ([entry("PUT", "Patient?nonsense=x", patient())], "Bundle.entry[0].resource"),
         ([entry("DELETE", "Patient")], "Bundle.entry[0].request.url"),
-        ([entry("GET", "Patient?name=x")], "Bundle.entry[0].request.url"),
-        ([entry("GET", "Patient")], "Bundle.entry[0].request.url"),
+        ([entry("GET", "Patient?nonsense=x")], "Bundle.entry[0]"),
+        ([entry("GET", "Patient/1/Nonsense")], "Bundle.entry[0].request.url"),
         ([entry("GET", "Order/1")], "Bundle.entry[0].request.url"),
-        ([entry("GET", "Patient/1\n")], "Bundle.entry[0].request.url"),
+        ([entry("GET", "metadata")], "Bundle.entry[0].request.url"),
+        ([entry("GET", "Patient/$everything")], "Bundle.entry[0].request.url"),
+        ([entry("POST", "", {"resourceType": "Bundle"})], "Bundle.entry[0].request.url"),
+        ([entry("POST", "Patient/_search", patient())], "Bundle.entry[0].request.url"),
         ([{"request": {"method": "GET", "url": 5}}], "Bundle.entry[0].request.url"),
         ([entry("PUT", "Patient/1", patient(id="2"))], "Bundle.entry[0].resource.id"),
         ([entry("PUT", "Patient/1", patient())], "Bundle.entry[0].resource.id"),
         ([entry("PUT", "Patient/1")], "Bundle.entry[0].resource"),
         ([entry("POST", "Patient", {"resourceType": "Observation"})], "Bundle.entry[0].resource"),
-        ([entry("POST", "Patient", patient(), ifNoneExist="identifier=x")], "Bundle.entry[0].request.ifNoneExist"),
+        ([entry("POST", "Patient", patient(), ifNoneExist="")], "Bundle.entry[0].request.ifNoneExist"),
+        ([entry("POST", "Patient", patient(), ifNoneExist="_count=1")], "Bundle.entry[0].request.ifNoneExist"),
+        (
+            [{**post(patient()), "request": {"method": "POST", "url": "Patient", "ifNoneExist": 5}}],
+            "Bundle.entry[0].request.ifNoneExist",
+        ),
         ([entry("PUT", "Patient/1", patient(id="1"), ifMatch="1")], "Bundle.entry[0].request.ifMatch"),
         ([{**post(patient()), "fullUrl": 5}], "Bundle.entry[0].fullUrl"),
     ],

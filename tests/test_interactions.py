@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fhir_server import transactions
 from fhir_server.outcome import fail
 from fhir_server.registry import Change, Registry
 from fhir_server.unit_of_work import UnitOfWork
@@ -155,8 +156,6 @@ def test_the_history_comes_in_pages(app: FhirApp) -> None:
         url = next((link["url"] for link in page["link"] if link["relation"] == "next"), None)
     assert pages == [["5", "4"], ["3", "2"], ["1"]]
     assert load(app.get(f"Patient/{name}/_history?_count=0")).keys() == {"resourceType", "type", "link", "total"}
-    assert app.get(f"Patient/{name}/_history?_since=2026").status_code == 400
-    assert app.get(f"Patient/{name}/_history?_count=x").status_code == 400
     assert app.get("Patient/nobody/_history").status_code == 404
 
 
@@ -259,6 +258,33 @@ def test_of_parallel_updates_with_the_same_if_match_one_wins(app: FhirApp) -> No
     app.put(patient(id=name))
     answers = many(lambda n: app.put(patient(id=name, birthDate=f"19{n:02}"), If_Match='W/"1"'), range(30))
     assert sorted(a.status_code for a in answers) == [200] + [412] * 29
+
+
+def test_a_write_that_others_keep_from_being_done_ends_in_a_409_that_says_when_to_come_again(
+    app: FhirApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transactions, "_PATIENCE", 0.2)
+    name = unused("held-")
+    app.put(patient(id=name))
+
+    async def hold() -> Any:
+        session = app.db.client.start_session()
+        await session.start_transaction()
+        await app.db["Patient"].update_one({"_id": name}, {"$set": {"held": True}}, session=session)
+        return session
+
+    session = app.run(hold())
+    try:
+        for answer in (
+            app.put(patient(id=name, gender="male")),
+            app.bundle("transaction", put(patient(id=name, gender="male")), post(patient())),
+        ):
+            assert (answer.status_code, issues(answer)[0][0]) == (409, "lock-error")
+            assert answer.headers["retry-after"]
+    finally:
+        app.run(session.abort_transaction())
+        app.run(session.end_session())
+    assert app.put(patient(id=name, gender="male")).status_code == 200
 
 
 def test_parallel_first_writes_of_a_type_that_has_no_collection_yet_all_succeed(mongodb_uri: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from bridges.dicom import dimse, time_keys
 from bridges.dicom.dicom_json import CHARACTER_SET, Attributes, Element, element, items, tag, text, texts, texts_of, vr_of
-from fhir_server.search.index import fold
+from fhir_server.search.keys import fold
 
 _SPS = tag("ScheduledProcedureStepSequence")
 _START_DATE, _START_TIME = tag("ScheduledProcedureStepStartDate"), tag("ScheduledProcedureStepStartTime")

@@ -25,7 +25,7 @@ from bridges.dicom.worklist_attributes import ScheduledStep, attributes
 from fhir_server import clock
 from fhir_server.references import ref, target
 from fhir_server.registry import Change, Resource
-from fhir_server.search.index import fold
+from fhir_server.search.keys import fold
 from fhir_server.unit_of_work import Conflict, UnitOfWork
 from resources import service_request, task
 

@@ -3,7 +3,7 @@
 An operation is registered in the `Registry`, like rules and reactions; router and CapabilityStatement come from what is in it.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -48,7 +48,8 @@ class Answer:
 class Operation:
     """An operation and where it can be called. `types`: None is every type. Those that change something are called by POST only.
 
-    `definition` is the canonical of its OperationDefinition, HL7's or our own.
+    `definition` is the canonical of its OperationDefinition, HL7's or our own; `parameters` those that it takes, with their FHIR
+    types: those of a primitive type may stand in the address.
     """
 
     name: str
@@ -57,3 +58,4 @@ class Operation:
     run: Callable[[Call], Awaitable[Answer]]
     types: frozenset[str] | None = None
     affects_state: bool = False
+    parameters: Mapping[str, str] = field(default_factory=dict)

@@ -29,14 +29,15 @@ def of_text(text: str) -> Interval:
     start = start.replace(hour=int(hour), minute=int(minute), second=59 if second == "60" else int(second or 0))
     if sign:
         offset = timedelta(hours=int(zone_hours), minutes=int(zone_minutes))
-        start = _plus(start, -offset if sign == "+" else offset)
+        start = plus(start, -offset if sign == "+" else offset)
     if fraction:
-        start = _plus(start, timedelta(milliseconds=int(fraction[:3].ljust(3, "0"))))
-        return start, _plus(start, timedelta(milliseconds=10 ** max(0, 3 - len(fraction))))
-    return start, _plus(start, timedelta(seconds=1) if second else timedelta(minutes=1))
+        start = plus(start, timedelta(milliseconds=int(fraction[:3].ljust(3, "0"))))
+        return start, plus(start, timedelta(milliseconds=10 ** max(0, 3 - len(fraction))))
+    return start, plus(start, timedelta(seconds=1) if second else timedelta(minutes=1))
 
 
-def _plus(moment: datetime, span: timedelta) -> datetime:
+def plus(moment: datetime, span: timedelta) -> datetime:
+    """A moment moved, but not beyond the years 1 to 9999."""
     try:
         return moment + span
     except OverflowError:
@@ -45,7 +46,7 @@ def _plus(moment: datetime, span: timedelta) -> datetime:
 
 def _next(start: datetime, day: str | None, month: str | None) -> datetime:
     if day:
-        return _plus(start, timedelta(days=1))
+        return plus(start, timedelta(days=1))
     year, following = (start.year + start.month // 12, start.month % 12 + 1) if month else (start.year + 1, 1)
     return start.replace(year=year, month=following) if year <= LATEST.year else LATEST
 

@@ -1,62 +1,63 @@
 """From a resource to its search index: the `search` sub-document that MongoDB's indexes are built on.
 
-`t` holds text keys, one multikey index serving them all:
-    `status=active`            a code, a uri or an exact string
-    `code@http://loinc.org|x`  a token with its system (`|x` when it has none), `code@http://loinc.org|` the system alone
-    `subject>Patient/1`        a reference
-    `>Patient/1`               any reference, for "what refers to this?"
-    `family~musterfrau`        a string, folded (case, accents, white space)
-Text beyond MAX_KEY is cut: a folded string ends there (it is compared by its beginning), other keys get a hash for the rest.
-`d` holds dates: parameter -> {s, e}, the half-open interval [s, e) in UTC that the value stands for (FHIR R4 Search, "date"), or
-a list of them where there are several. (An index serves MongoDB for sorting only as long as it holds no lists.)
+`t`  text keys (`keys.py`), one multikey index serving them all.
+`d`  dates: parameter -> {s, e}, the half-open interval [s, e) in UTC that the value stands for (FHIR R4 Search, "date"), or a
+     list of them where there are several. (An index serves MongoDB for sorting only as long as it holds no lists.)
+`n`  numbers: parameter -> {l, h}, or a list (`intervals.py`); `q` quantities: parameter -> a list of {u, l, h}.
+`c`  composites: parameter -> a list of groups (`composites.py`), looked at only where a key of `t` has led to the resource.
+`g`  places: parameter -> a GeoJSON point.
 `rank` is there for resources with a priority: its place in the request-priority value set, so that sorting means urgency.
 """
 
-import hashlib
 import re
-import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from decimal import Decimal
 from functools import cache
 from typing import Any
 
 from fhir_server import definitions
 from fhir_server.references import target, walk
+from fhir_server.search.composites import Composite, composite
 from fhir_server.search.dates import interval
+from fhir_server.search.intervals import number, quantities
+from fhir_server.search.keys import KEYS, shortened
 from fhir_server.search.paths import compile_path
 
-# The parameter types that are indexed and so can be searched by.
-INDEXED = frozenset({"token", "reference", "string", "date", "uri"})
 # What these refer to may be deleted: they tell what was, or carry resources of elsewhere.
-_NO_HOLD = frozenset({"AuditEvent", "Provenance", "Bundle"})
-MAX_KEY = 300
+NO_HOLD = frozenset({"AuditEvent", "Provenance", "Bundle"})
 RANK = {"routine": 0, "urgent": 1, "asap": 2, "stat": 3}
 # Served from the document itself, not from the index.
 _BUILT_IN = frozenset({"_id", "_lastUpdated"})
 # Its definition asks for what sounds alike, which is not what a string index finds.
 _UNSUPPORTED = frozenset({"phonetic"})
+_TYPES = frozenset({"token", "reference", "string", "date", "uri", "number", "quantity"})
 
 Extractor = Callable[[dict[str, Any]], list[tuple[str, Any]]]
 
 
-def fold(text: str) -> str:
-    """Case, accents and runs of white space removed, as string parameters are compared (FHIR R4 Search, "string")."""
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
-    return " ".join("".join(c for c in decomposed if not unicodedata.combining(c)).split())
-
-
 @cache
 def parameters(resource_type: str) -> dict[str, tuple[str, Extractor]]:
-    """The parameters that this type is indexed by: name -> (type, extractor)."""
+    """The parameters that this type is indexed by, one value at a time: name -> (type, extractor)."""
     return {
         name: (p.type, compile_path(p.expression, resource_type))
         for name, p in definitions.search_parameters(resource_type).items()
-        if p.type in INDEXED and p.expression and name not in _BUILT_IN | _UNSUPPORTED
+        if p.type in _TYPES and p.expression and name not in _BUILT_IN | _UNSUPPORTED
     }
 
 
+@cache
+def composites(resource_type: str) -> dict[str, Composite]:
+    """The composite parameters of this type by name."""
+    known = definitions.search_parameters(resource_type)
+    return {name: composite(resource_type, p) for name, p in known.items() if p.type == "composite"}
+
+
+@cache
 def searchable(resource_type: str) -> dict[str, str]:
     """The parameters that a search on this type understands: name -> type. What the CapabilityStatement declares."""
-    return {"_id": "token", "_lastUpdated": "date"} | {n: kind for n, (kind, _) in parameters(resource_type).items()}
+    found = {"_id": "token", "_lastUpdated": "date"} | {n: kind for n, (kind, _) in parameters(resource_type).items()}
+    found |= dict.fromkeys(composites(resource_type), "composite")
+    return found | ({"near": "special"} if resource_type == "Location" else {})
 
 
 @cache
@@ -81,104 +82,88 @@ def _by_element(resource_type: str) -> dict[str, tuple[str, ...]]:
     return {json_name: tuple(names) for json_name, names in found.items()}
 
 
+@cache
+def ranked(resource_type: str) -> bool:
+    """Whether the resources of this type have a request-priority."""
+    known = definitions.elements(resource_type).get("priority")
+    return known is not None and known.types == ("code",)
+
+
 def index(resource: dict[str, Any]) -> dict[str, Any]:
     """The `search` sub-document of a resource."""
     resource_type = resource["resourceType"]
     known, by_element = parameters(resource_type), _by_element(resource_type)
-    keys: set[str] = set()
-    dates: dict[str, list[dict[str, Any]]] = {}
+    writer = _Writer()
     for name in dict.fromkeys(name for element in resource for name in by_element.get(element, ())):
         kind, extract = known[name]
         for element_type, value in extract(resource):
-            if kind == "date":
-                if (span := interval(element_type, value)) is not None:
-                    dates.setdefault(name, []).append({"s": span[0], "e": span[1]})
-            else:
-                keys.update(_KEYS[kind](name, element_type, value))
-    if resource_type not in _NO_HOLD:
+            writer.add(kind, name, element_type, value)
+    keys = writer.keys
+    if resource_type not in NO_HOLD:
         keys.update(f">{to}" for _, element in walk(resource, "") if (to := target(element)))
-    found: dict[str, Any] = {
-        "t": sorted(shortened(key) for key in keys),
-        "d": {name: spans[0] if len(spans) == 1 else spans for name, spans in dates.items()},
-    }
-    if resource.get("priority") in RANK:
-        found["rank"] = RANK[resource["priority"]]
-    return found
+    found: dict[str, Any] = {"d": _single(writer.dates)}
+    if writer.numbers:
+        found["n"] = _single(writer.numbers)
+    if writer.quantities:
+        found["q"] = writer.quantities
+    grouped = composites(resource_type)
+    if grouped and (groups := {name: g for name, one in grouped.items() if (g := one.groups(resource))}):
+        found["c"] = groups
+        keys.update(key for name, one in groups.items() for key in grouped[name].leading_keys(one))
+    if resource_type == "Location" and (point := _point(resource)):
+        found["g"] = {"near": point}
+    if isinstance(priority := resource.get("priority"), str) and priority in RANK:
+        found["rank"] = RANK[priority]
+    return {"t": sorted(shortened(key) for key in keys), **found}
 
 
-def shortened(key: str) -> str:
-    """The key as it is, or what stands for one that is too long to index."""
-    return key if len(key) <= MAX_KEY else f"{key[:MAX_KEY]}#{hashlib.sha256(key.encode()).hexdigest()[:32]}"
+def _single(intervals: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Lists of one as that one."""
+    return {name: spans[0] if len(spans) == 1 else spans for name, spans in intervals.items()}
 
 
-def folded_key(name: str, text: str) -> str:
-    """The key of a string, or of its beginning, for comparison by beginning."""
-    return f"{name}~{fold(text)}"[:MAX_KEY]
+class _Writer:
+    """Collects the index of one resource."""
+
+    __slots__ = ("dates", "keys", "numbers", "quantities")
+
+    def __init__(self) -> None:
+        self.keys: set[str] = set()
+        self.dates: dict[str, list[dict[str, Any]]] = {}
+        self.numbers: dict[str, list[dict[str, Any]]] = {}
+        self.quantities: dict[str, list[dict[str, Any]]] = {}
+
+    def add(self, kind: str, name: str, element_type: str, value: Any) -> None:
+        make = KEYS.get(kind)
+        if make is not None:
+            before = len(self.keys)
+            self.keys.update(make(name, element_type, value))
+            said = len(self.keys) > before
+        elif kind == "date":
+            span = interval(element_type, value)
+            said = span is not None
+            if span is not None:
+                self.dates.setdefault(name, []).append({"s": span[0], "e": span[1]})
+        elif kind == "number":
+            at = number(value)
+            said = at is not None
+            if at is not None:
+                self.numbers.setdefault(name, []).append(at)
+        else:
+            entries = list(quantities(value))
+            said = bool(entries)
+            if entries:
+                self.quantities.setdefault(name, []).extend(entries)
+        if not said:
+            self.keys.add(f"{name}:")
 
 
-def _token(name: str, element_type: str, value: Any) -> Iterator[str]:
-    if element_type == "CodeableConcept":
-        for coding in value.get("coding", ()):
-            yield from _coded(name, coding.get("system"), coding.get("code"))
-    elif element_type == "Coding":
-        yield from _coded(name, value.get("system"), value.get("code"))
-    elif element_type == "Identifier":
-        yield from _coded(name, value.get("system"), value.get("value"))
-    elif element_type == "ContactPoint":
-        yield from _coded(name, None, value.get("value"))
-    elif isinstance(value, bool):
-        yield from _coded(name, None, "true" if value else "false")
-    elif isinstance(value, (str, int)):
-        yield from _coded(name, None, str(value))
-
-
-def _coded(name: str, system: str | None, code: str | None) -> Iterator[str]:
-    if code is not None:
-        yield f"{name}={code}"
-        yield f"{name}@{system or ''}|{code}"
-    if system:
-        yield f"{name}@{system}|"
-
-
-def _reference(name: str, element_type: str, value: Any) -> Iterator[str]:
-    if isinstance(value, str):  # canonical and uri: found with and without its version
-        yield f"{name}>{value}"
-        yield f"{name}>{value.partition('|')[0]}"
-    if element_type != "Reference":
-        return
-    to = target(value)
-    if to is not None:
-        yield f"{name}>{to}"
-    elif isinstance(value.get("reference"), str):
-        yield f"{name}>{value['reference']}"
-    if isinstance(value.get("identifier"), dict):
-        yield from _coded(f"{name}:identifier", value["identifier"].get("system"), value["identifier"].get("value"))
-
-
-def _string(name: str, element_type: str, value: Any) -> Iterator[str]:
-    for text in _texts(element_type, value):
-        yield folded_key(name, text)
-        yield f"{name}={text}"
-
-
-def _texts(element_type: str, value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        members = ("text", "family", "given", "prefix", "suffix", "line", "city", "district", "state", "postalCode", "country")
-        for member in members if element_type in {"HumanName", "Address"} else ("text",):
-            part = value.get(member)
-            yield from (p for p in (part if isinstance(part, list) else [part]) if isinstance(p, str))
-
-
-def _uri(name: str, _element_type: str, value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield f"{name}={value}"
-
-
-_KEYS: dict[str, Callable[[str, str, Any], Iterator[str]]] = {
-    "token": _token,
-    "reference": _reference,
-    "string": _string,
-    "uri": _uri,
-}
+def _point(location: dict[str, Any]) -> dict[str, Any] | None:
+    """GeoJSON of Location.position, where it is on the globe."""
+    position = location.get("position", {})
+    longitude, latitude = position.get("longitude"), position.get("latitude")
+    if not isinstance(longitude, (int, Decimal)) or not isinstance(latitude, (int, Decimal)):
+        return None
+    if not (-180 <= longitude <= 180 and -90 <= latitude <= 90):
+        return None
+    return {"type": "Point", "coordinates": [float(longitude), float(latitude)]}

@@ -2,94 +2,141 @@
 
 Nothing is kept on the server, and no page costs more than the first. The order is total, `_id` being its last key, so whoever
 walks through all pages sees each resource that stays as it is exactly once, whatever is written meanwhile.
+A place is a list: one value a sort key (None where the match has none) and the id.
 """
 
-import base64
-import binascii
-import json
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
-from fhir_server.outcome import FhirError, fail
+from bson.decimal128 import Decimal128
+
+from fhir_server.outcome import fail
 from fhir_server.search.query import Query
+from fhir_server.search.sorting import SortKey
 
 Document = dict[str, Any]
+Place = list[Any]
+
+# Below every date, number and rank: what a key that is there compares to.
+_LEAST = {"date": datetime(1, 1, 1), "number": Decimal128("-Infinity"), "rank": 0}  # noqa: DTZ001 - UTC, as MongoDB keeps it
+
+
+def id_direction(query: Query) -> int:
+    """`_id` goes the way of the key before it, so that one index serves both directions."""
+    return query.sort[-1].direction if query.sort else 1
+
+
+def is_in_memory(query: Query) -> bool:
+    """Whether the matches must be sorted after they are found."""
+    return len([k for k in query.sort if k.name != "_id"]) > 1 or any(k.path is None for k in query.sort)
+
+
+# In the order of an index
 
 
 def order(query: Query) -> list[tuple[str, int]]:
-    """The sort keys, MongoDB's way. `_id` goes the way of the key before it, so that one index serves both directions."""
-    if any(path == "_id" for path, _ in query.sort):
-        return query.sort
-    return [*query.sort, ("_id", query.sort[-1][1] if query.sort else 1)]
+    """The sort keys, MongoDB's way."""
+    keys = [(k.path, k.direction) for k in query.sort if k.path is not None]
+    return keys if any(path == "_id" for path, _ in keys) else [*keys, ("_id", id_direction(query))]
 
 
-def cursor(query: Query, last: Document) -> str:
-    """The place after `last`, the last match of a page, for the link to the next one."""
-    keys = [_signature(query), *(_at(last, path, direction) for path, direction in order(query))]
-    return base64.urlsafe_b64encode(json.dumps(keys).encode()).decode().rstrip("=")
+def phases(query: Query, place: Place | None, *, inclusive: bool = False) -> list[list[Document]]:
+    """The conditions beyond the query's own of each step: what has the sort key comes first, then what lacks it."""
+    key = query.sort[0] if query.sort else None
+    beyond = [] if place is None else [_after(query, key, place, inclusive=inclusive)]
+    if key is None or key.kind not in _LEAST or key.name == "_lastUpdated":
+        return [beyond]
+    present: Document = {str(key.path): {"$gte": _LEAST[key.kind]}}
+    absent: Document = {str(key.path): None}
+    if place is None:
+        return [[present], [absent]]
+    return [[absent, *beyond]] if place[0] is None else [[present, *beyond], [absent]]
 
 
-def after(query: Query) -> Document | None:
-    """The condition that a document comes after the query's cursor; None when it has none."""
-    if query.cursor is None:
-        return None
-    keys = order(query)
-    values = _values(query, len(keys))
-    branches = []
-    for i, ((path, direction), value) in enumerate(zip(keys, values, strict=True)):
-        beyond = _beyond(path, direction, value)
-        if beyond is not None:
-            level = [_equal(p, d, v) for (p, d), v in zip(keys[:i], values[:i], strict=True)]
-            branches.append({"$and": [*level, beyond]} if level else beyond)
-    return {"$or": branches} if branches else {"_id": {"$in": []}}
+def _after(query: Query, key: SortKey | None, place: Place, *, inclusive: bool) -> Document:
+    """The condition that a document with (or, if the place has no value, without) the sort key comes after a place."""
+    beyond_id = {"_id": {("$gt" if id_direction(query) == 1 else "$lt") + ("e" if inclusive else ""): place[-1]}}
+    if key is None or key.name == "_id" or place[0] is None:
+        return beyond_id
+    path, value = str(key.path), place[0]
+    beyond: Document = {"$gt" if key.direction == 1 else "$lt": value}
+    equal: Document = {"$eq": value}
+    if path.startswith(("search.d.", "search.n.")):
+        # Several values: a comparison is true when it is for one of them; the `$not` says that none lies before.
+        beyond["$not"] = {"$lte" if key.direction == 1 else "$gte": value}
+        equal["$not"] = {"$lt" if key.direction == 1 else "$gt": value}
+    return {"$or": [{path: beyond}, {path: equal, **beyond_id}]}
 
 
-def _values(query: Query, count: int) -> list[Any]:
-    text = query.cursor or ""
-    try:
-        signature, *values = json.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
-        values = [datetime.fromisoformat(v["$date"]) if isinstance(v, dict) else v for v in values]
-    except (ValueError, KeyError, TypeError, RecursionError, binascii.Error):
-        raise _not_ours() from None
-    if any(isinstance(v, (list, float)) for v in values) or len(values) != count:
-        raise _not_ours()
-    if signature != _signature(query):
-        raise fail("invalid", "this page link belongs to another search", status=400)
-    return values
+def place(query: Query, document: Document) -> Place:
+    """The place of a match."""
+    keys = [k for k in query.sort if k.name != "_id"]
+    if is_in_memory(query):
+        return [*(document["_s"][f"k{i}"] for i in range(len(keys))), document["_id"]]
+    return [*(_value(document, str(k.path), k.direction) for k in keys), document["_id"]]
 
 
-def _not_ours() -> FhirError:
-    return fail("invalid", "this page link is not one of ours", status=400)
-
-
-def _signature(query: Query) -> str:
-    return f"{query.type} {' '.join(f'{path} {direction}' for path, direction in query.sort)}"
-
-
-def _at(document: Document, path: str, direction: int) -> Any:
+def _value(document: Document, path: str, direction: int) -> Any:
     """What MongoDB sorts a document by: of several values the least when ascending, the greatest when descending."""
     value: Any = document
     for name in path.split("."):
         value = [v.get(name) for v in value] if isinstance(value, list) else (value or {}).get(name)
     if isinstance(value, list):
-        value = min(value) if direction == 1 else max(value)
-    return {"$date": value.isoformat()} if isinstance(value, datetime) else value
+        extreme = min if direction == 1 else max
+        return extreme(value, key=_comparable)
+    return value
 
 
-# With several values in a document, a comparison is true when it is for one of them; the `$not` says that none lies before.
+def _comparable(value: Any) -> Any:
+    return value.to_decimal() if isinstance(value, Decimal128) else value
 
 
-def _equal(path: str, direction: int, value: Any) -> Document:
-    if value is None or not path.startswith("search.d."):
-        return {path: value}
-    return {path: {"$eq": value, "$not": {"$lt" if direction == 1 else "$gt": value}}}
+# In memory
 
 
-def _beyond(path: str, direction: int, value: Any) -> Document | None:
-    """What comes after this value; None when nothing does. MongoDB sorts what is missing before all else."""
-    if value is None:
-        return {path: {"$ne": None}} if direction == 1 else None
-    beyond: Document = {"$gt" if direction == 1 else "$lt": value}
-    if path.startswith("search.d."):
-        beyond["$not"] = {"$lte" if direction == 1 else "$gte": value}
-    return {path: beyond} if direction == 1 or path in {"_id", "updated"} else {"$or": [{path: beyond}, {path: None}]}
+def pipeline(query: Query, place: Place | None, limit: int) -> list[Document]:
+    """The aggregation that sorts the matches of a query and gives those after a place; `_s` holds their keys."""
+    keys = [k for k in query.sort if k.name != "_id"]
+    values = {f"k{i}": {"$ifNull": [k.expression, None]} for i, k in enumerate(keys)}
+    lacking = {f"m{i}": {"$cond": [{"$eq": [f"$_s.k{i}", None]}, 1, 0]} for i in range(len(keys))}
+    sort = {f"_s.{c}{i}": 1 if c == "m" else k.direction for i, k in enumerate(keys) for c in "mk"}
+    stages: list[Document] = [{"$match": query.filter}, {"$set": {"_s": values}}, {"$set": {"_s": lacking}}]
+    if place is not None:
+        stages.append({"$match": _after_in_memory(query, keys, place)})
+    stages += [{"$sort": {**sort, "_id": id_direction(query)}}, {"$limit": limit}, {"$project": {"search": 0}}]
+    return stages
+
+
+def _after_in_memory(query: Query, keys: list[SortKey], place: Place) -> Document:
+    branches: list[Document] = []
+    equal: list[Document] = []
+    for i, (key, value) in enumerate(zip(keys, place, strict=False)):
+        path = f"_s.k{i}"
+        if value is not None:
+            branches.append({"$and": [*equal, {path: {"$gt" if key.direction == 1 else "$lt": value, "$ne": None}}]})
+            branches.append({"$and": [*equal, {path: None}]})
+        equal.append({path: value})
+    branches.append({"$and": [*equal, {"_id": {"$gt" if id_direction(query) == 1 else "$lt": place[-1]}}]})
+    return {"$or": branches}
+
+
+# As text
+
+
+def written(place: Place) -> list[Any]:
+    """A place as JSON holds it."""
+    return [{"d": v.isoformat()} if isinstance(v, datetime) else {"n": str(v)} if isinstance(v, Decimal128) else v for v in place]
+
+
+def read(query: Query, place: list[Any]) -> Place:
+    """The inverse. FhirError `invalid` when it is of another order."""
+    if len(place) != len([k for k in query.sort if k.name != "_id"]) + 1:
+        raise fail("invalid", "this page link belongs to another search", status=400)
+    return [_read(v) for v in place]
+
+
+def _read(value: Any) -> Any:
+    if isinstance(value, dict):
+        return datetime.fromisoformat(value["d"]) if "d" in value else Decimal128(Decimal(value["n"]))
+    return value

@@ -1,43 +1,89 @@
-"""The search compiler: from search parameters to one MongoDB filter on the index that `index.py` writes (FHIR R4 Search)."""
+"""The search compiler: from search parameters to one MongoDB filter on the index that `index.py` writes (FHIR R4 Search).
 
+What can be said without looking into the database becomes a condition at once. Chains, `_has`, `_list`, value sets and
+hierarchies are kept as `pending` until `resolve.py` has looked.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from fhir_server import definitions
-from fhir_server.outcome import FhirError, fail
-from fhir_server.search import conditions
-from fhir_server.search.index import searchable, targets
+from fhir_server.outcome import FhirError, Issue, fail
+from fhir_server.search import composite_conditions, conditions
+from fhir_server.search.includes import Include, include
+from fhir_server.search.index import composites, searchable, targets
+from fhir_server.search.sorting import SortKey, sort_keys
 from fhir_server.search.values import split, unescaped
 
 MAX_COUNT = 1000
 DEFAULT_COUNT = 20
+MAX_VALUES = 1000  # alternatives in one parameter
+_MAX_DEPTH = 8  # links of a chain, `_has` included
 
 _MODIFIERS = {
-    "token": {"not"},
-    "reference": {"identifier", *definitions.RESOURCE_TYPES},
-    "string": {"exact"},
-    "uri": set[str](),
-    "date": set[str](),
+    "token": {"not", "text", "in", "not-in", "below", "above", "of-type", "missing"},
+    "reference": {"identifier", "missing", "below", "above", *definitions.RESOURCE_TYPES},
+    "string": {"exact", "contains", "missing"},
+    "uri": {"below", "above", "missing"},
+    "date": {"missing"},
+    "number": {"missing"},
+    "quantity": {"missing"},
+    "composite": {"missing"},
+    "special": {"missing"},
 }
-_RESULT = frozenset({"_count", "_sort", "_total", "_summary", "_include", "_revinclude", "_cursor", "_format", "_pretty"})
+SUMMARIES = frozenset({"true", "text", "data", "count", "false"})
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A condition on what a reference points to: `subject:Patient.identifier=x`. Resolved to ids before the query runs."""
+    """A condition on what a reference points to: `subject:Patient.identifier=x`."""
 
     parameter: str
     target: str
-    inner: list[tuple[str, str]]
+    inner: tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Include:
-    """`_include` or `_revinclude`: source type, reference parameter, and the target type if named."""
+class Has:
+    """A condition on what refers to a resource: `_has:Observation:patient:code=x`."""
 
     source: str
     parameter: str
-    target: str | None = None
+    inner: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """`_list`: that a List names the resource."""
+
+    lists: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InValueSet:
+    """`:in` and `:not-in`: that a token is (not) in a value set, named by its canonical URL or as ValueSet/id."""
+
+    parameter: str
+    value_set: str
+    negated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """`:below` and `:above` of a token (its code system's hierarchy) or a reference (such as Location.partof)."""
+
+    parameter: str
+    kind: str
+    value: str
+    down: bool
+
+
+Pending = Chain | Has | Members | InValueSet | Hierarchy
+
+
+class NotUnderstood(FhirError):
+    """A parameter that this server does not know or support: refused, or ignored where the client asks for lenience."""
 
 
 @dataclass(slots=True)
@@ -47,63 +93,150 @@ class Query:
     type: str
     base_url: str = ""
     filters: list[dict[str, Any]] = field(default_factory=list)
-    chains: list[Chain] = field(default_factory=list)
-    sort: list[tuple[str, int]] = field(default_factory=list)
+    pending: list[Pending] = field(default_factory=list)
+    sort: list[SortKey] = field(default_factory=list)
     count: int = DEFAULT_COUNT
     total: bool = False
     only_count: bool = False
     includes: list[Include] = field(default_factory=list)
-    revincludes: list[Include] = field(default_factory=list)
-    cursor: str | None = None
+    summary: str | None = None
+    elements: tuple[str, ...] = ()
+    explain: bool = False
+    # The parameters that were understood, and what is to be said of the others (`handling=lenient`).
+    used: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[Issue] = field(default_factory=list)
 
     @property
     def filter(self) -> dict[str, Any]:
-        """All conditions but those of chains."""
+        """All conditions but the pending ones."""
         return {"$and": self.filters} if len(self.filters) > 1 else self.filters[0] if self.filters else {}
 
+    @property
+    def has_condition(self) -> bool:
+        """Whether anything narrows this search."""
+        return bool(self.filters or self.pending)
 
-def compile_query(resource_type: str, parameters: list[tuple[str, str]], base_url: str = "") -> Query:
-    """The query of these parameters, in the order given. FhirError `invalid` or `not-supported` names what is wrong."""
+
+def compile_query(
+    resource_type: str, parameters: list[tuple[str, str]], base_url: str = "", *, lenient: bool = False, depth: int = 0
+) -> Query:
+    """The query of these parameters, in the order given. FhirError `invalid` or `not-supported` names what is wrong.
+
+    `lenient` leaves out what is not understood, and notes it (`Prefer: handling=lenient`). `depth` is how many links of a chain
+    have led here.
+    """
     query = Query(resource_type, base_url)
     for name, value in parameters:
-        if name in _RESULT:
-            _result_parameter(query, name, value)
+        try:
+            if name.partition(":")[0] in RESULT_PARAMETERS:
+                _result_parameter(query, name, value)
+            else:
+                _condition(query, name, value, depth)
+        except NotUnderstood as error:
+            if not lenient:
+                raise
+            query.notes.append(Issue("not-supported", f"ignored: {error}", severity="warning"))
         else:
-            _condition(query, name, value)
+            query.used.append((name, value))
     return query
 
 
-def _condition(query: Query, name: str, value: str) -> None:
-    """`parameter`, `parameter:modifier`, `parameter.chained` or `parameter:Type.chained` (FHIR R4 Search)."""
+def not_understood(text: str, code: str = "not-supported") -> NotUnderstood:
+    """The refusal of a parameter or modifier that isn't there."""
+    return NotUnderstood(Issue(code, text), status=400)
+
+
+# Conditions
+
+
+def _condition(query: Query, name: str, value: str, depth: int) -> None:
+    """`parameter`, `parameter:modifier`, `parameter.chained`, `parameter:Type.chained` or `_has:...` (FHIR R4 Search)."""
+    if depth > _MAX_DEPTH:
+        raise fail("too-costly", f"a chain has at most {_MAX_DEPTH} links", status=400)
+    if name.startswith("_has:"):
+        query.pending.append(_has(query.type, name, value))
+        return
     head, chained, inner = name.partition(".")
     parameter, _, modifier = head.partition(":")
+    if parameter == "_list" and not chained and not modifier:
+        query.pending.append(Members(tuple(unescaped(v).removeprefix("List/") for v in split(value, ","))))
+        return
     kind = _kind(query.type, parameter)
     if chained:
-        query.chains.append(Chain(parameter, _chain_target(query.type, parameter, modifier, inner), [(inner, value)]))
+        leads_to = _chain_target(query.type, parameter, modifier, inner)
+        query.pending.append(Chain(parameter, leads_to, (inner, value)))
+        compile_query(leads_to, [(inner, value)], query.base_url, depth=depth + 1)  # what is wrong is said now
         return
     if modifier and modifier not in _MODIFIERS[kind]:
-        raise fail("not-supported", f"modifier :{modifier} is not supported on {query.type}.{parameter}", status=400)
+        raise not_understood(f"modifier :{modifier[:64]} does not apply to {query.type}.{parameter}, which is a {kind}")
+    if parameter == "_id" and modifier not in {"", "not", "missing"}:
+        raise not_understood(f"modifier :{modifier} does not apply to _id")
+    if modifier == "missing":
+        if value not in {"true", "false"}:
+            raise fail("invalid", f"{name} is true or false", status=400)
+        query.filters.append(_missing(kind, parameter, wanted=value == "true"))
+        return
     values = split(value, ",")
     if not all(unescaped(v).strip() for v in values):
-        raise fail("invalid", f"{name} has an empty value", status=400)
+        raise fail("invalid", f"{name[:100]} has an empty value", status=400)
+    if len(values) > MAX_VALUES:
+        raise fail("too-costly", f"{name[:100]} takes at most {MAX_VALUES} values", status=400)
+    _add(query, kind, parameter, modifier, values)
+
+
+def _missing(kind: str, parameter: str, *, wanted: bool) -> conditions.Condition:
+    if parameter in {"_id", "_lastUpdated"}:  # every resource has them
+        return conditions.NOTHING if wanted else {"_id": {"$exists": True}}
+    return conditions.missing(kind, parameter, wanted=wanted)
+
+
+def _add(query: Query, kind: str, parameter: str, modifier: str, values: list[str]) -> None:
+    """The condition, or what is pending, of the alternatives of one parameter."""
     if parameter == "_id":
         query.filters.append({"_id": {"$nin" if modifier else "$in": [unescaped(v) for v in values]}})
     elif parameter == "_lastUpdated":
         query.filters.append(conditions.any_of([conditions.last_updated(v) for v in values]))
-    elif kind == "date":
-        query.filters.append(conditions.any_of([conditions.date(parameter, v) for v in values]))
-    elif kind == "string" and modifier != "exact":
-        query.filters.append(conditions.any_of([conditions.begins(parameter, unescaped(v)) for v in values]))
+    elif modifier in {"in", "not-in"}:
+        if len(values) > 1:
+            raise fail("invalid", f"{parameter}:{modifier} takes one value set", status=400)
+        query.pending.append(InValueSet(parameter, unescaped(values[0]), modifier == "not-in"))
+    elif modifier in {"below", "above"} and kind != "uri":
+        if len(values) > 1:
+            raise fail("invalid", f"{parameter}:{modifier} takes one value", status=400)
+        query.pending.append(_hierarchy(query.type, kind, parameter, values[0], down=modifier == "below"))
+    elif kind == "composite":
+        composite = composites(query.type)[parameter]
+        parts = [composite_conditions.condition(query.type, composite, v, query.base_url) for v in values]
+        query.filters.append(conditions.any_of(parts))
+    elif (each := _EACH.get((kind, modifier))) is not None:
+        query.filters.append(conditions.any_of([each(parameter, v) for v in values]))
     else:
         keys = [k for v in values for k in conditions.keys(query.type, kind, parameter, modifier, v, query.base_url)]
         query.filters.append(conditions.keyed(keys, negated=modifier == "not"))
+
+
+def _begins(parameter: str, value: str) -> conditions.Condition:
+    return conditions.begins(parameter, unescaped(value))
+
+
+_EACH: dict[tuple[str, str], Callable[[str, str], conditions.Condition]] = {
+    ("date", ""): conditions.date,
+    ("number", ""): conditions.number,
+    ("quantity", ""): conditions.quantity,
+    ("special", ""): lambda _, value: conditions.near(value),
+    ("string", ""): _begins,
+    ("string", "contains"): lambda parameter, value: conditions.contains(parameter, unescaped(value)),
+    ("token", "text"): lambda parameter, value: _begins(f"{parameter}:text", value),
+    ("uri", "below"): lambda parameter, value: conditions.below(parameter, unescaped(value)),
+    ("uri", "above"): lambda parameter, value: conditions.above(parameter, unescaped(value)),
+}
 
 
 def _kind(resource_type: str, parameter: str) -> str:
     known = searchable(resource_type)
     if parameter not in known:
         text = f"{resource_type} has no search parameter {parameter[:64]!r}; it has: {', '.join(sorted(known))}"
-        raise fail("invalid", text, status=400)
+        raise not_understood(text, "invalid")
     return known[parameter]
 
 
@@ -118,27 +251,89 @@ def _chain_target(source: str, parameter: str, named: str, inner: str) -> str:
     return named or leads_to[0]
 
 
+def _has(resource_type: str, name: str, value: str) -> Has:
+    """`_has:Type:parameter:search`, where the last part is any search parameter, a chain or another `_has`."""
+    _, source, parameter, inner = [*name.split(":", 3), "", "", ""][:4]
+    if source not in definitions.RESOURCE_TYPES or not inner:
+        raise fail("invalid", f"{name[:100]} is not written _has:Type:parameter:search", status=400)
+    if searchable(source).get(parameter) != "reference" or resource_type not in targets(source, parameter):
+        raise fail("invalid", f"{source} has no parameter {parameter[:64]!r} that refers to {resource_type}", status=400)
+    compile_query(source, [(inner, value)], depth=name.count("_has:"))
+    return Has(source, parameter, (inner, value))
+
+
+def _hierarchy(resource_type: str, kind: str, parameter: str, value: str, *, down: bool) -> Hierarchy:
+    if kind == "reference" and resource_type not in targets(resource_type, parameter):
+        raise not_understood(f"{resource_type}.{parameter} is no hierarchy: :below and :above do not apply")
+    if kind == "token" and len(split(value, "|")) != 2:
+        raise fail("invalid", f"{parameter}:{'below' if down else 'above'} is written system|code", status=400)
+    return Hierarchy(parameter, kind, value if kind == "token" else unescaped(value), down)
+
+
+# Parameters of the result
+
+
 def _result_parameter(query: Query, name: str, value: str) -> None:
-    if name == "_count":
-        count = number("_count", value)
-        query.count = min(count, MAX_COUNT)
-        query.only_count |= count == 0
-    elif name == "_sort":
-        query.sort = _sort(query.type, value)
-    elif name == "_total":
-        if value not in {"none", "accurate", "estimate"}:
-            raise fail("invalid", "_total is none, estimate or accurate", status=400)
-        query.total = value != "none"
-    elif name == "_summary":
-        if value not in {"count", "false"}:
-            raise fail("not-supported", f"_summary={value[:64]} is not supported; count and false are", status=400)
-        query.only_count |= value == "count"
-    elif name == "_include":
-        query.includes.append(_include(query.type, value, reverse=False))
-    elif name == "_revinclude":
-        query.revincludes.append(_include(query.type, value, reverse=True))
-    elif name == "_cursor":
-        query.cursor = value
+    parameter, _, modifier = name.partition(":")
+    if modifier and (parameter not in {"_include", "_revinclude"} or modifier not in {"iterate", "recurse"}):
+        raise not_understood(f"modifier :{modifier[:64]} does not apply to {parameter}")
+    RESULT_PARAMETERS[parameter](query, name, value)
+
+
+def _count(query: Query, _name: str, value: str) -> None:
+    count = number("_count", value)
+    query.count = min(count, MAX_COUNT)
+    query.only_count |= count == 0
+
+
+def _sort(query: Query, _name: str, value: str) -> None:
+    query.sort = sort_keys(query.type, value)
+
+
+def _total(query: Query, _name: str, value: str) -> None:
+    if value not in {"none", "accurate", "estimate"}:
+        raise fail("invalid", "_total is none, estimate or accurate", status=400)
+    query.total = value != "none"
+
+
+def _summary(query: Query, _name: str, value: str) -> None:
+    if value not in SUMMARIES:
+        raise fail("invalid", f"_summary is one of {', '.join(sorted(SUMMARIES))}", status=400)
+    query.summary = value
+    query.only_count |= value == "count"
+
+
+def _elements(query: Query, _name: str, value: str) -> None:
+    query.elements += tuple(v.strip() for v in value.split(",") if v.strip())
+
+
+def _include(query: Query, name: str, value: str) -> None:
+    query.includes.append(include(query.type, name, value))
+
+
+def _explain(query: Query, _name: str, value: str) -> None:
+    if value not in {"true", "false"}:
+        raise fail("invalid", "_explain is true or false", status=400)
+    query.explain = value == "true"
+
+
+def _of_the_edge(_query: Query, _name: str, _value: str) -> None:
+    """What the HTTP edge has already acted on."""
+
+
+RESULT_PARAMETERS: dict[str, Callable[[Query, str, str], None]] = {
+    "_count": _count,
+    "_sort": _sort,
+    "_total": _total,
+    "_summary": _summary,
+    "_elements": _elements,
+    "_include": _include,
+    "_revinclude": _include,
+    "_explain": _explain,
+    "_format": _of_the_edge,
+    "_pretty": _of_the_edge,
+    "_type": _of_the_edge,
+}
 
 
 def number(name: str, value: str) -> int:
@@ -146,45 +341,3 @@ def number(name: str, value: str) -> int:
     if not (value.isascii() and value.isdecimal() and len(value) <= 9):
         raise fail("invalid", f"{name} takes a whole number", status=400)
     return int(value)
-
-
-def _sort(resource_type: str, value: str) -> list[tuple[str, int]]:
-    keys = [_sort_key(resource_type, key) for key in value.split(",")]
-    if len({path for path, _ in keys}) != len(keys):
-        raise fail("invalid", "_sort names a parameter twice", status=400)
-    return keys
-
-
-def _sort_key(resource_type: str, key: str) -> tuple[str, int]:
-    direction = -1 if key.startswith("-") else 1
-    name = key.removeprefix("-")
-    kind = searchable(resource_type).get(name)
-    if name == "_id":
-        return "_id", direction
-    if name == "_lastUpdated":
-        return "updated", direction
-    if name == "priority" and kind == "token":
-        return "search.rank", direction
-    if kind == "date":
-        return (f"search.d.{name}.s" if direction == 1 else f"search.d.{name}.e"), direction
-    raise _unsortable(resource_type, name)
-
-
-def _unsortable(resource_type: str, name: str) -> FhirError:
-    text = f"{resource_type} can't be sorted by {name[:64]!r}: dates, priority, _id and _lastUpdated can"
-    return fail("not-supported", text, status=400)
-
-
-def _include(resource_type: str, value: str, *, reverse: bool) -> Include:
-    """`Type:parameter` or `Type:parameter:Target` (FHIR R4 Search, "Including other resources in result")."""
-    source, parameter, target = [*value.split(":"), "", ""][:3]
-    if len(value.split(":")) not in {2, 3} or (not reverse and source != resource_type):
-        raise fail("invalid", f"an include is written Type:parameter or Type:parameter:Target, not {value[:64]!r}", status=400)
-    if source not in definitions.RESOURCE_TYPES or searchable(source).get(parameter) != "reference":
-        raise fail("invalid", f"{source[:64]} has no reference parameter {parameter[:64]!r}", status=400)
-    leads_to = targets(source, parameter)
-    if (target and target not in leads_to) or (reverse and (target or resource_type) != resource_type):
-        raise fail("invalid", f"{source}.{parameter} does not refer to {(target or resource_type)[:64]}", status=400)
-    if reverse and resource_type not in leads_to:
-        raise fail("invalid", f"{source}.{parameter} does not refer to {resource_type}", status=400)
-    return Include(source, parameter, target or None)

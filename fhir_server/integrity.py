@@ -1,0 +1,64 @@
+"""Referential integrity: local references resolve, and what is referred to is not deleted (RIS_REFERENTIAL_INTEGRITY=strict).
+
+MongoDB's transactions see a snapshot each, so one that refers to a resource and one that deletes it at the very same moment would
+not see one another. They are made to meet: whoever refers writes one of a few lock documents of the target, whoever deletes writes
+them all. Those who merely refer rarely take the same one, so a popular patient makes nobody wait.
+"""
+
+import itertools
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from fhir_server.outcome import FhirError, Issue, fail
+from fhir_server.references import Target, conditional, target, walk
+
+if TYPE_CHECKING:
+    from fhir_server.unit_of_work import UnitOfWork
+
+# References inside these lead to what is in them, or elsewhere.
+_CARRIERS = frozenset({"Bundle"})
+_SLOTS = 4
+_turns = itertools.count()
+
+
+async def check(unit: "UnitOfWork", *, strict: bool) -> None:
+    """Refuse what this transaction may not refer to or delete. FhirError 422, or `conflict` (409) for a deletion.
+
+    References that were there before are left alone, so that a resource with a bad one can still be changed.
+    """
+    wanted: dict[Target, list[str]] = {}
+    deleted: list[Target] = []
+    issues: list[Issue] = []
+    for change in unit.changes():
+        to = Target(change.type, change.id)
+        if change.after is None:
+            deleted.append(to)
+        elif change.type not in _CARRIERS:
+            known = {element["reference"] for _, element in walk(change.before, "")}
+            for path, element in walk(change.after, unit.places.get(to, to.type)):
+                if element["reference"] in known:
+                    continue
+                if (pointed_at := target(element)) is not None:
+                    wanted.setdefault(pointed_at, []).append(path)
+                elif conditional(element):
+                    issues.append(Issue("not-supported", "conditional references are resolved in transactions only", path))
+    if strict:
+        gone = await unit.missing(wanted)
+        issues += [Issue("value", f"{to} does not exist", path) for to in gone for path in wanted[to]]
+    if issues:
+        raise FhirError(*issues, status=422)
+    if strict:
+        await unit.lock(*_locks(unit, wanted, deleted))
+        await _refuse_if_referred_to(unit, deleted)
+
+
+def _locks(unit: "UnitOfWork", wanted: Iterable[Target], deleted: Iterable[Target]) -> list[str]:
+    """One lock of each resource that is referred to (those of this transaction are nobody else's yet), all of one deleted."""
+    slot = next(_turns) % _SLOTS
+    return [f"{to}/{slot}" for to in wanted if not unit.is_new(to)] + [f"{to}/{s}" for to in deleted for s in range(_SLOTS)]
+
+
+async def _refuse_if_referred_to(unit: "UnitOfWork", deleted: list[Target]) -> None:
+    if deleted and (found := await unit.referrer(deleted)):
+        to, by = found
+        raise fail("conflict", f"{to} can't be deleted: {by} refers to it", unit.places.get(to, to.type))

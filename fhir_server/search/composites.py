@@ -1,0 +1,97 @@
+"""Composite parameters: several values that must be met by one and the same element (FHIR R4 Search, "composite").
+
+Each element with a value for every component becomes a group: {k: the keys of its text-like components, each led by the
+component's number, and under that number the intervals of the others}. The keys of the first component, a token in all of R4's,
+are also in `t` under `<parameter>$`, so that an index leads to the resource and only the few found are looked into.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fhir_server import definitions
+from fhir_server.definitions import SearchParameter
+from fhir_server.search.dates import interval
+from fhir_server.search.intervals import number, quantities
+from fhir_server.search.keys import KEYS, shortened
+from fhir_server.search.paths import CompiledPath, PathError, compile_path
+
+Group = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One part: the parameter whose values it takes, and that one's type."""
+
+    name: str
+    kind: str
+    expression: str
+
+
+@dataclass(frozen=True, slots=True)
+class Composite:
+    """A composite parameter of one resource type."""
+
+    name: str
+    elements: CompiledPath
+    components: tuple[Component, ...]
+
+    def groups(self, resource: dict[str, Any]) -> list[Group]:
+        """The groups of a resource: those elements that have a value for each component."""
+        found = (self._group(element_type, element, resource) for element_type, element in self.elements(resource))
+        return [group for group in found if group is not None]
+
+    def _group(self, element_type: str, element: Any, resource: dict[str, Any]) -> Group | None:
+        group: Group = {}
+        keys: list[str] = []
+        for i, component in enumerate(self.components):
+            values = _extractor(component.expression, element_type)(element, resource)
+            before = len(keys)
+            intervals: list[Any] = []
+            for value_type, value in values:
+                if component.kind in KEYS:
+                    keys += (shortened(k) for k in KEYS[component.kind](str(i), value_type, value))
+                else:
+                    intervals += _intervals(component.kind, value_type, value)
+            if len(keys) == before and not intervals:
+                return None
+            if intervals:
+                group[str(i)] = intervals
+        return {"k": keys, **group}
+
+    def leading_keys(self, groups: list[Group]) -> Iterator[str]:
+        """The keys of the first component, for the text index."""
+        return (f"{self.name}${key[1:]}" for group in groups for key in group["k"] if key[0] == "0" and ":" not in key[:2])
+
+
+def composite(resource_type: str, parameter: SearchParameter) -> Composite:
+    """The composite parameter of this definition."""
+    known = definitions.search_parameters(resource_type)
+    parts = tuple(Component(name, _kind(known, name), expression) for name, expression in parameter.components)
+    return Composite(parameter.name, compile_path(parameter.expression, resource_type), parts)
+
+
+def _kind(known: Any, name: str) -> str:
+    kind: str = known[name].type
+    return kind
+
+
+def _extractor(expression: str, element_type: str) -> Any:
+    try:
+        return compile_path(expression, element_type)
+    except PathError:  # this element has no such member
+        return _nothing
+
+
+def _nothing(*_: Any) -> list[Any]:
+    return []
+
+
+def _intervals(kind: str, element_type: str, value: Any) -> list[Any]:
+    if kind == "quantity":
+        return list(quantities(value))
+    if kind == "number":
+        at = number(value)
+        return [at] if at else []
+    span = interval(element_type, value)
+    return [{"s": span[0], "e": span[1]}] if span else []

@@ -1,0 +1,117 @@
+"""Numbers and quantities as intervals [l, h] of decimals (FHIR R4 Search, "number" and "quantity").
+
+A plain number is a point. A comparator or a Range opens one end. A quantity is indexed three ways at once, told apart by `u`:
+    ``                     the bare number, whatever its unit
+    `|mg`                  with the code, or the text, of its unit
+    `<system>|<code>`      with its coded unit; UCUM's are brought to their base units, so that 1 g meets 1000 mg
+"""
+
+from collections.abc import Iterator
+from decimal import Context, Decimal, InvalidOperation
+from typing import Any
+
+from bson.decimal128 import Decimal128
+
+from fhir_server.outcome import FhirError
+from fhir_server.ucum import converter
+
+UCUM = "http://unitsofmeasure.org"
+_CURRENCY = "urn:iso:std:iso:4217"
+# MongoDB keeps 34 digits. Converted values are rounded to 30, so that what is equal by the book is so after a division.
+_STORED = Context(prec=34)
+_CONVERTED = Context(prec=30)
+_LOWEST, _HIGHEST = Decimal("-Infinity"), Decimal("Infinity")
+
+Bounds = tuple[Decimal, Decimal]
+
+
+def stored(number: Decimal) -> Decimal128:
+    """The number as MongoDB compares it."""
+    return Decimal128(_STORED.plus(number))
+
+
+def number(value: Any) -> dict[str, Decimal128] | None:
+    """The interval of a number, or of a Range's bare numbers; None for what is neither."""
+    if isinstance(value, dict):
+        found = _range(value)
+        return {"l": stored(found[0][0]), "h": stored(found[0][1])} if found else None
+    at = _decimal(value)
+    return None if at is None else {"l": stored(at), "h": stored(at)}
+
+
+def quantities(value: Any) -> Iterator[dict[str, Any]]:
+    """The entries of a Quantity (or Money, or Range)."""
+    if not isinstance(value, dict):
+        return
+    found = _range(value) if "low" in value or "high" in value else _quantity(value)
+    if found is None:
+        return
+    bounds, unit = found
+    yield _entry("", bounds)
+    for text in {unit.get("code"), unit.get("unit")}:
+        if isinstance(text, str):
+            yield _entry(f"|{text}", bounds)
+    if "currency" in value:
+        yield _entry(f"{_CURRENCY}|{value['currency']}", bounds)
+        yield _entry(f"|{value['currency']}", bounds)
+    elif isinstance(unit.get("code"), str):
+        yield _entry(*in_unit(unit.get("system", ""), unit["code"], bounds))
+
+
+def in_unit(system: str, code: str, bounds: Bounds) -> tuple[str, Bounds]:
+    """The `u` of a coded unit, and the bounds as they stand under it."""
+    convert = converter(code) if system == UCUM else None
+    if convert is None:
+        return f"{system}|{code}", bounds
+    try:
+        low, high = (_CONVERTED.plus(convert(b)) if b.is_finite() else b for b in bounds)
+    except FhirError:  # out of range in base units
+        return f"{system}|{code}", bounds
+    return f"{UCUM}|{convert.unit}", (low, high)
+
+
+def _entry(unit: str, bounds: Bounds) -> dict[str, Any]:
+    return {"u": unit, "l": stored(bounds[0]), "h": stored(bounds[1])}
+
+
+def _quantity(value: dict[str, Any]) -> tuple[Bounds, dict[str, Any]] | None:
+    at = _decimal(value.get("value"))
+    if at is None:
+        return None
+    bounds = {
+        "<": (_LOWEST, _STORED.next_minus(at)),
+        "<=": (_LOWEST, at),
+        ">": (_STORED.next_plus(at), _HIGHEST),
+        ">=": (at, _HIGHEST),
+    }
+    return bounds.get(value.get("comparator", ""), (at, at)), value
+
+
+def _range(value: dict[str, Any]) -> tuple[Bounds, dict[str, Any]] | None:
+    low, high = value.get("low", {}), value.get("high", {})
+    start, end = _decimal(low.get("value")), _decimal(high.get("value"))
+    if start is None and end is None:
+        return None
+    return (_LOWEST if start is None else start, _HIGHEST if end is None else end), low if "code" in low or not high else high
+
+
+def _decimal(value: Any) -> Decimal | None:
+    return Decimal(value) if isinstance(value, (int, Decimal)) and not isinstance(value, bool) else None
+
+
+def of_text(text: str) -> tuple[Decimal, Decimal]:
+    """A number as a search gives it, and half a unit of its last digit; ValueError when it is none.
+
+    `100` is [99.5, 100.5), `100.00` is [99.995, 100.005); with an exponent there are at least two significant digits, so that
+    `1e2` is [95, 105) as in FHIR R4's own example.
+    """
+    try:
+        value = Decimal(text) if text.isascii() and len(text) <= 64 and "_" not in text else Decimal("NaN")
+    except InvalidOperation:
+        value = Decimal("NaN")
+    _, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int) or abs(exponent) > 6000:
+        raise ValueError(f"{text[:64]!r} is not a number")
+    if "e" in text.lower() and len(digits) < 2:
+        exponent -= 1
+    return value, Decimal((0, (5,), exponent - 1))

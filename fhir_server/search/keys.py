@@ -1,0 +1,133 @@
+"""The text keys of a search index: how a value of each text-like parameter type is written into `search.t`.
+
+    `status=active`            a code, a uri or an exact string
+    `code@http://loinc.org|x`  a token with its system (`|x` when it has none), `code@http://loinc.org|` the system alone
+    `code:text~ct thorax`      the text beside a token, folded
+    `identifier:of-type@s|c|v` an identifier by its type
+    `subject>Patient/1`        a reference; `subject:identifier@s|v` one by its identifier
+    `family~musterfrau`        a string, folded (case, accents, white space); `family^...` what of it is beyond MAX_KEY
+    `code:`                    a value is there that none of these can say
+    `>Patient/1`               any reference, for "what refers to this?"
+Text beyond MAX_KEY is cut: a folded string ends there (it is compared by its beginning), other keys get a hash for the rest.
+"""
+
+import hashlib
+import unicodedata
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fhir_server.references import target
+
+MAX_KEY = 300
+# A text that `:contains` looks for is found if it is no longer than this, wherever it stands.
+OVERLAP = 100
+
+Make = Callable[[str, str, Any], Iterator[str]]
+
+
+def fold(text: str) -> str:
+    """Case, accents and runs of white space removed, as string parameters are compared (FHIR R4 Search, "string")."""
+    if text.isascii():
+        return " ".join(text.lower().split())
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    return " ".join("".join(c for c in decomposed if not unicodedata.combining(c)).split())
+
+
+def shortened(key: str) -> str:
+    """The key as it is, or what stands for one that is too long to index."""
+    return key if len(key) <= MAX_KEY else f"{key[:MAX_KEY]}#{hashlib.sha256(key.encode()).hexdigest()[:32]}"
+
+
+def folded_key(name: str, text: str) -> str:
+    """The key of a string, or of its beginning, for comparison by beginning."""
+    return f"{name}~{fold(text)}"[:MAX_KEY]
+
+
+def _token(name: str, element_type: str, value: Any) -> Iterator[str]:
+    if element_type == "CodeableConcept":
+        for coding in value.get("coding", ()):
+            yield from _coding(name, coding)
+        yield from _beside(name, value.get("text"))
+    elif element_type == "Coding":
+        yield from _coding(name, value)
+    elif element_type == "Identifier":
+        yield from _identifier(name, value)
+    elif element_type == "ContactPoint":
+        yield from coded(name, None, value.get("value"))
+    elif isinstance(value, bool):
+        yield from coded(name, None, "true" if value else "false")
+    elif isinstance(value, (str, int)):
+        yield from coded(name, None, str(value))
+
+
+def _coding(name: str, coding: dict[str, Any]) -> Iterator[str]:
+    yield from coded(name, coding.get("system"), coding.get("code"))
+    yield from _beside(name, coding.get("display"))
+
+
+def _identifier(name: str, identifier: dict[str, Any]) -> Iterator[str]:
+    value, kind = identifier.get("value"), identifier.get("type", {})
+    yield from coded(name, identifier.get("system"), value)
+    yield from _beside(name, kind.get("text"))
+    if value is not None:
+        for coding in kind.get("coding", ()):
+            if "code" in coding:
+                yield f"{name}:of-type@{coding.get('system', '')}|{coding['code']}|{value}"
+
+
+def _beside(name: str, text: object) -> Iterator[str]:
+    if isinstance(text, str):
+        yield folded_key(f"{name}:text", text)
+
+
+def coded(name: str, system: str | None, code: str | None) -> Iterator[str]:
+    """The keys of a code or value and its system."""
+    if code is not None:
+        yield f"{name}={code}"
+        yield f"{name}@{system or ''}|{code}"
+    if system:
+        yield f"{name}@{system}|"
+
+
+def _reference(name: str, element_type: str, value: Any) -> Iterator[str]:
+    if isinstance(value, str):  # canonical and uri: found with and without its version
+        yield f"{name}>{value}"
+        yield f"{name}>{value.partition('|')[0]}"
+    if element_type != "Reference":
+        return
+    to = target(value)
+    if to is not None:
+        yield f"{name}>{to}"
+    elif isinstance(value.get("reference"), str):
+        yield f"{name}>{value['reference']}"
+    if isinstance(value.get("identifier"), dict):
+        yield from coded(f"{name}:identifier", value["identifier"].get("system"), value["identifier"].get("value"))
+
+
+def _string(name: str, element_type: str, value: Any) -> Iterator[str]:
+    for text in _texts(element_type, value):
+        folded = f"{name}~{fold(text)}"
+        yield folded[:MAX_KEY]
+        yield f"{name}={text}"
+        for start in range(MAX_KEY - OVERLAP, len(folded) - OVERLAP, MAX_KEY - OVERLAP):
+            yield f"{name}^{folded[start : start + MAX_KEY]}"
+
+
+def _texts(element_type: str, value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        members = ("text", "family", "given", "prefix", "suffix", "line", "city", "district", "state", "postalCode", "country")
+        for member in members if element_type in {"HumanName", "Address"} else ("text",):
+            part = value.get(member)
+            yield from (p for p in (part if isinstance(part, list) else [part]) if isinstance(p, str))
+
+
+def _uri(name: str, element_type: str, value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield f"{name}={value}"
+        if element_type == "canonical":  # found with and without its version
+            yield f"{name}={value.partition('|')[0]}"
+
+
+KEYS: dict[str, Make] = {"token": _token, "reference": _reference, "string": _string, "uri": _uri}

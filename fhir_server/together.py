@@ -1,0 +1,68 @@
+"""Doing at once what is asked at the same time: requests that come while the database is busy share the next round trip.
+
+Nothing waits for company: what is alone starts at once. Under load, the cost of a transaction, its commit and its journal
+write, or of a query, is spread over those that share it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+from typing import Generic, TypeVar
+
+Job = TypeVar("Job")
+
+_IN_FLIGHT = 2
+
+
+class Together(Generic[Job]):
+    """Runs jobs in groups, two groups at a time. Jobs that touch the same thing run in turn, as they came."""
+
+    def __init__(
+        self, run: Callable[[list[Job]], Awaitable[None]], touched: Callable[[Job], Iterable[Hashable]], *, largest: int
+    ) -> None:
+        """`run` does a group of at most `largest`; `touched` says what a job works on."""
+        self._run, self._touched, self._largest = run, touched, largest
+        self._waiting: list[tuple[Job, set[Hashable], asyncio.Future[None]]] = []
+        self._held: set[Hashable] = set()  # what the groups in flight touch
+        self._in_flight: set[asyncio.Task[None]] = set()
+
+    async def do(self, job: Job) -> None:
+        """Return when the job's group was run; raises what `run` raised."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((job, set(self._touched(job)), done))
+        self._start()
+        await done
+
+    def _start(self) -> None:
+        while len(self._in_flight) < _IN_FLIGHT and self._waiting:
+            group: list[tuple[Job, asyncio.Future[None]]] = []
+            left = []
+            blocked, taken = set(self._held), set[Hashable]()
+            for job, mine, done in self._waiting:
+                if len(group) < self._largest and blocked.isdisjoint(mine):
+                    group.append((job, done))
+                    taken |= mine
+                else:
+                    left.append((job, mine, done))
+                blocked |= mine  # nobody overtakes one that must wait
+            if not group:
+                return
+            self._waiting = left
+            self._held |= taken
+            self._in_flight.add(asyncio.create_task(self._finish(group, taken)))
+
+    async def _finish(self, group: list[tuple[Job, asyncio.Future[None]]], taken: set[Hashable]) -> None:
+        failed: BaseException | None = None
+        try:
+            await self._run([job for job, _ in group])
+        except Exception as error:  # noqa: BLE001 - every waiter must hear of it
+            failed = error
+        self._held -= taken
+        self._in_flight.discard(asyncio.current_task())
+        for _, done in group:
+            if done.done():  # its caller has gone
+                continue
+            if failed is None:
+                done.set_result(None)
+            else:
+                done.set_exception(failed)
+        self._start()

@@ -1,0 +1,164 @@
+"""No search scans a collection: every parameter of the types of radiology, with every modifier and prefix, at 100,000 resources.
+
+The plans are those that `_explain=true` shows. What else a search runs (counting, the steps of chains, further pages) is watched
+by MongoDB's profiler, which writes down each operation that reads a whole collection.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pymongo.write_concern import WriteConcern
+
+from fhir_server.database import Document
+from fhir_server.definitions import SearchParameter, search_parameters
+from fhir_server.outcome import FhirError
+from fhir_server.search.index import index, searchable
+from smart_auth.access import Access
+from tests.fhir_app import FhirApp, serving
+from tests.filled_resources import filled
+from tests.search_terms import Term, terms
+
+Resource = dict[str, Any]
+Search = list[Term]
+Explanation = dict[str, Any]
+
+# DESIGN.md section 3, and the partners and places of section 2.5.
+TYPES = [
+    *"ServiceRequest ImagingStudy Task Appointment Procedure DiagnosticReport Observation ChargeItem Patient Encounter".split(),
+    *"Coverage CoverageEligibilityRequest CoverageEligibilityResponse Communication CommunicationRequest AuditEvent".split(),
+    *"Provenance Device Organization Location Practitioner PractitionerRole HealthcareService Schedule Slot".split(),
+    *"ActivityDefinition Endpoint".split(),
+]
+COPIES = {"ServiceRequest": 100, "Task": 10, "Patient": 10, "Observation": 10}
+COPIED, OTHERS = 1000, 200  # different resources of a type that is copied, and of the others
+PAGE = 20
+SLACK = 200  # documents that may be looked at beside ten times those that are returned
+ACCESS = Access.system("explain")
+STORED = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def app(mongodb_uri: str) -> Iterator[FhirApp]:
+    """A server that has the profiler write down what reads a whole collection."""
+    with serving(mongodb_uri, strict=False, core=False, rules=lambda _: None) as running:
+        running.run(running.db.command("profile", 2, filter={"planSummary": {"$regex": "COLLSCAN"}}))
+        yield running
+
+
+@pytest.fixture
+def stored(app: FhirApp, resource_type: str) -> Iterator[list[Resource]]:
+    """The resources of a type that are stored, each as often as its type is copied."""
+    resources = [filled(resource_type, n, 0.25) for n in range(COPIED if resource_type in COPIES else OTHERS)]
+    app.run(_store(app, resource_type, resources))
+    yield resources
+    app.run(app.db[resource_type].drop())
+
+
+async def _store(app: FhirApp, resource_type: str, resources: list[Resource]) -> None:
+    """MongoDB makes the copies; the indexes come afterwards, which is quicker."""
+    seed = app.db.get_collection("seed", write_concern=WriteConcern(w=1, j=False))
+    common = {"version": 1, "method": "PUT", "updated": STORED}
+    shown = {"resourceType": resource_type}
+    await seed.insert_many([{"_id": r["id"], **common, "resource": shown, "search": index(r)} for r in resources])
+    copied: list[Document] = [
+        {"$set": {"copy": {"$range": [0, COPIES.get(resource_type, 1)]}}},
+        {"$unwind": "$copy"},
+        {"$set": {"_id": {"$concat": ["$_id", "-", {"$toString": "$copy"}]}}},
+        {"$set": {"resource.id": "$_id"}},
+        {"$unset": "copy"},
+        {"$out": resource_type},
+    ]
+    await (await seed.aggregate(copied)).to_list()
+    await seed.drop()
+    await app.store.ensure(resource_type)
+
+
+# What is asked
+
+
+def declared(resource_type: str) -> list[SearchParameter]:
+    """The parameters that the server says it has, but for `near`, by HL7's definitions."""
+    known = search_parameters(resource_type)
+    return [known[name] for name, kind in searchable(resource_type).items() if kind != "special"]
+
+
+def searches(resources: list[Resource], resource_type: str) -> list[Search]:
+    """By each parameter, with each modifier and prefix, something that is there."""
+    found: list[Search] = []
+    for parameter in declared(resource_type):
+        tried = (list(terms(resource, parameter)) for resource in resources)
+        found += [[term] for term in next((t for t in tried if t), [])]
+    found += [[("_lastUpdated", f"{prefix}2026-01-01")] for prefix in ("", *"ne gt lt ge le sa eb ap".split())]
+    return [*found, [("near", "48|16|500|km")]] if resource_type == "Location" else found
+
+
+def sorts(resource_type: str) -> list[Search]:
+    """By each parameter that can be sorted by, alone, both ways."""
+    kinds = {"date", "string", "token", "reference", "uri", "number"}
+    names = [p.name for p in declared(resource_type) if p.type in kinds]
+    return [[("_sort", direction + name)] for name in names for direction in ("", "-")]
+
+
+def explained(app: FhirApp, resource_type: str, asked: list[Search]) -> list[tuple[Search, Explanation]]:
+    """How each search is run: its first page; the count of all is run as well."""
+
+    async def one(search: Search) -> Explanation:
+        whole = [*search, ("_count", str(PAGE)), ("_explain", "true"), ("_total", "accurate")]
+        try:
+            found = await app.interactions.search(ACCESS, resource_type, whole)
+        except FhirError as error:
+            return {"stages": [f"refused: {error.code}"]}
+        assert found.explanation is not None
+        return found.explanation
+
+    async def all_of_them() -> list[Explanation]:
+        return [await one(search) for search in asked]
+
+    return list(zip(asked, app.run(all_of_them()), strict=True))
+
+
+def scans(app: FhirApp, resource_type: str) -> list[Document]:
+    """The operations that have read the whole collection of a type."""
+
+    async def read() -> list[Document]:
+        return [d["command"] async for d in app.db["system.profile"].find({"ns": f"{app.db.name}.{resource_type}"})]
+
+    return app.run(read())
+
+
+# The tests
+
+
+@pytest.mark.parametrize("resource_type", TYPES)
+def test_no_search_scans_a_collection(app: FhirApp, stored: list[Resource], resource_type: str) -> None:
+    asked = searches(stored, resource_type)
+    assert {p.name for p in declared(resource_type)} == {search[0][0].partition(":")[0] for search in asked} - {"near"}
+    wrong: list[Any] = []
+    for search, how in explained(app, resource_type, asked):
+        if "COLLSCAN" in how["stages"] or not {"IXSCAN", "IDHACK", "COUNT_SCAN", "EOF"} & set(how["stages"]):
+            wrong.append((search, how["stages"]))
+        elif how["documents"] > 10 * how["returned"] + SLACK and not is_negated(search):
+            wrong.append((search, how["documents"], how["returned"], how["stages"]))
+    wrong += unsorted(app, stored, resource_type)
+    assert wrong == []
+    assert scans(app, resource_type) == []
+
+
+def is_negated(search: Search) -> bool:
+    """Whether the search is for what does not have something, for which there is no index."""
+    name, text = search[0]
+    return name.endswith(":not") or text.startswith("ne") or (name.endswith(":missing") and text == "true")
+
+
+def unsorted(app: FhirApp, resources: list[Resource], resource_type: str) -> Iterator[Any]:
+    """The sorts that scan, or that look at more than they must. What no index has in order is sorted while it is little."""
+    tag = next(r["meta"]["tag"][0]["code"] for r in resources)
+    for search in sorts(resource_type):
+        narrow = [("_tag", tag), *search]
+        for asked, how in explained(app, resource_type, [search, narrow]):
+            if "COLLSCAN" in how["stages"] or how["stages"] == ["refused: invalid"]:
+                yield asked, how["stages"]
+            elif asked is narrow and how["documents"] > 10 * PAGE + SLACK:
+                yield asked, how["documents"], how["returned"], how["stages"]
