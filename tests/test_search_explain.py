@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from pymongo.write_concern import WriteConcern
 
 from fhir_server.database import Document
 from fhir_server.definitions import SearchParameter, search_parameters
@@ -58,7 +57,7 @@ def stored(app: FhirApp, resource_type: str) -> Iterator[list[Resource]]:
 
 async def _store(app: FhirApp, resource_type: str, resources: list[Resource]) -> None:
     """MongoDB makes the copies; the indexes come afterwards, which is quicker."""
-    seed = app.db.get_collection("seed", write_concern=WriteConcern(w=1, j=False))
+    seed = app.db["seed"]
     common = {"version": 1, "method": "PUT", "updated": STORED}
     shown = {"resourceType": resource_type}
     await seed.insert_many([{"_id": r["id"], **common, "resource": shown, "search": index(r)} for r in resources])
