@@ -139,7 +139,7 @@ def http_app(ris: Ris) -> FastAPI:
     app.add_route("/fhir/.well-known/smart-configuration", configuration)
     rest = Rest(ris.interactions, authenticate, base_url=base_url, metadata=metadata, terminology=terminology)
     app.router.routes.extend(rest.routes())
-    app.include_router(oauth.router(ris.db, ris.tokens, base_url, audit_oauth))
+    app.router.routes.extend(oauth.router(ris.db, ris.tokens, base_url, audit_oauth).routes)
     cors.open_routes(app.router.routes, ("/fhir/.well-known/smart-configuration", TOKEN_PATH, REVOKE_PATH))
     app.add_middleware(Measured)
     return app

@@ -9,7 +9,10 @@ import base64
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
 
+import orjson
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from fhir_server import clock, definitions
@@ -29,6 +32,7 @@ _ACTION = {
     "search-type": "E", "search-system": "E", "update": "U", "patch": "U", "delete": "D", "transaction": "E", "batch": "E",
 }  # fmt: skip
 _LARGEST_GROUP = 500
+_ALIKE = ("type", "subtype", "action", "outcome", "agent", "source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +130,27 @@ def document(event: Document) -> Document:
         "method": "POST",
         "updated": clock.naive(clock.now()),
         "resource": event,
-        "search": index(event),
+        "search": search_index(event),
     }
+
+
+def search_index(event: Document) -> Document:
+    """What `index` makes of an AuditEvent of ours, in a tenth of the time: but for entities and time, most are alike."""
+    alike = _keys_alike(orjson.dumps({name: event[name] for name in _ALIKE}))
+    keys = set(alike)
+    for entity in event.get("entity", ()):
+        if "what" in entity:
+            reference = entity["what"]["reference"]
+            keys.add(f"entity>{reference}")
+            if reference.startswith("Patient/"):
+                keys.add(f"patient>{reference}")
+    moment = datetime.fromisoformat(event["recorded"]).replace(tzinfo=None)
+    return {"t": sorted(keys), "d": {"date": {"s": moment, "e": moment + timedelta(milliseconds=1)}}}
+
+
+@lru_cache(4096)
+def _keys_alike(event: bytes) -> frozenset[str]:
+    return frozenset(index({"resourceType": "AuditEvent", **orjson.loads(event)})["t"])
 
 
 async def record(store: Store, events: list[Document], session: AsyncClientSession) -> None:

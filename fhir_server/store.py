@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pymongo import IndexModel, ReturnDocument
+from pymongo import IndexModel, ReturnDocument, UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
@@ -22,7 +22,7 @@ from fhir_server import fhir_json
 from fhir_server.outcome import fail
 from fhir_server.references import Target
 from fhir_server.search import paging
-from fhir_server.search.index import ranked, searchable
+from fhir_server.search.index import index, ranked, searchable
 from fhir_server.search.query import Query
 from fhir_server.together import Together
 
@@ -30,6 +30,7 @@ Document = dict[str, Any]
 CATALOG_VERSION = 3
 MAX_SORTED = 10_000  # matches that are sorted in memory
 LOCKS = "locks"
+_BATCH = 500
 _LOCK_SECONDS = 3600  # how long a lock's document stays after its last use
 _WITHOUT_INDEX = {"search": 0}
 
@@ -85,13 +86,28 @@ class Store:
             if not self._ensured:
                 await self.db[LOCKS].create_index("at", expireAfterSeconds=_LOCK_SECONDS)
             missing = sorted(set(resource_types) - self._ensured)
-            made = {d["_id"] async for d in self.db["catalog"].find({"_id": {"$in": missing}, "version": CATALOG_VERSION})}
+            made = {d["_id"]: d["version"] async for d in self.db["catalog"].find({"_id": {"$in": missing}})}
             for resource_type in missing:
-                if resource_type not in made:
+                if made.get(resource_type) != CATALOG_VERSION:
                     await self.current(resource_type).create_indexes(indexes(resource_type))
                     await self.history(resource_type).create_indexes(_history_indexes())
+                    if resource_type in made:
+                        await self._index_anew(resource_type)
                     await self.db["catalog"].replace_one({"_id": resource_type}, {"version": CATALOG_VERSION}, upsert=True)
                 self._ensured.add(resource_type)
+
+    async def _index_anew(self, resource_type: str) -> None:
+        """Bring the index of every resource of a type to its present form: what an earlier version has stored lacks some of it."""
+        collection = self.current(resource_type)
+        writes: list[UpdateOne] = []
+        async for found in collection.find({}, {"search": 0}):
+            search = index(fhir_json.from_bson(found["resource"]))
+            writes.append(UpdateOne({"_id": found["_id"], "version": found["version"]}, {"$set": {"search": search}}))
+            if len(writes) == _BATCH:
+                await collection.bulk_write(writes, ordered=False)
+                writes = []
+        if writes:
+            await collection.bulk_write(writes, ordered=False)
 
     def require(self, resource_types: Iterable[str]) -> None:
         """NotEnsured for types that `ensure` was not called for: a transaction can't make indexes."""

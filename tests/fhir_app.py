@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 import resources
 from bridges.dicom import worklist_rows
 from bridges.v2 import outbound
-from capability.statement import capability_statement
+from capability.statement import capability_statement, terminology_capabilities
 from fhir_server import fhir_json, outbox
 from fhir_server.database import connect
 from fhir_server.interactions import Interactions
@@ -108,7 +108,16 @@ class FhirApp:
         def metadata() -> Resource:
             return capability_statement(self.base_url, "0", "2026-01-01", self.registry)
 
-        rest = Rest(self.interactions, lambda r: authenticate(self.tokens, r), base_url=self.base_url, metadata=metadata)
+        def terminology() -> Resource:
+            return terminology_capabilities(self.base_url, "0", "2026-01-01")
+
+        rest = Rest(
+            self.interactions,
+            lambda r: authenticate(self.tokens, r),
+            base_url=self.base_url,
+            metadata=metadata,
+            terminology=terminology,
+        )
         app = FastAPI()
         app.router.routes.extend(rest.routes())
         return app

@@ -9,7 +9,11 @@ from urllib.parse import parse_qsl
 
 import pytest
 
+from fhir_server import audit
+from fhir_server.audit import Act
+from fhir_server.search.index import index
 from fhir_server.validation import validate
+from smart_auth.access import Access
 from tests.fhir_app import FhirApp, entry, issues, load, patient, post, put, serving, unused
 
 Resource = dict[str, Any]
@@ -218,3 +222,11 @@ def test_what_can_not_be_recorded_is_not_done(mongodb_uri: str) -> None:
         assert {a.status_code for a in answers} == {500}
         assert "Verborgen" not in "".join(a.text for a in answers)
         assert app.counts() == before
+
+
+def test_the_index_of_an_event_is_what_any_resource_would_get() -> None:
+    entities = [{"what": {"reference": r}, "description": "x"} for r in ("Patient/1", "Task/2", "Patient/1")]
+    for act in (Act("read", peer="127.0.0.1"), Act("search-type", query="name=x"), Act("ADT^A01", source="v2", detail="x")):
+        for failed in (None, "no"):
+            event = audit.audit_event(act, Access.system("someone"), entities, failed=failed)
+            assert audit.search_index(event) == index(event)

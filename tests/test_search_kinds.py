@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from fhir_server.store import Store
 from tests.fhir_app import FhirApp, issues, outcome, patient, put, serving
 
 Resource = dict[str, Any]
@@ -320,3 +321,14 @@ def test_a_compartment_holds_its_own_and_nothing_else(app: FhirApp) -> None:
     assert walk(app, "Patient/p2/*?_type=List,Patient,RiskAssessment&_count=1") == ["Patient/p2", "RiskAssessment/risk2"]
     for wrong in ("Patient/p1/Location", "Organization/top/Patient", "Patient/p1/Nonsense"):
         assert app.get(wrong).status_code in {400, 404}, wrong
+
+
+def test_what_an_earlier_version_stored_is_indexed_anew(app: FhirApp) -> None:
+    async def as_it_was() -> None:
+        await app.db["Location"].update_many({}, {"$unset": {"search.g": ""}})
+        await app.db["catalog"].update_one({"_id": "Location"}, {"$set": {"version": 1}})
+
+    app.run(as_it_was())
+    assert app.ids("Location?near=50.7|7.1|40") == []
+    app.run(Store(app.db).ensure("Location"))
+    assert app.ids("Location?near=50.7|7.1|40") == ["bonn", "koeln"]

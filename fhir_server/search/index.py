@@ -136,9 +136,9 @@ class _Writer:
     def add(self, kind: str, name: str, element_type: str, value: Any) -> None:
         make = KEYS.get(kind)
         if make is not None:
-            before = len(self.keys)
-            self.keys.update(make(name, element_type, value))
-            said = len(self.keys) > before
+            keys = list(make(name, element_type, value))
+            said = bool(keys)
+            self.keys.update(keys)
         elif kind == "date":
             span = interval(element_type, value)
             said = span is not None
