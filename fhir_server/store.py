@@ -97,7 +97,7 @@ class Store:
                 self._ensured.add(resource_type)
 
     async def _index_anew(self, resource_type: str) -> None:
-        """Bring the index of every resource of a type to its present form: what an earlier version has stored lacks some of it."""
+        """Bring the index of every resource of a type to its present form: an earlier version stored less."""
         collection = self.current(resource_type)
         writes: list[UpdateOne] = []
         async for found in collection.find({}, {"search": 0}):

@@ -42,7 +42,7 @@ def _with_modifiers(parameter: SearchParameter, text: str, node: Node) -> Iterat
                 yield f"{name}:of-type", f"urn:example:type|MR|{escaped(node[1]['value'])}"
         case "string":
             yield f"{name}:exact", text
-            yield f"{name}:contains", text[2:]
+            yield f"{name}:contains", text[1:]
         case "uri":
             yield f"{name}:below", text
             yield f"{name}:above", f"{text}/more"

@@ -12,12 +12,17 @@ from typing import Any
 
 import httpx
 import pytest
+from pymongo.asynchronous.database import AsyncDatabase
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from fhir_server import cors
+from fhir_server.app import assemble, http_app
+from fhir_server.database import Document
+from fhir_server.settings import Settings
+from tests.conftest import RunWithDb
 from tests.fhir_app import JSON, FhirApp, entry, issues, load, outcome, patient, post, put, serving, unused
 
 Resource = dict[str, Any]
@@ -322,6 +327,29 @@ def test_routes_that_are_opened_to_other_origins_answer_preflights_themselves() 
             assert "access-control-allow-origin" not in (await client.get("/private")).headers
 
     asyncio.run(ask())
+
+
+def test_the_product_opens_tokens_and_discovery_to_other_origins_and_nothing_else_of_oauth(run_with_db: RunWithDb[None]) -> None:
+    async def scenario(db: AsyncDatabase[Document]) -> None:
+        application = http_app(await assemble(Settings(), db))
+        preflight = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://ris.example") as client:
+            for path, status in (
+                ("/oauth/token", 204),
+                ("/oauth/revoke", 204),
+                ("/fhir/.well-known/smart-configuration", 204),
+                ("/fhir/Patient", 204),
+                ("/oauth/introspect", 405),
+                ("/readyz", 405),
+            ):
+                assert (await client.options(path, headers=preflight)).status_code == status, path
+            origin = {"Origin": "https://app.example"}
+            assert (await client.post("/oauth/token", headers=origin)).headers["access-control-allow-origin"] == "*"
+            found = await client.get("/fhir/.well-known/smart-configuration", headers=origin)
+            assert (found.status_code, found.headers["access-control-allow-origin"]) == (200, "*")
+            assert (await client.get("/fhir/metadata?mode=terminology")).json()["resourceType"] == "TerminologyCapabilities"
+
+    run_with_db(scenario)
 
 
 # Where searches are asked

@@ -4,6 +4,7 @@ The plans are those that `_explain=true` shows. What else a search runs (countin
 by MongoDB's profiler, which writes down each operation that reads a whole collection.
 """
 
+import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -30,10 +31,14 @@ TYPES = [
     *"Provenance Device Organization Location Practitioner PractitionerRole HealthcareService Schedule Slot".split(),
     *"ActivityDefinition Endpoint".split(),
 ]
-COPIES = {"ServiceRequest": 100, "Task": 10, "Patient": 10, "Observation": 10}
-COPIED, OTHERS = 1000, 200  # different resources of a type that is copied, and of the others
+BIG = "ServiceRequest"
+IN_ORDER = {"_id", "_lastUpdated", "authored", "occurrence", "priority"}
+"""What indexes have in order, of that type."""
+COPIES = {BIG: 200, "Task": 4, "Patient": 4, "Observation": 4}
+COPIED, OTHERS = 500, 200  # different resources of a type that is copied, and of the others
 PAGE = 20
 SLACK = 200  # documents that may be looked at beside ten times those that are returned
+AT_ONCE = 6
 ACCESS = Access.system("explain")
 STORED = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -117,10 +122,11 @@ def explained(app: FhirApp, resource_type: str, asked: list[Search]) -> list[tup
         assert found.explanation is not None
         return found.explanation | {"total": found.total}
 
-    async def all_of_them() -> list[Explanation]:
-        return [await one(search) for search in asked]
+    async def some(searches: list[Search]) -> list[Explanation]:
+        return await asyncio.gather(*(one(search) for search in searches))
 
-    return list(zip(asked, app.run(all_of_them()), strict=True))
+    answers = [how for start in range(0, len(asked), AT_ONCE) for how in app.run(some(asked[start : start + AT_ONCE]))]
+    return list(zip(asked, answers, strict=True))
 
 
 def scans(app: FhirApp, resource_type: str) -> list[Document]:
@@ -159,15 +165,9 @@ def test_no_search_scans_a_collection(app: FhirApp, stored: list[Resource], reso
     tag = next(r["meta"]["tag"][0]["code"] for r in stored)
     asked += [[("_tag", tag), *sort] for sort in sorts(resource_type)]
     assert {str(s): text for s, how in explained(app, resource_type, asked) if (text := complaint(s, how))} == {}
-    assert scans(app, resource_type) == []
-
-
-def test_what_is_too_much_to_sort_is_refused(app: FhirApp) -> None:
-    """At 100,000 an index gives the order, or the search is refused."""
-    resource_type = "ServiceRequest"
-    app.run(_store(app, resource_type, resources_of(resource_type)))
-    found = explained(app, resource_type, sorts(resource_type))
-    assert {str(s): text for s, how in found if (text := complaint(s, how)) not in {"", "refused: too-costly"}} == {}
-    in_order = {s[0][1].removeprefix("-") for s, how in found if "refused" not in how}
-    assert in_order == {"_id", "_lastUpdated", "authored", "occurrence", "priority"}
+    if resource_type == BIG:
+        # All there are in an order that no index has would be too much to sort.
+        found = explained(app, resource_type, sorts(resource_type))
+        assert {text for s, how in found if (text := complaint(s, how))} == {"refused: too-costly"}
+        assert {s[0][1].removeprefix("-") for s, how in found if "refused" not in how} == IN_ORDER
     assert scans(app, resource_type) == []
