@@ -1,7 +1,6 @@
 """Literal references between resources (FHIR R4 2.3.0.1)."""
 
 import re
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 _LOCAL = re.compile(r"([A-Z][A-Za-z]+)/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?")
@@ -43,14 +42,39 @@ def ref(resource: dict[str, Any], display: str | None = None) -> dict[str, Any]:
     return reference
 
 
-def walk(element: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def walk(element: Any, path: str) -> list[tuple[str, dict[str, Any]]]:
     """Every Reference element (an object with a string `reference`) below an element, with its FHIRPath."""
-    if isinstance(element, dict):
-        if isinstance(element.get("reference"), str):
-            yield path, element
+    found: list[tuple[str, dict[str, Any]]] = []
+    _collect(element, [path], found)
+    return found
+
+
+def _collect(element: Any, path: list[str], found: list[tuple[str, dict[str, Any]]]) -> None:
+    if type(element) is dict:
+        if type(element.get("reference")) is str:
+            found.append(("".join(path), element))
         for name, value in element.items():
-            if isinstance(value, (dict, list)):
-                yield from walk(value, f"{path}.{name}")
-    elif isinstance(element, list):
+            if type(value) is dict or type(value) is list:
+                path.append(f".{name}")
+                _collect(value, path, found)
+                path.pop()
+    elif type(element) is list:
         for i, value in enumerate(element):
-            yield from walk(value, f"{path}[{i}]")
+            if type(value) is dict or type(value) is list:
+                path.append(f"[{i}]")
+                _collect(value, path, found)
+                path.pop()
+
+
+def literals(element: Any) -> list[str]:
+    """The same references as texts, without where they stand."""
+    found: list[str] = []
+    pending = [element]
+    while pending:
+        item = pending.pop()
+        if type(item) is dict:
+            if type(text := item.get("reference")) is str:
+                found.append(text)
+            item = item.values()
+        pending += [value for value in item if type(value) is dict or type(value) is list]
+    return found

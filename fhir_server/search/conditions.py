@@ -10,7 +10,7 @@ from fhir_server import clock
 from fhir_server.outcome import fail
 from fhir_server.references import target
 from fhir_server.search import dates, intervals
-from fhir_server.search.index import targets
+from fhir_server.search.index import is_plain, targets
 from fhir_server.search.keys import MAX_KEY, OVERLAP, fold, folded_key, shortened
 from fhir_server.search.values import implied_systems, split, unescaped
 
@@ -56,9 +56,10 @@ def keys(resource_type: str, kind: str, parameter: str, modifier: str, value: st
         return _token(f"{parameter}:identifier", value)
     if modifier == "of-type":
         return [_of_type(parameter, value)]
+    if kind == "token" and is_plain(resource_type, parameter):
+        return _code(parameter, value, implied_systems(resource_type, parameter))
     if kind == "token":
-        systems = implied_systems(resource_type, parameter)
-        return _code(parameter, value, systems) if systems else _token(parameter, value)
+        return _token(parameter, value)
     if kind == "reference":
         return _reference(resource_type, parameter, modifier, unescaped(value), base_url)
     return [f"{parameter}={unescaped(value)}"]
@@ -76,11 +77,15 @@ def _token(name: str, value: str) -> list[str]:
 
 
 def _code(name: str, value: str, systems: Any) -> list[str]:
-    """The same for an element of type `code`, whose system isn't in the resource."""
+    """The same for a primitive. It has no system in the resource, but a `code` may have one by its binding."""
     system, *rest = split(value, "|")
-    if not rest or not system:
-        return _token(name, value)
-    code = unescaped("|".join(rest))
+    code = unescaped("|".join(rest) if rest else value)
+    if not code and not system:
+        raise fail("invalid", f"{name} has an empty value", status=400)
+    if not system:
+        return [f"{name}={code}"]
+    if not rest:
+        return [f"{name}={unescaped(value)}"]
     codes = systems.get(unescaped(system), frozenset())
     found = sorted(codes) if not code else [code] if code in codes else []
     return [f"{name}={c}" for c in found]

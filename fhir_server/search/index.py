@@ -16,11 +16,11 @@ from functools import cache
 from typing import Any
 
 from fhir_server import definitions
-from fhir_server.references import target, walk
+from fhir_server.references import literals, target
 from fhir_server.search.composites import Composite, composite
 from fhir_server.search.dates import interval
 from fhir_server.search.intervals import number, quantities
-from fhir_server.search.keys import KEYS, shortened
+from fhir_server.search.keys import KEYS, plain, shortened
 from fhir_server.search.paths import compile_path
 
 # What these refer to may be deleted: they tell what was, or carry resources of elsewhere.
@@ -70,16 +70,24 @@ def targets(resource_type: str, parameter: str) -> tuple[str, ...]:
 
 
 @cache
-def _by_element(resource_type: str) -> dict[str, tuple[str, ...]]:
+def is_plain(resource_type: str, parameter: str) -> bool:
+    """Whether a token parameter looks at primitives only (`code`, `id`, `boolean`, ...), whose values carry no system."""
+    extract = compile_path(definitions.search_parameters(resource_type)[parameter].expression, resource_type)
+    return extract.types <= definitions.primitive_types()
+
+
+@cache
+def _by_element(resource_type: str) -> dict[str, tuple[tuple[str, str, Extractor], ...]]:
     """JSON name of an element of the resource -> the parameters that look there: most resources have few of their elements."""
     known = definitions.elements(resource_type)
-    found: dict[str, list[str]] = {}
-    for name in parameters(resource_type):
+    found: dict[str, list[tuple[str, str, Extractor]]] = {}
+    for name, (kind, extract) in parameters(resource_type).items():
         expression = definitions.search_parameters(resource_type)[name].expression
         looked_at = re.findall(rf"\b(?:Resource|DomainResource|{resource_type})\.([a-z]\w*)", expression)
+        row = (name, "plain" if kind == "token" and is_plain(resource_type, name) else kind, extract)
         for json_name in {j for e in looked_at if e in known for j in known[e].json_names} if looked_at else {"resourceType"}:
-            found.setdefault(json_name, []).append(name)
-    return {json_name: tuple(names) for json_name, names in found.items()}
+            found.setdefault(json_name, []).append(row)
+    return {json_name: tuple(rows) for json_name, rows in found.items()}
 
 
 @cache
@@ -92,15 +100,13 @@ def ranked(resource_type: str) -> bool:
 def index(resource: dict[str, Any]) -> dict[str, Any]:
     """The `search` sub-document of a resource."""
     resource_type = resource["resourceType"]
-    known, by_element = parameters(resource_type), _by_element(resource_type)
+    by_element = _by_element(resource_type)
     writer = _Writer()
-    for name in dict.fromkeys(name for element in resource for name in by_element.get(element, ())):
-        kind, extract = known[name]
-        for element_type, value in extract(resource):
-            writer.add(kind, name, element_type, value)
+    for name, kind, extract in dict.fromkeys(row for element in resource for row in by_element.get(element, ())):
+        writer.add(kind, name, extract(resource))
     keys = writer.keys
     if resource_type not in NO_HOLD:
-        keys.update(f">{to}" for _, element in walk(resource, "") if (to := target(element)))
+        keys.update(f">{to}" for text in literals(resource) if (to := target(text)))
     found: dict[str, Any] = {"d": _single(writer.dates)}
     if writer.numbers:
         found["n"] = _single(writer.numbers)
@@ -133,29 +139,33 @@ class _Writer:
         self.numbers: dict[str, list[dict[str, Any]]] = {}
         self.quantities: dict[str, list[dict[str, Any]]] = {}
 
-    def add(self, kind: str, name: str, element_type: str, value: Any) -> None:
-        make = KEYS.get(kind)
-        if make is not None:
-            keys = list(make(name, element_type, value))
-            said = bool(keys)
-            self.keys.update(keys)
-        elif kind == "date":
-            span = interval(element_type, value)
-            said = span is not None
-            if span is not None:
-                self.dates.setdefault(name, []).append({"s": span[0], "e": span[1]})
-        elif kind == "number":
-            at = number(value)
-            said = at is not None
-            if at is not None:
-                self.numbers.setdefault(name, []).append(at)
+    def add(self, kind: str, name: str, values: list[tuple[str, Any]]) -> None:
+        """The values of one parameter. What nothing can be made of is at least known to be there (`:missing`)."""
+        if kind == "plain":
+            self.keys.update([f"{name}={plain(value)}" for _, value in values])
+        elif (make := KEYS.get(kind)) is not None:
+            for element_type, value in values:
+                self.keys.update(list(make(name, element_type, value)) or (f"{name}:",))
         else:
-            entries = list(quantities(value))
-            said = bool(entries)
-            if entries:
-                self.quantities.setdefault(name, []).extend(entries)
-        if not said:
-            self.keys.add(f"{name}:")
+            into: dict[str, list[dict[str, Any]]] = getattr(self, _INTERVALS[kind])
+            for element_type, value in values:
+                if found := _intervals(kind, element_type, value):
+                    into.setdefault(name, []).extend(found)
+                else:
+                    self.keys.add(f"{name}:")
+
+
+_INTERVALS = {"date": "dates", "number": "numbers", "quantity": "quantities"}
+
+
+def _intervals(kind: str, element_type: str, value: Any) -> list[dict[str, Any]]:
+    if kind == "date":
+        span = interval(element_type, value)
+        return [{"s": span[0], "e": span[1]}] if span else []
+    if kind == "number":
+        at = number(value)
+        return [at] if at else []
+    return list(quantities(value))
 
 
 def _point(location: dict[str, Any]) -> dict[str, Any] | None:

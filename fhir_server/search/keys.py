@@ -1,7 +1,8 @@
 """The text keys of a search index: how a value of each text-like parameter type is written into `search.t`.
 
     `status=active`            a code, a uri or an exact string
-    `code@http://loinc.org|x`  a token with its system (`|x` when it has none), `code@http://loinc.org|` the system alone
+    `code@http://loinc.org|x`  a token with its system (`|x` when it has none, but not for those that never have one),
+                               `code@http://loinc.org|` the system alone
     `code:text~ct thorax`      the text beside a token, folded
     `identifier:of-type@s|c|v` an identifier by its type
     `subject>Patient/1`        a reference; `subject:identifier@s|v` one by its identifier
@@ -54,10 +55,13 @@ def _token(name: str, element_type: str, value: Any) -> Iterator[str]:
         yield from _identifier(name, value)
     elif element_type == "ContactPoint":
         yield from coded(name, None, value.get("value"))
-    elif isinstance(value, bool):
-        yield from coded(name, None, "true" if value else "false")
     elif isinstance(value, (str, int)):
-        yield from coded(name, None, str(value))
+        yield from coded(name, None, plain(value))
+
+
+def plain(value: Any) -> str:
+    """A primitive as it is searched for."""
+    return value if type(value) is str else "true" if value is True else "false" if value is False else str(value)
 
 
 def _coding(name: str, coding: dict[str, Any]) -> Iterator[str]:
