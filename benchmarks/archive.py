@@ -117,7 +117,7 @@ def _task(patient: str, count: int, moment: str, total: int, chance: random.Rand
     }
 
 
-def _documents(start: int, stop: int, total: int) -> Iterator[tuple[str, Resource]]:
+def documents(start: int, stop: int, total: int) -> Iterator[tuple[str, Resource]]:
     """What the store would hold of these resources: (type, document)."""
     chance, now = random.Random(start), clock.now()
     for number in range(start, stop):
@@ -138,11 +138,11 @@ def _write(uri: str, database: str, start: int, stop: int, total: int) -> None:
     """Write a range of the archive; in a process of its own."""
     with MongoClient[dict[str, Any]](uri) as client:
         by_type: dict[str, list[Resource]] = {resource_type: [] for resource_type in TYPES}
-        for resource_type, document in _documents(start, stop, total):
+        for resource_type, document in documents(start, stop, total):
             by_type[resource_type].append(document)
-        for resource_type, documents in by_type.items():
-            if documents:
-                client[database][resource_type].insert_many(documents, ordered=False)
+        for resource_type, many in by_type.items():
+            if many:
+                client[database][resource_type].insert_many(many, ordered=False)
 
 
 async def fill(data_dir: Path, total: int, *, database: str = "ris", processes: int = 2) -> str:

@@ -22,7 +22,7 @@ from fhir_server import fhir_json
 from fhir_server.outcome import fail
 from fhir_server.references import Target
 from fhir_server.search import paging
-from fhir_server.search.index import index, ranked, searchable
+from fhir_server.search.index import index, ranked, searchable, unions
 from fhir_server.search.query import Query
 from fhir_server.together import Together
 
@@ -89,6 +89,8 @@ class Store:
             made = {d["_id"]: d["version"] async for d in self.db["catalog"].find({"_id": {"$in": missing}})}
             for resource_type in missing:
                 if made.get(resource_type) != CATALOG_VERSION:
+                    if resource_type in made:
+                        await self.current(resource_type).drop_indexes()
                     await self.current(resource_type).create_indexes(indexes(resource_type))
                     await self.history(resource_type).create_indexes(_history_indexes())
                     if resource_type in made:
@@ -275,18 +277,20 @@ def _history_indexes() -> list[IndexModel]:
 
 def indexes(resource_type: str) -> list[IndexModel]:
     """The indexes of a type: its keys, its sort orders, each with `_id` at the end for paging."""
-    paths = ["search.t", "updated"]
+    always = ["search.t", "updated"]
+    some: list[str] = []  # what not every resource has
     found: list[IndexModel] = []
     for name, kind in searchable(resource_type).items():
         if kind == "date" and name != "_lastUpdated":
-            paths += [f"search.d.{name}.s", f"search.d.{name}.e"]
+            some += [f"search.d.{name}.s", f"search.d.{name}.e"]
         elif kind == "number":
-            paths += [f"search.n.{name}.l", f"search.n.{name}.h"]
-        elif kind == "quantity":
+            some += [f"search.n.{name}.l", f"search.n.{name}.h"]
+        elif kind == "quantity" and name not in unions(resource_type):
             path = f"search.q.{name}"
             found += [IndexModel([(f"{path}.u", 1), (f"{path}.{end}", 1)], sparse=True) for end in ("l", "h")]
         elif kind == "special":
             found.append(IndexModel([(f"search.g.{name}", "2dsphere")]))
     if ranked(resource_type):
-        paths.append("search.rank")
-    return [IndexModel([(path, 1), ("_id", 1)]) for path in paths] + found
+        some.append("search.rank")
+    found += [IndexModel([(path, 1), ("_id", 1)]) for path in always]
+    return found + [IndexModel([(path, 1), ("_id", 1)], partialFilterExpression={path: {"$exists": True}}) for path in some]

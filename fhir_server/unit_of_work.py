@@ -367,9 +367,12 @@ class UnitOfWork:
             done += 1
             if done > _MAX_REACTIONS:
                 raise RuntimeError("the reactions to this change don't come to an end")
-            change = Change(to.type, to.id, duplicate(entry.reacted), duplicate(entry.after))
-            entry.reacted = entry.after
-            for reaction in self._registry.reactions.get(to.type, ()):
+            reactions = self._registry.reactions.get(to.type)
+            before, entry.reacted = entry.reacted, entry.after
+            if not reactions:
+                continue
+            change = Change(to.type, to.id, duplicate(before), duplicate(entry.after))
+            for reaction in reactions:
                 await reaction(self, change)
 
 

@@ -21,6 +21,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from fhir_server import fhir_json
 from fhir_server.audit import Act
+from fhir_server.bundle_links import localize
+from fhir_server.elements import duplicate
 from fhir_server.outcome import FhirError
 from fhir_server.unit_of_work import UnitOfWork
 from smart_auth.access import Access
@@ -115,16 +117,22 @@ def loaded(app: FhirApp, population: list[Resource]) -> World:
 
 
 async def _load(app: FhirApp, population: list[Resource]) -> list[Resource]:
+    """The resources as they were sent, with the `meta` that they got. Like the HTTP edge, it makes our own URLs relative."""
     for resource_type in pools.COUNTS:
         await app.store.current(resource_type).delete_many({})
         await app.store.history(resource_type).delete_many({})
     stored: list[Resource] = []
     for part in range(PARTS):
+        mine = population[part::PARTS]
+        sent = [duplicate(resource) for resource in mine]
+        for resource in sent:
+            localize(resource, pools.BASE_URL)
 
-        async def write(unit: UnitOfWork, mine: list[Resource] = population[part::PARTS]) -> list[Resource]:
-            return [await unit.create(resource, resource["id"]) for resource in mine]
+        async def write(unit: UnitOfWork, sent: list[Resource] = sent) -> list[Resource]:
+            return [await unit.create(resource, resource["id"]) for resource in sent]
 
-        stored += await app.interactions.transact(ACCESS, Act("transaction"), write)
+        written = await app.interactions.transact(ACCESS, Act("transaction"), write)
+        stored += [{**resource, "meta": made["meta"]} for resource, made in zip(mine, written, strict=True)]
         await asyncio.sleep(0.002)
     return stored
 

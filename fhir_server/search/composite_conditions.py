@@ -5,7 +5,17 @@ from typing import Any
 
 from fhir_server.outcome import fail
 from fhir_server.search.composites import Component, Composite
-from fhir_server.search.conditions import Condition, any_of, begins, date_tests, keyed, keys, number_tests, quantity_tests
+from fhir_server.search.conditions import (
+    Beginning,
+    Condition,
+    any_of,
+    begins,
+    date_tests,
+    keyed,
+    keys,
+    number_tests,
+    quantity_tests,
+)
 from fhir_server.search.values import split, unescaped
 
 
@@ -21,7 +31,7 @@ def condition(resource_type: str, composite: Composite, value: str, base_url: st
     ]
     groups = [{"$elemMatch": {"$and": list(chosen)}} for chosen in product(*alternatives)]
     inside = any_of([{f"search.c.{composite.name}": group} for group in groups])
-    leading = [f"{composite.name}${key}" for key in _token_keys(resource_type, composite.components[0], parts[0], base_url)]
+    leading = [_leading(composite, key) for key in _keys(resource_type, composite.components[0], "0", parts[0], base_url)]
     return {"$and": [keyed(leading), inside]}
 
 
@@ -37,12 +47,18 @@ def _part(resource_type: str, component: Component, number: str, value: str, bas
     elif component.kind == "string":
         return [{"k": begins(number, unescaped(value))["search.t"]}]
     else:
-        wanted = [f"{number}{key}" for key in _token_keys(resource_type, component, value, base_url)]
-        return [{"k": keyed(wanted)["search.t"]}]
+        return [{"k": keyed(_keys(resource_type, component, number, value, base_url))["search.t"]}]
     return [{number: {"$elemMatch": test}} for test in tests]
 
 
-def _token_keys(resource_type: str, component: Component, value: str, base_url: str) -> list[str]:
-    """The keys of a component, without its name before them."""
+def _keys(resource_type: str, component: Component, number: str, value: str, base_url: str) -> list[str]:
+    """The keys of a component, with its number in place of its name."""
     found = keys(resource_type, component.kind, component.name, "", value, base_url)
-    return [key.removeprefix(component.name) for key in found]
+    return [type(key)(number + key.removeprefix(component.name)) for key in found]
+
+
+def _leading(composite: Composite, key: str) -> str:
+    """What leads to the resource: the code alone, or any code where only its system is asked for."""
+    if isinstance(key, Beginning):
+        return Beginning(f"{composite.name}$=")
+    return f"{composite.name}${key[1:]}" if key[1] == "=" else f"{composite.name}$={key.split('|', 1)[1]}"

@@ -7,6 +7,7 @@ are also in `t` under `<parameter>$`, so that an index leads to the resource and
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from fhir_server import definitions
@@ -42,10 +43,16 @@ class Composite:
         return [group for group in found if group is not None]
 
     def _group(self, element_type: str, element: Any, resource: dict[str, Any]) -> Group | None:
+        # The last component is the value, which is most often of another type: it is looked for first.
+        found: list[list[tuple[str, Any]]] = []
+        for component in reversed(self.components):
+            values = _extractor(component.expression, element_type)(element, resource)
+            if not values:
+                return None
+            found.append(values)
         group: Group = {}
         keys: list[str] = []
-        for i, component in enumerate(self.components):
-            values = _extractor(component.expression, element_type)(element, resource)
+        for i, (component, values) in enumerate(zip(self.components, reversed(found), strict=True)):
             before = len(keys)
             intervals: list[Any] = []
             for value_type, value in values:
@@ -60,8 +67,8 @@ class Composite:
         return {"k": keys, **group}
 
     def leading_keys(self, groups: list[Group]) -> Iterator[str]:
-        """The keys of the first component, for the text index."""
-        return (f"{self.name}${key[1:]}" for group in groups for key in group["k"] if key[0] == "0" and ":" not in key[:2])
+        """The codes of the first component, for the text index."""
+        return (f"{self.name}${key[1:]}" for group in groups for key in group["k"] if key.startswith("0="))
 
 
 def composite(resource_type: str, parameter: SearchParameter) -> Composite:
@@ -76,6 +83,7 @@ def _kind(known: Any, name: str) -> str:
     return kind
 
 
+@cache
 def _extractor(expression: str, element_type: str) -> Any:
     try:
         return compile_path(expression, element_type)

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Context, Decimal
 from typing import Any
@@ -28,9 +29,15 @@ def any_of(conditions: list[Condition]) -> Condition:
     return conditions[0] if len(conditions) == 1 else {"$or": conditions}
 
 
-def keyed(keys: list[str], *, negated: bool = False) -> Condition:
+class Beginning(str):
+    """How keys begin. MongoDB takes an anchored expression in an `$in`, and walks just that part of the index."""
+
+    __slots__ = ()
+
+
+def keyed(keys: Sequence[str], *, negated: bool = False) -> Condition:
     """That a resource has one of these keys, or (`:not`) none of them."""
-    wanted = [shortened(key) for key in keys]
+    wanted = [re.compile("^" + re.escape(key)) if isinstance(key, Beginning) else shortened(key) for key in keys]
     if negated:
         return {"search.t": {"$nin": wanted}}
     return {"search.t": wanted[0] if len(wanted) == 1 else {"$in": wanted}}
@@ -51,7 +58,7 @@ def missing(kind: str, name: str, *, wanted: bool) -> Condition:
 
 
 def keys(resource_type: str, kind: str, parameter: str, modifier: str, value: str, base_url: str) -> list[str]:
-    """The index keys that one value of a token, reference, uri or exact string stands for."""
+    """The index keys, or their Beginning, that one value of a token, reference, uri or exact string stands for."""
     if modifier == "identifier":
         return _token(f"{parameter}:identifier", value)
     if modifier == "of-type":
@@ -73,7 +80,8 @@ def _token(name: str, value: str) -> list[str]:
     code = unescaped("|".join(rest))
     if not system and not code:
         raise fail("invalid", f"{name} has an empty value", status=400)
-    return [f"{name}@{unescaped(system)}|{code}"]
+    key = f"{name}@{unescaped(system)}|{code}"
+    return [key if code else Beginning(key)]
 
 
 def _code(name: str, value: str, systems: Any) -> list[str]:

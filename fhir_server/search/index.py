@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any
 
 from fhir_server import definitions
+from fhir_server.definitions import SearchParameter
 from fhir_server.references import literals, target
 from fhir_server.search.composites import Composite, composite
 from fhir_server.search.dates import interval
@@ -53,6 +54,39 @@ def composites(resource_type: str) -> dict[str, Composite]:
 
 
 @cache
+def _grouped(resource_type: str) -> dict[str, Composite]:
+    """Those of them that are indexed."""
+    return {name: one for name, one in composites(resource_type).items() if name not in unions(resource_type)}
+
+
+@cache
+def unions(resource_type: str) -> dict[str, tuple[str, ...]]:
+    """Parameters that are no more than others together, such as Observation's `combo-code`: name -> those others.
+
+    They are not indexed, but searched for as those.
+    """
+    known = {
+        n: p for n, p in definitions.search_parameters(resource_type).items() if p.type in {"token", "quantity", "composite"}
+    }
+    looks = {n: _operands(p.expression) for n, p in known.items() if p.expression}
+    found: dict[str, tuple[str, ...]] = {}
+    for name, operands in looks.items():
+        alike = [n for n in looks if known[n].type == known[name].type and _relative(known[n]) == _relative(known[name])]
+        parts = tuple(n for n in alike if looks[n] < operands)
+        if parts and frozenset[str]().union(*(looks[n] for n in parts)) == operands:
+            found[name] = parts
+    return found
+
+
+def _operands(expression: str) -> frozenset[str]:
+    return frozenset(operand.strip() for operand in expression.split("|"))
+
+
+def _relative(parameter: SearchParameter) -> list[str]:
+    return [expression for _, expression in parameter.components]
+
+
+@cache
 def searchable(resource_type: str) -> dict[str, str]:
     """The parameters that a search on this type understands: name -> type. What the CapabilityStatement declares."""
     found = {"_id": "token", "_lastUpdated": "date"} | {n: kind for n, (kind, _) in parameters(resource_type).items()}
@@ -82,6 +116,8 @@ def _by_element(resource_type: str) -> dict[str, tuple[tuple[str, str, Extractor
     known = definitions.elements(resource_type)
     found: dict[str, list[tuple[str, str, Extractor]]] = {}
     for name, (kind, extract) in parameters(resource_type).items():
+        if name in unions(resource_type):
+            continue
         expression = definitions.search_parameters(resource_type)[name].expression
         looked_at = re.findall(rf"\b(?:Resource|DomainResource|{resource_type})\.([a-z]\w*)", expression)
         row = (name, "plain" if kind == "token" and is_plain(resource_type, name) else kind, extract)
@@ -112,7 +148,7 @@ def index(resource: dict[str, Any]) -> dict[str, Any]:
         found["n"] = _single(writer.numbers)
     if writer.quantities:
         found["q"] = writer.quantities
-    grouped = composites(resource_type)
+    grouped = _grouped(resource_type)
     if grouped and (groups := {name: g for name, one in grouped.items() if (g := one.groups(resource))}):
         found["c"] = groups
         keys.update(key for name, one in groups.items() for key in grouped[name].leading_keys(one))

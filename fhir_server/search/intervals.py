@@ -8,6 +8,7 @@ A plain number is a point. A comparator or a Range opens one end. A quantity is 
 
 from collections.abc import Iterator
 from decimal import Context, Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any
 
 from bson.decimal128 import Decimal128
@@ -25,6 +26,7 @@ _LOWEST, _HIGHEST = Decimal("-Infinity"), Decimal("Infinity")
 Bounds = tuple[Decimal, Decimal]
 
 
+@lru_cache(16_384)
 def stored(number: Decimal) -> Decimal128:
     """The number as MongoDB compares it."""
     return Decimal128(_STORED.plus(number))

@@ -1,8 +1,7 @@
 """The text keys of a search index: how a value of each text-like parameter type is written into `search.t`.
 
     `status=active`            a code, a uri or an exact string
-    `code@http://loinc.org|x`  a token with its system (`|x` when it has none, but not for those that never have one),
-                               `code@http://loinc.org|` the system alone
+    `code@http://loinc.org|x`  a token with its system (`|x` when it has none, but not for those that never have one)
     `code:text~ct thorax`      the text beside a token, folded
     `identifier:of-type@s|c|v` an identifier by its type
     `subject>Patient/1`        a reference; `subject:identifier@s|v` one by its identifier
@@ -15,6 +14,7 @@ Text beyond MAX_KEY is cut: a folded string ends there (it is compared by its be
 import hashlib
 import unicodedata
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 from fhir_server.references import target
@@ -64,9 +64,13 @@ def plain(value: Any) -> str:
     return value if type(value) is str else "true" if value is True else "false" if value is False else str(value)
 
 
-def _coding(name: str, coding: dict[str, Any]) -> Iterator[str]:
-    yield from coded(name, coding.get("system"), coding.get("code"))
-    yield from _beside(name, coding.get("display"))
+def _coding(name: str, coding: dict[str, Any]) -> tuple[str, ...]:
+    return _coding_keys(name, coding.get("system"), coding.get("code"), coding.get("display"))
+
+
+@lru_cache(65_536)
+def _coding_keys(name: str, system: str | None, code: str | None, display: str | None) -> tuple[str, ...]:
+    return *coded(name, system, code), *_beside(name, display)
 
 
 def _identifier(name: str, identifier: dict[str, Any]) -> Iterator[str]:
@@ -89,7 +93,7 @@ def coded(name: str, system: str | None, code: str | None) -> Iterator[str]:
     if code is not None:
         yield f"{name}={code}"
         yield f"{name}@{system or ''}|{code}"
-    if system:
+    elif system:
         yield f"{name}@{system}|"
 
 

@@ -12,7 +12,7 @@ from fhir_server import definitions
 from fhir_server.outcome import FhirError, Issue, fail
 from fhir_server.search import composite_conditions, conditions
 from fhir_server.search.includes import Include, include
-from fhir_server.search.index import composites, searchable, targets
+from fhir_server.search.index import composites, searchable, targets, unions
 from fhir_server.search.sorting import SortKey, sort_keys
 from fhir_server.search.values import split, unescaped
 
@@ -64,7 +64,7 @@ class Members:
 class InValueSet:
     """`:in` and `:not-in`: that a token is (not) in a value set, named by its canonical URL or as ValueSet/id."""
 
-    parameter: str
+    parameters: tuple[str, ...]
     value_set: str
     negated: bool
 
@@ -73,7 +73,7 @@ class InValueSet:
 class Hierarchy:
     """`:below` and `:above` of a token (its code system's hierarchy) or a reference (such as Location.partof)."""
 
-    parameter: str
+    parameters: tuple[str, ...]
     kind: str
     value: str
     down: bool
@@ -174,7 +174,7 @@ def _condition(query: Query, name: str, value: str, depth: int) -> None:
     if modifier == "missing":
         if value not in {"true", "false"}:
             raise fail("invalid", f"{name} is true or false", status=400)
-        query.filters.append(_missing(kind, parameter, wanted=value == "true"))
+        query.filters.append(_missing(query.type, kind, parameter, wanted=value == "true"))
         return
     values = split(value, ",")
     if not all(unescaped(v).strip() for v in values):
@@ -184,14 +184,21 @@ def _condition(query: Query, name: str, value: str, depth: int) -> None:
     _add(query, kind, parameter, modifier, values)
 
 
-def _missing(kind: str, parameter: str, *, wanted: bool) -> conditions.Condition:
+def _missing(resource_type: str, kind: str, parameter: str, *, wanted: bool) -> conditions.Condition:
     if parameter in {"_id", "_lastUpdated"}:  # every resource has them
         return conditions.NOTHING if wanted else {"_id": {"$exists": True}}
-    return conditions.missing(kind, parameter, wanted=wanted)
+    each = [conditions.missing(kind, name, wanted=wanted) for name in _indexed(resource_type, parameter)]
+    return {"$and": each} if wanted else conditions.any_of(each)
+
+
+def _indexed(resource_type: str, parameter: str) -> tuple[str, ...]:
+    """The names that a parameter is indexed under."""
+    return unions(resource_type).get(parameter, (parameter,))
 
 
 def _add(query: Query, kind: str, parameter: str, modifier: str, values: list[str]) -> None:
     """The condition, or what is pending, of the alternatives of one parameter."""
+    names = _indexed(query.type, parameter)
     if parameter == "_id":
         query.filters.append({"_id": {"$nin" if modifier else "$in": [unescaped(v) for v in values]}})
     elif parameter == "_lastUpdated":
@@ -199,19 +206,19 @@ def _add(query: Query, kind: str, parameter: str, modifier: str, values: list[st
     elif modifier in {"in", "not-in"}:
         if len(values) > 1:
             raise fail("invalid", f"{parameter}:{modifier} takes one value set", status=400)
-        query.pending.append(InValueSet(parameter, unescaped(values[0]), modifier == "not-in"))
+        query.pending.append(InValueSet(names, unescaped(values[0]), modifier == "not-in"))
     elif modifier in {"below", "above"} and kind != "uri":
         if len(values) > 1:
             raise fail("invalid", f"{parameter}:{modifier} takes one value", status=400)
         query.pending.append(_hierarchy(query.type, kind, parameter, values[0], down=modifier == "below"))
     elif kind == "composite":
-        composite = composites(query.type)[parameter]
-        parts = [composite_conditions.condition(query.type, composite, v, query.base_url) for v in values]
+        known = composites(query.type)
+        parts = [composite_conditions.condition(query.type, known[n], v, query.base_url) for n in names for v in values]
         query.filters.append(conditions.any_of(parts))
     elif (each := _EACH.get((kind, modifier))) is not None:
-        query.filters.append(conditions.any_of([each(parameter, v) for v in values]))
+        query.filters.append(conditions.any_of([each(n, v) for n in names for v in values]))
     else:
-        keys = [k for v in values for k in conditions.keys(query.type, kind, parameter, modifier, v, query.base_url)]
+        keys = [k for n in names for v in values for k in conditions.keys(query.type, kind, n, modifier, v, query.base_url)]
         query.filters.append(conditions.keyed(keys, negated=modifier == "not"))
 
 
@@ -267,7 +274,7 @@ def _hierarchy(resource_type: str, kind: str, parameter: str, value: str, *, dow
         raise not_understood(f"{resource_type}.{parameter} is no hierarchy: :below and :above do not apply")
     if kind == "token" and len(split(value, "|")) != 2:
         raise fail("invalid", f"{parameter}:{'below' if down else 'above'} is written system|code", status=400)
-    return Hierarchy(parameter, kind, value if kind == "token" else unescaped(value), down)
+    return Hierarchy(_indexed(resource_type, parameter), kind, value if kind == "token" else unescaped(value), down)
 
 
 # Parameters of the result

@@ -13,8 +13,9 @@ from fhir_server import fhir_json
 from fhir_server.outcome import fail
 from fhir_server.references import target
 from fhir_server.search import terminology
-from fhir_server.search.conditions import NOTHING, Condition, any_of, keyed
+from fhir_server.search.conditions import NOTHING, Beginning, Condition, any_of, keyed
 from fhir_server.search.query import Chain, Has, Hierarchy, InValueSet, Members, Pending, Query, compile_query
+from fhir_server.search.values import implied_systems
 from smart_auth.access import Access
 
 if TYPE_CHECKING:
@@ -52,11 +53,11 @@ async def _condition(look: Look, query: Query, pending: Pending) -> Condition:
             return {"_id": {"$in": await _members(look, query.type, pending)}}
         case InValueSet():
             systems = await terminology.codes_in(look.store, look.access, pending.value_set)
-            return _coded(pending.parameter, query.type, systems, negated=pending.negated)
+            return _coded(pending.parameters, query.type, systems, negated=pending.negated)
         case Hierarchy(kind="token"):
             system, code = pending.value.split("|")
             codes = await terminology.related(look.store, look.access, system, code, down=pending.down)
-            return _coded(pending.parameter, query.type, {system: codes}, negated=False)
+            return _coded(pending.parameters, query.type, {system: codes}, negated=False)
         case Hierarchy():
             return await _hierarchy(look, query, pending)
 
@@ -65,17 +66,18 @@ def _any_key(keys: Iterable[str]) -> Condition:
     return keyed(list(keys))
 
 
-def _coded(parameter: str, resource_type: str, systems: terminology.Codes, *, negated: bool) -> Condition:
+def _coded(parameters: Iterable[str], resource_type: str, systems: terminology.Codes, *, negated: bool) -> Condition:
     """That a token is one of these. A `code` element has no system of its own: its binding implies one."""
-    plain = terminology.implied(resource_type, parameter)
     keys: list[str] = []
-    for system, codes in systems.items():
-        if codes is None:
-            keys.append(f"{parameter}@{system}|")
-        elif system in plain:
-            keys += [f"{parameter}={code}" for code in codes]
-        else:
-            keys += [f"{parameter}@{system}|{code}" for code in codes]
+    for parameter in parameters:
+        plain = implied_systems(resource_type, parameter)
+        for system, codes in systems.items():
+            if system in plain:
+                keys += [f"{parameter}={code}" for code in (plain[system] if codes is None else codes & plain[system])]
+            elif codes is None:
+                keys.append(Beginning(f"{parameter}@{system}|"))
+            else:
+                keys += [f"{parameter}@{system}|{code}" for code in codes]
     return keyed(keys, negated=negated)
 
 
@@ -128,21 +130,22 @@ async def _members(look: Look, resource_type: str, members: Members) -> list[str
 
 async def _hierarchy(look: Look, query: Query, pending: Hierarchy) -> Condition:
     """`:below`: refers to this resource or to one below it; `:above`: to this one or to one above it."""
+    (parameter,) = pending.parameters
     start = target(pending.value, query.base_url) or target(f"{query.type}/{pending.value}")
     if start is None or start.type != query.type:
-        raise fail("invalid", f"{pending.parameter}: {pending.value[:64]!r} is no {query.type}", status=400)
+        raise fail("invalid", f"{parameter}: {pending.value[:64]!r} is no {query.type}", status=400)
     known, level = {start.id: None}, [start.id]
     while level:
-        filters = [keyed([f"{pending.parameter}>{query.type}/{i}" for i in level])] if pending.down else [{"_id": {"$in": level}}]
+        filters = [keyed([f"{parameter}>{query.type}/{i}" for i in level])] if pending.down else [{"_id": {"$in": level}}]
         step = Query(query.type, filters=filters)
         await resolve(look, step)
         documents = await look.store.find(step, limit=CHAIN_LIMIT + 1, projection={"search.t": 1}, session=look.session)
-        found = [d["_id"] for d in documents] if pending.down else _parents(documents, f"{pending.parameter}>{query.type}/")
+        found = [d["_id"] for d in documents] if pending.down else _parents(documents, f"{parameter}>{query.type}/")
         level = [i for i in dict.fromkeys(found) if i not in known]
         known |= dict.fromkeys(level)
         if len(known) > CHAIN_LIMIT:
-            raise _too_many(query.type, pending.parameter)
-    return any_of([_any_key(f"{pending.parameter}>{query.type}/{i}" for i in known)]) if known else NOTHING
+            raise _too_many(query.type, parameter)
+    return any_of([_any_key(f"{parameter}>{query.type}/{i}" for i in known)]) if known else NOTHING
 
 
 def _parents(documents: list[dict[str, Any]], prefix: str) -> list[str]:

@@ -5,10 +5,11 @@ Anything else is sorted in memory, which is bounded. What lacks a value comes la
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from fhir_server.outcome import fail
-from fhir_server.search.index import ranked, searchable
+from fhir_server.search.index import ranked, searchable, unions
 
 _SIGNS = {"string": ("~", "\x7f"), "token": ("=", ">"), "uri": ("=", ">"), "reference": (">", "?")}
 
@@ -48,6 +49,13 @@ class SortKey:
 _OWN = {"_id": "_id", "_lastUpdated": "updated"}
 
 
+@cache
+def sortable(resource_type: str) -> dict[str, str]:
+    """The parameters that `_sort` takes for a type: name -> type."""
+    kinds = {*_SIGNS, "date", "number"}
+    return {n: k for n, k in searchable(resource_type).items() if k in kinds and n not in unions(resource_type)}
+
+
 def sort_keys(resource_type: str, value: str) -> list[SortKey]:
     """The keys of a `_sort`. FhirError for what can't be sorted by."""
     keys = [_key(resource_type, part.strip()) for part in value.split(",")]
@@ -60,10 +68,12 @@ def sort_keys(resource_type: str, value: str) -> list[SortKey]:
 
 def _key(resource_type: str, part: str) -> SortKey:
     name = part.removeprefix("-")
-    kind = searchable(resource_type).get(name)
-    if kind not in {*_SIGNS, "date", "number"}:
-        known = sorted(n for n, k in searchable(resource_type).items() if k in {*_SIGNS, "date", "number"})
-        raise fail("invalid", f"{resource_type} can't be sorted by {name[:64]!r}; it can by {', '.join(known)}", status=400)
+    known = sortable(resource_type)
+    if name not in known:
+        raise fail(
+            "invalid", f"{resource_type} can't be sorted by {name[:64]!r}; it can by {', '.join(sorted(known))}", status=400
+        )
+    kind = known[name]
     if name == "priority" and ranked(resource_type):
         kind = "rank"
     return SortKey(name, kind, -1 if part.startswith("-") else 1)

@@ -4,7 +4,7 @@ What is known are the ValueSets and CodeSystems stored here, and R4's own that r
 worked out in full (filters, a code system that isn't here) is refused: part of it would be a wrong answer.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from fhir_server import definitions, fhir_json
@@ -12,7 +12,6 @@ from fhir_server.outcome import FhirError, fail
 from fhir_server.references import target
 from fhir_server.search.conditions import keyed
 from fhir_server.search.query import Query
-from fhir_server.search.values import implied_systems
 from smart_auth.access import Access
 
 if TYPE_CHECKING:
@@ -24,11 +23,6 @@ Codes = dict[str, frozenset[str] | None]
 Resource = dict[str, Any]
 _MAX_SETS = 50  # value sets that one includes, directly or not
 _MAX_CODES = 10_000
-
-
-def implied(resource_type: str, parameter: str) -> Mapping[str, frozenset[str]]:
-    """The systems that a parameter on a `code` element stands for."""
-    return implied_systems(resource_type, parameter)
 
 
 async def codes_in(store: "Store", access: Access, value_set: str) -> Codes:

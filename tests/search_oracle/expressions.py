@@ -76,6 +76,12 @@ def is_reference(resource_type: str, parameter: SearchParameter) -> bool:
     return parameter.type == "reference" and "Reference" in kinds(resource_type, parameter)
 
 
+def is_sortable(resource_type: str, parameter: SearchParameter) -> bool:
+    """Whether there is an order to judge: not of canonicals (their version may count or not), nor of two parameters in one."""
+    known = parameter.type in _SORTABLE and "canonical" not in kinds(resource_type, parameter)
+    return known and not parameter.name.startswith("combo-")
+
+
 class Searches:
     """Makes searches for a population, mostly by parameters that have a value somewhere in it."""
 
@@ -145,9 +151,9 @@ class Searches:
         return [(source, p.name) for source, p in named if resource_type in targets(p)]
 
     def _sort(self, resource_type: str) -> tuple[str, ...]:
-        """No sort, or up to three keys in any direction. Not by canonicals: whether their version counts is anyone's choice."""
+        """No sort, or up to three keys in any direction."""
         drawn = [self._parameter(resource_type) for _ in range(self._one_of((0, 1, 1, 2, 3)))]
-        keys = dict.fromkeys(p.name for p in drawn if p.type in _SORTABLE and "canonical" not in kinds(resource_type, p))
+        keys = dict.fromkeys(p.name for p in drawn if is_sortable(resource_type, p))
         return tuple(self._one_of(("", "-")) + key for key in keys)
 
 

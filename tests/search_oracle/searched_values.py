@@ -26,9 +26,9 @@ def one_of(items: Sequence[str]) -> Texts:
     return lambda random: random.choice(items)
 
 
-def prefixed(plain: Texts) -> Texts:
-    """With one of the nine prefixes, or none."""
-    return lambda random: random.choice(["", "", *PREFIXES]) + plain(random)
+def prefixed(plain: Texts, prefixes: Sequence[str] = PREFIXES) -> Texts:
+    """With one of the prefixes, or none."""
+    return lambda random: random.choice(["", "", *prefixes]) + plain(random)
 
 
 @cache
@@ -57,7 +57,9 @@ def plain(resource_type: str, parameter: SearchParameter) -> Texts:
         case "reference":
             return _reference(resource_type, parameter)
         case "date":
-            return prefixed(one_of(_MOMENTS if parameter.name == "_lastUpdated" else _DATES))
+            if parameter.name == "_lastUpdated":  # about so short a time ago, `ap` depends on how fast we are
+                return prefixed(one_of(_MOMENTS), [p for p in PREFIXES if p != "ap"])
+            return prefixed(one_of(_DATES))
         case "number":
             return prefixed(one_of(_NUMBERS))
         case "quantity":
