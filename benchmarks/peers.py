@@ -1,12 +1,13 @@
 """Ours side by side with other FHIR servers on MongoDB: create ServiceRequest, read Patient, search by patient and status.
 
 python -m benchmarks.peers [--connections 16] [--seconds 3] [--rounds 3] [--orders 5]
-                           [--without-fhirstarter] [--peer NAME URL TOKEN]...
+                           [--without-fhirstarter] [--peer NAME URL TOKEN]... [--meta JSON]
 
 FHIRStarter is installed from PyPI into a temporary directory for the run, with a plain MongoDB storage
 (`benchmarks/peer_fhirstarter.py`) over an embedded mongod like our own. icanbwell/fhir-server can't be installed like that:
 neither it nor two packages that it needs are published. It, or any other FHIR server that somebody has already running on this
-machine, is measured by `--peer`: its FHIR base URL (http only), and a bearer token or `-`.
+machine, is measured by `--peer`: its FHIR base URL (http only), and a bearer token or `-`. `--meta` is the meta
+that such a server wants in each resource; all get it.
 
 All have the same resources (a Patient of 0.9 kB, ServiceRequests of 1.1 kB, `--orders` of them found by each search), and are
 measured in turns; ours checks tokens, validates, keeps history, indexes and audits.
@@ -46,6 +47,7 @@ class Peer:
     port: int
     path: str
     token: Callable[[], str] | None
+    meta: seeds.Resource = field(default_factory=dict)
     patients: list[str] = field(default_factory=list)
 
     def request(self, method: str, path: str, body: bytes = b"") -> bytes:
@@ -53,12 +55,16 @@ class Peer:
         authorization = {"Authorization": f"Bearer {self.token()}"} if self.token is not None else {}
         return request_bytes(method, f"{self.path}/{path}", body, FHIR_JSON, **authorization)
 
+    def body(self, resource: seeds.Resource) -> bytes:
+        """A resource as it is sent."""
+        return orjson.dumps({**resource, "meta": self.meta} if self.meta else resource)
+
     async def prepare(self, orders: int) -> None:
         """Give it 50 patients with so many active orders each."""
         async with connected(self.port) as connection:
 
             async def create(resource: seeds.Resource) -> str:
-                answer = await connection.send(self.request("POST", resource["resourceType"], orjson.dumps(resource)))
+                answer = await connection.send(self.request("POST", resource["resourceType"], self.body(resource)))
                 found = _ID.search(answer.head)
                 if answer.status != 201 or found is None:
                     raise RuntimeError(f"{self.name}: create {resource['resourceType']}: {answer.status} {answer.body[:300]!r}")
@@ -73,7 +79,7 @@ class Peer:
 
         def create(n: int) -> bytes:
             resource = seeds.service_request(self.patients[n % _PATIENTS], n)
-            return self.request("POST", "ServiceRequest", orjson.dumps(resource))
+            return self.request("POST", "ServiceRequest", self.body(resource))
 
         def read(n: int) -> bytes:
             return self.request("GET", f"Patient/{self.patients[n % _PATIENTS]}")
@@ -130,7 +136,14 @@ def _install(environment: Path) -> Path:
 
 
 async def measure(
-    connections: int, seconds: float, rounds: int, others: list[Peer], *, orders: int, with_fhirstarter: bool
+    connections: int,
+    seconds: float,
+    rounds: int,
+    others: list[Peer],
+    meta: seeds.Resource,
+    *,
+    orders: int,
+    with_fhirstarter: bool,
 ) -> None:
     """Prepare all, measure in turns, print the table."""
     async with AsyncExitStack() as stack:
@@ -142,6 +155,7 @@ async def measure(
                 print(f"FHIRStarter: not run: {error}")
         peers += others
         for peer in peers:
+            peer.meta = meta
             await peer.prepare(orders)
         print(f"{machine()}; 1 HTTP worker; {connections} connections\n", flush=True)
         if not others:
@@ -164,6 +178,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured")
     parser.add_argument("--orders", type=int, default=5, help="what each search finds, at most 20")
     parser.add_argument("--peer", nargs=3, action="append", default=[], metavar=("NAME", "URL", "TOKEN"))
+    parser.add_argument("--meta", type=orjson.loads, default={}, metavar="JSON")
     parser.add_argument("--without-fhirstarter", action="store_true")
     given = parser.parse_args()
     others = [running(*peer) for peer in given.peer]
@@ -173,6 +188,7 @@ def main() -> None:
             given.seconds,
             given.rounds,
             others,
+            given.meta,
             orders=given.orders,
             with_fhirstarter=not given.without_fhirstarter,
         )

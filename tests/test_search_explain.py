@@ -104,9 +104,9 @@ def searches(resources: list[Resource], resource_type: str) -> list[Search]:
 
 
 def sorts(resource_type: str) -> list[Search]:
-    """By each parameter that can be sorted by, alone, both ways."""
+    """By each parameter that can be sorted by (those that join two others can't), alone, both ways."""
     kinds = {"date", "string", "token", "reference", "uri", "number"}
-    names = [p.name for p in declared(resource_type) if p.type in kinds]
+    names = [p.name for p in declared(resource_type) if p.type in kinds and not p.name.startswith("combo-")]
     return [[("_sort", direction + name)] for name in names for direction in ("", "-")]
 
 
@@ -145,11 +145,12 @@ def sorted_wholly(app: FhirApp, resource_type: str) -> set[str]:
     return found
 
 
-def scans(app: FhirApp, resource_type: str) -> list[Document]:
-    """The operations that have read the whole collection of a type."""
+def scans(app: FhirApp, resource_type: str) -> list[str]:
+    """What has read the whole collection of a type."""
 
-    async def read() -> list[Document]:
-        return [d["command"] async for d in app.db["system.profile"].find({"ns": f"{app.db.name}.{resource_type}"})]
+    async def read() -> list[str]:
+        found = app.db["system.profile"].find({"ns": f"{app.db.name}.{resource_type}"})
+        return [str(d["command"].get("pipeline") or d["command"].get("filter") or d["command"])[:300] async for d in found]
 
     return app.run(read())
 

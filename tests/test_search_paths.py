@@ -1,9 +1,13 @@
 """Search parameter expressions become extractors of (type, value) pairs."""
 
+import itertools
+
 import pytest
 
 from fhir_server.definitions import RESOURCE_TYPES, search_parameters
+from fhir_server.search.index import composites, index, looks_at, parameters
 from fhir_server.search.paths import PathError, compile_path, referred_type
+from tests.r4_examples import examples_archive, official_examples, why_not
 
 
 def select(expression, resource):
@@ -151,3 +155,20 @@ def test_the_type_of_a_reference():
     assert referred_type({"reference": "Patient?identifier=x"}) == "Patient"
     assert referred_type({"type": "http://hl7.org/fhir/StructureDefinition/Device"}) == "Device"
     assert referred_type({"identifier": {"value": "x"}}) is None
+
+
+@pytest.mark.skipif(examples_archive() is None, reason=why_not())
+def test_no_parameter_is_passed_over_that_has_a_value() -> None:
+    """The index looks only at the parameters that a resource's elements call for."""
+    for name, resource in itertools.islice(official_examples(), 0, None, 4):
+        resource_type = resource["resourceType"]
+        elements = {*resource, "resourceType", *(f"meta.{member}" for member in resource.get("meta", ()))}
+        for parameter, (_, extract) in parameters(resource_type).items():
+            assert not extract(resource) or not elements.isdisjoint(looks_at(resource_type, parameter)), (name, parameter)
+        for composite in composites(resource_type).values():
+            assert not composite.groups(resource) or not elements.isdisjoint(composite.needed), (name, composite.name)
+
+
+def test_a_patient_of_whom_nothing_is_said_is_not_deceased() -> None:
+    assert "deceased=false" in index({"resourceType": "Patient", "id": "x"})["t"]
+    assert "deceased=true" in index({"resourceType": "Patient", "id": "x", "deceasedDateTime": "2026"})["t"]

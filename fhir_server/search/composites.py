@@ -5,6 +5,7 @@ component's number, and under that number the intervals of the others}. The keys
 are also in `t` under `<parameter>$`, so that an index leads to the resource and only the few found are looked into.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -36,6 +37,8 @@ class Composite:
     name: str
     elements: CompiledPath
     components: tuple[Component, ...]
+    # The JSON names of which a resource must have one to have any group: most have none.
+    needed: frozenset[str]
 
     def groups(self, resource: dict[str, Any]) -> list[Group]:
         """The groups of a resource: those elements that have a value for each component."""
@@ -75,7 +78,20 @@ def composite(resource_type: str, parameter: SearchParameter) -> Composite:
     """The composite parameter of this definition."""
     known = definitions.search_parameters(resource_type)
     parts = tuple(Component(name, _kind(known, name), expression) for name, expression in parameter.components)
-    return Composite(parameter.name, compile_path(parameter.expression, resource_type), parts)
+    return Composite(parameter.name, compile_path(parameter.expression, resource_type), parts, _needed(resource_type, parameter))
+
+
+def _needed(resource_type: str, parameter: SearchParameter) -> frozenset[str]:
+    """For `Type.element` the names of that; for the resource itself those of the last component, its value."""
+    found: set[str] = set()
+    for operand in parameter.expression.split("|"):
+        _, _, path = operand.strip().partition(".")
+        value = parameter.components[-1][1]
+        name = re.findall(r"\w+", path or value)[0]
+        kinds = compile_path(value, resource_type).types if not path else frozenset()
+        names = definitions.elements(resource_type)[name].json_names
+        found |= {json_name for json_name, kind in names.items() if path or kind in kinds}
+    return frozenset(found)
 
 
 def _kind(known: Any, name: str) -> str:

@@ -112,18 +112,39 @@ def is_plain(resource_type: str, parameter: str) -> bool:
 
 @cache
 def _by_element(resource_type: str) -> dict[str, tuple[tuple[str, str, Extractor], ...]]:
-    """JSON name of an element of the resource -> the parameters that look there: most resources have few of their elements."""
-    known = definitions.elements(resource_type)
+    """JSON name of an element of the resource (`meta.tag` in its meta) -> the parameters that look there.
+
+    Most resources have few of their elements, so few of their parameters need a look.
+    """
     found: dict[str, list[tuple[str, str, Extractor]]] = {}
     for name, (kind, extract) in parameters(resource_type).items():
-        if name in unions(resource_type):
-            continue
-        expression = definitions.search_parameters(resource_type)[name].expression
-        looked_at = re.findall(rf"\b(?:Resource|DomainResource|{resource_type})\.([a-z]\w*)", expression)
-        row = (name, "plain" if kind == "token" and is_plain(resource_type, name) else kind, extract)
-        for json_name in {j for e in looked_at if e in known for j in known[e].json_names} if looked_at else {"resourceType"}:
-            found.setdefault(json_name, []).append(row)
+        if name not in unions(resource_type):
+            row = (name, "plain" if kind == "token" and is_plain(resource_type, name) else kind, extract)
+            for json_name in looks_at(resource_type, name):
+                found.setdefault(json_name, []).append(row)
     return {json_name: tuple(rows) for json_name, rows in found.items()}
+
+
+@cache
+def looks_at(resource_type: str, parameter: str) -> set[str]:
+    """The JSON names that a parameter's expression begins with; `resourceType`, which is always there, if that is not plain."""
+    known = definitions.elements(resource_type)
+    expression = definitions.search_parameters(resource_type)[parameter].expression
+    found: set[str] = set()
+    if "exists()" in expression:  # says something of what is not there, too
+        return {"resourceType"}
+    for element, rest in re.findall(rf"\b(?:Resource|DomainResource|{resource_type})\.([a-z]\w*)([^|]*)", expression):
+        if element not in known:
+            continue
+        names = known[element].json_names
+        as_type = re.match(r"\s+as (\w+)|\.(?:as|ofType)\((\w+)\)", rest)
+        wanted = (as_type[1] or as_type[2]) if as_type else None
+        member = re.match(r"\.(\w+)", rest)
+        if element == "meta" and member:
+            found.add(f"meta.{member[1]}")
+        else:
+            found.update(n for n, t in names.items() if wanted not in names.values() or t == wanted)
+    return found or {"resourceType"}
 
 
 @cache
@@ -138,7 +159,8 @@ def index(resource: dict[str, Any]) -> dict[str, Any]:
     resource_type = resource["resourceType"]
     by_element = _by_element(resource_type)
     writer = _Writer()
-    for name, kind, extract in dict.fromkeys(row for element in resource for row in by_element.get(element, ())):
+    elements = [*resource, *(f"meta.{member}" for member in resource.get("meta", ()))]
+    for name, kind, extract in dict.fromkeys(row for element in elements for row in by_element.get(element, ())):
         writer.add(kind, name, extract(resource))
     keys = writer.keys
     if resource_type not in NO_HOLD:
@@ -149,7 +171,8 @@ def index(resource: dict[str, Any]) -> dict[str, Any]:
     if writer.quantities:
         found["q"] = writer.quantities
     grouped = _grouped(resource_type)
-    if grouped and (groups := {name: g for name, one in grouped.items() if (g := one.groups(resource))}):
+    present = resource.keys()
+    if groups := {n: g for n, one in grouped.items() if not one.needed.isdisjoint(present) and (g := one.groups(resource))}:
         found["c"] = groups
         keys.update(key for name, one in groups.items() for key in grouped[name].leading_keys(one))
     if resource_type == "Location" and (point := _point(resource)):

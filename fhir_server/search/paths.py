@@ -244,11 +244,12 @@ def _child(part: _Part, name: str) -> _Part:
                 child = value.get(json_name)
                 if child is None:
                     continue
-                items = child if type(child) is list else (child,)
                 if child_type == "Resource":
-                    found.extend((item["resourceType"], item) for item in items)
+                    found += [(item["resourceType"], item) for item in (child if type(child) is list else (child,))]
+                elif type(child) is list:
+                    found += [(child_type, item) for item in child if item is not None]
                 else:
-                    found.extend((child_type, item) for item in items if item is not None)
+                    found.append((child_type, child))
         return found
 
     types = {t for pairs in names.values() for _, t in pairs}

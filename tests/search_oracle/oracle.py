@@ -27,7 +27,7 @@ class Oracle:
         """The ids of the matches, in the order of `_sort`. All parameters must be met; `_count` and `_total` don't matter."""
         criteria = [(name, text) for name, text in parameters if name not in {"_sort", "_count", "_total"}]
         found = [r for r in self._of_type(resource_type) if all(self.matches(r, name, text) for name, text in criteria)]
-        return [r["id"] for r in in_order(found, dict(parameters).get("_sort", ""))]
+        return [r["id"] for r in in_order(found, dict(parameters).get("_sort", ""), self._base_url)]
 
     def matches(self, resource: Resource, name: str, text: str) -> bool:
         """Whether a resource meets one parameter. Of the values between its commas one is enough (3.1.1.4.17)."""

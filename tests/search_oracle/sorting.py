@@ -14,31 +14,31 @@ from tests.search_oracle.references import local
 _URGENCY = ("routine", "urgent", "asap", "stat")
 
 
-def in_order(resources: list[Resource], sort: str) -> list[Resource]:
+def in_order(resources: list[Resource], sort: str, base_url: str) -> list[Resource]:
     """The resources in the order of a `_sort`; an empty one is by ascending id."""
     keys = [key for key in sort.split(",") if key]
     backwards = bool(keys) and keys[-1].startswith("-")
     found = sorted(resources, key=lambda r: str(r["id"]), reverse=backwards)
     for key in reversed(keys):  # sorting is stable: the first key last
-        found = _by(found, key.removeprefix("-"), descending=key.startswith("-"))
+        found = _by(found, key.removeprefix("-"), base_url, descending=key.startswith("-"))
     return found
 
 
-def _by(resources: list[Resource], name: str, *, descending: bool) -> list[Resource]:
-    keyed = [(_key(resource, name, descending=descending), resource) for resource in resources]
+def _by(resources: list[Resource], name: str, base_url: str, *, descending: bool) -> list[Resource]:
+    keyed = [(_key(resource, name, base_url, descending=descending), resource) for resource in resources]
     present = sorted((pair for pair in keyed if pair[0] is not None), key=lambda pair: pair[0], reverse=descending)
     return [resource for _, resource in present] + [resource for key, resource in keyed if key is None]
 
 
-def _key(resource: Resource, name: str, *, descending: bool) -> Any:
+def _key(resource: Resource, name: str, base_url: str, *, descending: bool) -> Any:
     """What the resource is sorted by; None when it has nothing to be sorted by."""
-    found = list(_keys(resource, name, descending=descending))
+    found = list(_keys(resource, name, base_url, descending=descending))
     if not found:
         return None
     return max(found) if descending else min(found)
 
 
-def _keys(resource: Resource, name: str, *, descending: bool) -> Iterator[Any]:
+def _keys(resource: Resource, name: str, base_url: str, *, descending: bool) -> Iterator[Any]:
     parameter = definition(resource["resourceType"], name)
     for element_type, value in values(resource, parameter):
         if name == "priority" and value in _URGENCY:
@@ -54,7 +54,7 @@ def _keys(resource: Resource, name: str, *, descending: bool) -> Iterator[Any]:
                 pairs = tokens.pairs(resource["resourceType"], parameter, element_type, value)
                 yield from (code for _, code in pairs if code is not None)
             case "reference":
-                yield from _reference(value)
+                yield from _reference(value, base_url)
             case "number":
                 number = numbers.span(element_type, value)
                 yield from [] if number is None else [number.high if descending else number.low]
@@ -62,8 +62,8 @@ def _keys(resource: Resource, name: str, *, descending: bool) -> Iterator[Any]:
                 yield str(value)
 
 
-def _reference(value: Any) -> list[str]:
+def _reference(value: Any, base_url: str) -> list[str]:
     """`Type/id` of a local reference, the text of another."""
     text = value.get("reference") if isinstance(value, dict) else value
-    to = local(text)
+    to = local(text, base_url)
     return [f"{to.type}/{to.id}"] if to else [text] if text else []
