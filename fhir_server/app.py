@@ -91,7 +91,7 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
     )
 
 
-def http_app(ris: Ris) -> FastAPI:
+def http_app(ris: Ris) -> ASGIApp:
     """The ASGI application: FHIR, OAuth, health and metrics."""
     app = FastAPI(title="fhir-ris", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
     base_url = ris.settings.base_url
@@ -138,11 +138,9 @@ def http_app(ris: Ris) -> FastAPI:
     app.add_route("/metrics", show_metrics)
     app.add_route("/fhir/.well-known/smart-configuration", configuration)
     rest = Rest(ris.interactions, authenticate, base_url=base_url, metadata=metadata, terminology=terminology)
-    app.router.routes.extend(rest.routes())
     app.router.routes.extend(oauth.router(ris.db, ris.tokens, base_url, audit_oauth).routes)
     cors.open_routes(app.router.routes, ("/fhir/.well-known/smart-configuration", TOKEN_PATH, REVOKE_PATH))
-    app.add_middleware(Measured)
-    return app
+    return Measured(Front(rest.edge(), app))
 
 
 async def _reachable(db: AsyncDatabase[Document]) -> bool:
@@ -186,6 +184,18 @@ async def dicom_door(ris: Ris) -> AsyncIterator[None]:
         yield
     finally:
         await ris.dicom.stop()
+
+
+class Front:
+    """Sends what is under the FHIR base straight to its edge, and all else to the application, whose layers it needs none of."""
+
+    def __init__(self, edge: ASGIApp, app: ASGIApp) -> None:
+        self._edge, self._app = edge, app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope.get("path", "")
+        fhir = scope["type"] == "http" and (path == "/fhir" or path.startswith("/fhir/"))
+        await (self._edge if fhir and not path.startswith("/fhir/.well-known/") else self._app)(scope, receive, send)
 
 
 class Measured:

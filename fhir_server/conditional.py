@@ -106,7 +106,7 @@ async def create(
         if match is not None:
             unit.shown.append(f"{where.type}/{match['id']}")
             return lambda: (match, False)
-        created = await unit.create(resource)
+        created = await unit.create(resource, copy=False)
         return lambda: (unit.final(created), True)
 
     return (await _locked(interactions, access, where, act, work))()

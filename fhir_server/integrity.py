@@ -1,8 +1,8 @@
 """Referential integrity: local references resolve, and what is referred to is not deleted (RIS_REFERENTIAL_INTEGRITY=strict).
 
 MongoDB's transactions see a snapshot each, so one that refers to a resource and one that deletes it at the very same moment would
-not see one another. They are made to meet: whoever refers writes one of a few lock documents of the target, whoever deletes writes
-them all. Those who merely refer rarely take the same one, so a popular patient makes nobody wait.
+not see one another. They are made to meet: whoever refers writes one of a few lock documents of the target, whoever deletes
+writes them all. Those who merely refer rarely take the same one, so a popular patient makes nobody wait.
 """
 
 import itertools

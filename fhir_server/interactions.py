@@ -71,7 +71,7 @@ class Interactions:
 
         async def work(unit: UnitOfWork) -> Callable[[], Resource]:
             access.require(resource_type, "c")
-            created = await unit.create(resource)
+            created = await unit.create(resource, copy=False)
             return lambda: unit.final(created)
 
         return (await self.transact(access, act or Act("create"), work, small=()))()
@@ -252,7 +252,7 @@ async def update_in(unit: UnitOfWork, access: Access, resource: Resource, if_mat
     _check_version(f"{resource_type}/{id_}", version, if_match)
     if version == 0:
         access.require(resource_type, "c")
-    stored = await unit.update(resource)
+    stored = await unit.update(resource, copy=False)
     unit.shown.append(f"{resource_type}/{id_}")
     return stored, version == 0
 

@@ -6,8 +6,6 @@ HTTP and the entries of a batch come through the same door: both are an `Ask`, a
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlencode
 
-from starlette.routing import Route
-
 from fhir_server import bundles, conditional, history
 from fhir_server.addresses import Address
 from fhir_server.audit import Act
@@ -58,10 +56,9 @@ class Rest:
             "operation": {"GET": self.operation, "POST": self.operation},
         }
 
-    def routes(self) -> list[Route]:
-        """All that there is under the base."""
-        edge = Edge(self.perform, self._authenticate, self._methods, self._base)
-        return [Route("/fhir/{path:path}", edge), Route("/fhir", edge)]
+    def edge(self) -> Edge:
+        """All that there is under the base, as an ASGI application."""
+        return Edge(self.perform, self._authenticate, self._methods, self._base)
 
     async def perform(self, ask: Ask) -> Reply:
         """Do what is asked for. FhirError is the refusal, 405 for a method that the address does not take."""

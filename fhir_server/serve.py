@@ -65,7 +65,7 @@ async def running(settings: Settings, roles: frozenset[str], stop: asyncio.Event
             await stack.enter_async_context(dicom_door(ris))
         if listener is not None:
             await stack.enter_async_context(_http(ris, listener, stop))
-            await stack.enter_async_context(_workers(ris, uri, listener))
+            await stack.enter_async_context(_workers(ris, uri))
         await stack.enter_async_context(ris.heartbeat.beating(ris.components))
         yield ris
 
@@ -93,7 +93,7 @@ async def _http(ris: Ris, listener: socket.socket, stop: asyncio.Event) -> Async
 
 
 @contextlib.asynccontextmanager
-async def _workers(ris: Ris, uri: str, listener: socket.socket) -> AsyncIterator[None]:
+async def _workers(ris: Ris, uri: str) -> AsyncIterator[None]:
     """The HTTP workers beyond this process; each is started again when it dies. They end when this process does."""
     settings = ris.settings
     if os.environ.get(_FD) or settings.http_workers == 1:
@@ -101,7 +101,6 @@ async def _workers(ris: Ris, uri: str, listener: socket.socket) -> AsyncIterator
         return
     environment = {
         **os.environ,
-        _FD: str(listener.fileno()),
         SUPERVISOR: ris.heartbeat.instance,
         "RIS_MONGODB_URI": uri,
         "RIS_HTTP_WORKERS": "1",
@@ -112,9 +111,14 @@ async def _workers(ris: Ris, uri: str, listener: socket.socket) -> AsyncIterator
 
     async def keep(slot: int) -> None:
         while True:
-            process = await asyncio.create_subprocess_exec(
-                *ends_with_us(command, signal.SIGKILL), env=environment, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL
-            )
+            # It listens once it is ready, and its share of the connections ends with it.
+            with _bound(settings, shared=True) as share:
+                process = await asyncio.create_subprocess_exec(
+                    *ends_with_us(command, signal.SIGKILL),
+                    env=environment | {_FD: str(share.fileno())},
+                    pass_fds=[share.fileno()],
+                    stdin=subprocess.DEVNULL,
+                )
             processes[slot : slot + 1] = [process]
             code = await process.wait()
             log.warning("http worker ended", code=code)
@@ -137,14 +141,29 @@ def _http_socket(settings: Settings) -> socket.socket:
     """The listening socket: handed down by the supervisor, or opened here."""
     if inherited := os.environ.get(_FD):
         return socket.socket(fileno=int(inherited))
-    family = socket.AF_INET6 if ":" in settings.http_host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((settings.http_host, settings.http_port))
+        listener = _bound(settings)
+        if settings.http_workers > 1:
+            # Nobody else has the port; from here on our own workers may have it too.
+            listener.close()
+            listener = _bound(settings, shared=True)
         listener.listen(1024)
     except OSError as error:
-        listener.close()
         raise StartError(taken_address("HTTP", settings.http_host, settings.http_port, error)) from None
-    listener.setblocking(False)
     return listener
+
+
+def _bound(settings: Settings, *, shared: bool = False) -> socket.socket:
+    """A socket on our port. `shared`: one of several, among which the system spreads the connections (SO_REUSEPORT)."""
+    family = socket.AF_INET6 if ":" in settings.http_host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind((settings.http_host, settings.http_port))
+    except OSError:
+        bound.close()
+        raise
+    bound.setblocking(False)
+    return bound

@@ -8,6 +8,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from urllib.parse import parse_qsl
 
 from pymongo import DeleteOne, ReplaceOne, UpdateOne
@@ -73,6 +74,11 @@ class _Entry:
     @property
     def next_version(self) -> int:
         return self.before.version + 1 if self.before else 1
+
+    def moment(self, now: datetime) -> datetime:
+        """When this version is made, in UTC without tzinfo: never before the last one, whatever another machine's clock said."""
+        present = clock.naive(now)
+        return max(present, self.before.updated) if self.before else present
 
 
 @dataclass(slots=True)
@@ -234,15 +240,18 @@ class UnitOfWork:
 
     # Writing
 
-    async def create(self, resource: Resource, id_: str | None = None) -> Resource:
-        """Stage a new resource under a fresh id; `id_` is one that the caller has drawn. The answer has id and meta."""
-        to = Target(resource["resourceType"], id_ or uuid.uuid4().hex)
-        return await self._stage(to, self._entries.setdefault(to, _Entry(None, "POST")), resource)
+    async def create(self, resource: Resource, id_: str | None = None, *, copy: bool = True) -> Resource:
+        """Stage a new resource under a fresh id; `id_` is one that the caller has drawn. The answer has id and meta.
 
-    async def update(self, resource: Resource) -> Resource:
+        `copy=False` is for callers that change neither what they give nor what they get from here on.
+        """
+        to = Target(resource["resourceType"], id_ or uuid.uuid4().hex)
+        return await self._stage(to, self._entries.setdefault(to, _Entry(None, "POST")), resource, copy=copy)
+
+    async def update(self, resource: Resource, *, copy: bool = True) -> Resource:
         """Stage the new state of a resource by its id; a resource that isn't there is created. Unchanged: no new version."""
         to = Target(resource["resourceType"], resource["id"])
-        return await self._stage(to, await self._entry(to), resource)
+        return await self._stage(to, await self._entry(to), resource, copy=copy)
 
     async def delete(self, resource_type: str, id_: str) -> None:
         """Stage a deletion. Deleting what isn't there is no error."""
@@ -329,25 +338,25 @@ class UnitOfWork:
             self._entries[to] = _Entry(await self._store.read(to.type, to.id, self.session))
         return self._entries[to]
 
-    async def _stage(self, to: Target, entry: _Entry, resource: Resource) -> Resource:
+    async def _stage(self, to: Target, entry: _Entry, resource: Resource, *, copy: bool) -> Resource:
         """Validate, apply the rules, and stage. Rules see valid resources only; what they change is validated again."""
-        staged = {**duplicate(resource), "id": to.id}
+        rules = self._registry.rules.get(to.type, ())
+        staged = {**(duplicate(resource) if copy or rules else resource), "id": to.id}
         _refuse_invalid(staged)
         change = Change(to.type, to.id, entry.after, staged)
-        rules = self._registry.rules.get(to.type, ())
         for rule in rules:
             await rule(self, change)
         if rules and staged != {**resource, "id": to.id}:
             _refuse_invalid(staged)
         if entry.after is not None and same(_content(entry.after), _content(staged)):
-            return duplicate(entry.after)
+            return duplicate(entry.after) if copy else entry.after
         meta = {k: v for k, v in staged.get("meta", {}).items() if k not in {"versionId", "lastUpdated"}}
-        stamped = {"versionId": str(entry.next_version), "lastUpdated": clock.instant(self.now), **meta}
+        stamped = {"versionId": str(entry.next_version), "lastUpdated": clock.instant(entry.moment(self.now)), **meta}
         entry.after = {"resourceType": to.type, "id": to.id, "meta": stamped} | {
             k: v for k, v in staged.items() if k not in {"resourceType", "id", "meta"}
         }
         self._changed(to, entry)
-        return duplicate(entry.after)
+        return duplicate(entry.after) if copy else entry.after
 
     def _changed(self, to: Target, entry: _Entry) -> None:
         if entry.part is not None and entry.part != self.parts[-1].number:
@@ -389,13 +398,13 @@ def _write(to: Target, entry: _Entry, unit: UnitOfWork, current: _Writes, histor
     if entry.after is None:
         current.others.append(DeleteOne({"_id": to.id, "version": found_version}))
         if before is not None:
-            history.inserts.append(_history_document(Version(to.id, number, clock.naive(unit.now), "DELETE", None)))
+            history.inserts.append(_history_document(Version(to.id, number, entry.moment(unit.now), "DELETE", None)))
         return
     document = {
         "_id": to.id,
         "version": number,
         "method": entry.method,
-        "updated": clock.naive(unit.now),
+        "updated": entry.moment(unit.now),
         "resource": fhir_json.to_bson(entry.after),
         "search": index(entry.after),
     }

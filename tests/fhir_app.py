@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 import httpx
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 from structlog.testing import capture_logs
 
 import resources
@@ -24,6 +25,7 @@ from bridges.dicom import worklist_rows
 from bridges.v2 import outbound
 from capability.statement import capability_statement, terminology_capabilities
 from fhir_server import fhir_json, outbox
+from fhir_server.app import Front
 from fhir_server.database import connect
 from fhir_server.interactions import Interactions
 from fhir_server.operations import standard
@@ -104,7 +106,7 @@ class FhirApp:
         await serving
         await self.db.client.close()
 
-    def _app(self) -> FastAPI:
+    def _app(self) -> ASGIApp:
         def metadata() -> Resource:
             return capability_statement(self.base_url, "0", "2026-01-01", self.registry)
 
@@ -118,9 +120,7 @@ class FhirApp:
             metadata=metadata,
             terminology=terminology,
         )
-        app = FastAPI()
-        app.router.routes.extend(rest.routes())
-        return app
+        return Front(rest.edge(), FastAPI())
 
     def stop(self) -> None:
         self.http.close()

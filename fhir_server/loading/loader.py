@@ -173,9 +173,9 @@ class Loader:
                 unit.places[item.target] = f"line[{i}]"
                 try:
                     if item.fresh:
-                        await unit.create(item.resource, item.target.id)
+                        await unit.create(item.resource, item.target.id, copy=False)
                     else:
-                        await unit.update(item.resource)
+                        await unit.update(item.resource, copy=False)
                 except FhirError as error:
                     if error.code in OF_THE_MOMENT:
                         raise

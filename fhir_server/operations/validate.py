@@ -135,7 +135,7 @@ def _of_base(resource: Resource, canonical: str) -> list[Issue]:
 async def _of_writing(call: Call, resource: Resource, mode: str) -> list[Issue]:
     async def work(unit: UnitOfWork) -> None:
         if mode == "create":
-            await unit.create(resource)
+            await unit.create(resource, copy=False)
             return
         wanted = {**duplicate(resource), "id": call.id} if call.id and "id" not in resource else resource
         if call.id is not None and wanted["id"] != call.id:
