@@ -28,6 +28,7 @@ from fhir_server.together import Together
 
 Document = dict[str, Any]
 CATALOG_VERSION = 3
+LONGEST_SEARCH = 30_000  # milliseconds that MongoDB may work for one
 MAX_SORTED = 10_000  # matches that are sorted in memory
 LOCKS = "locks"
 _BATCH = 500
@@ -185,7 +186,7 @@ class Store:
         for where in self.steps(query, place, inclusive=inclusive):
             rest = limit - len(found)
             cursor = self.current(query.type).find(where, projection, sort=paging.order(query), limit=rest, session=session)
-            found += await cursor.to_list()
+            found += await cursor.max_time_ms(LONGEST_SEARCH).to_list()
             if len(found) >= limit:
                 break
         return found
@@ -198,11 +199,17 @@ class Store:
     async def _find_in_memory(
         self, query: Query, limit: int, place: paging.Place | None, session: AsyncClientSession | None
     ) -> list[Document]:
-        if await self.current(query.type).count_documents(query.filter, limit=MAX_SORTED + 1, session=session) > MAX_SORTED:
+        await self.require_sortable(query, session)
+        found = await self.current(query.type).aggregate(
+            paging.pipeline(query, place, limit), session=session, maxTimeMS=LONGEST_SEARCH
+        )
+        return await found.to_list()
+
+    async def require_sortable(self, query: Query, session: AsyncClientSession | None = None) -> None:
+        """FhirError `too-costly` for a query that is sorted in memory and finds more than MAX_SORTED."""
+        if paging.is_in_memory(query) and await self.count(query, session, limit=MAX_SORTED + 1) > MAX_SORTED:
             keys = ",".join(k.name for k in query.sort)
             raise fail("too-costly", f"more than {MAX_SORTED} {query.type} resources would have to be sorted by {keys}")
-        found = await self.current(query.type).aggregate(paging.pipeline(query, place, limit), session=session)
-        return await found.to_list()
 
     async def find_ids(self, query: Query, limit: int, session: AsyncClientSession | None = None) -> list[str]:
         """The ids of what a query (nothing of it pending) finds, in no order, at most `limit`."""
@@ -210,14 +217,14 @@ class Store:
         found = self.current(query.type).find(query.filter, {"_id": 1}, limit=limit, session=session)
         return [document["_id"] async for document in found]
 
-    async def count(self, query: Query, session: AsyncClientSession | None = None) -> int:
-        """How many resources a query (nothing of it pending) finds."""
+    async def count(self, query: Query, session: AsyncClientSession | None = None, *, limit: int = 0) -> int:
+        """How many resources a query (nothing of it pending) finds; at most `limit` (0: all) are counted."""
         assert not query.pending
-        # Where nothing narrows the search, the index of ids is smaller to count through than the resources.
-        collection = self.current(query.type)
-        if any(_narrows(f) for f in query.filters):
-            return await collection.count_documents(query.filter, session=session)
-        return await collection.count_documents(query.filter, hint="_id_", session=session)
+        options: dict[str, Any] = {"maxTimeMS": LONGEST_SEARCH} | ({"limit": limit} if limit else {})
+        # Where nothing narrows the search, the index of ids is smaller to walk through than the resources.
+        if not _narrows(query.filter):
+            options["hint"] = "_id_"
+        return await self.current(query.type).count_documents(query.filter, session=session, **options)
 
     async def known_types(self) -> list[str]:
         """The types that anything was ever stored of, in order."""
@@ -266,8 +273,19 @@ def version(found: Document, id_: str) -> Version:
 
 
 def _narrows(condition: Document) -> bool:
-    """Whether an index leads to what a condition is true for; it does not for a `:not`."""
-    return not any(isinstance(test, dict) and "$nin" in test for test in condition.values())
+    """Whether an index leads to what a condition is true for; none leads to what is not there."""
+    for path, test in condition.items():
+        if path == "$and":
+            found = any(_narrows(c) for c in test)
+        elif path == "$or":
+            found = all(_narrows(c) for c in test)
+        elif isinstance(test, dict):
+            found = not {"$nin", "$not", "$ne", "$exists"} & test.keys()
+        else:
+            found = test is not None
+        if found:
+            return True
+    return False
 
 
 def _history_indexes() -> list[IndexModel]:

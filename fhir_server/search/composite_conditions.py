@@ -31,7 +31,7 @@ def condition(resource_type: str, composite: Composite, value: str, base_url: st
     ]
     groups = [{"$elemMatch": {"$and": list(chosen)}} for chosen in product(*alternatives)]
     inside = any_of([{f"search.c.{composite.name}": group} for group in groups])
-    leading = [_leading(composite, key) for key in _keys(resource_type, composite.components[0], "0", parts[0], base_url)]
+    leading = _leading(composite.name, parts[0])
     return {"$and": [keyed(leading), inside]}
 
 
@@ -57,8 +57,8 @@ def _keys(resource_type: str, component: Component, number: str, value: str, bas
     return [type(key)(number + key.removeprefix(component.name)) for key in found]
 
 
-def _leading(composite: Composite, key: str) -> str:
-    """What leads to the resource: the code alone, or any code where only its system is asked for."""
-    if isinstance(key, Beginning):
-        return Beginning(f"{composite.name}$=")
-    return f"{composite.name}${key[1:]}" if key[1] == "=" else f"{composite.name}$={key.split('|', 1)[1]}"
+def _leading(name: str, value: str) -> list[str]:
+    """What leads to the resource: the code alone; where only its system is asked for, any code, or that system without one."""
+    system, *rest = split(value, "|")
+    code = unescaped("|".join(rest) if rest else value)
+    return [f"{name}$={code}"] if code else [Beginning(f"{name}$="), f"{name}$@{unescaped(system)}|"]

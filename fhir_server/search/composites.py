@@ -70,8 +70,9 @@ class Composite:
         return {"k": keys, **group}
 
     def leading_keys(self, groups: list[Group]) -> Iterator[str]:
-        """The codes of the first component, for the text index."""
-        return (f"{self.name}${key[1:]}" for group in groups for key in group["k"] if key.startswith("0="))
+        """The codes of the first component, or its system where it has no code, for the text index."""
+        wanted = (key for group in groups for key in group["k"] if key[:2] == "0=" or (key[:2] == "0@" and key[-1] == "|"))
+        return (f"{self.name}${key[1:]}" for key in wanted)
 
 
 def composite(resource_type: str, parameter: SearchParameter) -> Composite:

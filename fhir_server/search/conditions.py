@@ -11,7 +11,7 @@ from fhir_server import clock
 from fhir_server.outcome import fail
 from fhir_server.references import target
 from fhir_server.search import dates, intervals
-from fhir_server.search.index import is_plain, targets
+from fhir_server.search.index import is_caseless, is_plain, targets
 from fhir_server.search.keys import MAX_KEY, OVERLAP, fold, folded_key, shortened
 from fhir_server.search.values import implied_systems, split, unescaped
 
@@ -64,6 +64,7 @@ def keys(resource_type: str, kind: str, parameter: str, modifier: str, value: st
     if modifier == "of-type":
         return [_of_type(parameter, value)]
     if kind == "token" and is_plain(resource_type, parameter):
+        value = value.casefold() if is_caseless(resource_type, parameter) else value
         return _code(parameter, value, implied_systems(resource_type, parameter))
     if kind == "token":
         return _token(parameter, value)

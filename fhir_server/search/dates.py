@@ -55,7 +55,9 @@ def interval(element_type: str, value: Any) -> Interval | None:
     """[start, end) of a date element: date, dateTime, instant, Period or Timing; None when it holds no date."""
     try:
         if isinstance(value, str):
-            return of_text(value)
+            start, end = of_text(value)
+            # An instant has no width (FHIR R4 Search, "date"), but for the millisecond that is kept.
+            return (start, plus(start, timedelta(milliseconds=1))) if element_type == "instant" else (start, end)
         if element_type == "Period":
             return _period(value)
         if element_type == "Timing":

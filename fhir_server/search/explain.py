@@ -15,6 +15,7 @@ async def explain(store: "Store", query: Query, place: paging.Place | None) -> d
     `order`: whether an index gives it or it is sorted in memory; `stages` of the plan, from the outside in; `indexes` with the
     bounds that are walked; `keys` and `documents` examined; `returned`; `milliseconds`; and the `filter` itself.
     """
+    await store.require_sortable(query)
     in_memory = paging.is_in_memory(query)
     if in_memory:
         command: dict[str, Any] = {

@@ -111,6 +111,13 @@ def is_plain(resource_type: str, parameter: str) -> bool:
 
 
 @cache
+def is_caseless(resource_type: str, parameter: str) -> bool:
+    """Whether a token parameter looks at plain text, which has no case for it (FHIR R4 Search, "token")."""
+    extract = compile_path(definitions.search_parameters(resource_type)[parameter].expression, resource_type)
+    return extract.types == {"string"}
+
+
+@cache
 def _by_element(resource_type: str) -> dict[str, tuple[tuple[str, str, Extractor], ...]]:
     """JSON name of an element of the resource (`meta.tag` in its meta) -> the parameters that look there.
 
@@ -201,7 +208,7 @@ class _Writer:
     def add(self, kind: str, name: str, values: list[tuple[str, Any]]) -> None:
         """The values of one parameter. What nothing can be made of is at least known to be there (`:missing`)."""
         if kind == "plain":
-            self.keys.update([f"{name}={plain(value)}" for _, value in values])
+            self.keys.update([f"{name}={value.casefold() if t == 'string' else plain(value)}" for t, value in values])
         elif (make := KEYS.get(kind)) is not None:
             for element_type, value in values:
                 self.keys.update(list(make(name, element_type, value)) or (f"{name}:",))

@@ -21,6 +21,7 @@ _CURRENCY = "urn:iso:std:iso:4217"
 # MongoDB keeps 34 digits. Converted values are rounded to 30, so that what is equal by the book is so after a division.
 _STORED = Context(prec=34)
 _CONVERTED = Context(prec=30)
+_OPEN = Context(prec=28)  # how near an open end comes to its bound, which must survive that
 _LOWEST, _HIGHEST = Decimal("-Infinity"), Decimal("Infinity")
 
 Bounds = tuple[Decimal, Decimal]
@@ -81,9 +82,9 @@ def _quantity(value: dict[str, Any]) -> tuple[Bounds, dict[str, Any]] | None:
     if at is None:
         return None
     bounds = {
-        "<": (_LOWEST, _STORED.next_minus(at)),
+        "<": (_LOWEST, _OPEN.next_minus(at)),
         "<=": (_LOWEST, at),
-        ">": (_STORED.next_plus(at), _HIGHEST),
+        ">": (_OPEN.next_plus(at), _HIGHEST),
         ">=": (at, _HIGHEST),
     }
     return bounds.get(value.get("comparator", ""), (at, at)), value

@@ -55,6 +55,8 @@ def _token(name: str, element_type: str, value: Any) -> Iterator[str]:
         yield from _identifier(name, value)
     elif element_type == "ContactPoint":
         yield from coded(name, None, value.get("value"))
+    elif element_type == "string":
+        yield from coded(name, None, value.casefold())
     elif isinstance(value, (str, int)):
         yield from coded(name, None, plain(value))
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from pymongo.errors import ExecutionTimeout
+
 from fhir_server import definitions, fhir_json
 from fhir_server.outcome import Issue, fail
 from fhir_server.page_links import PageLinks
@@ -70,8 +72,15 @@ async def asked(
 
 async def search(look: Look, links: PageLinks, question: Asked, base_url: str, *, lenient: bool = False) -> Found:
     """A page of what is asked for among what the caller may see. FhirError `too-costly` for what would look at too much."""
-    if question.type is None:
-        return await _search_types(look, links, question, base_url, lenient=lenient)
+    search_in = _search_types if question.type is None else _search_type
+    try:
+        return await search_in(look, links, question, base_url, lenient=lenient)
+    except ExecutionTimeout:
+        raise fail("too-costly", "the search takes too long: narrow it") from None
+
+
+async def _search_type(look: Look, links: PageLinks, question: Asked, base_url: str, *, lenient: bool) -> Found:
+    assert question.type is not None
     query = await _compiled(look, question.type, question, base_url, lenient=lenient)
     found = _answer(query)
     place = paging.read(query, question.place) if question.place is not None else None
