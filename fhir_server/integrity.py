@@ -43,12 +43,12 @@ async def check(unit: "UnitOfWork", *, strict: bool) -> None:
                 elif conditional(element):
                     issues.append(Issue("not-supported", "conditional references are resolved in transactions only", path))
     if strict:
+        await unit.lock(*_locks(unit, wanted, deleted))
         gone = await unit.missing(wanted)
         issues += [Issue("value", f"{to} does not exist", path) for to in gone for path in wanted[to]]
     if issues:
         raise FhirError(*issues, status=422)
     if strict:
-        await unit.lock(*_locks(unit, wanted, deleted))
         await _refuse_if_referred_to(unit, deleted)
 
 

@@ -8,7 +8,7 @@ so that current data stays small, and a create costs one insert.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,6 +17,7 @@ from pymongo import IndexModel, ReturnDocument, UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.read_concern import ReadConcern
 
 from fhir_server import fhir_json
 from fhir_server.outcome import fail
@@ -69,6 +70,7 @@ class Store:
 
     def __init__(self, db: AsyncDatabase[Document]) -> None:
         self.db = db
+        self._latest = db.with_options(read_concern=ReadConcern("local"))
         self._ensured: set[str] = set()
         self._ensuring = asyncio.Lock()
         self._looks = Together[_Look](self._look_up, lambda _: (), largest=100)
@@ -131,29 +133,62 @@ class Store:
         return version(found, id_) if found else None
 
     async def _look_up(self, looks: list["_Look"]) -> None:
-        """Find the current documents of those who ask at the same time, with one query a type."""
-        by_type: dict[str, dict[str, list[_Look]]] = {}
+        """Find the current documents of those who ask at the same time."""
+        asking: dict[Target, list[_Look]] = {}
         for look in looks:
-            by_type.setdefault(look.type, {}).setdefault(look.id, []).append(look)
-        for resource_type, wanted in by_type.items():
-            async for document in self.current(resource_type).find({"_id": {"$in": list(wanted)}}, _WITHOUT_INDEX):
-                for look in wanted[document["_id"]]:
-                    look.found = document
+            asking.setdefault(Target(look.type, look.id), []).append(look)
+        for resource_type, document in await self._across(
+            asking, "", lambda ids: {"_id": {"$in": ids}}, _WITHOUT_INDEX, latest=False
+        ):
+            for look in asking[Target(resource_type, document["_id"])]:
+                look.found = document
 
-    async def read_many(self, resource_type: str, ids: list[str], session: AsyncClientSession) -> dict[str, Version]:
-        """The same for many at once, by id; what never was is left out."""
-        cursor = self.current(resource_type).find({"_id": {"$in": ids}}, _WITHOUT_INDEX, session=session)
-        found = {d["_id"]: version(d, d["_id"]) async for d in cursor}
-        if gone := [id_ for id_ in ids if id_ not in found]:
-            deleted = {"id": {"$in": gone}, "method": "DELETE"}
-            async for d in self.history(resource_type).find(deleted, sort=[("id", 1), ("version", 1)], session=session):
-                found[d["id"]] = version(d, d["id"])
+    async def read_many(self, targets: Iterable[Target]) -> dict[Target, Version]:
+        """The same for many at once; what never was is left out. Outside of any transaction: writes go by the version found."""
+        wanted = list(targets)
+        rows = await self._across(wanted, "", lambda ids: {"_id": {"$in": ids}}, _WITHOUT_INDEX)
+        found = {Target(t, d["_id"]): version(d, d["_id"]) for t, d in rows}
+        if gone := [to for to in wanted if to not in found]:
+            rows = await self._across(gone, "_history", lambda ids: {"id": {"$in": ids}, "method": "DELETE"}, _WITHOUT_INDEX)
+            for resource_type, document in sorted(rows, key=lambda row: int(row[1]["version"])):
+                found[Target(resource_type, document["id"])] = version(document, document["id"])
         return found
 
-    async def existing(self, resource_type: str, ids: list[str], session: AsyncClientSession) -> set[str]:
-        """Those of these ids that there is a current resource of; the index alone tells."""
-        found = self.current(resource_type).find({"_id": {"$in": ids}}, {"_id": 1}, session=session)
-        return {document["_id"] async for document in found}
+    async def existing(self, targets: Iterable[Target]) -> set[Target]:
+        """Those of these that there is a current resource of; the index alone tells. Outside of any transaction."""
+        rows = await self._across(targets, "", lambda ids: {"_id": {"$in": ids}}, {"_id": 1})
+        return {Target(resource_type, document["_id"]) for resource_type, document in rows}
+
+    async def _across(
+        self,
+        targets: Iterable[Target],
+        collection: str,
+        where: Callable[[list[str]], Document],
+        projection: Document,
+        *,
+        latest: bool = True,
+    ) -> list[tuple[str, Document]]:
+        """What matches in the collections of several types, with its type: one round trip, however many types there are.
+
+        MongoDB has no $unionWith in transactions. `latest` sees what is committed and not yet safe from a change of primary, as
+        a transaction does that comes after it: who holds a lock must see what its holder before did.
+        """
+        ids: dict[str, list[str]] = {}
+        for to in targets:
+            ids.setdefault(to.type, []).append(to.id)
+        if not ids:
+            return []
+        db = self._latest if latest else self.db
+        (first, some), *others = ids.items()
+        if not others:
+            return [(first, d) async for d in db[first + collection].find(where(some), projection)]
+
+        def stages(resource_type: str, wanted: list[str]) -> list[Document]:
+            return [{"$match": where(wanted)}, {"$project": projection}, {"$set": {"of": {"$literal": resource_type}}}]
+
+        unions = [{"$unionWith": {"coll": t + collection, "pipeline": stages(t, wanted)}} for t, wanted in others]
+        found = await db[first + collection].aggregate([*stages(first, some), *unions])
+        return [(d.pop("of"), d) async for d in found]
 
     async def vread(self, resource_type: str, id_: str, number: int, session: AsyncClientSession | None = None) -> Version | None:
         """One version, current or earlier."""
@@ -250,7 +285,7 @@ class Store:
             passed_over.setdefault(to.type, []).append(to.id)
         looks = [_first_with(keys, resource_type, passed_over.get(resource_type, [])) for resource_type in types]
         others = [{"$unionWith": {"coll": t, "pipeline": look}} for t, look in zip(types[1:], looks[1:], strict=True)]
-        found = await self.current(types[0]).aggregate([*looks[0], *others, {"$limit": 1}])
+        found = await self._latest[types[0]].aggregate([*looks[0], *others, {"$limit": 1}])
         async for row in found:
             key = next(k for k in row["t"] if k in keys)
             return keys[key], f"{row['type']}/{row['_id']}"

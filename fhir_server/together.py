@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 Job = TypeVar("Job")
 
+
 _IN_FLIGHT = 2
 
 

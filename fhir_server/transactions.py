@@ -37,6 +37,7 @@ from smart_auth.access import Access
 T = TypeVar("T")
 
 _PATIENCE = 10.0  # seconds that a transaction is tried again while others hold what it needs
+
 _LARGEST_GROUP = 16  # small transactions that are committed as one
 _SNAPSHOT = ReadConcern("snapshot")
 _DURABLE = WriteConcern("majority", j=True)

@@ -143,29 +143,21 @@ class UnitOfWork:
         return await self.read(to.type, to.id) if to else None
 
     async def load(self, targets: Iterable[Target]) -> None:
-        """Read these ahead, with one query a type: for whoever knows that it will need many."""
-        missing: dict[str, list[str]] = {}
-        for to in dict.fromkeys(targets):
-            if to not in self._entries:
-                missing.setdefault(to.type, []).append(to.id)
-        for resource_type, ids in missing.items():
-            found = await self._store.read_many(resource_type, ids, self.session)
-            for id_ in ids:
-                self._entries[Target(resource_type, id_)] = _Entry(found.get(id_))
+        """Read these ahead, all at once: for whoever knows that it will need many.
+
+        They are read outside of the transaction. One that somebody has changed since can't be written by it (`Conflict`).
+        """
+        unknown = [to for to in dict.fromkeys(targets) if to not in self._entries]
+        found = await self._store.read_many(unknown)
+        for to in unknown:
+            self._entries[to] = _Entry(found.get(to))
 
     async def missing(self, targets: Iterable[Target]) -> list[Target]:
-        """Those of these that are not there, own writes included."""
-        unknown: dict[str, list[str]] = {}
-        gone: list[Target] = []
-        for to in targets:
-            if to not in self._entries:
-                unknown.setdefault(to.type, []).append(to.id)
-            elif self._entries[to].after is None:
-                gone.append(to)
-        for resource_type, ids in unknown.items():
-            there = await self._store.existing(resource_type, ids, self.session)
-            gone += [Target(resource_type, id_) for id_ in ids if id_ not in there]
-        return gone
+        """Those of these that are not there, own writes included. The caller holds their locks (`integrity.py`)."""
+        unknown = [to for to in targets if to not in self._entries]
+        there = await self._store.existing(unknown)
+        own = [to for to in targets if to in self._entries and self._entries[to].after is None]
+        return [to for to in unknown if to not in there] + own
 
     async def referrer(self, targets: Iterable[Target]) -> tuple[Target, str] | None:
         """One of these that is referred to, own writes included, and by what ("Task/1"); None if there is none.
@@ -291,10 +283,8 @@ class UnitOfWork:
     async def complete(self) -> None:
         """The same when all reactions are done."""
         await integrity.check(self, strict=self._strict)
-        for part in self.parts:
-            changes = self.changes(part)
-            for projection in self._registry.projections if changes else ():
-                await projection(self, changes)
+        for projection in self._registry.projections:
+            await projection(self, self.changes())
         await self.flush()
         if self.outbox:
             await self._store.db[outbox.COLLECTION].insert_many([outbox.document(m) for m in self.outbox], session=self.session)

@@ -293,6 +293,7 @@ def test_no_history_scans_a_collection(app: FhirApp) -> None:
 
 def test_histories_and_versions_can_be_read_in_bundles(app: FhirApp) -> None:
     name = unused("inside-")
+    app.put(patient(id=f"{name}-other"))
     app.put(patient(id=name, gender="male"))
     for kind in ("batch", "transaction"):
         answer = app.bundle(

@@ -21,7 +21,7 @@ def test_nothing_is_left_referring_to_what_is_deleted_at_the_same_moment(mongodb
         db = await connect(mongodb_uri, f"test_{unused('skew')}")
         one, other = (Interactions(Store(db), Registry()) for _ in range(2))  # as in two processes
         await one.store.ensure("Patient", "Observation", "AuditEvent")
-        for n in range(40):
+        for n in range(60):
             who = f"p{n}"
             await one.update(ME, patient(id=who))
             observation = {
