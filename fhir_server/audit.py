@@ -18,7 +18,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from fhir_server import clock, definitions
 from fhir_server.references import target
 from fhir_server.registry import Change
-from fhir_server.search.index import index, parameters
+from fhir_server.search.index import index, looks_at, parameters
 from fhir_server.store import Document, Store, Version
 from smart_auth.access import Access
 
@@ -205,7 +205,7 @@ def _patients(resource: Document) -> Iterator[str]:
     resource_type = resource.get("resourceType", "")
     known = parameters(resource_type) if resource_type else {}
     for name in definitions.compartment("Patient").get(resource_type, ()):
-        if name in known:
+        if name in known and not looks_at(resource_type, name).isdisjoint(resource):
             for _, value in known[name][1](resource):
                 to = target(value)
                 if to is not None and to.type == "Patient":

@@ -114,7 +114,7 @@ def _nothing(*_: Any) -> list[Any]:
 
 def _intervals(kind: str, element_type: str, value: Any) -> list[Any]:
     if kind == "quantity":
-        return list(quantities(value))
+        return quantities(value)
     if kind == "number":
         at = number(value)
         return [at] if at else []

@@ -231,7 +231,7 @@ def _intervals(kind: str, element_type: str, value: Any) -> list[dict[str, Any]]
     if kind == "number":
         at = number(value)
         return [at] if at else []
-    return list(quantities(value))
+    return quantities(value)
 
 
 def _point(location: dict[str, Any]) -> dict[str, Any] | None:

@@ -6,7 +6,6 @@ A plain number is a point. A comparator or a Range opens one end. A quantity is 
     `<system>|<code>`      with its coded unit; UCUM's are brought to their base units, so that 1 g meets 1000 mg
 """
 
-from collections.abc import Iterator
 from decimal import Context, Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any
@@ -42,23 +41,41 @@ def number(value: Any) -> dict[str, Decimal128] | None:
     return None if at is None else {"l": stored(at), "h": stored(at)}
 
 
-def quantities(value: Any) -> Iterator[dict[str, Any]]:
+def quantities(value: Any) -> list[dict[str, Any]]:
     """The entries of a Quantity (or Money, or Range)."""
     if not isinstance(value, dict):
-        return
-    found = _range(value) if "low" in value or "high" in value else _quantity(value)
-    if found is None:
-        return
-    bounds, unit = found
-    yield _entry("", bounds)
-    for text in {unit.get("code"), unit.get("unit")}:
-        if isinstance(text, str):
-            yield _entry(f"|{text}", bounds)
-    if "currency" in value:
-        yield _entry(f"{_CURRENCY}|{value['currency']}", bounds)
-        yield _entry(f"|{value['currency']}", bounds)
-    elif isinstance(unit.get("code"), str):
-        yield _entry(*in_unit(unit.get("system", ""), unit["code"], bounds))
+        return []
+    if "low" in value or "high" in value:
+        return _entries(*found) if (found := _range(value)) else []
+    at, unit = value.get("value"), (value.get("system"), value.get("code"), value.get("unit"), value.get("currency"))
+    if isinstance(at, bool) or not isinstance(at, (int, Decimal)) or not all(u is None or isinstance(u, str) for u in unit):
+        return []
+    return list(_of_quantity(at, str(value.get("comparator", "")), *unit))
+
+
+@lru_cache(16_384)  # the same value is asked for by a plain parameter and by composites
+def _of_quantity(
+    at: int | Decimal, comparator: str, system: str | None, code: str | None, text: str | None, currency: str | None
+) -> tuple[dict[str, Any], ...]:
+    number = Decimal(at)
+    bounds = {
+        "<": (_LOWEST, _OPEN.next_minus(number)),
+        "<=": (_LOWEST, number),
+        ">": (_OPEN.next_plus(number), _HIGHEST),
+        ">=": (number, _HIGHEST),
+    }.get(comparator, (number, number))
+    if currency is not None:
+        return tuple(_entries(bounds, {"system": _CURRENCY, "code": currency}))
+    return tuple(_entries(bounds, {"system": system, "code": code, "unit": text}))
+
+
+def _entries(bounds: Bounds, unit: dict[str, Any]) -> list[dict[str, Any]]:
+    code = unit.get("code")
+    found = [_entry("", bounds)]
+    found += [_entry(f"|{text}", bounds) for text in {code, unit.get("unit")} if isinstance(text, str)]
+    if isinstance(code, str):
+        found.append(_entry(*in_unit(unit.get("system") or "", code, bounds)))
+    return found
 
 
 def in_unit(system: str, code: str, bounds: Bounds) -> tuple[str, Bounds]:
@@ -67,31 +84,22 @@ def in_unit(system: str, code: str, bounds: Bounds) -> tuple[str, Bounds]:
     if convert is None:
         return f"{system}|{code}", bounds
     try:
-        low, high = (_CONVERTED.plus(convert(b)) if b.is_finite() else b for b in bounds)
+        low = _CONVERTED.plus(convert(bounds[0])) if bounds[0].is_finite() else bounds[0]
+        if bounds[0] is bounds[1]:
+            return f"{UCUM}|{convert.unit}", (low, low)
+        high = _CONVERTED.plus(convert(bounds[1])) if bounds[1].is_finite() else bounds[1]
     except FhirError:  # out of range in base units
         return f"{system}|{code}", bounds
     return f"{UCUM}|{convert.unit}", (low, high)
 
 
 def _entry(unit: str, bounds: Bounds) -> dict[str, Any]:
-    return {"u": unit, "l": stored(bounds[0]), "h": stored(bounds[1])}
-
-
-def _quantity(value: dict[str, Any]) -> tuple[Bounds, dict[str, Any]] | None:
-    at = _decimal(value.get("value"))
-    if at is None:
-        return None
-    bounds = {
-        "<": (_LOWEST, _OPEN.next_minus(at)),
-        "<=": (_LOWEST, at),
-        ">": (_OPEN.next_plus(at), _HIGHEST),
-        ">=": (at, _HIGHEST),
-    }
-    return bounds.get(value.get("comparator", ""), (at, at)), value
+    low = stored(bounds[0])
+    return {"u": unit, "l": low, "h": low if bounds[0] is bounds[1] else stored(bounds[1])}
 
 
 def _range(value: dict[str, Any]) -> tuple[Bounds, dict[str, Any]] | None:
-    low, high = value.get("low", {}), value.get("high", {})
+    low, high = value.get("low") or {}, value.get("high") or {}
     start, end = _decimal(low.get("value")), _decimal(high.get("value"))
     if start is None and end is None:
         return None
