@@ -15,6 +15,7 @@ import uvicorn
 from fhir_server.app import SUPERVISOR, Ris, assemble, dicom_door, http_app, mllp_door
 from fhir_server.child import ends_with_us
 from fhir_server.database import connect
+from fhir_server.garbage import spare_tables
 from fhir_server.mongod import mongodb
 from fhir_server.settings import Settings
 from fhir_server.start_error import StartError, taken_address
@@ -67,6 +68,7 @@ async def running(settings: Settings, roles: frozenset[str], stop: asyncio.Event
             await stack.enter_async_context(_http(ris, listener, stop))
             await stack.enter_async_context(_workers(ris, uri))
         await stack.enter_async_context(ris.heartbeat.beating(ris.components))
+        spare_tables()
         yield ris
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import orjson
 
+from fhir_server.garbage import spare_tables
 from fhir_server.interactions import Interactions
 from fhir_server.loading.bundle_file import load_bundle
 from fhir_server.loading.ledger import Ledger, Tally
@@ -47,6 +48,7 @@ async def load_files(
         await asyncio.to_thread(progress.looked_at, path, partial(open_file, path, base_url)) for path in dict.fromkeys(paths)
     ]
     interactions = await open_interactions()
+    spare_tables()
     run = _Run(interactions, progress, base_url)
     try:
         unfinished = [f for f in {f.key: f for f in files}.values() if await run.begun(f, again=again)]

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 import uvloop
 from pymongo.errors import PyMongoError
 
+from fhir_server.garbage import spare_tables
 from fhir_server.interactions import Interactions
 from fhir_server.loading.ledger import Tally
 from fhir_server.loading.loader import Loader
@@ -96,6 +97,7 @@ def _begin(open_interactions: OpenInteractions, base_url: str, parent: int) -> N
 
     async def begin() -> None:
         _loaders.append(Loader(await open_interactions(), base_url))
+        spare_tables()
 
     _runner.run(begin())
 
