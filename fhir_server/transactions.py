@@ -38,6 +38,7 @@ T = TypeVar("T")
 
 _PATIENCE = 10.0  # seconds that a transaction is tried again while others hold what it needs
 
+_PATIENCE_TOGETHER = 2.0  # the same for a group, before each is left to itself
 _LARGEST_GROUP = 16  # small transactions that are committed as one
 _SNAPSHOT = ReadConcern("snapshot")
 _DURABLE = WriteConcern("majority", j=True)
@@ -96,17 +97,29 @@ class Transactions:
         """Run these as one. Whatever keeps them from being committed together leaves each of them to itself."""
         if len(jobs) == 1:
             return
-        try:
-            await self._store.ensure("AuditEvent")
-            await self._attempt(jobs, time.monotonic() + _PATIENCE)
-        except (FhirError, Conflict, Entangled, NotEnsured, DocumentTooLarge, PyMongoError) as error:
-            if isinstance(error, PyMongoError) and error.has_error_label(_UNKNOWN_COMMIT):
-                raise _unknown() from error  # it may have been done, and must not be done twice
+        await self._store.ensure("AuditEvent")
+        deadline = time.monotonic() + _PATIENCE_TOGETHER
+        attempt = 0
+        while time.monotonic() < deadline:
             for job in jobs:
                 job.refusal = None
-        else:
-            for job in jobs:
-                job.alone = False
+            try:
+                await self._attempt(jobs, deadline + _PATIENCE)
+            except (FhirError, Entangled, NotEnsured, DocumentTooLarge):
+                break
+            except (Conflict, PyMongoError) as error:
+                if isinstance(error, PyMongoError) and not error.has_error_label(_TRANSIENT):
+                    if error.has_error_label(_UNKNOWN_COMMIT):
+                        raise _unknown() from error  # it may have been done, and must not be done twice
+                    break
+                await _pause(attempt)
+                attempt += 1
+            else:
+                for job in jobs:
+                    job.alone = False
+                return
+        for job in jobs:
+            job.refusal = None
 
     async def _until_done(self, job: Job) -> Any:
         await self._store.ensure("AuditEvent")
