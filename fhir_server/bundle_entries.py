@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from fhir_server import patching
+from fhir_server import definitions, patching
 from fhir_server.addresses import Address, parse
 from fhir_server.bundle_links import localize
 from fhir_server.conditional import Condition, condition, parsed
@@ -24,6 +24,13 @@ _CONDITIONS = {
 _CARRYING = {"PATCH": ("Binary", "Parameters")}
 
 
+def refuse_unknown(element: Resource, shape: str, path: str) -> None:
+    """Refuse an element that a Bundle does not have there: a misspelt `ifMatch` must not be passed over."""
+    known = {name for e in definitions.elements(shape).values() for name in e.json_names}
+    if unknown := [name for name in element if name.removeprefix("_") not in known and name != "resourceType"]:
+        raise fail("structure", f"there is no element {unknown[0][:64]!r} here", f"{path}.{unknown[0][:64]}")
+
+
 class EntryAsk(Ask):
     """An interaction that is asked for in an entry. `path` is its FHIRPath; `head`: nothing of what is read is to be shown."""
 
@@ -34,6 +41,8 @@ class EntryAsk(Ask):
         request = entry.get("request") if isinstance(entry, dict) else None
         if not isinstance(request, dict):
             raise fail("required", "each entry needs a request", f"{path}.request")
+        refuse_unknown(entry, "Bundle.entry", path)
+        refuse_unknown(request, "Bundle.entry.request", f"{path}.request")
         method = request.get("method")
         if not isinstance(method, str) or method not in _METHODS:
             raise fail("not-supported", f"method {str(method)[:16]!r} is not supported in a Bundle", f"{path}.request.method")

@@ -352,7 +352,7 @@ class _Transaction:
         return await (self._history(unit, ask) if kind == "history" else self._search(unit, ask))
 
     def _shown(self, unit: UnitOfWork, ask: EntryAsk, found: Resource, *, current: bool) -> _Answer:
-        shown = view(ask.query, lenient=ask.prefer.lenient)
+        shown = view(ask.query, ask.address.type, lenient=ask.prefer.lenient)
         unit.shown.append(f"{found['resourceType']}/{found['id']}")
 
         def answer() -> Reply:

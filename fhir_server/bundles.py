@@ -7,8 +7,8 @@ from typing import Any
 import structlog
 from pymongo.errors import ConnectionFailure
 
-from fhir_server import bundle_transaction, clock
-from fhir_server.bundle_entries import EntryAsk
+from fhir_server import bundle_transaction, clock, fhir_json
+from fhir_server.bundle_entries import EntryAsk, refuse_unknown
 from fhir_server.exchange import Ask, Reply
 from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError, fail, operation_outcome
@@ -18,6 +18,7 @@ from fhir_server.transactions import unavailable
 log = structlog.get_logger()
 
 MAX_ENTRIES = 5000
+MAX_ANSWER = 50 * 1024 * 1024  # bytes of what the entries of a batch read
 Entry = dict[str, Any]
 
 
@@ -28,6 +29,7 @@ async def process(
 
     `perform` does one interaction; `ask` is the request that the Bundle came with; `base_url` our FHIR base.
     """
+    refuse_unknown(bundle, "Bundle", "Bundle")
     entries = bundle.get("entry", [])
     if not isinstance(entries, list):
         raise fail("structure", "this element repeats, so it must be an array", "Bundle.entry")
@@ -39,8 +41,20 @@ async def process(
         replies = await bundle_transaction.run(interactions, ask.access, asks, ask.act("transaction"), base_url)
         return _response(kind, [_answer(a, r) for a, r in zip(asks, replies, strict=True)])
     if kind == "batch":
-        return _response(kind, [await _alone(perform, entry, i, ask, base_url) for i, entry in enumerate(entries)])
+        answers: list[Entry] = []
+        size = 0
+        for i, entry in enumerate(entries):
+            full = size > MAX_ANSWER and "resource" not in (entry if isinstance(entry, dict) else {})
+            answers.append(_refused(_too_much()) if full else await _alone(perform, entry, i, ask, base_url))
+            size += len(fhir_json.dumps(answers[-1]))
+        return _response(kind, answers)
     raise fail("value", "a Bundle sent here is a transaction or a batch", "Bundle.type")
+
+
+def _too_much() -> FhirError:
+    return fail(
+        "too-costly", f"the answer has more than {MAX_ANSWER // 1024 // 1024} MiB already: ask for less at once", status=413
+    )
 
 
 def _asked(entry: Any, index: int, ask: Ask, base_url: str) -> EntryAsk:

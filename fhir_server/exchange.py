@@ -10,7 +10,7 @@ from fhir_server.addresses import Address
 from fhir_server.audit import Act
 from fhir_server.outcome import Issue, fail, operation_outcome
 from fhir_server.registry import Resource
-from fhir_server.subset import subset
+from fhir_server.subset import check_elements, elements_named, subset
 from smart_auth.access import Access
 
 Parameters = list[tuple[str, str]]
@@ -169,8 +169,8 @@ class View:
 WHOLE = View()
 
 
-def view(parameters: Parameters, *, lenient: bool = False) -> View:
-    """The view that a read asks for; FhirError (400) for any other parameter, unless `lenient`."""
+def view(parameters: Parameters, resource_type: str | None = None, *, lenient: bool = False) -> View:
+    """The view that a read (of this type, if one) asks for; FhirError (400) for any other parameter, unless `lenient`."""
     if not parameters:
         return WHOLE
     summary: str | None = None
@@ -179,7 +179,9 @@ def view(parameters: Parameters, *, lenient: bool = False) -> View:
         if name == "_summary":
             summary = summary_of(value)
         elif name == "_elements":
-            elements = elements_of(value)
+            elements = elements_named(value)
+            if resource_type is not None:
+                check_elements(resource_type, elements)
         elif not lenient:
             raise fail("invalid", f"a read has no parameter {name[:64]!r}; it has: _summary, _elements", status=400)
     return View(summary, elements)
@@ -190,14 +192,6 @@ def summary_of(value: str) -> str | None:
     if value not in _SUMMARIES:
         raise fail("invalid", f"_summary is one of {', '.join(_SUMMARIES)} here", status=400)
     return None if value == "false" else value
-
-
-def elements_of(value: str) -> tuple[str, ...]:
-    """`_elements`."""
-    elements = tuple(name.strip() for name in value.split(","))
-    if not all(elements):
-        raise fail("invalid", "_elements names elements, with commas between them", status=400)
-    return elements
 
 
 def etag(value: object) -> str | None:

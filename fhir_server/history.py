@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from fhir_server import definitions
-from fhir_server.exchange import Parameters, View, elements_of, summary_of
+from fhir_server.exchange import Parameters, View, summary_of
 from fhir_server.outcome import FhirError, fail
 from fhir_server.page_links import PageLinks
 from fhir_server.search.dates import of_text
 from fhir_server.store import Document, Store, Version, version
+from fhir_server.subset import elements_named
 
 DEFAULT_COUNT = 100
 MAX_COUNT = 1000
@@ -103,7 +104,7 @@ async def history_query(
         types=_types(given["_type"]) if "_type" in given and not type_ else (),
         view=View(
             summary_of(given["_summary"]) if "_summary" in given else None,
-            elements_of(given["_elements"]) if "_elements" in given else (),
+            elements_named(given["_elements"]) if "_elements" in given else (),
         ),
     )
 

@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from email.utils import format_datetime
+from urllib.parse import unquote_to_bytes
 
 import structlog
 from pymongo.errors import ConnectionFailure, ExecutionTimeout
@@ -41,6 +42,8 @@ class HttpAsk(Ask):
 
     def __init__(self, request: Request, access: Access, address: Address, headers: Mapping[str, str], base_url: str) -> None:
         given = headers.get
+        if b"%" in request.scope["query_string"]:
+            _require_utf8(request.scope["query_string"])
         super().__init__(
             method="GET" if request.method == "HEAD" else request.method,
             address=address,
@@ -70,6 +73,13 @@ class HttpAsk(Ask):
         if wanted := next((v for n, v in parameters if n == "_format"), None):
             _negotiate(wanted)
         return meant(parameters) + self.query
+
+
+def _require_utf8(query: bytes) -> None:
+    try:
+        unquote_to_bytes(query).decode()
+    except UnicodeDecodeError:
+        raise fail("structure", "the address is not valid UTF-8", status=400) from None
 
 
 class Edge:

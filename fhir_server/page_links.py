@@ -40,7 +40,7 @@ class PageLinks:
     async def open(self, kind: str, text: str) -> Any:
         """The content of a link that `seal` made. FhirError `invalid` (400) for anything else."""
         try:
-            if len(text) > _LARGEST:
+            if len(text) > _LARGEST or "=" in text:
                 raise _not_ours()
             sealed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
             plain = (await self._key()).decrypt(sealed[:_NONCE], sealed[_NONCE:], kind.encode())

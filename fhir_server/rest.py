@@ -79,7 +79,7 @@ class Rest:
     # Reading
 
     async def read(self, ask: Ask) -> Reply:
-        to, shown = ask.address, view(ask.query, lenient=ask.prefer.lenient)
+        to, shown = ask.address, view(ask.query, ask.address.type, lenient=ask.prefer.lenient)
         found = await self._interactions.read(ask.access, to.resource_type, to.resource_id, ask.act("read"))
         assert found.resource is not None
         if ask.conditions.seen(found.resource):
@@ -87,7 +87,7 @@ class Rest:
         return Reply(resource=shown.show(found.resource), stored=found.resource)
 
     async def vread(self, ask: Ask) -> Reply:
-        to, shown = ask.address, view(ask.query, lenient=ask.prefer.lenient)
+        to, shown = ask.address, view(ask.query, ask.address.type, lenient=ask.prefer.lenient)
         found = await self._interactions.vread(ask.access, to.resource_type, to.resource_id, to.version, ask.act("vread"))
         assert found.resource is not None
         if ask.conditions.seen(found.resource):

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 from fhir_server.definitions import RESOURCE_TYPES, Element, kind, primitive_types
 from fhir_server.definitions import elements as elements_of
 from fhir_server.elements import Resource
-from fhir_server.outcome import FhirError, Issue
+from fhir_server.outcome import FhirError, Issue, fail
 
 MAX_STEPS = 16
 """Steps of one dotted path in `_elements`."""
 
-_SUBSETTED = {"system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue", "code": "SUBSETTED"}
+SUBSETTED = {"system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue", "code": "SUBSETTED"}
 _ALWAYS = frozenset({"id", "meta", "implicitRules", "modifierExtension"})
 _WITH_DATA_TYPES = frozenset({"id", "extension", "modifierExtension"})
 _NOTHING: Any = object()
@@ -52,6 +52,14 @@ def subset(resource: Resource, summary: str | None, elements: tuple[str, ...]) -
     if elements:
         found = _kept(found, _elements_plan(resource_type, elements))
     return resource if found is resource else _tagged(found)
+
+
+def elements_named(value: str) -> tuple[str, ...]:
+    """`_elements`."""
+    elements = tuple(name.strip() for name in value.split(","))
+    if not all(elements):
+        raise fail("invalid", "_elements names elements, with commas between them", status=400)
+    return elements
 
 
 def check_elements(resource_type: str, elements: tuple[str, ...]) -> None:
@@ -90,8 +98,8 @@ def _tagged(resource: Resource) -> Resource:
     """The same with the tag; `resource` is ours, its meta is not."""
     meta = resource.get("meta", {})
     tags = meta.get("tag", [])
-    if not any(t.get("code") == _SUBSETTED["code"] and t.get("system") == _SUBSETTED["system"] for t in tags):
-        resource["meta"] = meta | {"tag": [*tags, dict(_SUBSETTED)]}
+    if not any(t.get("code") == SUBSETTED["code"] and t.get("system") == SUBSETTED["system"] for t in tags):
+        resource["meta"] = meta | {"tag": [*tags, dict(SUBSETTED)]}
     return resource
 
 

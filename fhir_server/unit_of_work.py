@@ -4,11 +4,13 @@ A unit of work is made by `Interactions.transact`, which runs it again from a cl
 It sees its own writes. Each resource gets one new version in it, however often it is changed.
 """
 
+import asyncio
 import uuid
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from urllib.parse import parse_qsl
 
 from pymongo import DeleteOne, ReplaceOne, UpdateOne
@@ -26,9 +28,11 @@ from fhir_server.search.index import NO_HOLD, index
 from fhir_server.search.query import compile_query
 from fhir_server.search.resolve import Look, resolve
 from fhir_server.store import LOCKS, Document, Store, Version, version
+from fhir_server.subset import SUBSETTED
 from fhir_server.validation import validate
 from smart_auth.access import Access
 
+_LARGE = 256 * 1024  # bytes of JSON
 _MAX_REACTIONS = 20_000
 _REACTION_SEARCH_LIMIT = 500
 _DUPLICATE_KEY = 11000
@@ -54,7 +58,7 @@ class Part:
 class _Entry:
     """A resource in this transaction: as it was found, as it is now, and what of that is already written."""
 
-    __slots__ = ("after", "before", "method", "new_version", "part", "reacted", "written")
+    __slots__ = ("after", "before", "large", "method", "new_version", "part", "reacted", "written")
 
     def __init__(self, before: Version | None, method: str = "PUT") -> None:
         self.before = before
@@ -62,6 +66,7 @@ class _Entry:
         self.after: Resource | None = before.resource if before else None
         # The number of the version that this transaction makes, once it writes one.
         self.new_version: int | None = None
+        self.large = False
         self.part: int | None = None  # the request that changed it
         self.reacted: Resource | None = self.after
         self.written: Resource | None = self.after
@@ -298,7 +303,8 @@ class UnitOfWork:
         current: dict[str, _Writes] = {}
         history: dict[str, _Writes] = {}
         for to, entry in staged:
-            _write(to, entry, self, current.setdefault(to.type, _Writes()), history.setdefault(to.type, _Writes()))
+            into = current.setdefault(to.type, _Writes()), history.setdefault(to.type, _Writes())
+            await _aside(entry, _write, to, entry, self, *into)
             entry.written = entry.after
         self._dirty.clear()
         for resource_type, writes in history.items():
@@ -332,12 +338,13 @@ class UnitOfWork:
         """Validate, apply the rules, and stage. Rules see valid resources only; what they change is validated again."""
         rules = self._registry.rules.get(to.type, ())
         staged = {**(duplicate(resource) if copy or rules else resource), "id": to.id}
-        _refuse_invalid(staged)
+        entry.large = len(fhir_json.dumps(staged)) > _LARGE
+        await _aside(entry, _refuse_invalid, staged)
         change = Change(to.type, to.id, entry.after, staged)
         for rule in rules:
             await rule(self, change)
         if rules and staged != {**resource, "id": to.id}:
-            _refuse_invalid(staged)
+            await _aside(entry, _refuse_invalid, staged)
         if entry.after is not None and same(_content(entry.after), _content(staged)):
             return duplicate(entry.after) if copy else entry.after
         meta = {k: v for k, v in staged.get("meta", {}).items() if k not in {"versionId", "lastUpdated"}}
@@ -375,6 +382,14 @@ class UnitOfWork:
                 await reaction(self, change)
 
 
+async def _aside(entry: _Entry, work: Callable[..., None], *arguments: Any) -> None:
+    """Do what takes long for a large resource in a thread, so that the others of this process are served meanwhile."""
+    if entry.large:
+        await asyncio.to_thread(work, *arguments)
+    else:
+        work(*arguments)
+
+
 def _write(to: Target, entry: _Entry, unit: UnitOfWork, current: _Writes, history: _Writes) -> None:
     """The writes that bring the collections to the present state of an entry."""
     number, before = entry.next_version, entry.before
@@ -405,9 +420,17 @@ def _write(to: Target, entry: _Entry, unit: UnitOfWork, current: _Writes, histor
 
 
 def _refuse_invalid(resource: Resource) -> None:
+    if any(t.get("code") == "SUBSETTED" and t.get("system") == SUBSETTED["system"] for t in _tags(resource)):
+        raise fail("business-rule", "this is part of a resource (SUBSETTED): what it lacks would be lost", status=422)
     issues = [i for i in validate(resource) if i.severity in {"error", "fatal"}]
     if issues:
         raise FhirError(*issues)
+
+
+def _tags(resource: Resource) -> list[Resource]:
+    meta = resource.get("meta")
+    tags = meta.get("tag") if isinstance(meta, dict) else None
+    return [t for t in tags if isinstance(t, dict)] if isinstance(tags, list) else []
 
 
 def _content(resource: Resource) -> Resource:

@@ -6,9 +6,11 @@ nothing more goes in.
 """
 
 import asyncio
+import zlib
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
+from gzip import BadGzipFile
 from pathlib import Path
 
 import orjson
@@ -57,6 +59,8 @@ async def load_files(
             workers = Processes(processes, open_interactions, base_url) if several else Here(interactions, base_url)
             async with workers:
                 await run.through(sorted(unfinished, key=lambda f: f.rank), workers)
+    except (EOFError, zlib.error, BadGzipFile) as error:
+        raise StartError(f"a file is damaged: {error}") from None
     except FhirError as error:
         raise StartError(f"{error}; the same command goes on where it stopped") from None
     finally:

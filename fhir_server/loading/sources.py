@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import uuid
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,8 +204,8 @@ def open_file(path: Path, base_url: str, hashed: Callable[[int], None] = lambda 
             raise StartError(f"{path} is none of .ndjson, .jsonl and .json, with or without .gz")
         with _opened(path) as (stream, _):
             content = stream.read(MAX_BUNDLE + 1)
-    except (OSError, EOFError) as error:
-        raise StartError(f"{path} can't be read: {error.strerror if isinstance(error, OSError) else error}") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise StartError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from None
     if len(content) > MAX_BUNDLE:
         raise StartError(f"{path} has more than {MAX_BUNDLE // 1024 // 1024} MiB: make it NDJSON")
     try:

@@ -84,6 +84,8 @@ async def everything(call: Call) -> Answer:
     walk = await _begun(call)
     for resource_type in walk.types or ():
         await trail.require(call, resource_type, "r")
+        if resource_type != call.resource_type:
+            await trail.require(call, resource_type, "s")
     focus = await _focus(call)
     patient = Target("Patient", call.id) if call.resource_type == "Patient" else target(focus.get("subject"))
     first = not walk.type
@@ -126,11 +128,16 @@ async def _focus(call: Call) -> Resource:
     raise fail("not-found", f"there is no {call.resource_type}/{call.id}")
 
 
+def _allowed(call: Call, resource_type: str) -> bool:
+    """Whether resources of this type may be shown to who has not named them: to read them, and to search for them."""
+    return call.access.allows(resource_type, "r") and call.access.allows(resource_type, "s")
+
+
 def _beside(call: Call, walk: _Walk, patient: Target | None) -> _Beside:
     # A supporting resource that is asked for may be behind one that isn't.
     asked = SHARED if any(walk.asks_for(t) for t in SHARED) else frozenset[str]()
-    own = call.resource_type == "Encounter" and walk.asks_for("Patient") and call.access.allows("Patient", "r")
-    return _Beside(frozenset(t for t in asked if call.access.allows(t, "r")), patient if own else None)
+    own = call.resource_type == "Encounter" and walk.asks_for("Patient") and _allowed(call, "Patient")
+    return _Beside(frozenset(t for t in asked if _allowed(call, t)), patient if own else None)
 
 
 async def _page(call: Call, walk: _Walk, focus: Resource, wanted: _Beside) -> _Page:
@@ -180,7 +187,7 @@ async def _types(call: Call, walk: _Walk, follow: bool) -> list[str]:
     """The types that are left to walk through: those of the compartment that were ever stored."""
     assert call.resource_type is not None
     inside = definitions.compartment(call.resource_type).keys()
-    left = [t for t in inside if t >= walk.type and call.access.allows(t, "r") and (walk.asks_for(t) or (follow and t != _TRAIL))]
+    left = [t for t in inside if t >= walk.type and _allowed(call, t) and (walk.asks_for(t) or (follow and t != _TRAIL))]
     catalog = call.interactions.store.db["catalog"].find({"_id": {"$in": left}}, {"_id": 1})
     return sorted([row["_id"] async for row in catalog])
 
@@ -212,7 +219,7 @@ def _left_out(call: Call, walk: _Walk) -> list[Issue]:
     assert call.resource_type is not None
     if walk.types is not None:
         return []
-    hidden = sorted(t for t in definitions.compartment(call.resource_type) if t != _TRAIL and not call.access.allows(t, "r"))
+    hidden = sorted(t for t in definitions.compartment(call.resource_type) if t != _TRAIL and not _allowed(call, t))
     text = f"left out for lack of a scope: {', '.join(hidden)}"
     return [Issue("suppressed", text, severity="information")] if hidden else []
 

@@ -141,7 +141,7 @@ def between(start: str) -> Condition:
 def contains(parameter: str, value: str) -> Condition:
     """`:contains`: that a string has this one in it. It looks through the index of the parameter, not through the resources."""
     wanted = fold(value)
-    if not wanted or len(wanted) > OVERLAP:
+    if not wanted or len(wanted) > OVERLAP or "\0" in wanted:
         raise fail("invalid", f"{parameter}:contains takes a text of 1 to {OVERLAP} characters", status=400)
     looked_for = re.escape(wanted)
     return {"$or": [{"search.t": {"$regex": f"^{re.escape(parameter)}{sign}.*{looked_for}"}} for sign in ("~", r"\^")]}

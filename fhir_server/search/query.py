@@ -4,6 +4,7 @@ What can be said without looking into the database becomes a condition at once. 
 hierarchies are kept as `pending` until `resolve.py` has looked.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,10 +16,13 @@ from fhir_server.search.includes import Include, include
 from fhir_server.search.index import composites, searchable, targets, unions
 from fhir_server.search.sorting import SortKey, sort_keys
 from fhir_server.search.values import split, unescaped
+from fhir_server.subset import elements_named
 
 MAX_COUNT = 1000
 DEFAULT_COUNT = 20
-MAX_VALUES = 1000  # alternatives in one parameter
+MAX_PARAMETERS = 100
+MAX_VALUES = 1000  # alternatives in all of them
+_ONCE = frozenset({"_count", "_sort", "_total", "_summary", "_explain"})
 _MAX_DEPTH = 8  # links of a chain, `_has` included
 
 _MODIFIERS = {
@@ -32,6 +36,7 @@ _MODIFIERS = {
     "composite": {"missing"},
     "special": {"missing"},
 }
+_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 SUMMARIES = frozenset({"true", "text", "data", "count", "false"})
 
 
@@ -126,6 +131,7 @@ def compile_query(
     have led here.
     """
     query = Query(resource_type, base_url)
+    _check_numbers(parameters)
     for name, value in parameters:
         try:
             if name.partition(":")[0] in RESULT_PARAMETERS:
@@ -139,6 +145,16 @@ def compile_query(
         else:
             query.used.append((name, value))
     return query
+
+
+def _check_numbers(parameters: list[tuple[str, str]]) -> None:
+    """Not more than is sensible of anything, and one of what can be there once."""
+    if len(parameters) > MAX_PARAMETERS or sum(value.count(",") for _, value in parameters) > MAX_VALUES:
+        raise fail("too-costly", f"a search takes at most {MAX_PARAMETERS} parameters and {MAX_VALUES} values", status=400)
+    names = [name for name, _ in parameters if name in _ONCE]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise fail("invalid", f"{twice} is given twice", status=400)
 
 
 def not_understood(text: str, code: str = "not-supported") -> NotUnderstood:
@@ -159,7 +175,10 @@ def _condition(query: Query, name: str, value: str, depth: int) -> None:
     head, chained, inner = name.partition(".")
     parameter, _, modifier = head.partition(":")
     if parameter == "_list" and not chained and not modifier:
-        query.pending.append(Members(tuple(unescaped(v).removeprefix("List/") for v in split(value, ","))))
+        lists = tuple(unescaped(v).removeprefix("List/") for v in split(value, ","))
+        if not all(_ID.fullmatch(list_) for list_ in lists):
+            raise fail("not-supported", "_list takes the ids of Lists; $current-... is not supported", status=400)
+        query.pending.append(Members(lists))
         return
     kind = _kind(query.type, parameter)
     if chained:
@@ -311,11 +330,12 @@ def _summary(query: Query, _name: str, value: str) -> None:
 
 
 def _elements(query: Query, _name: str, value: str) -> None:
-    query.elements += tuple(v.strip() for v in value.split(",") if v.strip())
+    query.elements += elements_named(value)
 
 
 def _include(query: Query, name: str, value: str) -> None:
-    query.includes.append(include(query.type, name, value))
+    if (wanted := include(query.type, name, value)) not in query.includes:
+        query.includes.append(wanted)
 
 
 def _explain(query: Query, _name: str, value: str) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fhir_server.store import Store
 
 CHAIN_LIMIT = 10_000
+_EMPTY: tuple[Condition, ...] = (NOTHING, {"_id": {"$in": []}})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ async def resolve(look: Look, query: Query) -> None:
     """Turn what is pending into conditions, and add what the caller may not see past. FhirError `too-costly`, `forbidden`."""
     for pending in query.pending:
         query.filters.append(await _condition(look, query, pending))
+        if query.filters[-1] in _EMPTY:
+            break  # nothing can match: what else is asked need not be looked up
     query.pending = []
     if (restriction := look.access.filter(query.type, "s")) is not None:
         query.filters.append(restriction)

@@ -1,5 +1,6 @@
 """Running a compiled search: one page of matches, what is included with them, and how many there are."""
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +14,13 @@ from fhir_server.search.compartments import in_compartment
 from fhir_server.search.including import Includes
 from fhir_server.search.query import Query, compile_query
 from fhir_server.search.resolve import Look, resolve
+from fhir_server.subset import check_elements
 
 Resource = dict[str, Any]
 Parameters = list[tuple[str, str]]
 
 _KIND = "search"
+LONGEST = 30.0  # seconds that a search may take
 
 
 @dataclass(slots=True)
@@ -58,6 +61,8 @@ async def asked(
     links: PageLinks, resource_type: str | None, parameters: Parameters, compartment: tuple[str, str] | None
 ) -> Asked:
     """What these parameters ask; those of a page link (`_page`) are inside it. FhirError `invalid`."""
+    if resource_type is not None and any(name == "_type" for name, _ in parameters):
+        raise fail("invalid", f"_type is for searches over several types; this is one on {resource_type}", status=400)
     pages = [value for name, value in parameters if name == "_page"]
     if not pages:
         return Asked(resource_type, parameters, compartment)
@@ -74,14 +79,16 @@ async def search(look: Look, links: PageLinks, question: Asked, base_url: str, *
     """A page of what is asked for among what the caller may see. FhirError `too-costly` for what would look at too much."""
     search_in = _search_types if question.type is None else _search_type
     try:
-        return await search_in(look, links, question, base_url, lenient=lenient)
-    except ExecutionTimeout:
+        async with asyncio.timeout(LONGEST):
+            return await search_in(look, links, question, base_url, lenient=lenient)
+    except (ExecutionTimeout, TimeoutError):
         raise fail("too-costly", "the search takes too long: narrow it") from None
 
 
 async def _search_type(look: Look, links: PageLinks, question: Asked, base_url: str, *, lenient: bool) -> Found:
     assert question.type is not None
     query = await _compiled(look, question.type, question, base_url, lenient=lenient)
+    check_elements(question.type, query.elements)
     found = _answer(query)
     place = paging.read(query, question.place) if question.place is not None else None
     if query.explain:
