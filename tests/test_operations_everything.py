@@ -213,7 +213,7 @@ def test_what_makes_no_sense_is_refused(app: FhirApp, query: str) -> None:
 
 def test_only_what_the_token_allows_is_shown(app: FhirApp, two: tuple[str, str]) -> None:
     a, _ = two
-    narrow = "system/Patient.r system/Observation.r system/Organization.r"
+    narrow = "system/Patient.r system/Observation.rs system/Organization.r"
     first = operate(app, "GET", f"Patient/{a}/$everything", scope=narrow)
     assert set(first.ids()) == {f"Patient/{a}", f"Observation/o-{a}"}
     note = first.resource["entry"][-1]
@@ -221,7 +221,7 @@ def test_only_what_the_token_allows_is_shown(app: FhirApp, two: tuple[str, str])
     assert "Encounter" in note["resource"]["issue"][0]["diagnostics"]
     assert operate(app, "GET", f"Patient/{a}/$everything?_type=Encounter", scope=narrow).status == 403
     before = len(app.audit())
-    assert operate(app, "GET", f"Patient/{a}/$everything", scope="system/Observation.r").status == 403
+    assert operate(app, "GET", f"Patient/{a}/$everything", scope="system/Observation.rs").status == 403
     assert app.audit(before)[0]["outcome"] == "4"
 
 

@@ -368,7 +368,7 @@ def test_references_and_chains(app: FhirApp, orders: str, query: str, found: str
         ("Patient?_page=x", "invalid", "page link"),
         ("Patient?_page=bnVsbA", "invalid", "page link"),
         ("Patient?_page=WyJQYXRpZW50ICIsIFtdXQ", "invalid", "page link"),
-        ("Patient?_page=%ff%fe", "invalid", "page link"),
+        ("Patient?_page=%ff%fe", "structure", "UTF-8"),
     ],
 )
 def test_what_is_not_understood_is_refused_and_told(app: FhirApp, query: str, code: str, said: str) -> None:

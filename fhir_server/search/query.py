@@ -21,6 +21,7 @@ from fhir_server.subset import elements_named
 MAX_COUNT = 1000
 DEFAULT_COUNT = 20
 MAX_PARAMETERS = 100
+MAX_INCLUDES = 1000
 MAX_VALUES = 1000  # alternatives in all of them
 _ONCE = frozenset({"_count", "_sort", "_total", "_summary", "_explain"})
 _MAX_DEPTH = 8  # links of a chain, `_has` included
@@ -149,7 +150,9 @@ def compile_query(
 
 def _check_numbers(parameters: list[tuple[str, str]]) -> None:
     """Not more than is sensible of anything, and one of what can be there once."""
-    if len(parameters) > MAX_PARAMETERS or sum(value.count(",") for _, value in parameters) > MAX_VALUES:
+    included = sum("include" in name for name, _ in parameters)
+    others = len(parameters) - included
+    if others > MAX_PARAMETERS or included > MAX_INCLUDES or sum(v.count(",") for _, v in parameters) > MAX_VALUES:
         raise fail("too-costly", f"a search takes at most {MAX_PARAMETERS} parameters and {MAX_VALUES} values", status=400)
     names = [name for name, _ in parameters if name in _ONCE]
     if len(set(names)) != len(names):
