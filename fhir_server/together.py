@@ -11,17 +11,19 @@ from typing import Generic, TypeVar
 Job = TypeVar("Job")
 
 
-_IN_FLIGHT = 2
-
-
 class Together(Generic[Job]):
-    """Runs jobs in groups, two groups at a time. Jobs that touch the same thing run in turn, as they came."""
+    """Runs jobs in groups. Jobs that touch the same thing run in turn, as they came."""
 
     def __init__(
-        self, run: Callable[[list[Job]], Awaitable[None]], touched: Callable[[Job], Iterable[Hashable]], *, largest: int
+        self,
+        run: Callable[[list[Job]], Awaitable[None]],
+        touched: Callable[[Job], Iterable[Hashable]],
+        *,
+        largest: int,
+        in_flight: int = 2,
     ) -> None:
-        """`run` does a group of at most `largest`; `touched` says what a job works on."""
-        self._run, self._touched, self._largest = run, touched, largest
+        """`run` does a group of at most `largest`, of which `in_flight` run at a time; `touched` says what a job works on."""
+        self._run, self._touched, self._largest, self._at_once = run, touched, largest, in_flight
         self._waiting: list[tuple[Job, set[Hashable], asyncio.Future[None]]] = []
         self._held: set[Hashable] = set()  # what the groups in flight touch
         self._in_flight: set[asyncio.Task[None]] = set()
@@ -34,7 +36,7 @@ class Together(Generic[Job]):
         await done
 
     def _start(self) -> None:
-        while len(self._in_flight) < _IN_FLIGHT and self._waiting:
+        while len(self._in_flight) < self._at_once and self._waiting:
             group: list[tuple[Job, asyncio.Future[None]]] = []
             left = []
             blocked, taken = set(self._held), set[Hashable]()
