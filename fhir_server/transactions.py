@@ -29,9 +29,11 @@ from fhir_server.audit import Act
 from fhir_server.outcome import FhirError, Issue, fail
 from fhir_server.references import Target
 from fhir_server.registry import Registry
+from fhir_server.staging import Part
 from fhir_server.store import Document, NotEnsured, Store
 from fhir_server.together import Together
-from fhir_server.unit_of_work import Conflict, Entangled, Part, UnitOfWork
+from fhir_server.turns import Turns
+from fhir_server.unit_of_work import Conflict, Entangled, UnitOfWork
 from smart_auth.access import Access
 
 T = TypeVar("T")
@@ -67,6 +69,7 @@ class Transactions:
 
     def __init__(self, store: Store, registry: Registry, *, strict_references: bool) -> None:
         self._store, self._registry, self._strict = store, registry, strict_references
+        self._turns = Turns()
         self._together = Together[Job](self._joint, _touched, largest=_LARGEST_GROUP)
         # Set when a transaction has left messages in the outbox, so that delivery need not wait for its next look.
         self.outbox_filled = asyncio.Event()
@@ -90,7 +93,10 @@ class Transactions:
             await self._together.do(job)
             if job.refusal is not None:
                 raise job.refusal
-        result: T = await self._until_done(job) if job.alone else job.result
+        if job.alone:
+            async with self._turns.taken(str(to) for to in job.targets):
+                await self._until_done(job)
+        result: T = job.result
         return result
 
     async def _joint(self, jobs: list[Job]) -> None:
@@ -121,14 +127,14 @@ class Transactions:
         for job in jobs:
             job.refusal = None
 
-    async def _until_done(self, job: Job) -> Any:
+    async def _until_done(self, job: Job) -> None:
         await self._store.ensure("AuditEvent")
         deadline = time.monotonic() + _PATIENCE
         attempt = 0
         while True:
             try:
                 await self._attempt([job], deadline)
-                return job.result
+                return
             except NotEnsured as missing:
                 await self._store.ensure(*missing.resource_types)
                 continue

@@ -4,16 +4,12 @@ A unit of work is made by `Interactions.transact`, which runs it again from a cl
 It sees its own writes. Each resource gets one new version in it, however often it is changed.
 """
 
-import asyncio
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
+from collections.abc import Iterable
 from urllib.parse import parse_qsl
 
-from pymongo import DeleteOne, ReplaceOne, UpdateOne
+from pymongo import UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
@@ -21,15 +17,14 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from fhir_server import clock, fhir_json, integrity, outbox
 from fhir_server.elements import duplicate, same
-from fhir_server.outcome import FhirError, fail
+from fhir_server.outcome import fail
 from fhir_server.references import Target, target, walk
 from fhir_server.registry import Change, Registry, Resource
-from fhir_server.search.index import NO_HOLD, index
+from fhir_server.search.index import NO_HOLD
 from fhir_server.search.query import compile_query
 from fhir_server.search.resolve import Look, resolve
-from fhir_server.store import LOCKS, Document, Store, Version, version
-from fhir_server.subset import SUBSETTED
-from fhir_server.validation import validate
+from fhir_server.staging import Entry, Part, Writes, aside, content, refuse_invalid, write
+from fhir_server.store import LOCKS, Document, Store, version
 from smart_auth.access import Access
 
 _LARGE = 256 * 1024  # bytes of JSON
@@ -44,54 +39,6 @@ class Conflict(Exception):
 
 class Entangled(Exception):
     """Two requests that share a transaction change the same resource; each is run on its own."""
-
-
-@dataclass(slots=True)
-class Part:
-    """One of the requests that share a transaction: its rights, its number, and what it looked at beside its changes."""
-
-    access: Access
-    number: int
-    shown: list[str]
-
-
-class _Entry:
-    """A resource in this transaction: as it was found, as it is now, and what of that is already written."""
-
-    __slots__ = ("after", "before", "large", "method", "new_version", "part", "reacted", "written")
-
-    def __init__(self, before: Version | None, method: str = "PUT") -> None:
-        self.before = before
-        self.method = method
-        self.after: Resource | None = before.resource if before else None
-        # The number of the version that this transaction makes, once it writes one.
-        self.new_version: int | None = None
-        self.large = False
-        self.part: int | None = None  # the request that changed it
-        self.reacted: Resource | None = self.after
-        self.written: Resource | None = self.after
-
-    @property
-    def was(self) -> Resource | None:
-        """The resource when the transaction began."""
-        return self.before.resource if self.before else None
-
-    @property
-    def next_version(self) -> int:
-        return self.before.version + 1 if self.before else 1
-
-    def moment(self, now: datetime) -> datetime:
-        """When this version is made, in UTC without tzinfo: never before the last one, whatever another machine's clock said."""
-        present = clock.naive(now)
-        return max(present, self.before.updated) if self.before else present
-
-
-@dataclass(slots=True)
-class _Writes:
-    """What is to be written to one collection."""
-
-    inserts: list[Document] = field(default_factory=list)
-    others: list[ReplaceOne[Document] | UpdateOne | DeleteOne] = field(default_factory=list)
 
 
 class UnitOfWork:
@@ -111,7 +58,7 @@ class UnitOfWork:
         self._store = store
         self._registry = registry
         self._strict = strict
-        self._entries: dict[Target, _Entry] = {}
+        self._entries: dict[Target, Entry] = {}
         self._queue: deque[Target] = deque()  # changed, with reactions to come
         self._dirty: dict[Target, None] = {}  # changed since the last flush
 
@@ -155,7 +102,7 @@ class UnitOfWork:
         unknown = [to for to in dict.fromkeys(targets) if to not in self._entries]
         found = await self._store.read_many(unknown)
         for to in unknown:
-            self._entries[to] = _Entry(found.get(to))
+            self._entries[to] = Entry(found.get(to))
 
     async def missing(self, targets: Iterable[Target]) -> list[Target]:
         """Those of these that are not there, own writes included. The caller holds their locks (`integrity.py`)."""
@@ -208,7 +155,7 @@ class UnitOfWork:
         for document in found:
             to = Target(resource_type, document["_id"])
             if to not in self._entries:
-                self._entries[to] = _Entry(version(document, document["_id"]))
+                self._entries[to] = Entry(version(document, document["_id"]))
             resources.append(duplicate(self._entries[to].after))
         return [r for r in resources if r is not None]
 
@@ -232,7 +179,7 @@ class UnitOfWork:
     async def lock(self, *keys: str) -> None:
         """Make transactions that name the same key wait their turn (by a write conflict, which starts the later one again)."""
         step = {"$inc": {"n": 1}, "$set": {"at": clock.naive(self.now)}}
-        writes = _Writes([], [UpdateOne({"_id": key}, step, upsert=True) for key in sorted(set(keys))])
+        writes = Writes([], [UpdateOne({"_id": key}, step, upsert=True) for key in sorted(set(keys))])
         await self._apply(self._store.db[LOCKS], writes)
 
     # Writing
@@ -243,7 +190,7 @@ class UnitOfWork:
         `copy=False` is for callers that change neither what they give nor what they get from here on.
         """
         to = Target(resource["resourceType"], id_ or uuid.uuid4().hex)
-        return await self._stage(to, self._entries.setdefault(to, _Entry(None, "POST")), resource, copy=copy)
+        return await self._stage(to, self._entries.setdefault(to, Entry(None, "POST")), resource, copy=copy)
 
     async def update(self, resource: Resource, *, copy: bool = True) -> Resource:
         """Stage the new state of a resource by its id; a resource that isn't there is created. Unchanged: no new version."""
@@ -300,11 +247,11 @@ class UnitOfWork:
         if not staged:
             return
         self._store.require({to.type for to, _ in staged})
-        current: dict[str, _Writes] = {}
-        history: dict[str, _Writes] = {}
+        current: dict[str, Writes] = {}
+        history: dict[str, Writes] = {}
         for to, entry in staged:
-            into = current.setdefault(to.type, _Writes()), history.setdefault(to.type, _Writes())
-            await _aside(entry, _write, to, entry, self, *into)
+            into = current.setdefault(to.type, Writes()), history.setdefault(to.type, Writes())
+            await aside(entry, write, to, entry, self.now, *into)
             entry.written = entry.after
         self._dirty.clear()
         for resource_type, writes in history.items():
@@ -312,7 +259,7 @@ class UnitOfWork:
         for resource_type, writes in current.items():
             await self._apply(self._store.current(resource_type), writes)
 
-    async def _apply(self, collection: AsyncCollection[Document], writes: _Writes) -> None:
+    async def _apply(self, collection: AsyncCollection[Document], writes: Writes) -> None:
         try:
             if writes.others:
                 done = await collection.bulk_write(writes.others, ordered=False, session=self.session)
@@ -329,23 +276,23 @@ class UnitOfWork:
                 raise Conflict(collection.name) from error
             raise
 
-    async def _entry(self, to: Target) -> _Entry:
+    async def _entry(self, to: Target) -> Entry:
         if to not in self._entries:
-            self._entries[to] = _Entry(await self._store.read(to.type, to.id, self.session))
+            self._entries[to] = Entry(await self._store.read(to.type, to.id, self.session))
         return self._entries[to]
 
-    async def _stage(self, to: Target, entry: _Entry, resource: Resource, *, copy: bool) -> Resource:
+    async def _stage(self, to: Target, entry: Entry, resource: Resource, *, copy: bool) -> Resource:
         """Validate, apply the rules, and stage. Rules see valid resources only; what they change is validated again."""
         rules = self._registry.rules.get(to.type, ())
         staged = {**(duplicate(resource) if copy or rules else resource), "id": to.id}
         entry.large = len(fhir_json.dumps(staged)) > _LARGE
-        await _aside(entry, _refuse_invalid, staged)
+        await aside(entry, refuse_invalid, staged)
         change = Change(to.type, to.id, entry.after, staged)
         for rule in rules:
             await rule(self, change)
         if rules and staged != {**resource, "id": to.id}:
-            await _aside(entry, _refuse_invalid, staged)
-        if entry.after is not None and same(_content(entry.after), _content(staged)):
+            await aside(entry, refuse_invalid, staged)
+        if entry.after is not None and same(content(entry.after), content(staged)):
             return duplicate(entry.after) if copy else entry.after
         meta = {k: v for k, v in staged.get("meta", {}).items() if k not in {"versionId", "lastUpdated"}}
         stamped = {"versionId": str(entry.next_version), "lastUpdated": clock.instant(entry.moment(self.now)), **meta}
@@ -355,7 +302,7 @@ class UnitOfWork:
         self._changed(to, entry)
         return duplicate(entry.after) if copy else entry.after
 
-    def _changed(self, to: Target, entry: _Entry) -> None:
+    def _changed(self, to: Target, entry: Entry) -> None:
         if entry.part is not None and entry.part != self.parts[-1].number:
             raise Entangled
         entry.part = self.parts[-1].number
@@ -380,72 +327,3 @@ class UnitOfWork:
             change = Change(to.type, to.id, duplicate(before), duplicate(entry.after))
             for reaction in reactions:
                 await reaction(self, change)
-
-
-async def _aside(entry: _Entry, work: Callable[..., None], *arguments: Any) -> None:
-    """Do what takes long for a large resource in a thread, so that the others of this process are served meanwhile."""
-    if entry.large:
-        await asyncio.to_thread(work, *arguments)
-    else:
-        work(*arguments)
-
-
-def _write(to: Target, entry: _Entry, unit: UnitOfWork, current: _Writes, history: _Writes) -> None:
-    """The writes that bring the collections to the present state of an entry."""
-    number, before = entry.next_version, entry.before
-    first = entry.new_version is None
-    entry.new_version = number
-    if first and before is not None and before.resource is not None:
-        history.inserts.append(_history_document(before))
-    if entry.written is None and not first and before is not None:
-        history.others.append(DeleteOne({"_id": f"{to.id}/{number}"}))  # our tombstone, before somebody thought better of it
-    found_version = before.version if first and before is not None else number
-    if entry.after is None:
-        current.others.append(DeleteOne({"_id": to.id, "version": found_version}))
-        if before is not None:
-            history.inserts.append(_history_document(Version(to.id, number, entry.moment(unit.now), "DELETE", None)))
-        return
-    document = {
-        "_id": to.id,
-        "version": number,
-        "method": entry.method,
-        "updated": entry.moment(unit.now),
-        "resource": fhir_json.to_bson(entry.after),
-        "search": index(entry.after),
-    }
-    if entry.written is None:
-        current.inserts.append(document)
-    else:
-        current.others.append(ReplaceOne({"_id": to.id, "version": found_version}, document))
-
-
-def _refuse_invalid(resource: Resource) -> None:
-    if any(t.get("code") == "SUBSETTED" and t.get("system") == SUBSETTED["system"] for t in _tags(resource)):
-        raise fail("business-rule", "this is part of a resource (SUBSETTED): what it lacks would be lost", status=422)
-    issues = [i for i in validate(resource) if i.severity in {"error", "fatal"}]
-    if issues:
-        raise FhirError(*issues)
-
-
-def _tags(resource: Resource) -> list[Resource]:
-    meta = resource.get("meta")
-    tags = meta.get("tag") if isinstance(meta, dict) else None
-    return [t for t in tags if isinstance(t, dict)] if isinstance(tags, list) else []
-
-
-def _content(resource: Resource) -> Resource:
-    """A resource without what the server itself sets, for telling whether an update changes anything."""
-    meta = {k: v for k, v in resource.get("meta", {}).items() if k not in {"versionId", "lastUpdated"}}
-    rest = {k: v for k, v in resource.items() if k != "meta"}
-    return rest | {"meta": meta} if meta else rest
-
-
-def _history_document(found: Version) -> Document:
-    return {
-        "_id": f"{found.id}/{found.version}",
-        "id": found.id,
-        "version": found.version,
-        "method": found.method,
-        "updated": found.updated,
-        **({"resource": fhir_json.to_bson(found.resource)} if found.resource is not None else {}),
-    }
