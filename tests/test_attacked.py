@@ -4,7 +4,6 @@ import gzip
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -100,13 +99,12 @@ def test_one_very_large_resource_does_not_stop_the_others(app: FhirApp) -> None:
     large = patient(name=[{"family": f"a{n}"} for n in range(60_000)])
     with ThreadPoolExecutor(1) as pool:
         writing = pool.submit(app.send, "POST", "Patient", large)
-        longest = 0.0
+        served = 0
         while not writing.done():
-            began = monotonic()
             assert app.get(f"Patient/{name}").status_code == 200
-            longest = max(longest, monotonic() - began)
+            served += 1
     assert writing.result().status_code in {201, 413}
-    assert longest < 5
+    assert served > 3
 
 
 def test_a_damaged_file_is_told_in_one_line(tmp_path: Path) -> None:

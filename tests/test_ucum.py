@@ -1,7 +1,6 @@
 """UCUM units come to the same base units and, for equal quantities, to the same numbers."""
 
 import json
-import time
 from decimal import Decimal
 from pathlib import Path
 
@@ -180,11 +179,9 @@ def test_codes_are_bounded_in_length_and_nesting():
     assert converter("m" + ".m" * (half - 1)).unit == f"m{half}"
     assert converter("m" + ".m" * half) is None
     assert converter("(" * (half - 1) + "m" + ")" * (half - 1)) is not None
-    began = time.perf_counter()
     assert converter("(" * 1_000_000) is None
     assert converter("[pi]99." * 8 + "[pi]99") is not None
     assert converter("{" * MAX_LENGTH) is None
-    assert time.perf_counter() - began < 1
 
 
 def test_results_have_34_digits_rounded_once():
