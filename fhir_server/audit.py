@@ -4,13 +4,12 @@ An event of a change is inserted in the change's own transaction. Those of reads
 waits until its group is.
 """
 
-import asyncio
 import base64
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import orjson
 from pymongo.asynchronous.client_session import AsyncClientSession
@@ -20,6 +19,7 @@ from fhir_server.references import target
 from fhir_server.registry import Change
 from fhir_server.search.index import index, looks_at, parameters
 from fhir_server.store import Document, Store, Version
+from fhir_server.together import Together
 from smart_auth.access import Access
 
 _TYPE = "http://terminology.hl7.org/CodeSystem/audit-event-type"
@@ -174,30 +174,10 @@ class GroupCommit:
     """
 
     def __init__(self, store: Store) -> None:
-        self._store = store
-        self._waiting: list[tuple[Document, asyncio.Future[None]]] = []
-        self._task: asyncio.Task[None] | None = None
+        self._together = Together[Document](partial(_insert, store), lambda _: (), largest=_LARGEST_GROUP, in_flight=1)
 
     async def write(self, event: Document) -> None:
-        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((document(event), stored))
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._commit())
-        await stored
-
-    async def _commit(self) -> None:
-        while self._waiting:
-            group, self._waiting = self._waiting[:_LARGEST_GROUP], self._waiting[_LARGEST_GROUP:]
-            try:
-                await _insert(self._store, [d for d, _ in group])
-            except Exception as error:  # noqa: BLE001 - every waiter must hear of it
-                for _, stored in group:
-                    if not stored.done():
-                        stored.set_exception(error)
-                continue
-            for _, stored in group:
-                if not stored.done():
-                    stored.set_result(None)
+        await self._together.do(document(event))
 
 
 def _patients(resource: Document) -> Iterator[str]:

@@ -17,7 +17,7 @@ from fhir_server.exchange import Parameters, View, summary_of
 from fhir_server.outcome import FhirError, fail
 from fhir_server.page_links import PageLinks
 from fhir_server.search.dates import of_text
-from fhir_server.store import Document, Store, Version, version
+from fhir_server.store import Document, Store, Version, united, version
 from fhir_server.subset import elements_named
 
 DEFAULT_COUNT = 100
@@ -203,10 +203,9 @@ async def _newest(
     branches = [branch for t in types for branch in _branches(store, t, query, place, limit)]
     rows: list[Document] = []
     if session is None:
-        (first, pipeline), *others = branches
-        pipeline += [{"$unionWith": {"coll": name, "pipeline": stages}} for name, stages in others]
-        pipeline += [{"$sort": dict.fromkeys("utiv", -1)}, {"$limit": limit}]
-        rows = await (await store.db[first].aggregate(pipeline)).to_list()
+        first, pipeline = united(branches)
+        newest: list[Document] = [{"$sort": dict.fromkeys("utiv", -1)}, {"$limit": limit}]
+        rows = await (await store.db[first].aggregate([*pipeline, *newest])).to_list()
     else:  # MongoDB has no $unionWith in a transaction
         for name, stages in branches:
             rows += await (await store.db[name].aggregate(stages, session=session)).to_list()

@@ -18,7 +18,6 @@ from fhir_server.search.resolve import Look
 from fhir_server.search.results import Found, asked, search
 from fhir_server.store import Document, Store, Version
 from fhir_server.transactions import Transactions
-from fhir_server.turns import Turns
 from fhir_server.unit_of_work import UnitOfWork
 from smart_auth.access import Access
 from smart_auth.scopes import Action
@@ -36,9 +35,8 @@ class Interactions:
         self.registry = registry
         self.reads = audit.GroupCommit(store)
         self.links = PageLinks(store.db)
-        self.turns = Turns()
-        self._strict = strict_references
         self._transactions = Transactions(store, registry, strict_references=strict_references)
+        self.turns = self._transactions.turns
         self.outbox_filled = self._transactions.outbox_filled
 
     # One transaction
@@ -79,13 +77,13 @@ class Interactions:
     async def read(self, access: Access, resource_type: str, id_: str, act: Act | None = None) -> Version:
         """The current version. FhirError `not-found` or `deleted`."""
         act = act or Act("read")
-        await self._require(access, act, resource_type, "r")
+        await self.require(access, act, resource_type, "r")
         return await self._seen(access, act, await self.store.read(resource_type, id_), resource_type, id_)
 
     async def vread(self, access: Access, resource_type: str, id_: str, version: str, act: Act | None = None) -> Version:
         """One version. FhirError `not-found`, or `deleted` for the version that is a deletion."""
         act = act or Act("vread")
-        await self._require(access, act, resource_type, "r")
+        await self.require(access, act, resource_type, "r")
         return await self._seen(access, act, await self.version_in(resource_type, id_, version), resource_type, id_)
 
     async def version_in(
@@ -112,7 +110,7 @@ class Interactions:
                 access.require(resource_type, "r" if id_ else "s")
             query = await history_query(self.links, resource_type, id_, parameters, lenient=lenient)
             page = await self.history_in(access, query)
-        await self._audit_read(access, act, audit.shown_versions(page.versions))
+        await self.record(access, act, audit.shown_versions(page.versions))
         return page
 
     async def history_in(self, access: Access, query: HistoryQuery, session: AsyncClientSession | None = None) -> HistoryPage:
@@ -210,7 +208,7 @@ class Interactions:
                 access.require(resource_type, "s")
             question = await asked(self.links, resource_type, parameters, compartment)
             found = await search(Look(self.store, access), self.links, question, base_url, lenient=lenient)
-        await self._audit_read(access, act, audit.shown_resources(found.matches + found.included))
+        await self.record(access, act, audit.shown_resources(found.matches + found.included))
         return found
 
     # The audit trail
@@ -226,19 +224,21 @@ class Interactions:
                 await self.reads.write(audit.audit_event(act, access, (), failed=str(error)))
             raise
 
-    async def _require(self, access: Access, act: Act, resource_type: str, action: Action) -> None:
+    async def require(self, access: Access, act: Act, resource_type: str, action: Action) -> None:
+        """Refuse (403, and on record) what `access` does not allow."""
         async with self._refusals_recorded(access, act):
             access.require(resource_type, action)
 
     async def _seen(self, access: Access, act: Act, found: Version | None, resource_type: str, id_: str) -> Version:
         if found is None:
             raise fail("not-found", f"there is no {resource_type}/{id_}")
-        await self._audit_read(access, act, audit.shown(resource_type, found))
+        await self.record(access, act, audit.shown(resource_type, found))
         if found.resource is None:
             raise fail("deleted", f"{resource_type}/{id_} was deleted")
         return found
 
-    async def _audit_read(self, access: Access, act: Act, entities: list[Document]) -> None:
+    async def record(self, access: Access, act: Act, entities: list[Document]) -> None:
+        """Record that these were shown, before they are."""
         await self.store.ensure("AuditEvent")
         await self.reads.write(audit.audit_event(act, access, entities))
 

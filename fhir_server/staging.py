@@ -14,7 +14,7 @@ from fhir_server.references import Target
 from fhir_server.registry import Resource
 from fhir_server.search.index import index
 from fhir_server.store import Document, Version
-from fhir_server.subset import SUBSETTED
+from fhir_server.subset import is_part
 from fhir_server.validation import validate
 from smart_auth.access import Access
 
@@ -105,7 +105,8 @@ def write(to: Target, entry: Entry, now: datetime, current: Writes, history: Wri
 
 
 def refuse_invalid(resource: Resource) -> None:
-    if any(t.get("code") == "SUBSETTED" and t.get("system") == SUBSETTED["system"] for t in _tags(resource)):
+    """Raises FhirError for a resource that breaks R4's rules, or is only part of one."""
+    if is_part(_tags(resource)):
         raise fail("business-rule", "this is part of a resource (SUBSETTED): what it lacks would be lost", status=422)
     issues = [i for i in validate(resource) if i.severity in {"error", "fatal"}]
     if issues:

@@ -24,12 +24,11 @@ from fhir_server.outcome import fail
 from fhir_server.references import Target
 from fhir_server.search import paging
 from fhir_server.search.index import index, ranked, searchable, unions
-from fhir_server.search.query import Query
+from fhir_server.search.query import LONGEST_SEARCH, Query
 from fhir_server.together import Together
 
 Document = dict[str, Any]
 CATALOG_VERSION = 3
-LONGEST_SEARCH = 30_000  # milliseconds that MongoDB may work for one
 MAX_SORTED = 10_000  # matches that are sorted in memory
 LOCKS = "locks"
 _BATCH = 500
@@ -179,15 +178,15 @@ class Store:
         if not ids:
             return []
         db = self._latest if latest else self.db
-        (first, some), *others = ids.items()
-        if not others:
-            return [(first, d) async for d in db[first + collection].find(where(some), projection)]
+        if len(ids) == 1:
+            ((only, some),) = ids.items()
+            return [(only, d) async for d in db[only + collection].find(where(some), projection)]
 
         def stages(resource_type: str, wanted: list[str]) -> list[Document]:
             return [{"$match": where(wanted)}, {"$project": projection}, {"$set": {"of": {"$literal": resource_type}}}]
 
-        unions = [{"$unionWith": {"coll": t + collection, "pipeline": stages(t, wanted)}} for t, wanted in others]
-        found = await db[first + collection].aggregate([*stages(first, some), *unions])
+        first, pipeline = united([(t + collection, stages(t, wanted)) for t, wanted in ids.items()])
+        found = await db[first].aggregate(pipeline)
         return [(d.pop("of"), d) async for d in found]
 
     async def vread(self, resource_type: str, id_: str, number: int, session: AsyncClientSession | None = None) -> Version | None:
@@ -283,13 +282,18 @@ class Store:
         passed_over: dict[str, list[str]] = {}
         for to in besides:
             passed_over.setdefault(to.type, []).append(to.id)
-        looks = [_first_with(keys, resource_type, passed_over.get(resource_type, [])) for resource_type in types]
-        others = [{"$unionWith": {"coll": t, "pipeline": look}} for t, look in zip(types[1:], looks[1:], strict=True)]
-        found = await self._latest[types[0]].aggregate([*looks[0], *others, {"$limit": 1}])
+        first, pipeline = united([(t, _first_with(keys, t, passed_over.get(t, []))) for t in types])
+        found = await self._latest[first].aggregate([*pipeline, {"$limit": 1}])
         async for row in found:
             key = next(k for k in row["t"] if k in keys)
             return keys[key], f"{row['type']}/{row['_id']}"
         return None
+
+
+def united(looks: list[tuple[str, list[Document]]]) -> tuple[str, list[Document]]:
+    """Looks (a collection and the stages in it) as one: the collection to begin with, and the stages for it."""
+    (first, stages), *others = looks
+    return first, [*stages, *({"$unionWith": {"coll": name, "pipeline": inner}} for name, inner in others)]
 
 
 def _first_with(keys: Iterable[str], resource_type: str, besides: list[str]) -> list[Document]:

@@ -5,7 +5,7 @@ extensions always stay; so do, in a summary, the `id` and the extensions of a da
 no value, or what it means. Contained resources go like any element that is not asked for.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
@@ -94,11 +94,16 @@ def _part_of(item: Any, part: Part) -> Any:
     return kept if isinstance(item, list) else kept[0]
 
 
+def is_part(tags: Iterable[Resource]) -> bool:
+    """Whether one of these tags says that a resource isn't whole."""
+    return any(t.get("code") == SUBSETTED["code"] and t.get("system") == SUBSETTED["system"] for t in tags)
+
+
 def _tagged(resource: Resource) -> Resource:
     """The same with the tag; `resource` is ours, its meta is not."""
     meta = resource.get("meta", {})
     tags = meta.get("tag", [])
-    if not any(t.get("code") == SUBSETTED["code"] and t.get("system") == SUBSETTED["system"] for t in tags):
+    if not is_part(tags):
         resource["meta"] = meta | {"tag": [*tags, dict(SUBSETTED)]}
     return resource
 

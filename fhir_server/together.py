@@ -57,7 +57,7 @@ class Together(Generic[Job]):
         failed: BaseException | None = None
         try:
             await self._run([job for job, _ in group])
-        except Exception as error:  # noqa: BLE001 - every waiter must hear of it
+        except BaseException as error:  # noqa: BLE001 - every waiter must hear of it, of an end of this task too
             failed = error
         self._held -= taken
         self._in_flight.discard(asyncio.current_task())

@@ -39,7 +39,6 @@ from smart_auth.access import Access
 T = TypeVar("T")
 
 _PATIENCE = 10.0  # seconds that a transaction is tried again while others hold what it needs
-
 _PATIENCE_TOGETHER = 2.0  # the same for a group, before each is left to itself
 _LARGEST_GROUP = 16  # small transactions that are committed as one
 _SNAPSHOT = ReadConcern("snapshot")
@@ -69,7 +68,7 @@ class Transactions:
 
     def __init__(self, store: Store, registry: Registry, *, strict_references: bool) -> None:
         self._store, self._registry, self._strict = store, registry, strict_references
-        self._turns = Turns()
+        self.turns = Turns()
         self._together = Together[Job](self._joint, _touched, largest=_LARGEST_GROUP)
         # Set when a transaction has left messages in the outbox, so that delivery need not wait for its next look.
         self.outbox_filled = asyncio.Event()
@@ -94,7 +93,7 @@ class Transactions:
             if job.refusal is not None:
                 raise job.refusal
         if job.alone:
-            async with self._turns.taken(str(to) for to in job.targets):
+            async with self.turns.taken(str(to) for to in job.targets):
                 await self._until_done(job)
         result: T = job.result
         return result

@@ -227,13 +227,8 @@ class UnitOfWork:
 
     # The end of the transaction
 
-    async def settle(self) -> None:
-        """Run the reactions until nothing more follows, check the references, project, and write everything."""
-        await self.react()
-        await self.complete()
-
     async def complete(self) -> None:
-        """The same when all reactions are done."""
+        """Once nothing more follows from the reactions: check the references, project, and write everything."""
         await integrity.check(self, strict=self._strict)
         for projection in self._registry.projections:
             await projection(self, self.changes())

@@ -8,8 +8,8 @@ follows the links sees each resource that stays as it is once, whatever is writt
 from dataclasses import dataclass, field
 from typing import Any
 
-from fhir_server import clock, definitions, fhir_json
-from fhir_server.operations import Answer, Call, Level, Operation, Resource, arguments, trail
+from fhir_server import audit, clock, definitions, fhir_json
+from fhir_server.operations import Answer, Call, Level, Operation, Resource, arguments
 from fhir_server.operations.care_dates import in_range
 from fhir_server.operations.supporting import SHARED, Seen, pointed_at, supporting
 from fhir_server.outcome import Issue, fail, operation_outcome
@@ -80,18 +80,18 @@ async def everything(call: Call) -> Answer:
     assert call.id is not None
     dated = {"start", "end"} if call.resource_type == "Patient" else set()
     arguments.check_body("everything", call.body, frozenset({*_PARAMETERS, *dated}))
-    await trail.require(call, call.resource_type, "r")
+    await call.interactions.require(call.access, call.act, call.resource_type, "r")
     walk = await _begun(call)
     for resource_type in walk.types or ():
-        await trail.require(call, resource_type, "r")
+        await call.interactions.require(call.access, call.act, resource_type, "r")
         if resource_type != call.resource_type:
-            await trail.require(call, resource_type, "s")
+            await call.interactions.require(call.access, call.act, resource_type, "s")
     focus = await _focus(call)
     patient = Target("Patient", call.id) if call.resource_type == "Patient" else target(focus.get("subject"))
     first = not walk.type
     page = await _page(call, walk, focus, _beside(call, walk, patient))
     found = [r for r in await supporting(call, page.beside, walk.seen, patient) if _is_shown(walk, r)]
-    await trail.shown(call, page.members + found)
+    await call.interactions.record(call.access, call.act, audit.shown_resources(page.members + found))
     return Answer(await _searchset(call, walk, page, found, _left_out(call, walk) if first else []))
 
 

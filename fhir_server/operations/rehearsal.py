@@ -17,7 +17,8 @@ async def rehearse(call: Call, work: Callable[[UnitOfWork], Awaitable[object]]) 
 
     async def judged(unit: UnitOfWork) -> None:
         await work(unit)
-        await unit.settle()
+        await unit.react()
+        await unit.complete()
         raise _RolledBack
 
     try:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from fhir_server import audit
 from fhir_server.elements import duplicate
 from fhir_server.interactions import delete_in, known_type, update_in
-from fhir_server.operations import Answer, Call, Operation, Resource, arguments, trail
+from fhir_server.operations import Answer, Call, Operation, Resource, arguments
 from fhir_server.operations.loaded import Loaded, is_base
 from fhir_server.operations.rehearsal import rehearse
 from fhir_server.outcome import FhirError, Issue, fail, operation_outcome
@@ -82,9 +82,9 @@ async def _require(call: Call, mode: str | None, *, stored: bool) -> None:
     """The rights that the interaction itself would need; any on this type for a resource that is only looked at."""
     assert call.resource_type is not None
     if mode is not None:
-        await trail.require(call, call.resource_type, _MODES[mode])
+        await call.interactions.require(call.access, call.act, call.resource_type, _MODES[mode])
     elif not stored and not any(call.access.allows(call.resource_type, action) for action in ("c", "u", "r")):
-        await trail.require(call, call.resource_type, "c")
+        await call.interactions.require(call.access, call.act, call.resource_type, "c")
 
 
 async def _judged(call: Call, resource: Resource, mode: str | None, profile: str | None) -> list[Issue]:
@@ -172,7 +172,7 @@ async def _rehearsed(call: Call, work: Callable[[UnitOfWork], Awaitable[None]]) 
 async def _answer(call: Call, issues: list[Issue]) -> Answer:
     """The outcome, once it is on record that it was asked for."""
     about = f"{call.resource_type}/{call.id}" if call.id is not None else None
-    await trail.shown(call, beside=audit.seen([about] if about else []))
+    await call.interactions.record(call.access, call.act, audit.seen([about] if about else []))
     return _outcome(issues)
 
 

@@ -18,6 +18,7 @@ from fhir_server.search.sorting import SortKey, sort_keys
 from fhir_server.search.values import split, unescaped
 from fhir_server.subset import elements_named
 
+LONGEST_SEARCH = 30_000  # milliseconds that a search, and each look of MongoDB's for it, may take
 MAX_COUNT = 1000
 DEFAULT_COUNT = 20
 MAX_PARAMETERS = 100
@@ -43,20 +44,18 @@ SUMMARIES = frozenset({"true", "text", "data", "count", "false"})
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A condition on what a reference points to: `subject:Patient.identifier=x`."""
+    """A condition on what a reference points to: `subject:Patient.identifier=x`. `inner` is the search on that."""
 
     parameter: str
-    target: str
-    inner: tuple[str, str]
+    inner: "Query"
 
 
 @dataclass(frozen=True, slots=True)
 class Has:
-    """A condition on what refers to a resource: `_has:Observation:patient:code=x`."""
+    """A condition on what refers to a resource: `_has:Observation:patient:code=x`. `inner` is the search on that."""
 
-    source: str
     parameter: str
-    inner: tuple[str, str]
+    inner: "Query"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +172,7 @@ def _condition(query: Query, name: str, value: str, depth: int) -> None:
     if depth > _MAX_DEPTH:
         raise fail("too-costly", f"a chain has at most {_MAX_DEPTH} links", status=400)
     if name.startswith("_has:"):
-        query.pending.append(_has(query.type, name, value))
+        query.pending.append(_has(query, name, value, depth))
         return
     head, chained, inner = name.partition(".")
     parameter, _, modifier = head.partition(":")
@@ -186,8 +185,7 @@ def _condition(query: Query, name: str, value: str, depth: int) -> None:
     kind = _kind(query.type, parameter)
     if chained:
         leads_to = _chain_target(query.type, parameter, modifier, inner)
-        query.pending.append(Chain(parameter, leads_to, (inner, value)))
-        compile_query(leads_to, [(inner, value)], query.base_url, depth=depth + 1)  # what is wrong is said now
+        query.pending.append(Chain(parameter, compile_query(leads_to, [(inner, value)], query.base_url, depth=depth + 1)))
         return
     if modifier and modifier not in _MODIFIERS[kind]:
         raise not_understood(f"modifier :{modifier[:64]} does not apply to {query.type}.{parameter}, which is a {kind}")
@@ -280,15 +278,14 @@ def _chain_target(source: str, parameter: str, named: str, inner: str) -> str:
     return named or leads_to[0]
 
 
-def _has(resource_type: str, name: str, value: str) -> Has:
+def _has(query: Query, name: str, value: str, depth: int) -> Has:
     """`_has:Type:parameter:search`, where the last part is any search parameter, a chain or another `_has`."""
     _, source, parameter, inner = [*name.split(":", 3), "", "", ""][:4]
     if source not in definitions.RESOURCE_TYPES or not inner:
         raise fail("invalid", f"{name[:100]} is not written _has:Type:parameter:search", status=400)
-    if searchable(source).get(parameter) != "reference" or resource_type not in targets(source, parameter):
-        raise fail("invalid", f"{source} has no parameter {parameter[:64]!r} that refers to {resource_type}", status=400)
-    compile_query(source, [(inner, value)], depth=name.count("_has:"))
-    return Has(source, parameter, (inner, value))
+    if searchable(source).get(parameter) != "reference" or query.type not in targets(source, parameter):
+        raise fail("invalid", f"{source} has no parameter {parameter[:64]!r} that refers to {query.type}", status=400)
+    return Has(parameter, compile_query(source, [(inner, value)], query.base_url, depth=depth + 1))
 
 
 def _hierarchy(resource_type: str, kind: str, parameter: str, value: str, *, down: bool) -> Hierarchy:

@@ -14,7 +14,7 @@ from fhir_server.outcome import fail
 from fhir_server.references import target
 from fhir_server.search import terminology
 from fhir_server.search.conditions import NOTHING, Beginning, Condition, any_of, keyed
-from fhir_server.search.query import Chain, Has, Hierarchy, InValueSet, Members, Pending, Query, compile_query
+from fhir_server.search.query import Chain, Has, Hierarchy, InValueSet, Members, Pending, Query
 from fhir_server.search.values import implied_systems
 from smart_auth.access import Access
 
@@ -48,8 +48,8 @@ async def resolve(look: Look, query: Query) -> None:
 async def _condition(look: Look, query: Query, pending: Pending) -> Condition:
     match pending:
         case Chain():
-            ids = await _ids(look, pending.target, pending.inner, query.base_url)
-            return _any_key(f"{pending.parameter}>{pending.target}/{id_}" for id_ in ids)
+            ids = await _ids(look, pending.inner)
+            return _any_key(f"{pending.parameter}>{pending.inner.type}/{id_}" for id_ in ids)
         case Has():
             return {"_id": {"$in": await _referred_to(look, query, pending)}}
         case Members():
@@ -84,33 +84,31 @@ def _coded(parameters: Iterable[str], resource_type: str, systems: terminology.C
     return keyed(keys, negated=negated)
 
 
-async def _ids(look: Look, resource_type: str, inner: tuple[str, str], base_url: str) -> list[str]:
+async def _ids(look: Look, query: Query) -> list[str]:
     """The ids of what matches the rest of a chain."""
-    query = compile_query(resource_type, [inner], base_url)
     await resolve(look, query)
     found = await look.store.find_ids(query, CHAIN_LIMIT + 1, look.session)
     if len(found) > CHAIN_LIMIT:
-        raise _too_many(resource_type, inner[0])
+        raise _too_many(query.type, query.used[0][0])
     return found
 
 
 async def _referred_to(look: Look, query: Query, has: Has) -> list[str]:
     """The ids of what matching resources refer to."""
-    inner = compile_query(has.source, [has.inner], query.base_url)
-    await resolve(look, inner)
+    await resolve(look, has.inner)
     prefix = f"{has.parameter}>{query.type}/"
     mine = {"$and": [{"$gte": ["$$this", prefix]}, {"$lt": ["$$this", prefix[:-1] + "0"]}]}  # "0" follows "/"
     pipeline: list[dict[str, Any]] = [
-        {"$match": inner.filter},
+        {"$match": has.inner.filter},
         {"$project": {"k": {"$filter": {"input": "$search.t", "cond": mine}}}},
         {"$unwind": "$k"},
         {"$group": {"_id": "$k"}},
         {"$limit": CHAIN_LIMIT + 1},
     ]
-    rows = await look.store.current(has.source).aggregate(pipeline, session=look.session)
+    rows = await look.store.current(has.inner.type).aggregate(pipeline, session=look.session)
     found = [row["_id"].removeprefix(prefix) async for row in rows]
     if len(found) > CHAIN_LIMIT:
-        raise _too_many(query.type, has.inner[0])
+        raise _too_many(query.type, has.inner.used[0][0])
     return found
 
 

@@ -12,7 +12,7 @@ from fhir_server.page_links import PageLinks
 from fhir_server.search import explain, paging
 from fhir_server.search.compartments import in_compartment
 from fhir_server.search.including import Includes
-from fhir_server.search.query import Query, compile_query
+from fhir_server.search.query import LONGEST_SEARCH, Query, compile_query
 from fhir_server.search.resolve import Look, resolve
 from fhir_server.subset import check_elements
 
@@ -20,7 +20,6 @@ Resource = dict[str, Any]
 Parameters = list[tuple[str, str]]
 
 _KIND = "search"
-LONGEST = 30.0  # seconds that a search may take
 
 
 @dataclass(slots=True)
@@ -79,7 +78,7 @@ async def search(look: Look, links: PageLinks, question: Asked, base_url: str, *
     """A page of what is asked for among what the caller may see. FhirError `too-costly` for what would look at too much."""
     search_in = _search_types if question.type is None else _search_type
     try:
-        async with asyncio.timeout(LONGEST):
+        async with asyncio.timeout(LONGEST_SEARCH / 1000):
             return await search_in(look, links, question, base_url, lenient=lenient)
     except (ExecutionTimeout, TimeoutError):
         raise fail("too-costly", "the search takes too long: narrow it") from None
