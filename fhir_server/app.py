@@ -209,12 +209,10 @@ class Measured:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        method = scope["method"] if scope["method"] in {"GET", "POST", "PUT", "DELETE", "PATCH"} else "other"
 
         async def measured(message: Message) -> None:
             if message["type"] == "http.response.start":
-                metrics.HTTP_REQUESTS.labels(method, message["status"]).inc()
-                metrics.HTTP_SECONDS.labels(method).observe(time.perf_counter() - began)
+                metrics.answered(scope["method"], message["status"], time.perf_counter() - began)
             await send(message)
 
         await self._app(scope, receive, measured)

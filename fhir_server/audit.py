@@ -25,6 +25,11 @@ from smart_auth.access import Access
 _TYPE = "http://terminology.hl7.org/CodeSystem/audit-event-type"
 _REST = {"system": _TYPE, "code": "rest", "display": "RESTful Operation"}
 _DCM = "http://dicom.nema.org/resources/ontology/DCM"
+_SOURCE_ROLE = {"coding": [{"system": _DCM, "code": "110153", "display": "Source Role ID"}]}
+_SOURCE = {
+    "observer": {"display": "fhir-ris"},
+    "type": [{"system": "http://terminology.hl7.org/CodeSystem/security-source-type", "code": "4"}],
+}
 _INTERACTION = "http://hl7.org/fhir/restful-interaction"
 OWN = "urn:fhir-ris:audit"
 _ACTION = {
@@ -50,7 +55,7 @@ def audit_event(act: Act, access: Access, entities: Iterable[Document], *, faile
     """The AuditEvent resource of an act. `failed` says why it was refused."""
     rest = act.source == "rest"
     agent: Document = {
-        "type": {"coding": [{"system": _DCM, "code": "110153", "display": "Source Role ID"}]},
+        "type": _SOURCE_ROLE,
         "who": {"identifier": {"system": "urn:fhir-ris:client", "value": access.client_id}, "display": access.client_id},
         "requestor": True,
     }
@@ -65,10 +70,7 @@ def audit_event(act: Act, access: Access, entities: Iterable[Document], *, faile
         "recorded": clock.instant(clock.now()),
         "outcome": "4" if failed else "0",
         "agent": [agent],
-        "source": {
-            "observer": {"display": "fhir-ris"},
-            "type": [{"system": f"{_TYPE.rsplit('/', 1)[0]}/security-source-type", "code": "4"}],
-        },
+        "source": _SOURCE,
     }
     if failed or act.detail:
         event["outcomeDesc"] = (failed or act.detail or "")[:1000]

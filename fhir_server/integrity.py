@@ -2,7 +2,7 @@
 
 MongoDB's transactions see a snapshot each, so one that refers to a resource and one that deletes it at the very same moment would
 not see one another. They are made to meet: whoever refers writes one of a few lock documents of the target, whoever deletes
-writes them all. Those who merely refer rarely take the same one, so a popular patient makes nobody wait.
+writes them all. Those who merely refer take turns with them, and rarely meet: a popular patient makes nobody wait.
 """
 
 import itertools
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # References inside these lead to what is in them, or elsewhere.
 _CARRIERS = frozenset({"Bundle"})
-_SLOTS = 8
+_SLOTS = 4
 _turns = itertools.count(random.randrange(_SLOTS))  # noqa: S311 - where a process begins, not a secret
 
 
@@ -28,6 +28,7 @@ async def check(unit: "UnitOfWork", *, strict: bool) -> None:
     References that were there before are left alone, so that a resource with a bad one can still be changed.
     """
     wanted: dict[Target, list[str]] = {}
+    links: set[tuple[str, str]] = set()
     deleted: list[Target] = []
     issues: list[Issue] = []
     for change in unit.changes():
@@ -41,8 +42,10 @@ async def check(unit: "UnitOfWork", *, strict: bool) -> None:
                     continue
                 if (pointed_at := target(element)) is not None:
                     wanted.setdefault(pointed_at, []).append(path)
+                    links.add((change.type, pointed_at.type))
                 elif conditional(element):
                     issues.append(Issue("not-supported", "conditional references are resolved in transactions only", path))
+    await unit.note_links(links)  # before the locks: who deletes one of these afterwards must know where to look
     if strict:
         await unit.lock(*_locks(unit, wanted, deleted))
         gone = await unit.missing(wanted)
