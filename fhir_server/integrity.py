@@ -6,7 +6,7 @@ writes them all. Those who merely refer take turns with them, and rarely meet: a
 """
 
 import itertools
-import random
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # References inside these lead to what is in them, or elsewhere.
 _CARRIERS = frozenset({"Bundle"})
 _SLOTS = 4
-_turns = itertools.count(random.randrange(_SLOTS))  # noqa: S311 - where a process begins, not a secret
+_turns = itertools.count()
 
 
 async def check(unit: "UnitOfWork", *, strict: bool) -> None:
@@ -58,7 +58,7 @@ async def check(unit: "UnitOfWork", *, strict: bool) -> None:
 
 def _locks(unit: "UnitOfWork", wanted: Iterable[Target], deleted: Iterable[Target]) -> list[str]:
     """One lock of each resource that is referred to (those of this transaction are nobody else's yet), all of one deleted."""
-    slot = next(_turns) % _SLOTS
+    slot = (next(_turns) + os.getpid()) % _SLOTS  # processes begin at different ones
     return [f"{to}/{slot}" for to in wanted if not unit.is_new(to)] + [f"{to}/{s}" for to in deleted for s in range(_SLOTS)]
 
 

@@ -1,7 +1,8 @@
 """Doing at once what is asked at the same time: requests that come while the database is busy share the next round trip.
 
-What comes alone starts at once; while others are under way, it starts when half as many have come or one group is done. Under load, the cost of a transaction, its commit and its journal
-write, or of a query, is spread over those that share it.
+What comes alone starts at once; while others are under way, a further group starts when half as many have come, or when one of
+those is done. Under load, the cost of a transaction, its commit and its journal write, or of a query, is spread over those that
+share it.
 """
 
 import asyncio

@@ -398,8 +398,8 @@ def test_an_entry_of_a_batch_that_fails_by_our_own_fault_takes_no_other_with_it(
 
 
 def test_what_was_locked_once_is_not_kept_for_ever(app: FhirApp) -> None:
-    patient = app.post({"resourceType": "Patient"})
-    app.post({"resourceType": "Basic", "code": {"text": "x"}, "subject": {"reference": f"Patient/{patient['id']}"}})
+    patient = app.create({"resourceType": "Patient"})
+    app.create({"resourceType": "Basic", "code": {"text": "x"}, "subject": {"reference": f"Patient/{patient['id']}"}})
     kept = [d["_id"] for d in app.run(app.db["locks"].find().to_list())]
     assert kept
     assert set(kept) < set(range(2**18))  # however many resources come and go
