@@ -5,7 +5,6 @@ waits until its group is.
 """
 
 import base64
-import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,6 +14,7 @@ import orjson
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from fhir_server import clock, definitions
+from fhir_server.ids import new_id
 from fhir_server.references import target
 from fhir_server.registry import Change
 from fhir_server.search.index import index, looks_at, parameters
@@ -63,7 +63,7 @@ def audit_event(act: Act, access: Access, entities: Iterable[Document], *, faile
         agent["network"] = {"address": act.peer, "type": "2"}
     event: Document = {
         "resourceType": "AuditEvent",
-        "id": uuid.uuid4().hex,
+        "id": new_id(),
         "type": _REST if rest else {"system": OWN, "code": act.source},
         "subtype": [{"system": _INTERACTION if rest else OWN, "code": act.event}],
         "action": _ACTION.get(act.event, "E"),

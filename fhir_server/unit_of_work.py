@@ -4,7 +4,6 @@ A unit of work is made by `Interactions.transact`, which runs it again from a cl
 It sees its own writes. Each resource gets one new version in it, however often it is changed.
 """
 
-import uuid
 from collections import deque
 from collections.abc import Iterable
 from urllib.parse import parse_qsl
@@ -17,6 +16,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from fhir_server import clock, fhir_json, integrity, outbox
 from fhir_server.elements import duplicate, same
+from fhir_server.ids import new_id
 from fhir_server.outcome import fail
 from fhir_server.references import Target, target, walk
 from fhir_server.registry import Change, Registry, Resource
@@ -192,7 +192,7 @@ class UnitOfWork:
 
         `copy=False` is for callers that change neither what they give nor what they get from here on.
         """
-        to = Target(resource["resourceType"], id_ or uuid.uuid4().hex)
+        to = Target(resource["resourceType"], id_ or new_id())
         return await self._stage(to, self._entries.setdefault(to, Entry(None, "POST")), resource, copy=copy)
 
     async def update(self, resource: Resource, *, copy: bool = True) -> Resource:
