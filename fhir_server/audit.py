@@ -12,8 +12,10 @@ from functools import lru_cache, partial
 
 import orjson
 from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.errors import BulkWriteError, WriteError
 
 from fhir_server import clock, definitions
+from fhir_server.audit_chain import Lane
 from fhir_server.ids import new_id
 from fhir_server.references import target
 from fhir_server.registry import Change
@@ -155,18 +157,30 @@ def _keys_alike(event: bytes) -> frozenset[str]:
     return frozenset(index({"resourceType": "AuditEvent", **orjson.loads(event)})["t"])
 
 
-async def record(store: Store, events: list[Document], session: AsyncClientSession) -> None:
-    """Insert AuditEvents in a transaction."""
+async def record(store: Store, lane: Lane, events: list[Document], session: AsyncClientSession) -> None:
+    """Insert AuditEvents in a transaction, as the next of a chain (`Trail.lane`)."""
     if events:
-        await _insert(store, [document(event) for event in events], session)
+        await _insert(store, lane, [document(event) for event in events], session)
 
 
-async def _insert(store: Store, documents: list[Document], session: AsyncClientSession | None = None) -> None:
+async def _insert(store: Store, lane: Lane, documents: list[Document], session: AsyncClientSession | None = None) -> None:
+    lane.chained(documents)
     collection = store.current("AuditEvent")
     if len(documents) == 1:  # which takes the driver half the time
         await collection.insert_one(documents[0], session=session)
     else:
-        await collection.insert_many(documents, ordered=False, session=session)
+        await collection.insert_many(documents, session=session)  # ordered: of a chain a beginning is stored, or all
+
+
+async def _insert_alone(store: Store, documents: list[Document]) -> None:
+    async with store.trail.lane() as lane:
+        lane.committing()
+        try:
+            await _insert(store, lane, documents)
+        except (WriteError, BulkWriteError) as refused:
+            lane.in_doubt = isinstance(refused, BulkWriteError) and refused.details["nInserted"] > 0
+            raise
+        lane.committed()
 
 
 class GroupCommit:
@@ -176,7 +190,7 @@ class GroupCommit:
     """
 
     def __init__(self, store: Store) -> None:
-        self._together = Together[Document](partial(_insert, store), lambda _: (), largest=_LARGEST_GROUP, in_flight=1)
+        self._together = Together[Document](partial(_insert_alone, store), lambda _: (), largest=_LARGEST_GROUP, in_flight=1)
 
     async def write(self, event: Document) -> None:
         await self._together.do(document(event))

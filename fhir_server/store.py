@@ -8,6 +8,7 @@ so that current data stays small, and a create costs one insert.
 """
 
 import asyncio
+import secrets
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.read_concern import ReadConcern
 
-from fhir_server import fhir_json
+from fhir_server import audit_chain, fhir_json
+from fhir_server.audit_chain import Trail
 from fhir_server.outcome import fail
 from fhir_server.references import Target
 from fhir_server.search import paging
@@ -68,8 +70,10 @@ class _Look:
 class Store:
     """The collections of one database and their indexes. Reading takes a type as it finds it; writing needs `ensure`."""
 
-    def __init__(self, db: AsyncDatabase[Document]) -> None:
+    def __init__(self, db: AsyncDatabase[Document], *, audit_key: bytes | None = None) -> None:
+        """`audit_key` seals the audit trail; without one, what this process writes of it can't be checked later."""
         self.db = db
+        self.trail = Trail(db, audit_key or secrets.token_bytes(32))
         self._latest = db.with_options(read_concern=ReadConcern("local"))
         self._ensured: set[str] = set()
         self._ensuring = asyncio.Lock()
@@ -362,7 +366,7 @@ def indexes(resource_type: str) -> list[IndexModel]:
     """The indexes of a type: its keys, its sort orders, each with `_id` at the end for paging."""
     always = ["search.t", "updated"]
     some: list[str] = []  # what not every resource has
-    found: list[IndexModel] = []
+    found: list[IndexModel] = [audit_chain.INDEX] if resource_type == "AuditEvent" else []
     for name, kind in searchable(resource_type).items():
         if kind == "date" and name != "_lastUpdated":
             some += [f"search.d.{name}.s", f"search.d.{name}.e"]
