@@ -78,19 +78,19 @@ def test_what_several_servers_write_at_once_is_whole(mongodb_uri: str) -> None:
 
 
 async def _change(db: Db) -> None:
-    await db["AuditEvent"].update_one({"chain.n": 3}, {"$set": {"resource.agent.0.who.display": "somebody else"}})
+    await db["AuditEvent"].update_one({"chain.of": 1, "chain.n": 3}, {"$set": {"resource.agent.0.who.display": "somebody else"}})
 
 
 async def _change_time(db: Db) -> None:
-    await db["AuditEvent"].update_one({"chain.n": 3}, {"$set": {"resource.recorded": "2020-01-01T00:00:00.000Z"}})
+    await db["AuditEvent"].update_one({"chain.of": 1, "chain.n": 3}, {"$set": {"resource.recorded": "2020-01-01T00:00:00.000Z"}})
 
 
 async def _remove_one(db: Db) -> None:
-    await db["AuditEvent"].delete_one({"chain.n": 3})
+    await db["AuditEvent"].delete_one({"chain.of": 1, "chain.n": 3})
 
 
 async def _remove_first(db: Db) -> None:
-    await db["AuditEvent"].delete_one({"chain.n": 1})
+    await db["AuditEvent"].delete_one({"chain.of": 1, "chain.n": 1})
 
 
 async def _remove_end(db: Db) -> None:
