@@ -35,7 +35,7 @@ def of_user(event: str, ok: bool, name: str | None, detail: str, peer: str) -> D
 
 def of_operator(event: str, user: User, detail: str = "") -> Document:
     """What was done to a user on the command line, by whom the operating system takes for its caller."""
-    whose: Document = {"what": {"reference": user.fhir_user}, "name": user.name, "description": "user"}
+    whose: Document = {"what": {"reference": user.fhir_user}, "description": f"user {user.name}"}
     made = audit.audit_event(Act(event, source="login", detail=detail or None), Access.system("command-line"), [whose])
     made["agent"][0]["who"] = _who(OPERATOR, _caller())
     return _typed(made, event)

@@ -102,6 +102,9 @@ class Chromium:
         with self._came:
             while self._loads() <= loads:
                 assert self._came.wait(deadline - time.monotonic()), "no page came"
+        # Autofocus is given when the page is drawn.
+        drawn = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        self.ask("Runtime.evaluate", expression=f"{drawn}.then(() => 0)", awaitPromise=True)
 
     def _loads(self) -> int:
         return sum(e.get("method") == "Page.loadEventFired" for e in self.events)

@@ -12,6 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
+from fhir_server.audit import search_index
+from fhir_server.search.index import index
+from fhir_server.validation import validate
 from smart_auth.login_delays import ACCOUNT, NETWORK, Delays
 from smart_auth.sessions import Sessions
 from tests.people_app import OTHER_PASSWORD, PASSWORD, Browser, Forms, PeopleApp, errors_of, serving_people
@@ -496,6 +499,9 @@ def test_logins_are_audited_under_the_users_name_and_without_the_password(app: P
     assert [e["agent"][0]["network"]["address"] for e in mine] == ["127.0.0.1"] * 2
     assert mine[0]["agent"][0]["who"]["identifier"] == {"system": "urn:fhir-ris:user", "value": user.name}
     assert PASSWORD not in str(mine)
+    for event in app.run(events()):
+        assert validate(event) == []
+        assert search_index(event) == index(event)
 
 
 def test_a_password_typed_in_the_name_field_is_written_nowhere(app: PeopleApp, caplog: pytest.LogCaptureFixture) -> None:
