@@ -534,6 +534,9 @@ def test_a_session_has_ended_for_apps_when_its_user_logged_out_or_was_shut_out(a
     app.run(app.users.disable(shut_out.name))
     app.in_mongodb("oauth_sessions", {"$set": {"seen": ago(hours=1)}}, user=idle.name)
     assert [app.run(ended(i)) for i in ids.values()] == [True, True, False]
+    app.run(app.users.disable(shut_out.name, disabled=False))
+    assert browsers[shut_out.name].log_in(shut_out).logged_in
+    assert app.run(ended(ids[shut_out.name]))
     # The same user goes on in the same browser: what was started there lives on. Another user ends it.
     browsers[idle.name].log_in(idle)
     assert app.run(session_of(idle.name)) == ids[idle.name]
