@@ -7,6 +7,7 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Self
@@ -73,6 +74,14 @@ class PeopleApp(Served):
         if user is not None:
             events = [e for e in events if e["agent"][0]["who"].get("identifier", {}).get("value") == user.name]
         return [(e["subtype"][0]["code"], e["outcome"], e.get("outcomeDesc", "")) for e in events]
+
+    def as_if_tried(self, failures: int) -> None:
+        """All that has been tried so far was tried so often: the next wait is long enough to be met on a slow machine."""
+        self.in_mongodb("oauth_delays", {"$set": {"failures": failures, "until": datetime.now(UTC)}})
+
+    def wait_over(self) -> None:
+        """All waits have passed."""
+        self.in_mongodb("oauth_delays", {"$set": {"until": datetime.now(UTC) - timedelta(seconds=1)}})
 
     def in_mongodb(self, collection: str, update: dict[str, Any], **which: Any) -> None:
         """Change what is stored, such as a time that would have to pass."""
