@@ -122,7 +122,12 @@ class People:
         proof = "recovery code" if is_recovery_code(code) else "device"
         check = self.second_factors.use_recovery_code if proof == "recovery code" else self.second_factors.check
         if not await check(user, code):
-            await self.tell(request, "second-factor", user, refused=f"wrong or used {proof}")
+            await self.tell(
+                request,
+                "second-factor",
+                user,
+                refused="wrong or used recovery code" if proof == "recovery code" else "wrong or used code",
+            )
             return None
         await self.delays.forget(SECOND_FACTOR, user.registration)
         await self.tell(request, "second-factor", user, detail=proof)
