@@ -1,4 +1,7 @@
-"""Puts the rooms together: the rules of `resources/`, the projections of the bridges, the doors of HTTP."""
+"""Puts the rooms together: the rules of `resources/`, the projections of the bridges, the doors of HTTP.
+
+What only a server needs is imported where it is needed: `fhir-ris load` starts several processes that are none.
+"""
 
 import contextlib
 import functools
@@ -7,8 +10,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
@@ -18,13 +21,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import resources
 from bridges.dicom import worklist_rows
-from bridges.dicom.server import DicomServer, DicomServerError, DicomSettings
 from bridges.v2 import message_log, outbound
 from bridges.v2.delivery import Delivery
 from bridges.v2.inbound import Inbound
 from bridges.v2.mllp import MllpServer
-from capability.smart_configuration import smart_configuration
-from capability.statement import capability_statement, terminology_capabilities
 from fhir_server import audit, clock, cors, metrics, outbox
 from fhir_server.audit import Act
 from fhir_server.heartbeat import Heartbeat
@@ -35,12 +35,13 @@ from fhir_server.rest import Rest
 from fhir_server.settings import Settings
 from fhir_server.start_error import StartError, taken_address
 from fhir_server.store import Document, Store
-from smart_auth import account_pages, login_pages, pages, people, people_audit
-from smart_auth import routes as oauth
 from smart_auth import tokens as oauth_tokens
 from smart_auth.access import Access
 from smart_auth.endpoints import REVOKE_PATH, TOKEN_PATH
 from smart_auth.tokens import Tokens
+
+if TYPE_CHECKING:
+    from bridges.dicom.server import DicomServer
 
 # Set for an HTTP worker: the instance that supervises it.
 SUPERVISOR = "RIS_SUPERVISOR"
@@ -57,14 +58,14 @@ class Ris:
     tokens: Tokens
     inbound: Inbound
     delivery: Delivery
-    dicom: DicomServer
+    dicom: "DicomServer"
     heartbeat: Heartbeat
     # Component name -> whether it does its work; what `/readyz` asks.
     components: dict[str, Callable[[], bool]] = field(default_factory=dict)
 
 
-async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
-    """Build the product over a database: registry, store, bridges, and the indexes that they need."""
+async def interactions_over(settings: Settings, db: AsyncDatabase[Document]) -> Interactions:
+    """The interactions with all rules, reactions and projections over a database, and the indexes that they need."""
     registry = Registry()
     resources.register(registry, uid_root=settings.uid_root)
     standard.register(registry)
@@ -75,9 +76,17 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
     await outbox.ensure_indexes(store)
     await message_log.ensure_indexes(db)
     await worklist_rows.ensure_indexes(db)
+    return Interactions(store, registry, strict_references=settings.referential_integrity == "strict")
+
+
+async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
+    """Build the product over a database: interactions, bridges, and the indexes that they need."""
+    from bridges.dicom.server import DicomServer, DicomSettings
+    from smart_auth import people
+
+    interactions = await interactions_over(settings, db)
     await oauth_tokens.ensure_indexes(db)
     await people.ensure_indexes(db)
-    interactions = Interactions(store, registry, strict_references=settings.referential_integrity == "strict")
     return Ris(
         settings=settings,
         db=db,
@@ -95,6 +104,13 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
 
 def http_app(ris: Ris) -> ASGIApp:
     """The ASGI application: FHIR, OAuth, health and metrics."""
+    from fastapi import FastAPI
+
+    from capability.smart_configuration import smart_configuration
+    from capability.statement import capability_statement, terminology_capabilities
+    from smart_auth import account_pages, login_pages, pages, people, people_audit
+    from smart_auth import routes as oauth
+
     app = FastAPI(title="fhir-ris", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
     base_url = ris.settings.base_url
     started = clock.instant(clock.now())
@@ -144,7 +160,7 @@ def http_app(ris: Ris) -> ASGIApp:
     app.add_route("/fhir/.well-known/smart-configuration", configuration)
     rest = Rest(ris.interactions, authenticate, base_url=base_url, metadata=metadata, terminology=terminology)
     app.router.routes.extend(oauth.router(ris.db, ris.tokens, base_url, audit_oauth).routes)
-    those = people.People.over(ris.db, base_url, ris.settings.data_dir, audit_people)
+    those = people.People.over(ris.interactions.store, base_url, ris.settings.data_dir, audit_people)
     app.router.routes.extend([*pages.routes(), *login_pages.routes(those), *account_pages.routes(those)])
     cors.open_routes(app.router.routes, ("/fhir/.well-known/smart-configuration", TOKEN_PATH, REVOKE_PATH))
     return Measured(Front(rest.edge(), app))
@@ -182,6 +198,8 @@ async def mllp_door(ris: Ris) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def dicom_door(ris: Ris) -> AsyncIterator[None]:
+    from bridges.dicom.server import DicomServerError
+
     try:
         await ris.dicom.start()
     except DicomServerError as error:
@@ -216,12 +234,10 @@ class Measured:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        method = scope["method"] if scope["method"] in {"GET", "POST", "PUT", "DELETE", "PATCH"} else "other"
 
         async def measured(message: Message) -> None:
             if message["type"] == "http.response.start":
-                metrics.HTTP_REQUESTS.labels(method, message["status"]).inc()
-                metrics.HTTP_SECONDS.labels(method).observe(time.perf_counter() - began)
+                metrics.answered(scope["method"], message["status"], time.perf_counter() - began)
             await send(message)
 
         await self._app(scope, receive, measured)

@@ -48,8 +48,9 @@ class People:
     key: KeyFile
 
     @classmethod
-    def over(cls, db: AsyncDatabase[dict[str, Any]], base_url: str, data_dir: Path, audit: Audit) -> Self:
+    def over(cls, store: Store, base_url: str, data_dir: Path, audit: Audit) -> Self:
         """`data_dir` has the key that second factors are sealed with."""
+        db = store.db
         url = urlsplit(base_url)
         secure, key = url.scheme == "https", second_factor_key(data_dir)
         return cls(
@@ -60,7 +61,7 @@ class People:
             second_factors=SecondFactors(db, key),
             audit=audit,
             origin=f"{url.scheme}://{url.netloc}".lower(),
-            store=Store(db),
+            store=store,
             key=key,
         )
 
