@@ -82,9 +82,11 @@ async def interactions_over(settings: Settings, db: AsyncDatabase[Document]) -> 
 async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
     """Build the product over a database: interactions, bridges, and the indexes that they need."""
     from bridges.dicom.server import DicomServer, DicomSettings
+    from smart_auth import people
 
     interactions = await interactions_over(settings, db)
     await oauth_tokens.ensure_indexes(db)
+    await people.ensure_indexes(db)
     return Ris(
         settings=settings,
         db=db,
@@ -106,6 +108,7 @@ def http_app(ris: Ris) -> ASGIApp:
 
     from capability.smart_configuration import smart_configuration
     from capability.statement import capability_statement, terminology_capabilities
+    from smart_auth import account_pages, login_pages, pages, people, people_audit
     from smart_auth import routes as oauth
 
     app = FastAPI(title="fhir-ris", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
@@ -129,6 +132,9 @@ def http_app(ris: Ris) -> ASGIApp:
         access = Access.system(client_id or "unknown")
         act = Act(event, source="oauth", detail=detail or None)
         await ris.interactions.reads.write(audit.audit_event(act, access, (), failed=None if granted else detail or "refused"))
+
+    async def audit_people(event: str, ok: bool, name: str | None, detail: str, peer: str) -> None:
+        await ris.interactions.reads.write(people_audit.of_user(event, ok, name, detail, peer))
 
     async def configuration(_request: Request) -> Response:
         return JSONResponse(smart_configuration(base_url))
@@ -154,6 +160,8 @@ def http_app(ris: Ris) -> ASGIApp:
     app.add_route("/fhir/.well-known/smart-configuration", configuration)
     rest = Rest(ris.interactions, authenticate, base_url=base_url, metadata=metadata, terminology=terminology)
     app.router.routes.extend(oauth.router(ris.db, ris.tokens, base_url, audit_oauth).routes)
+    those = people.People.over(ris.interactions.store, base_url, ris.settings.data_dir, audit_people)
+    app.router.routes.extend([*pages.routes(), *login_pages.routes(those), *account_pages.routes(those)])
     cors.open_routes(app.router.routes, ("/fhir/.well-known/smart-configuration", TOKEN_PATH, REVOKE_PATH))
     return Measured(Front(rest.edge(), app))
 
