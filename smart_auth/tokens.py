@@ -1,13 +1,16 @@
 """Access tokens: opaque, 256 random bits, of which MongoDB (collection `oauth_tokens`) has the SHA-256 only.
 
-A document: `_id` (hash), `client_id`, `registration` (of the client, see clients.py), `scope`, `issued`, `expires`.
+A document: `_id` (hash), `client_id`, `registration` (of the client, see clients.py), `scope`, `issued`, `expires`; of a person's
+also `user` (FHIR reference), `user_name`, `role`, `patient`, `encounter`, `grant`, `purpose`, as in `Access`.
 """
 
 import hashlib
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from pymongo import ReadPreference, WriteConcern
@@ -33,6 +36,11 @@ class Token:
     client_id: str
     scope: str
     expires: datetime
+    context: Mapping[str, str | None] = MappingProxyType({})
+
+
+CONTEXT = ("user", "user_name", "role", "patient", "encounter", "grant", "purpose")
+"""What a token may carry of a person and a launch, by the names that `Access` has for it."""
 
 
 class Tokens:
@@ -46,17 +54,18 @@ class Tokens:
         self._issued = db.get_collection(
             TOKENS, read_preference=ReadPreference.PRIMARY, read_concern=local, write_concern=WriteConcern(1)
         )
+        self._db = db
         self._revoked = db.get_collection(TOKENS, write_concern=WriteConcern("majority"))
         self._cache: dict[str, tuple[float, datetime, Access]] = {}
 
-    async def issue(self, client: Client, scope: str, lifetime: int = BACKEND_LIFETIME) -> str:
+    async def issue(self, client: Client, scope: str, lifetime: int = BACKEND_LIFETIME, **context: str | None) -> str:
         """A new token for the client, with the granted scopes (space-separated), good for `lifetime` seconds."""
         bearer = new_bearer()
-        await self.store(bearer, client, scope, lifetime)
+        await self.store(bearer, client, scope, lifetime, **context)
         return bearer
 
-    async def store(self, bearer: str, client: Client, scope: str, lifetime: int) -> None:
-        """Make a token good that was drawn by `new_bearer`."""
+    async def store(self, bearer: str, client: Client, scope: str, lifetime: int, **context: str | None) -> None:
+        """Make a token good that was drawn by `new_bearer`; `context` is what of CONTEXT it carries."""
         now = datetime.now(UTC)
         await self._issued.insert_one(
             {
@@ -66,6 +75,7 @@ class Tokens:
                 "scope": scope,
                 "issued": now,
                 "expires": now + timedelta(seconds=lifetime),
+                **{name: context[name] for name in CONTEXT if context.get(name) is not None},
             }
         )
 
@@ -81,7 +91,8 @@ class Tokens:
         if await self._clients.find_one(client, {"_id": 1}) is None:
             return None
         expires: datetime = document["expires"]
-        return Token(document["_id"], document["client_id"], document["scope"], expires.replace(tzinfo=UTC))
+        context = {name: document.get(name) for name in CONTEXT}
+        return Token(document["_id"], document["client_id"], document["scope"], expires.replace(tzinfo=UTC), context)
 
     async def authenticate(self, bearer: str) -> Access | None:
         """The rights that come with a token; None if it isn't valid. What is known is at most a second old."""
@@ -94,7 +105,7 @@ class Tokens:
         if token is None:
             self._cache.pop(token_id, None)
             return None
-        access = Access(token.client_id, parse_scopes(token.scope), token.token_id)
+        access = await Access(token.client_id, parse_scopes(token.scope), token.token_id, **token.context).settled(self._db)
         if len(self._cache) >= _CACHE_SIZE:
             self._cache.clear()
         self._cache[token_id] = (fresh_until, token.expires, access)
@@ -106,6 +117,10 @@ class Tokens:
         removed = await self._revoked.delete_one({"_id": token_id})
         self._cache.pop(token_id, None)
         return removed.deleted_count == 1
+
+    def forget(self, token_id: str) -> None:
+        """Have a token looked up anew by this process: what its rights depend on has changed."""
+        self._cache.pop(token_id, None)
 
 
 def new_bearer() -> str:
