@@ -1,4 +1,4 @@
-"""What a person's rights depend on beside the token: whose patients they are, what is labelled, denied, or opened in an emergency.
+"""What a person's rights depend on beside the token: whose patients they are, what is labelled, denied or opened in an emergency.
 
 It is looked up when a token is looked up (`Tokens.authenticate`), and so is about a second old at most, like the token itself.
 Tokens that no such thing limits (those of backend clients) cost no look.
@@ -74,7 +74,7 @@ class _Looking:
         return _bounded([fhir_json.from_bson(d["resource"]) async for d in found])
 
     async def own_patients(self, person: str) -> frozenset[str]:
-        """Those for whom an order names the person, or one of its roles, as requester; and those whose general practitioner it is."""
+        """Those for whom an order names the person, or one of its roles, as requester, or whose general practitioner it is."""
         names = [person, *(f"PractitionerRole/{i}" for i in await self.ids("PractitionerRole", [f"practitioner>{person}"]))]
         patients = await self.ids("Patient", [f"general-practitioner>{name}" for name in names])
         ordered: list[dict[str, Any]] = [

@@ -5,8 +5,8 @@ their provisions, of which each nested one is an exception to the one it is in:
 - `actor`: the person, one of its PractitionerRoles, an Organization of these, or a Group or CareTeam that it is in;
 - `securityLabel`: resources with this label (of confidentiality labels: with this one or a higher one);
 - `class`: resource types; `purpose`: rules for purposes other than treatment don't concern us; `period`: by today's date.
-A condition that can't be judged (`action`, `code`, `data`, `dataPeriod`, an actor known by identifier only) counts as met for what
-is denied and as not met for what is permitted: rather too little is shown than too much.
+A condition that can't be judged (`action`, `code`, `data`, `dataPeriod`, an actor known by identifier) counts as met for what is
+denied and as not met for what is permitted: rather too little is shown than too much.
 """
 
 import json

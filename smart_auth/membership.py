@@ -17,7 +17,13 @@ from fhir_server.search.index import parameters
 # Belong to nobody, and are read with any patient's data; under patient/ scopes only when the scope names the type.
 SHARED = frozenset("Practitioner PractitionerRole Organization Location Medication HealthcareService Endpoint Device".split())
 # By parameter; "" is any reference at all, which of a Binary can only be its securityContext.
-_BESIDE = {"Task": ("patient",), "Device": ("patient",), "GuidanceResponse": ("patient",), "Contract": ("patient",), "Binary": ("",)}
+_BESIDE = {
+    "Task": ("patient",),
+    "Device": ("patient",),
+    "GuidanceResponse": ("patient",),
+    "Contract": ("patient",),
+    "Binary": ("",),
+}
 
 
 @cache

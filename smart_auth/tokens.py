@@ -8,9 +8,8 @@ import hashlib
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from types import MappingProxyType
 from typing import Any
 
 from pymongo import ReadPreference, WriteConcern
@@ -36,7 +35,7 @@ class Token:
     client_id: str
     scope: str
     expires: datetime
-    context: Mapping[str, str | None] = MappingProxyType({})
+    context: Mapping[str, str | None] = field(default_factory=dict)
 
 
 CONTEXT = ("user", "user_name", "role", "patient", "encounter", "grant", "purpose")
