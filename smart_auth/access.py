@@ -71,7 +71,7 @@ class Access:
         return self.grant or self.token_id
 
     async def settled(self, db: AsyncDatabase[Any]) -> "Access":
-        """The same with its circumstances, which it needs before it can say what a person or a patient's app may do."""
+        """The same with its circumstances, without which a person's or a patient's token gives nothing."""
         if not self._is_personal():
             return self
         about = await circumstances(db, Person(self.user, self.role, self.user_name, self.session))
@@ -123,11 +123,7 @@ class Access:
         return self._rules[key]
 
     def _holder(self) -> filters.Holder:
-        about = self.circumstances
-        if about is None:
-            if self._is_personal():
-                raise RuntimeError("an Access of a person or patient needs its circumstances: Access.settled")
-            about = Circumstances()
+        about = self.circumstances or (None if self._is_personal() else Circumstances())
         patient = self.patient if self.patient and _ID.fullmatch(self.patient) else None
         return filters.Holder(self.scopes, self.person, self.role, self.user, patient, about)
 

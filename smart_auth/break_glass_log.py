@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pymongo import ReadPreference, ReturnDocument, WriteConcern
+from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 
 BREAK_GLASS = "oauth_break_glass"
@@ -36,9 +37,8 @@ async def begin(
 
 async def end(db: AsyncDatabase[dict[str, Any]], where: dict[str, Any]) -> dict[str, Any] | None:
     """Close one open record that matches; None when there is none. Of several who try, one is told."""
-    return await _log(db).find_one_and_update(
-        {**where, "ended": None}, {"$set": {"ended": datetime.now(UTC)}}, return_document=ReturnDocument.AFTER
-    )
+    ending = {"$set": {"ended": datetime.now(UTC)}}
+    return await _log(db).find_one_and_update({**where, "ended": None}, ending, return_document=ReturnDocument.AFTER)
 
 
 async def ensure_indexes(db: AsyncDatabase[dict[str, Any]]) -> None:
@@ -47,5 +47,5 @@ async def ensure_indexes(db: AsyncDatabase[dict[str, Any]]) -> None:
     await db[BREAK_GLASS].create_index("forget", expireAfterSeconds=0)
 
 
-def _log(db: AsyncDatabase[dict[str, Any]]) -> Any:
+def _log(db: AsyncDatabase[dict[str, Any]]) -> AsyncCollection[dict[str, Any]]:
     return db.get_collection(BREAK_GLASS, read_preference=ReadPreference.PRIMARY, write_concern=WriteConcern("majority"))

@@ -10,7 +10,7 @@ For a resource type and an action:
               the person's own entry in the directory, to read
 
 A scope counts for its own actions only: `Observation.r` with `Condition.s` makes no Observation searchable. Whatever is missing
-(a role, the person, the patient of the launch) makes the scope count for nothing.
+(a role, the person, the patient of the launch, the circumstances) makes the scope count for nothing.
 """
 
 from dataclasses import dataclass
@@ -65,11 +65,13 @@ class Holder:
     role: str | None
     user: str | None
     patient: str | None
-    circumstances: Circumstances
+    circumstances: Circumstances | None
 
 
 def rule(holder: Holder, resource_type: str, action: Action) -> Rule | None:
     """What the holder may do this to, of this type. None: to nothing, whatever there is."""
+    if holder.circumstances is None:
+        return None
     backend: list[Rule] = []
     personal: list[Rule] = []
     for scope in holder.scopes:
@@ -97,7 +99,9 @@ def reach(holder: Holder, resource_type: str) -> Rule:
 
     What it may read or find; and where no scope of it names the type, what it could see if one did.
     """
-    known = [r for action in ("r", "s") if (r := rule(holder, resource_type, action)) is not None]  # type: ignore[arg-type]
+    if holder.circumstances is None:
+        return False
+    known = [r for action in ("r", "s") if (r := rule(holder, resource_type, action)) is not None]
     if known:
         return some(known)
     levels = {scope.level for scope in holder.scopes}
@@ -116,7 +120,7 @@ def reach(holder: Holder, resource_type: str) -> Rule:
 
 def limits(holder: Holder, resource_type: str) -> Rule:
     """What of a type the person may see by who it is and what patients want."""
-    known, about = role(holder.role), holder.circumstances
+    known, about = role(holder.role), holder.circumstances or Circumstances()
     clearance: Confidentiality = known.clearance if known else "N"
     labelled = none(*({"search.t": key} for key in labels.above(clearance)))
     if not membership.belongs(resource_type):
@@ -124,9 +128,7 @@ def limits(holder: Holder, resource_type: str) -> Rule:
     rules = [labelled]
     if about.closed:
         rules.append(membership.not_of(resource_type, about.closed))
-    for denial in about.denials:
-        if (hidden := denial.hides(resource_type)) is not False:
-            rules.append(none(every(membership.of(resource_type, denial.patients), hidden)))
+    rules += [none(every(membership.of(resource_type, d.patients), d.hides(resource_type))) for d in about.denials]
     if known and known.own_patients:
         own = membership.of(resource_type, about.own or ())
         rules.append(some([own, membership.of_nobody(resource_type)]) if resource_type in SHARED else own)

@@ -104,7 +104,8 @@ class Tokens:
         if token is None:
             self._cache.pop(token_id, None)
             return None
-        access = await Access(token.client_id, parse_scopes(token.scope), token.token_id, **token.context).settled(self._db)
+        context: dict[str, Any] = dict(token.context)
+        access = await Access(token.client_id, parse_scopes(token.scope), token.token_id, **context).settled(self._db)
         if len(self._cache) >= _CACHE_SIZE:
             self._cache.clear()
         self._cache[token_id] = (fresh_until, token.expires, access)

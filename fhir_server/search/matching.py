@@ -55,5 +55,6 @@ def _one_of(values: Collection[str], test: Any) -> bool:
         if operator == "$not":
             return not _one_of(values, operand)
         if operator == "$elemMatch" and operand.keys() == {"$gte", "$lt"}:
-            return any(operand["$gte"] <= value < operand["$lt"] for value in values)
+            low, high = str(operand["$gte"]), str(operand["$lt"])
+            return any(low <= value < high for value in values)
     raise NotImplementedError(str(test)[:100])
