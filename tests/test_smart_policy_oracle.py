@@ -15,7 +15,7 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
@@ -395,8 +395,8 @@ class Places:
         store = self.made.interactions.store
         return [fhir_json.from_bson(d["resource"]) for kind in TYPES async for d in store.current(kind).find()]
 
-    async def copy(self, to: Place, kept: set[str]) -> None:
-        """What is kept ("Patient/p0"), with its history, and nothing else."""
+    async def copy(self, to: Place, kept: set[str], is_kept: Callable[[Resource], bool] = lambda _: True) -> None:
+        """What is kept ("Patient/p0"), with those versions of its history that are, and nothing else."""
         await self._empty(to)
         for kind in TYPES:
             ids = [name.partition("/")[2] for name in kept if name.startswith(f"{kind}/")]
@@ -404,7 +404,9 @@ class Places:
                 (self.made.interactions.store.current(kind), to.interactions.store.current(kind), "_id"),
                 (self.made.interactions.store.history(kind), to.interactions.store.history(kind), "id"),
             ):
-                if found := await source.find({key: {"$in": ids}}).to_list():
+                found = await source.find({key: {"$in": ids}}).to_list()
+                found = [d for d in found if key == "_id" or is_kept(fhir_json.from_bson(d["resource"]))]
+                if found:
                     await target.insert_many(found)
 
     async def _empty(self, place: Place) -> None:
@@ -485,7 +487,7 @@ async def _examine(
     access = await _access(who).settled(places.made.interactions.store.db)
     kept = {_name(r) for r in present if any(policy.allows(r, a) for a in "ruds") or policy.reaches(r)}
     await places.copy(places.whole, {_name(r) for r in present})
-    await places.copy(places.seen, kept)
+    await places.copy(places.seen, kept, lambda version: policy.allows(version, "r"))
     await _agrees(places, policy, access, present)
     for request in asked:
         following: Request | None = request
