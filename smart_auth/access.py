@@ -14,7 +14,9 @@ class Access:
     """The rights of one caller, for as long as one request lasts.
 
     `client_id` names the client (of an internal act, the part of the product that acts); `token_id` is the SHA-256 of the
-    access token, for the audit trail; `user` is the FHIR reference of the person behind it.
+    access token, for the audit trail; `user` is the FHIR reference of the person behind it, `user_name` the login name, `role`
+    the role of that login. `patient` and `encounter` are logical ids from the launch context, `grant` is what the token was
+    issued from, `purpose` a purpose of use (such as BTG).
     """
 
     client_id: str
@@ -22,6 +24,12 @@ class Access:
     token_id: str
     user: str | None = None
     internal: bool = False
+    user_name: str | None = None
+    role: str | None = None
+    patient: str | None = None
+    encounter: str | None = None
+    grant: str | None = None
+    purpose: str | None = None
 
     @classmethod
     def system(cls, name: str) -> Self:

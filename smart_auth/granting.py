@@ -61,7 +61,9 @@ def registrable(text: str, grant_types: Collection[str]) -> str | None:
         return f"{text!r} is not a SMART scope such as system/Patient.rs"
     if scope.level == "system":
         return None if backend else f"{text!r} is for clients that come on their own account, with a key"
-    return None if app else f"{text!r} is for apps that people use, which have a redirect URI: a backend client has system/ scopes"
+    return (
+        None if app else f"{text!r} is for apps that people use, which have a redirect URI: a backend client has system/ scopes"
+    )
 
 
 def grant(requested: str, registered: str, levels: Collection[Level] = BACKEND) -> list[str]:
