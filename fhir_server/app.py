@@ -35,6 +35,7 @@ from fhir_server.rest import Rest
 from fhir_server.settings import Settings
 from fhir_server.start_error import StartError, taken_address
 from fhir_server.store import Document, Store
+from smart_auth import account_pages, login_pages, pages, people, people_audit
 from smart_auth import routes as oauth
 from smart_auth import tokens as oauth_tokens
 from smart_auth.access import Access
@@ -75,6 +76,7 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
     await message_log.ensure_indexes(db)
     await worklist_rows.ensure_indexes(db)
     await oauth_tokens.ensure_indexes(db)
+    await people.ensure_indexes(db)
     interactions = Interactions(store, registry, strict_references=settings.referential_integrity == "strict")
     return Ris(
         settings=settings,
@@ -115,6 +117,9 @@ def http_app(ris: Ris) -> ASGIApp:
         act = Act(event, source="oauth", detail=detail or None)
         await ris.interactions.reads.write(audit.audit_event(act, access, (), failed=None if granted else detail or "refused"))
 
+    async def audit_people(event: str, ok: bool, name: str | None, detail: str, peer: str) -> None:
+        await ris.interactions.reads.write(people_audit.of_user(event, ok, name, detail, peer))
+
     async def configuration(_request: Request) -> Response:
         return JSONResponse(smart_configuration(base_url))
 
@@ -139,6 +144,8 @@ def http_app(ris: Ris) -> ASGIApp:
     app.add_route("/fhir/.well-known/smart-configuration", configuration)
     rest = Rest(ris.interactions, authenticate, base_url=base_url, metadata=metadata, terminology=terminology)
     app.router.routes.extend(oauth.router(ris.db, ris.tokens, base_url, audit_oauth).routes)
+    those = people.People.over(ris.db, base_url, ris.settings.data_dir, audit_people)
+    app.router.routes.extend([*pages.routes(), *login_pages.routes(those), *account_pages.routes(those)])
     cors.open_routes(app.router.routes, ("/fhir/.well-known/smart-configuration", TOKEN_PATH, REVOKE_PATH))
     return Measured(Front(rest.edge(), app))
 

@@ -1,34 +1,33 @@
-"""The command line: `fhir-ris serve | demo | load | client | messages | version`.
+"""The command line: `fhir-ris serve | demo | load | client | user | messages | version`.
 
 The rooms are imported where they are needed: a command beside a server should answer at once.
 """
 
-import asyncio
 import functools
 import os
 import shutil
-import sys
-from collections.abc import Awaitable, Callable, Coroutine
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import uvloop
-from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import PyMongoError
 
-from fhir_server.database import DatabaseError, connect
+from fhir_server import user_commands
+from fhir_server.command import Db
+from fhir_server.command import end as _end
+from fhir_server.command import print_table as _print
+from fhir_server.command import run as _run
+from fhir_server.command import run_command as _command
+from fhir_server.command import settings as _settings
+from fhir_server.command import table as _table
+from fhir_server.database import connect
 from fhir_server.logs import configure_logging
-from fhir_server.mongod import MongodError, mongodb_for_command
-from fhir_server.settings import Settings, SettingsError, load_settings
+from fhir_server.mongod import mongodb_for_command
+from fhir_server.settings import Settings
 from fhir_server.start_error import StartError
 
 if TYPE_CHECKING:
     from fhir_server.interactions import Interactions
-
-T = TypeVar("T")
-Db = AsyncDatabase[dict[str, Any]]
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="A radiology information system."
@@ -36,6 +35,7 @@ app = typer.Typer(
 client_app = typer.Typer(no_args_is_help=True, help="SMART clients: who may use the FHIR API.")
 messages_app = typer.Typer(no_args_is_help=True, help="HL7 v2 messages, received and sent.")
 app.add_typer(client_app, name="client")
+app.add_typer(user_commands.app, name="user")
 app.add_typer(messages_app, name="messages")
 
 
@@ -225,59 +225,6 @@ def _share_metrics(settings: Settings) -> None:
     except OSError as error:
         _end([f"{directory} can't be made: {error.strerror}"])
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
-
-
-def _table(*columns: str) -> Any:
-    from rich.table import Column, Table
-
-    return Table(Column(columns[0], no_wrap=True), *(Column(c, overflow="fold") for c in columns[1:]))
-
-
-def _print(table: Any) -> None:
-    from rich.console import Console
-
-    Console().print(table)
-
-
-def _settings() -> Settings:
-    try:
-        return load_settings()
-    except SettingsError as error:
-        _end(error.lines)
-
-
-def _command(act: Callable[[Db], Awaitable[None]]) -> None:
-    """Run a command on the database of a running server, or on its own."""
-    settings = _settings()
-    configure_logging(settings.log_format, level=30)
-
-    async def run() -> None:
-        async with mongodb_for_command(settings) as uri:
-            db = await connect(uri, settings.mongodb_database)
-            try:
-                await act(db)
-            finally:
-                await db.client.close()
-
-    _run(run())
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(work)
-    except (StartError, MongodError, DatabaseError) as error:
-        _end([str(error)])
-    except PyMongoError as error:
-        _end([f"MongoDB: {type(error).__name__}"])
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-
-
-def _end(lines: list[str]) -> NoReturn:
-    for line in lines:
-        print(f"fhir-ris: {line}", file=sys.stderr)  # noqa: T201
-    raise typer.Exit(2)
 
 
 def main() -> None:

@@ -98,7 +98,7 @@ class Sessions:
         )
 
     async def ended(self, session_id: str) -> bool:
-        """Whether a session is over (what `online_access` depends on): logged out, older than 12 hours, or its user is another now.
+        """Whether a session is over, as `online_access` asks: logged out, older than 12 hours, or the user was changed.
 
         Standing idle doesn't end it in this sense, it only shuts the browser out: an app may be in use without our pages being.
         """
@@ -147,6 +147,14 @@ class Sessions:
     async def enrol(self, session: Session, sealed: bytes) -> None:
         """Remember the secret that is being set up, sealed (see second_factor.py)."""
         await self._sessions.update_one({"_id": session.id}, {"$set": {"enrolling": sealed}})
+
+    async def stop_enrolling(self, session: Session) -> None:
+        """Forget the secret that was being set up."""
+        await self._sessions.update_one({"_id": session.id}, {"$unset": {"enrolling": ""}})
+
+    async def end_others(self, session: Session) -> None:
+        """Log the user out everywhere else."""
+        await self._sessions.delete_many({"user": session.user.name, "_id": {"$ne": session.id}})
 
     async def end(self, response: Response, session: Session) -> None:
         """Log out."""
