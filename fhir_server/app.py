@@ -4,9 +4,10 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge
@@ -14,6 +15,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import resources
@@ -23,10 +25,11 @@ from bridges.v2 import message_log, outbound
 from bridges.v2.delivery import Delivery
 from bridges.v2.inbound import Inbound
 from bridges.v2.mllp import MllpServer
-from capability.smart_configuration import smart_configuration
+from capability.smart_configuration import authorization_server_metadata, openid_configuration, smart_configuration
 from capability.statement import capability_statement, terminology_capabilities
 from fhir_server import audit, clock, cors, metrics, outbox
 from fhir_server.audit import Act
+from fhir_server.chart import RecordChart
 from fhir_server.heartbeat import Heartbeat
 from fhir_server.interactions import Interactions
 from fhir_server.operations import standard
@@ -37,14 +40,21 @@ from fhir_server.start_error import StartError, taken_address
 from fhir_server.store import Document, Store
 from smart_auth import account_pages, login_pages, pages, people, people_audit
 from smart_auth import routes as oauth
-from smart_auth import tokens as oauth_tokens
 from smart_auth.access import Access
-from smart_auth.endpoints import REVOKE_PATH, TOKEN_PATH
+from smart_auth.endpoints import JWKS_PATH, REVOKE_PATH, TOKEN_PATH
+from smart_auth.origins import RegisteredOrigins
+from smart_auth.smart_style import STYLE_PATH
 from smart_auth.tokens import Tokens
 
 # Set for an HTTP worker: the instance that supervises it.
 SUPERVISOR = "RIS_SUPERVISOR"
 VERSION = version("fhir-ris")
+# What the authorization server says of itself, and where.
+DISCOVERY = {
+    "/fhir/.well-known/smart-configuration": smart_configuration,
+    "/.well-known/openid-configuration": openid_configuration,
+    "/.well-known/oauth-authorization-server": authorization_server_metadata,
+}
 
 
 @dataclass(slots=True)
@@ -75,7 +85,7 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
     await outbox.ensure_indexes(store)
     await message_log.ensure_indexes(db)
     await worklist_rows.ensure_indexes(db)
-    await oauth_tokens.ensure_indexes(db)
+    await oauth.ensure_indexes(db)
     await people.ensure_indexes(db)
     interactions = Interactions(store, registry, strict_references=settings.referential_integrity == "strict")
     return Ris(
@@ -112,16 +122,13 @@ def http_app(ris: Ris) -> ASGIApp:
     async def authenticate(request: Request) -> Access:
         return await oauth.authenticate(ris.tokens, request)
 
-    async def audit_oauth(event: str, granted: bool, client_id: str | None, detail: str) -> None:
-        access = Access.system(client_id or "unknown")
+    async def audit_oauth(event: str, granted: bool, client_id: str | None, detail: str, user: str | None = None) -> None:
+        access = Access(client_id or "unknown", (), "", user_name=user)
         act = Act(event, source="oauth", detail=detail or None)
         await ris.interactions.reads.write(audit.audit_event(act, access, (), failed=None if granted else detail or "refused"))
 
     async def audit_people(event: str, ok: bool, name: str | None, detail: str, peer: str) -> None:
         await ris.interactions.reads.write(people_audit.of_user(event, ok, name, detail, peer))
-
-    async def configuration(_request: Request) -> Response:
-        return JSONResponse(smart_configuration(base_url))
 
     async def livez(_request: Request) -> Response:
         return JSONResponse({"status": "alive"})
@@ -141,13 +148,24 @@ def http_app(ris: Ris) -> ASGIApp:
     app.add_route("/livez", livez)
     app.add_route("/readyz", readyz)
     app.add_route("/metrics", show_metrics)
-    app.add_route("/fhir/.well-known/smart-configuration", configuration)
-    rest = Rest(ris.interactions, authenticate, base_url=base_url, metadata=metadata, terminology=terminology)
-    app.router.routes.extend(oauth.router(ris.db, ris.tokens, base_url, audit_oauth).routes)
+    origins = RegisteredOrigins(ris.db)
+    rest = Rest(ris.interactions, authenticate, base_url=base_url, metadata=metadata, terminology=terminology, origins=origins)
+    chart, data_dir = RecordChart(ris.interactions), ris.settings.data_dir
+    app.router.routes.extend(oauth.router(ris.db, ris.tokens, base_url, audit_oauth, data_dir=data_dir, chart=chart).routes)
+    for path, document in DISCOVERY.items():
+        app.router.routes.append(Route(path, _document(document(base_url))))
     those = people.People.over(ris.db, base_url, ris.settings.data_dir, audit_people)
     app.router.routes.extend([*pages.routes(), *login_pages.routes(those), *account_pages.routes(those)])
-    cors.open_routes(app.router.routes, ("/fhir/.well-known/smart-configuration", TOKEN_PATH, REVOKE_PATH))
+    cors.open_routes(app.router.routes, (*DISCOVERY, JWKS_PATH, STYLE_PATH))
+    cors.open_routes(app.router.routes, (TOKEN_PATH, REVOKE_PATH), origins)
     return Measured(Front(rest.edge(), app))
+
+
+def _document(content: dict[str, Any]) -> Callable[[Request], Awaitable[Response]]:
+    async def show(_request: Request) -> Response:
+        return JSONResponse(content, headers={"Cache-Control": "public, max-age=300"})
+
+    return show
 
 
 async def _reachable(db: AsyncDatabase[Document]) -> bool:

@@ -121,7 +121,7 @@ class Bridge:
         return Answer(client.client_id, body, grant.user_name if grant else None)
 
     async def _end_if_replayed(self, request: Request, client: Client) -> None:
-        """A code or refresh token that comes again, from its own client: somebody has a copy (RFC 6749 4.1.2, RFC 9700 4.14.2)."""
+        """A code or refresh token that comes again from its own client: there is a copy (RFC 6749 4.1.2, RFC 9700 4.14.2)."""
         redeemed = request.credential
         if redeemed is None or redeemed.grant is None or redeemed.grant.client_id != client.client_id:
             return
@@ -199,9 +199,9 @@ class Bridge:
     async def _proven(self, request: Request) -> Client:
         """The client of a verified request. An assertion counts once, whatever else is wrong with the request."""
         registered: RegisteredClient = request.client
-        if claims := registered.proof:
-            if not await self._ids.first_use(claims["iss"], claims["jti"], claims["exp"] + LEEWAY):
-                raise OAuthError("invalid_client", "the client_assertion was used before", claimed=claims["iss"])
+        claims = registered.proof
+        if claims and not await self._ids.first_use(claims["iss"], claims["jti"], claims["exp"] + LEEWAY):
+            raise OAuthError("invalid_client", "the client_assertion was used before", claimed=claims["iss"])
         return registered.client
 
     # Authorization requests

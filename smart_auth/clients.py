@@ -156,13 +156,13 @@ class Clients:
             await issued.delete_many({"client_id": client_id})
         return removed.deleted_count == 1
 
+    async def origins(self) -> list[str]:
+        """The web origins of all clients."""
+        return await self._clients.distinct("origins")
+
     async def list(self) -> "list[Client]":
         """All clients, by id."""
         return [_client(document) async for document in self._clients.find().sort("_id")]
-
-    async def origins(self) -> "list[str]":
-        """The web origins of all clients."""
-        return await self._clients.distinct("origins")
 
 
 def new_secret() -> str:

@@ -69,7 +69,9 @@ def sentence(text: str) -> Sentence:
 
 def _resource(scope: Scope) -> str:
     verbs = [_VERBS[action] for action in ("r", "s", "c", "u", "d") if action in scope.actions]
-    what = "everything" if scope.resource_type == "*" else _TYPES.get(scope.resource_type, f"{_word(scope.resource_type)} entries")
+    what = (
+        "everything" if scope.resource_type == "*" else _TYPES.get(scope.resource_type, f"{_word(scope.resource_type)} entries")
+    )
     whose = "of the patient you choose" if scope.level == "patient" else "that you may see and do yourself"
     words = f"{_listed(verbs).capitalize()} {what}, {whose}"
     return f"{words}, only where {_listed([_condition(part) for part in scope.query.split('&')])}" if scope.query else words

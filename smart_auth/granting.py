@@ -80,9 +80,8 @@ def grant(requested: str, registered: str, levels: Collection[Level] = BACKEND) 
         if is_resource_scope(text):
             for scope in filter(usable, parse_scopes(text)):
                 granted |= dict.fromkeys(_within(scope, held) if scope.level in levels else ())
-        elif text in known or text.partition("?role=")[0] in known:
-            if text in OWN if levels == BACKEND else text in _PLAIN or context_type(text):
-                granted[text] = None
+        elif _is_other(text, levels) and (text in known or text.partition("?role=")[0] in known):
+            granted[text] = None
     return list(granted)
 
 
@@ -103,6 +102,11 @@ def subset(requested: str, granted: str) -> str | None:
 def covers(wider: Iterable[str], texts: Iterable[str]) -> bool:
     """Whether each of these scopes is among the wider ones, or within one of them."""
     return subset(" ".join(texts), " ".join(wider)) is not None
+
+
+def _is_other(text: str, levels: Collection[Level]) -> bool:
+    """Whether it is a scope without resources that this kind of grant can have."""
+    return text in OWN if "system" in levels else text in _PLAIN or context_type(text) is not None
 
 
 def _held(registered: str, levels: Collection[Level]) -> _Held:

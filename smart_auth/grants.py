@@ -1,4 +1,4 @@
-"""Grants: what a person granted to an app, at one time (MongoDB collection `oauth_grants`). Everything issued from it is its family.
+"""Grants: what a person granted to an app, at one time: MongoDB collection `oauth_grants`. What is issued from it is its family.
 
 A document: `_id` (random), `client_id` and `registration` (of the client), `user_name`, `user` (FHIR reference), `role`,
 `user_registration` and `stamp` (the user's, see users.py), `scope`, `context` (what the token response says of the launch),
@@ -63,9 +63,9 @@ class Grants:
     def __init__(self, db: AsyncDatabase[dict[str, Any]]) -> None:
         durable = WriteConcern("majority")
         # What was just written is seen, what was removed is not (see tokens.py).
-        local = {"read_preference": ReadPreference.PRIMARY, "read_concern": ReadConcern("local")}
-        self._grants = db.get_collection(GRANTS, write_concern=durable, **local)
-        self._clients = db.get_collection(CLIENTS, **local)
+        primary, local = ReadPreference.PRIMARY, ReadConcern("local")
+        self._grants = db.get_collection(GRANTS, read_preference=primary, read_concern=local, write_concern=durable)
+        self._clients = db.get_collection(CLIENTS, read_preference=primary, read_concern=local)
         self._families = [db.get_collection(name, write_concern=durable) for name in (TOKENS, REFRESH_TOKENS)]
         self._users = Users(db)
         self._sessions = Sessions(db, secure=True)

@@ -59,7 +59,7 @@ class JwksFetcher:
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def keys(self, url: str, kid: str) -> Keys:
-        """The keys at a URL; fetched anew if there is none with this `kid` among those known. None at all when they can't be had."""
+        """The keys at a URL; fetched anew if there is none with this `kid` among those known. None when they can't be had."""
         known = self._sets.get(url)
         if known is not None and self._serves(known, kid):
             return known.keys

@@ -11,8 +11,6 @@ database can't sign. Every machine that serves HTTP needs the same file.
 
 import asyncio
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,28 +18,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bson.binary import Binary
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from joserfc.jwk import ECKey, RSAKey
 from pymongo import ReadPreference, WriteConcern
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
 
 from smart_auth.clients import ID_TOKEN_ALGORITHMS
+from smart_auth.key_file import KeyFile
 
 KEYS = "oauth_keys"
 JWKS_CACHED = 3600  # seconds that clients may keep the key set
 ID_TOKEN_LIFETIME = 3600  # seconds
 _PUBLISHED_FOR = timedelta(seconds=JWKS_CACHED)
 _SERVED_AFTER = timedelta(seconds=ID_TOKEN_LIFETIME + 600)
-_NONCE = 12
 _RSA_BITS = 3072
 
 State = Literal["published", "active", "retired"]
-
-
-class KeyFileError(Exception):
-    """The file with the sealing key is not as it must be; one line for the operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,48 +51,48 @@ class SigningKey:
 
 
 class SigningKeys:
-    """The keys of all processes. `key_file` is made when it isn't there, with a fresh key."""
+    """The keys of all processes. `key_file` is what their private parts are sealed with."""
 
-    def __init__(self, db: AsyncDatabase[dict[str, Any]], key_file: Path) -> None:
+    def __init__(self, db: AsyncDatabase[dict[str, Any]], key_file: KeyFile) -> None:
         self._keys = db.get_collection(
             KEYS, read_preference=ReadPreference.PRIMARY, write_concern=WriteConcern("majority", j=True)
         )
         self._file = key_file
         self._opened: dict[str, RSAKey | ECKey] = {}
 
-    async def list(self) -> "list[SigningKey]":
+    async def served(self) -> list[SigningKey]:
         """The keys that are served, by algorithm, the newest first; the first ones are made now if there are none."""
-        found = await self._served()
+        found = await self._all()
         if missing := [alg for alg in ID_TOKEN_ALGORITHMS if not any(key.alg == alg for key in found)]:
             for alg in missing:
                 await self._make(alg, 1, datetime.now(UTC))
-            found = await self._served()
+            found = await self._all()
         return found
 
     async def jwks(self) -> dict[str, Any]:
         """What `/oauth/jwks` serves (RFC 7517 5)."""
-        return {"keys": [dict(key.public) for key in await self.list()]}
+        return {"keys": [dict(key.public) for key in await self.served()]}
 
     async def signer(self, alg: str) -> RSAKey | ECKey:
         """The private key to sign with now. Raises KeyFileError."""
-        active = next(key for key in await self.list() if key.alg == alg and key.state == "active")
+        active = next(key for key in await self.served() if key.alg == alg and key.state == "active")
         if active.kid not in self._opened:
             self._opened = {active.kid: self._open(active), **dict(list(self._opened.items())[:3])}
         return self._opened[active.kid]
 
-    async def rotate(self, *, at_once: bool = False) -> "list[SigningKey]":
-        """A new key for each algorithm: used once everybody can have seen it. `at_once`: now, and the old ones are served no more."""
+    async def rotate(self, *, at_once: bool = False) -> list[SigningKey]:
+        """A new key for each algorithm: used once everybody can have seen it. `at_once`: now, and the old ones no more."""
         now = datetime.now(UTC)
-        before = await self.list()
+        before = await self.served()
         for alg in ID_TOKEN_ALGORITHMS:
             newest = max(key.generation for key in before if key.alg == alg)
             await self._make(alg, newest + 1, now if at_once else now + _PUBLISHED_FOR)
         if at_once:
             old = [key.kid for key in before]
             await self._keys.update_many({"kid": {"$in": old}}, {"$set": {"revoked": True}, "$unset": {"sealed": ""}})
-        return await self.list()
+        return await self.served()
 
-    async def _served(self) -> "list[SigningKey]":
+    async def _all(self) -> list[SigningKey]:
         documents = [d async for d in self._keys.find({"revoked": False}).sort([("_id.alg", 1), ("_id.generation", -1)])]
         now, found = datetime.now(UTC), list[SigningKey]()
         next_from: dict[str, datetime] = {}
@@ -117,8 +109,7 @@ class SigningKeys:
         """A key of this generation, unless another process was first."""
         key = await asyncio.to_thread(_generated, alg)
         name = {"alg": alg, "generation": generation}
-        nonce = secrets.token_bytes(_NONCE)
-        sealed = nonce + self._cipher().encrypt(nonce, json.dumps(key.as_dict(private=True)).encode(), key.thumbprint().encode())
+        sealed = self._file.seal(json.dumps(key.as_dict(private=True)).encode(), key.thumbprint())
         document = {
             "_id": name,
             "kid": key.thumbprint(),
@@ -134,44 +125,17 @@ class SigningKeys:
             return
 
     def _open(self, key: SigningKey) -> RSAKey | ECKey:
-        try:
-            plain = self._cipher().decrypt(key.sealed[:_NONCE], key.sealed[_NONCE:], key.kid.encode())
-        except InvalidTag:
-            raise KeyFileError(f"{self._file} is not the file that the signing keys were sealed with") from None
         kind = RSAKey if key.alg.startswith("RS") else ECKey
-        return kind.import_key({**json.loads(plain), "kid": key.kid})
-
-    def _cipher(self) -> AESGCM:
-        return AESGCM(sealing_key(self._file))
+        return kind.import_key({**json.loads(self._file.open(key.sealed, key.kid)), "kid": key.kid})
 
 
-def sealing_key(path: Path) -> bytes:
-    """The 32 bytes in a file (mode 0600), which is made if it isn't there. Raises KeyFileError."""
-    try:
-        if not path.exists():
-            _write_new(path)
-        if path.stat().st_mode & 0o077:
-            raise KeyFileError(f"{path} can be read by others than its owner: chmod 600 it, and rotate the keys at once")
-        key = bytes.fromhex(path.read_text("ascii").strip())
-    except (OSError, ValueError) as error:
-        raise KeyFileError(f"{path} can't be read: {type(error).__name__}") from None
-    if len(key) != 32:
-        raise KeyFileError(f"{path} does not hold 32 bytes in hexadecimal")
-    return key
+def signing_key_file(data_dir: Path) -> KeyFile:
+    """The key that the private parts are sealed with."""
+    return KeyFile(data_dir / "keys" / "signing.key")
 
 
-def _write_new(path: Path) -> None:
-    """Whole or not at all, and the first of several processes wins."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secrets.token_hex(32) + "\n")
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
+async def ensure_indexes(db: AsyncDatabase[dict[str, Any]]) -> None:
+    await db[KEYS].create_index("kid", unique=True)
 
 
 def _generated(alg: str) -> RSAKey | ECKey:
