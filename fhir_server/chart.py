@@ -38,6 +38,7 @@ class RecordChart:
         return [_encounter(encounter) for encounter in found]
 
     async def sees(self, access: Access, references: Iterable[str]) -> bool:
+        access = await access.settled(self._interactions.store.db)
         try:
             for reference in references:
                 resource_type, _, id_ = reference.partition("/")
@@ -49,6 +50,7 @@ class RecordChart:
     async def _search(self, access: Access, resource_type: str, parameters: list[tuple[str, str]]) -> list[Resource]:
         query = "&".join(f"{name}={value}" for name, value in parameters)
         act = Act("search-type", query=f"{resource_type}?{query}")
+        access = await access.settled(self._interactions.store.db)
         try:
             found = await self._interactions.search(access, resource_type, [*parameters, ("_count", _SHOWN)], act)
         except FhirError:

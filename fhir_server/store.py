@@ -28,7 +28,7 @@ from fhir_server.search.query import LONGEST_SEARCH, Query
 from fhir_server.together import Together
 
 Document = dict[str, Any]
-CATALOG_VERSION = 3
+CATALOG_VERSION = 4
 MAX_SORTED = 10_000  # matches that are sorted in memory
 LOCKS = "locks"
 _BATCH = 500

@@ -117,7 +117,8 @@ class Bridge:
             elif grant.life:
                 body["refresh_token"] = await self._refresh_tokens.issue(grant)
             await self._grants.redeemed(grant)
-        await self._tokens.store(body["access_token"], client, body["scope"], body["expires_in"], grant)
+        context = grant.token_context if grant else {}
+        await self._tokens.store(body["access_token"], client, body["scope"], body["expires_in"], **context)
         return Answer(client.client_id, body, grant.user_name if grant else None)
 
     async def _end_if_replayed(self, request: Request, client: Client) -> None:
@@ -136,7 +137,7 @@ class Bridge:
     async def end(self, grant_id: str) -> None:
         """Revoke a grant: in this process its tokens are refused at once, in others within a second."""
         await self._grants.end(grant_id)
-        self._tokens.forget(grant_id)
+        self._tokens.forget_grant(grant_id)
 
     # Client authentication
 

@@ -53,6 +53,12 @@ class Grant:
     session: str | None = None
 
     @property
+    def token_context(self) -> dict[str, str | None]:
+        """What an access token says of the person and the launch (`tokens.CONTEXT`)."""
+        launched = {name: self.context.get(name) for name in ("patient", "encounter")}
+        return {"user": self.user, "user_name": self.user_name, "role": self.role, "grant": self.grant_id, **launched}
+
+    @property
     def scopes(self) -> list[str]:
         return self.scope.split(" ")
 

@@ -84,7 +84,7 @@ class LaunchRoutes:
                 raise OAuthError("invalid_token", "the access token is unknown, expired or revoked", 401)
             if LAUNCH_RIGHT not in token.scope.split(" "):
                 raise OAuthError("insufficient_scope", f"the scope {LAUNCH_RIGHT} is needed", 403, client_id=token.client_id)
-            return token.access, None
+            return await self._tokens.access(token), None
         session = await self._sessions.current(request)
         if session is None:
             raise OAuthError("invalid_token", "an access token or a login is needed", 401)

@@ -1,14 +1,14 @@
 """Access tokens: opaque, 256 random bits, of which MongoDB (collection `oauth_tokens`) has the SHA-256 only.
 
-A document: `_id` (hash), `client_id`, `registration` (of the client, see clients.py), `scope`, `issued`, `expires`; of a token
-that acts for a person also `grant` (id, see grants.py), `user` (FHIR reference), `user_name`, `role`, and where there is one
-`patient` and `encounter` (logical ids, from the launch context) and `purpose` (such as BTG).
+A document: `_id` (hash), `client_id`, `registration` (of the client, see clients.py), `scope`, `issued`, `expires`; of a person's
+also `user` (FHIR reference), `user_name`, `role`, `patient`, `encounter`, `grant`, `purpose`, as in `Access`.
 """
 
 import hashlib
 import secrets
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,20 +26,23 @@ BACKEND_LIFETIME = 300  # seconds; SMART App Launch 2.2, Backend Services: `expi
 _CACHE_SECONDS = 0.9  # with the time of one look-up, revocation and removal take effect within a second
 _CACHE_SIZE = 10_000
 _LONGEST_TOKEN = 512
-_OF_A_PERSON = ("user", "user_name", "role", "patient", "encounter", "purpose")
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What is kept of a valid token. `token_id` is its SHA-256 in hexadecimal; `grant` is there when it acts for a person."""
+    """What is kept of a valid token. `token_id` is its SHA-256 in hexadecimal; `grant` what a person's was issued from."""
 
     token_id: str
     client_id: str
     scope: str
     issued: datetime
     expires: datetime
-    access: Access
+    context: Mapping[str, str | None] = field(default_factory=dict)
     grant: Grant | None = None
+
+
+CONTEXT = ("user", "user_name", "role", "patient", "encounter", "grant", "purpose")
+"""What a token may carry of a person and a launch, by the names that `Access` has for it."""
 
 
 class Tokens:
@@ -53,71 +56,62 @@ class Tokens:
         self._issued = db.get_collection(
             TOKENS, read_preference=ReadPreference.PRIMARY, read_concern=local, write_concern=WriteConcern(1)
         )
-        self._revoked = db.get_collection(TOKENS, write_concern=WriteConcern("majority"))
+        self._db = db
         self._grants = Grants(db)
+        self._revoked = db.get_collection(TOKENS, write_concern=WriteConcern("majority"))
         self._cache: dict[str, tuple[float, datetime, Access]] = {}
 
-    async def issue(self, client: Client, scope: str, lifetime: int = BACKEND_LIFETIME) -> str:
+    async def issue(self, client: Client, scope: str, lifetime: int = BACKEND_LIFETIME, **context: str | None) -> str:
         """A new token for the client, with the granted scopes (space-separated), good for `lifetime` seconds."""
         bearer = new_bearer()
-        await self.store(bearer, client, scope, lifetime)
+        await self.store(bearer, client, scope, lifetime, **context)
         return bearer
 
-    async def store(
-        self, bearer: str, client: Client, scope: str, lifetime: int, grant: Grant | None = None, purpose: str | None = None
-    ) -> None:
-        """Make a token good that was drawn by `new_bearer`; with a grant, it acts for the person who gave that."""
+    async def store(self, bearer: str, client: Client, scope: str, lifetime: int, **context: str | None) -> None:
+        """Make a token good that was drawn by `new_bearer`; `context` is what of CONTEXT it carries."""
         now = datetime.now(UTC)
-        document = {
-            "_id": token_id(bearer),
-            "client_id": client.client_id,
-            "registration": client.registration,
-            "scope": scope,
-            "issued": now,
-            "expires": now + timedelta(seconds=lifetime),
-        }
-        if grant is not None:
-            person = {
-                "grant": grant.grant_id,
-                "user": grant.user,
-                "user_name": grant.user_name,
-                "role": grant.role,
-                "patient": grant.context.get("patient"),
-                "encounter": grant.context.get("encounter"),
-                "purpose": purpose,
+        await self._issued.insert_one(
+            {
+                "_id": token_id(bearer),
+                "client_id": client.client_id,
+                "registration": client.registration,
+                "scope": scope,
+                "issued": now,
+                "expires": now + timedelta(seconds=lifetime),
+                **{name: context[name] for name in CONTEXT if context.get(name) is not None},
             }
-            document |= {name: value for name, value in person.items() if value is not None}
-        await self._issued.insert_one(document)
+        )
 
     async def find(self, bearer: str) -> Token | None:
-        """The token as it is now, past the cache; None if unknown, expired or revoked, or its client or grant is no more."""
+        """The token as it is now, past the cache; None if unknown, expired, revoked, or its client is gone."""
         if len(bearer) > _LONGEST_TOKEN:
             return None
         document = await self._issued.find_one({"_id": token_id(bearer), "expires": {"$gt": datetime.now(UTC)}})
         if document is None:
+            return None
+        # A token can be stored just after its client was removed; the registration tells.
+        client = {"_id": document["client_id"], "registration": document["registration"]}
+        if await self._clients.find_one(client, {"_id": 1}) is None:
             return None
         grant = None
         if "grant" in document:
             grant = await self._grants.get(document["grant"])
             if grant is None or await self._grants.alive(grant) is None:
                 return None
-        else:
-            # A token can be stored just after its client was removed; the registration tells.
-            client = {"_id": document["client_id"], "registration": document["registration"]}
-            if await self._clients.find_one(client, {"_id": 1}) is None:
-                return None
-        person = {name: document[name] for name in _OF_A_PERSON if name in document}
         return Token(
             document["_id"],
             document["client_id"],
             document["scope"],
             document["issued"].replace(tzinfo=UTC),
             document["expires"].replace(tzinfo=UTC),
-            Access(
-                document["client_id"], parse_scopes(document["scope"]), document["_id"], grant=document.get("grant"), **person
-            ),
+            {name: document.get(name) for name in CONTEXT},
             grant,
         )
+
+    async def access(self, token: Token) -> Access:
+        """The rights that come with a token, as they are now."""
+        context: dict[str, Any] = dict(token.context)
+        return await Access(token.client_id, parse_scopes(token.scope), token.token_id, **context).settled(self._db)
 
     async def authenticate(self, bearer: str) -> Access | None:
         """The rights that come with a token; None if it isn't valid. What is known is at most a second old."""
@@ -130,10 +124,11 @@ class Tokens:
         if token is None:
             self._cache.pop(key, None)
             return None
+        access = await self.access(token)
         if len(self._cache) >= _CACHE_SIZE:
             self._cache.clear()
-        self._cache[key] = (fresh_until, token.expires, token.access)
-        return token.access
+        self._cache[key] = (fresh_until, token.expires, access)
+        return access
 
     async def revoke(self, bearer: str) -> bool:
         """End a token: at once in this process, within a second in others. False if there was none."""
@@ -142,7 +137,11 @@ class Tokens:
         self._cache.pop(key, None)
         return removed.deleted_count == 1
 
-    def forget(self, grant_id: str) -> None:
+    def forget(self, token_id: str) -> None:
+        """Have a token looked up anew by this process: what its rights depend on has changed."""
+        self._cache.pop(token_id, None)
+
+    def forget_grant(self, grant_id: str) -> None:
         """A grant was ended: in this process, its tokens are refused at once."""
         for key in [key for key, (_, _, access) in self._cache.items() if access.grant == grant_id]:
             del self._cache[key]
@@ -153,14 +152,14 @@ def new_bearer() -> str:
     return secrets.token_urlsafe(32)
 
 
-def token_id(bearer: str) -> str:
-    """By what a token is known here: its SHA-256, in hexadecimal."""
-    return hashlib.sha256(bearer.encode()).hexdigest()
-
-
 async def ensure_indexes(db: AsyncDatabase[dict[str, Any]]) -> None:
     """Create the indexes of tokens and assertion ids: MongoDB removes both when they have expired."""
     await db[TOKENS].create_index("expires", expireAfterSeconds=0)
     await db[TOKENS].create_index("client_id")
     await db[TOKENS].create_index("grant", sparse=True)
     await db[ASSERTION_IDS].create_index("expires", expireAfterSeconds=0)
+
+
+def token_id(bearer: str) -> str:
+    """By what a token is known here: its SHA-256, in hexadecimal."""
+    return hashlib.sha256(bearer.encode()).hexdigest()
