@@ -42,6 +42,7 @@ from smart_auth import account_pages, login_pages, pages, people, people_audit
 from smart_auth import routes as oauth
 from smart_auth.access import Access
 from smart_auth.endpoints import JWKS_PATH, REVOKE_PATH, TOKEN_PATH
+from smart_auth.jwks_fetcher import JwksFetcher
 from smart_auth.origins import RegisteredOrigins
 from smart_auth.smart_style import STYLE_PATH
 from smart_auth.tokens import Tokens
@@ -103,8 +104,8 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
     )
 
 
-def http_app(ris: Ris) -> ASGIApp:
-    """The ASGI application: FHIR, OAuth, health and metrics."""
+def http_app(ris: Ris, *, fetcher: JwksFetcher | None = None) -> ASGIApp:
+    """The ASGI application: FHIR, OAuth, health and metrics. `fetcher` gets the keys of clients with a JWKS URL."""
     app = FastAPI(title="fhir-ris", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
     base_url = ris.settings.base_url
     started = clock.instant(clock.now())
@@ -151,7 +152,8 @@ def http_app(ris: Ris) -> ASGIApp:
     origins = RegisteredOrigins(ris.db)
     rest = Rest(ris.interactions, authenticate, base_url=base_url, metadata=metadata, terminology=terminology, origins=origins)
     chart, data_dir = RecordChart(ris.interactions), ris.settings.data_dir
-    app.router.routes.extend(oauth.router(ris.db, ris.tokens, base_url, audit_oauth, data_dir=data_dir, chart=chart).routes)
+    server = oauth.router(ris.db, ris.tokens, base_url, audit_oauth, data_dir=data_dir, chart=chart, fetcher=fetcher)
+    app.router.routes.extend(server.routes)
     for path, document in DISCOVERY.items():
         app.router.routes.append(Route(path, _document(document(base_url))))
     those = people.People.over(ris.db, base_url, ris.settings.data_dir, audit_people)
