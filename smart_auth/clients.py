@@ -178,7 +178,11 @@ def _checked_keys(jwks: Mapping[str, Any] | str | bytes | None) -> tuple[Mapping
 
 
 def _checked_jwks_uri(uri: str | None) -> str | None:
-    return None if uri is None else _checked_uris([uri], "JWKS URL")[0]
+    if uri is None:
+        return None
+    if not uri.startswith("https://"):
+        raise ClientError(f"the JWKS URL {uri!r} must begin with https://")
+    return _checked_uris([uri], "JWKS URL")[0]
 
 
 def _checked_uris(uris: Sequence[str], what: str = "redirect URI") -> tuple[str, ...]:

@@ -278,7 +278,9 @@ def answered(redirect: httpx.Response) -> dict[str, str]:
     """What a redirect tells the app."""
     assert redirect.status_code in {302, 303}, redirect.text
     assert redirect.headers["location"].startswith(REDIRECT), redirect.headers["location"]
-    return {name: values[0] for name, values in parse_qs(urlsplit(redirect.headers["location"]).query, strict_parsing=True).items()}
+    return {
+        name: values[0] for name, values in parse_qs(urlsplit(redirect.headers["location"]).query, strict_parsing=True).items()
+    }
 
 
 def field(page: httpx.Response, name: str) -> str:

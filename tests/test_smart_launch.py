@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.smart_app import SmartApp, answered, department
+from tests.smart_app import SmartApp, department
 
 
 @pytest.fixture(scope="module")
