@@ -149,8 +149,8 @@ class Authorization:
         request, client = await self.find(name)
         offered = self.offered(request, session.user)
         granted = [text for text in offered if text in scopes]
-        if not any(granting.is_resource_scope(text) for text in granted):
-            # Without data of a patient there is no patient to be told of.
+        if _resources(offered) and not _resources(granted):
+            # Who grants no data has nobody to choose a patient for.
             granted = [text for text in granted if text not in (granting.LAUNCH_PATIENT, granting.LAUNCH_ENCOUNTER)]
         if not granted:
             raise await self.denied(name)
@@ -244,6 +244,10 @@ def _next(request: AuthorizationRequest) -> Step:
     if wants_patient and "patient" not in request.context:
         return "patient"
     return "encounter" if wants_encounter else "done"
+
+
+def _resources(scopes: Iterable[str]) -> bool:
+    return any(map(granting.is_resource_scope, scopes))
 
 
 def _any_of_patient(scopes: Iterable[str]) -> bool:

@@ -104,6 +104,12 @@ class Grants:
             return None
         return user
 
+    async def of_user(self, user: User) -> list[Grant]:
+        """What a user has granted that may still be used, the newest first."""
+        mine = {"user_name": user.name, "user_registration": user.registration, "stamp": user.security_stamp}
+        live = {**mine, "expires": {"$gt": datetime.now(UTC)}}
+        return [_grant(document) async for document in self._grants.find(live).sort("created", -1)]
+
     async def end(self, grant_id: str) -> None:
         """Revoke a grant with everything that was issued from it."""
         await self._grants.delete_one({"_id": grant_id})

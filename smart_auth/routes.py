@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from fhir_server.outcome import FhirError, Issue
 from smart_auth import authorization_requests, codes, grants, launches, refresh_tokens, signing_keys, smart_style, tokens
 from smart_auth.access import Access
+from smart_auth.apps_page import AppsPage
 from smart_auth.audit_events import Audit
 from smart_auth.authlib_bridge import Answer, Bridge
 from smart_auth.authorization import Authorization
@@ -74,6 +75,7 @@ def router(
     routes.add_route(JWKS_PATH, answering(jwks, "keys", audit), methods=["GET"])
     routes.routes.extend(pages.routes())
     routes.routes.extend(LaunchRoutes(db, tokens, sessions, chart, audit, endpoints).routes())
+    routes.routes.extend(AppsPage(db, bridge, sessions, audit, origin).routes())
     routes.routes.extend(smart_style.routes())
     return routes
 

@@ -1,4 +1,4 @@
-"""The whole product's HTTP side for tests of SMART: a real server, people who log in through its pages, apps that are launched."""
+"""The HTTP side of the product for tests of SMART: a real server, people who log in through its pages, apps that are launched."""
 
 import asyncio
 import base64
