@@ -40,6 +40,7 @@ class SmartApp:
 
     def __init__(self, mongodb_uri: str, *, fetcher: JwksFetcher | None = None) -> None:
         self._uri, self._fetcher = mongodb_uri, fetcher
+        self._logins: dict[str, dict[str, str]] = {}
         self._started = threading.Event()
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._main)
@@ -129,11 +130,17 @@ class SmartApp:
     def read(self, token: str, path: str, **headers: str) -> httpx.Response:
         return httpx.get(f"{self.fhir}/{path}", headers={"Authorization": f"Bearer {token}", **headers})
 
-    def browser(self, user: str | None = None) -> "Browser":
-        """A browser, in which a user may be logged in already."""
+    def browser(self, user: str | None = None, *, fresh: bool = False) -> "Browser":
+        """A browser, in which a user may be logged in already; unless `fresh`, in the session of earlier ones."""
         browser = Browser(self)
         if user is not None:
-            browser.log_in(user)
+            if fresh:
+                browser.log_in(user)
+                return browser
+            if user not in self._logins:
+                browser.log_in(user)
+                self._logins[user] = dict(browser.http.cookies)
+            browser.http.cookies.update(self._logins[user])
         return browser
 
     def documents(self) -> dict[str, list[Resource]]:

@@ -246,7 +246,7 @@ def test_s12_prompt_none_asks_nobody_and_says_why(server: SmartApp, user: str) -
 @pytest.mark.parametrize("asked", [{"prompt": "login"}, {"max_age": "0"}])
 def test_an_app_may_ask_for_a_fresh_login(server: SmartApp, user: str, asked: dict[str, str]) -> None:
     app = server.client("openid")
-    browser = server.browser(user)
+    browser = server.browser(user, fresh=True)
     page = browser.authorize(app.request("openid", **asked))
     assert page.url.path == "/login"
     page = browser.follow(browser.log_in(user, str(page.url)))
