@@ -1,7 +1,7 @@
 """`fhir-ris user add | list | disable | enable | change | password | mfa`."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,6 +9,10 @@ from fhir_server.command import Db, end, print_table, run_command, settings, tab
 from fhir_server.start_error import StartError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from pymongo.asynchronous.client_session import AsyncClientSession
+
     from smart_auth.users import User
 
 app = typer.Typer(no_args_is_help=True, help="People: who may log in, and as what.")
@@ -24,17 +28,16 @@ def add(
     password_stdin: FromStdin = False,
 ) -> None:
     """Add a user. Without a password given, a one-time password is printed, to be changed at the first login."""
-    from smart_auth.users import UserError, Users
+    from smart_auth.users import Users
 
     given = _password(name, from_stdin=password_stdin)
 
     async def act(db: Db) -> None:
-        try:
-            encoded, shown = await _hashed(given)
-            user = await Users(db).add(name, role, fhir_user, encoded, must_change_password=shown is not None)
-        except UserError as error:
-            raise StartError(str(error)) from None
-        await _audit(db, "user-add", user, user.role)
+        encoded, shown = await _hashed(given)
+        once = shown is not None
+        user = await _recorded(
+            db, "user-add", lambda s: Users(db, s).add(name, role, fhir_user, encoded, must_change_password=once)
+        )
         typer.echo(f"user {user.name} added as {user.role}")
         if await db["Practitioner"].find_one({"_id": fhir_user.partition("/")[2]}, {"_id": 1}) is None:
             typer.echo(f"note: there is no {fhir_user} in the store yet", err=True)
@@ -78,16 +81,12 @@ def change(
     fhir_user: Annotated[str | None, typer.Option(metavar="Practitioner/ID", help="another Practitioner")] = None,
 ) -> None:
     """Give a user another role or Practitioner; sessions and what apps were granted end."""
-    from smart_auth.users import UserError, Users
+    from smart_auth.users import Users
 
     async def act(db: Db) -> None:
         if role is None and fhir_user is None:
             raise StartError("nothing to change: give --role or --fhir-user")
-        try:
-            user = await Users(db).change(name, role=role, fhir_user=fhir_user)
-        except UserError as error:
-            raise StartError(str(error)) from None
-        await _audit(db, "user-change", user, f"{user.role}, {user.fhir_user}")
+        user = await _recorded(db, "user-change", lambda s: Users(db, s).change(name, role=role, fhir_user=fhir_user))
         typer.echo(f"user {user.name} is {user.role}, {user.fhir_user}")
 
     run_command(act)
@@ -96,17 +95,14 @@ def change(
 @app.command("password")
 def password(name: Name, password_stdin: FromStdin = False) -> None:
     """Give a user who forgot it another password; sessions and what apps were granted end."""
-    from smart_auth.users import UserError, Users
+    from smart_auth.users import Users
 
     given = _password(name, from_stdin=password_stdin)
 
     async def act(db: Db) -> None:
-        try:
-            encoded, shown = await _hashed(given)
-            user = await Users(db).set_password(name, encoded, must_change_password=shown is not None)
-        except UserError as error:
-            raise StartError(str(error)) from None
-        await _audit(db, "user-password", user)
+        encoded, shown = await _hashed(given)
+        once = shown is not None
+        user = await _recorded(db, "user-password", lambda s: Users(db, s).set_password(name, encoded, must_change_password=once))
         typer.echo(f"user {user.name} has another password")
         _show(shown)
 
@@ -126,11 +122,10 @@ def mfa(
         user = await Users(db).get(name)
         if user is None:
             raise StartError(f"there is no user {name.strip().lower()!r}")
-        factors = SecondFactors(db, second_factor_key(settings().data_dir))
+        before, key = user, second_factor_key(settings().data_dir)
         if reset:
-            user = await factors.remove(user)
-            await _audit(db, "second-factor-reset", user)
-        state = await factors.state(user)
+            user = await _recorded(db, "second-factor-reset", lambda s: SecondFactors(db, key, s).remove(before))
+        state = await SecondFactors(db, key).state(user)
         if state is not None:
             left = f"{state.codes_left} recovery codes left"
             typer.echo(f"user {user.name} has a second factor since {state.since:%Y-%m-%d %H:%M}, {left}")
@@ -142,14 +137,10 @@ def mfa(
 
 
 def _changed(name: str, event: str, word: str) -> None:
-    from smart_auth.users import UserError, Users
+    from smart_auth.users import Users
 
     async def act(db: Db) -> None:
-        try:
-            user = await Users(db).disable(name, disabled=word == "disabled")
-        except UserError as error:
-            raise StartError(str(error)) from None
-        await _audit(db, event, user)
+        user = await _recorded(db, event, lambda s: Users(db, s).disable(name, disabled=word == "disabled"))
         typer.echo(f"user {user.name} is {word}")
 
     run_command(act)
@@ -187,8 +178,16 @@ def _show(one_time_password: str | None) -> None:
         typer.echo(f"one-time password, to be changed at the first login, not shown again: {one_time_password}")
 
 
-async def _audit(db: Db, event: str, user: "User", detail: str = "") -> None:
+async def _recorded(db: Db, event: str, change: "Callable[[AsyncClientSession], Awaitable[User]]") -> "User":
+    """The user after a change, whose AuditEvent is stored with it; a user that can't be changed so ends the command."""
     from fhir_server.store import Store
     from smart_auth import people_audit
+    from smart_auth.users import UserError
 
-    await people_audit.write(Store(db), people_audit.of_operator(event, user, detail))
+    def told(user: "User") -> dict[str, Any]:
+        return people_audit.of_operator(event, user, f"{user.role}, {user.fhir_user}")
+
+    try:
+        return await people_audit.recorded(Store(db), change, told)
+    except UserError as error:
+        raise StartError(str(error)) from None

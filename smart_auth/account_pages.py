@@ -80,11 +80,12 @@ class AccountPages:
             encoded = await self._people.passwords.hash(given)
         except Busy:
             return self._password_form(session, [("", wait_text(TryLater(2)))], status=429, headers={"Retry-After": "2"})
-        changed = await self._people.users.set_password(user.name, encoded)
+        changed = await self._people.recorded(
+            request, "password-change", user, lambda users, _: users.set_password(user.name, encoded)
+        )
         response = see_other("")
         after = await self._people.sessions.proven(response, session, changed)
         await self._people.sessions.end_others(after)
-        await self._people.tell(request, "password-change", user)
         await self._finish(request, response, session, after, "password")
         return response
 
@@ -120,9 +121,10 @@ class AccountPages:
     async def _confirm(self, request: Request, session: Session, code: str) -> Response:
         if session.enrolling is None:
             return see_other(SECOND_FACTOR)
-        codes = await self._people.second_factors.enrol(session.user, session.enrolling, code)
+        sealed, event = session.enrolling, "second-factor-enrolment"
+        codes = await self._people.recorded(request, event, session.user, lambda _, f: f.enrol(session.user, sealed, code))
         if codes is None:
-            await self._people.tell(request, "second-factor-enrolment", session.user, refused="wrong code")
+            await self._people.tell(request, event, session.user, refused="wrong code")
             text = "This code is not right. Enter the one that your app shows now; the clock of your device must be right."
             return await self._second_factor_page(session, [("code", text)], status=422)
         user = await self._people.users.get(session.user.name)
@@ -130,24 +132,23 @@ class AccountPages:
             return see_other(LOGIN)
         response = Response()
         after = await self._people.sessions.proven(response, session, user, "otp", "mfa")
-        await self._people.tell(request, "second-factor-enrolment", user)
         await self._finish(request, response, session, after, "")
         shown_codes = self._codes_page(after, codes, response.headers["location"])
         shown_codes.raw_headers.extend(h for h in response.raw_headers if h[0] == b"set-cookie")
         return shown_codes
 
     async def _new_codes(self, request: Request, session: Session) -> Response:
-        codes = await self._people.second_factors.new_recovery_codes(session.user)
-        await self._people.tell(request, "recovery-codes", session.user)
+        user = session.user
+        codes = await self._people.recorded(request, "recovery-codes", user, lambda _, f: f.new_recovery_codes(user))
         return self._codes_page(session, codes, SECOND_FACTOR)
 
     async def _turn_off(self, request: Request, session: Session) -> Response:
         if session.user.needs_second_factor:
             raise PageError("Your role needs a second factor", "Nothing was done.", 403)
-        user = await self._people.second_factors.remove(session.user)
+        before = session.user
+        user = await self._people.recorded(request, "second-factor-off", before, lambda _, f: f.remove(before))
         response = see_other(f"{ACCOUNT}?done=off")
         await self._people.sessions.proven(response, session, user)
-        await self._people.tell(request, "second-factor-off", user)
         return response
 
     async def _session(self, request: Request, *steps: Step) -> Session | Response:

@@ -61,8 +61,6 @@ class LoginPages:
             return self._form(request, leads_to, name, [("name", _WRONG)], status=403)
         response = see_other("")
         session = await sessions.start(request, response, user, ("pwd",), leads_to)
-        if session.waits_for == "enrol":
-            await sessions.enrol(session, self._people.second_factors.new_secret(user))
         waits = f"; waits for {session.waits_for}" if session.waits_for else ""
         await self._people.tell(request, "login", user, detail=f"password{waits}")
         await finish(self._people, request, response, session)
@@ -172,6 +170,8 @@ def shown(handler: Handler) -> Handler:
 async def finish(people: People, request: Request, response: Response, session: Session) -> None:
     """Lead on from a proof: to the next one, or to where the login was to lead."""
     response.headers["location"] = onward(session)
+    if session.waits_for == "enrol":
+        await people.sessions.enrol(session, people.second_factors.new_secret(session.user))
     if session.waits_for is None:
         await people.delays.remember(request, response, session.user.name)
 

@@ -101,7 +101,8 @@ def problem(password: str, user_name: str) -> str | None:
     folded = text.casefold()
     if len(re.sub(r"[\W\d_]", "", folded.replace(user_name.casefold(), ""))) < 4 and user_name.casefold() in folded:
         return "The password must not be your user name with a little added."
-    if len(set(folded)) < 5 or _row(folded):
+    core = re.sub(r"[\W\d_]", "", folded)
+    if len(set(folded)) < 5 or _row(folded) or (len(core) >= 6 and _row(core)):
         return "The password must not be a row of keys or the same few characters again and again."
     if _WORDS.fullmatch(_letters(folded)):
         return "This password is among the first that would be tried. Take words that nobody would expect together."

@@ -3,13 +3,15 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
+from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
 from starlette.requests import Request
 
-from smart_auth import login_delays, sessions
+from fhir_server.store import Document, Store
+from smart_auth import login_delays, people_audit, sessions
 from smart_auth.key_file import KeyFile
 from smart_auth.login_delays import ACCOUNT, NETWORK, SECOND_FACTOR, Delays, network_of
 from smart_auth.passwords import Busy, Passwords
@@ -17,6 +19,7 @@ from smart_auth.second_factor import SecondFactors, is_recovery_code
 from smart_auth.sessions import Sessions
 from smart_auth.users import User, Users
 
+T = TypeVar("T")
 # Called with: event (such as `login`), whether it went well, the user's name if there is one, a detail, the network address.
 Audit = Callable[[str, bool, str | None, str, str], Awaitable[None]]
 ISSUER = "fhir-ris"  # what authenticator apps show beside the user's name
@@ -41,20 +44,24 @@ class People:
     second_factors: SecondFactors
     audit: Audit
     origin: str
+    store: Store
+    key: KeyFile
 
     @classmethod
     def over(cls, db: AsyncDatabase[dict[str, Any]], base_url: str, data_dir: Path, audit: Audit) -> Self:
         """`data_dir` has the key that second factors are sealed with."""
         url = urlsplit(base_url)
-        secure = url.scheme == "https"
+        secure, key = url.scheme == "https", second_factor_key(data_dir)
         return cls(
             users=Users(db),
             sessions=Sessions(db, secure=secure),
             passwords=Passwords(),
             delays=Delays(db, secure=secure),
-            second_factors=SecondFactors(db, second_factor_key(data_dir)),
+            second_factors=SecondFactors(db, key),
             audit=audit,
             origin=f"{url.scheme}://{url.netloc}".lower(),
+            store=Store(db),
+            key=key,
         )
 
     async def tell(self, request: Request, event: str, user: User | str | None, *, refused: str = "", detail: str = "") -> None:
@@ -62,6 +69,18 @@ class People:
         name = user.name if isinstance(user, User) else user
         peer = request.client.host if request.client else ""
         await self.audit(event, not refused, name, refused or detail, peer)
+
+    async def recorded(self, request: Request, event: str, user: User, act: Callable[[Users, SecondFactors], Awaitable[T]]) -> T:
+        """Change a user's record; its AuditEvent is stored in the same transaction. When `act` returns None, nothing was done."""
+        db, peer = self.store.db, request.client.host if request.client else ""
+
+        async def change(session: AsyncClientSession) -> T:
+            return await act(Users(db, session), SecondFactors(db, self.key, session))
+
+        def told(result: T) -> Document | None:
+            return None if result is None else people_audit.of_user(event, True, user.name, "", peer)
+
+        return await people_audit.recorded(self.store, change, told)
 
     async def with_password(self, request: Request, event: str, name: str, password: str) -> User | None:
         """The user whose name and password these are; None for a wrong password, an unknown and a disabled user alike.

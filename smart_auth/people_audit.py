@@ -5,13 +5,18 @@ The agent is the user by name. A name that no user has is not written down: it m
 """
 
 import getpass
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from pymongo.asynchronous.client_session import AsyncClientSession
 
 from fhir_server import audit
-from fhir_server.audit import Act, GroupCommit
+from fhir_server.audit import Act
 from fhir_server.store import Document, Store
 from smart_auth.access import Access
 from smart_auth.users import User
 
+T = TypeVar("T")
 USER = "urn:fhir-ris:user"
 OPERATOR = "urn:fhir-ris:operator"
 UNKNOWN = "unknown user"
@@ -35,16 +40,24 @@ def of_user(event: str, ok: bool, name: str | None, detail: str, peer: str) -> D
 
 def of_operator(event: str, user: User, detail: str = "") -> Document:
     """What was done to a user on the command line, by whom the operating system takes for its caller."""
-    whose: Document = {"what": {"reference": user.fhir_user}, "name": user.name, "description": "user"}
+    whose: Document = {"what": {"reference": user.fhir_user}, "description": f"user {user.name}"}
     made = audit.audit_event(Act(event, source="login", detail=detail or None), Access.system("command-line"), [whose])
     made["agent"][0]["who"] = _who(OPERATOR, _caller())
     return _typed(made, event)
 
 
-async def write(store: Store, event: Document) -> None:
-    """Store an event from a process that is no server."""
+async def recorded(store: Store, change: Callable[[AsyncClientSession], Awaitable[T]], told: Callable[[T], Document | None]) -> T:
+    """Make a change and store its AuditEvent in one transaction; `told` makes the event of what the change returned."""
+
+    async def both(session: AsyncClientSession) -> T:
+        result = await change(session)
+        event = told(result)
+        await audit.record(store, [] if event is None else [event], session)
+        return result
+
     await store.ensure("AuditEvent")
-    await GroupCommit(store).write(event)
+    async with store.db.client.start_session() as session:
+        return await session.with_transaction(both)
 
 
 def _typed(event: Document, name: str) -> Document:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyotp
-from pymongo import ReturnDocument
+from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
 
 from smart_auth.key_file import KeyFile
@@ -35,12 +35,13 @@ class SecondFactorState:
 
 
 class SecondFactors:
-    """Enrols and checks second factors."""
+    """Enrols and checks second factors, inside a transaction if `session` is given."""
 
-    def __init__(self, db: AsyncDatabase[dict[str, Any]], key: KeyFile) -> None:
+    def __init__(self, db: AsyncDatabase[dict[str, Any]], key: KeyFile, session: AsyncClientSession | None = None) -> None:
         self._users = users_collection(db)
-        self._registry = Users(db)
+        self._registry = Users(db, session)
         self._key = key
+        self._session = session
 
     def new_secret(self, user: User) -> bytes:
         """A secret for a device of this user, sealed. Raises KeyFileError."""
@@ -71,7 +72,7 @@ class SecondFactors:
             changed["security_stamp"] = new_stamp()
         # Sent twice, it counts once: the codes that were shown stay the ones that work.
         unchanged = {"_id": user.name, "registration": user.registration, "second_factor.secret": {"$ne": sealed}}
-        done = await self._users.update_one(unchanged, {"$set": changed})
+        done = await self._users.update_one(unchanged, {"$set": changed}, session=self._session)
         return codes if done.modified_count else None
 
     async def check(self, user: User, code: str) -> bool:
@@ -96,15 +97,14 @@ class SecondFactors:
         """Ten codes in place of those that are left."""
         codes = [_new_code() for _ in range(CODES)]
         held = {"_id": user.name, "registration": user.registration, "second_factor": {"$exists": True}}
-        await self._users.update_one(held, {"$set": {"recovery_codes": [_digest(user, c) for c in codes]}})
+        await self._users.update_one(held, {"$set": {"recovery_codes": [_digest(user, c) for c in codes]}}, session=self._session)
         return codes
 
     async def remove(self, user: User) -> User:
         """Take the second factor away; it ends every session and grant of before."""
         update = {"$unset": {"second_factor": "", "recovery_codes": ""}, "$set": {"security_stamp": new_stamp()}}
-        await self._users.find_one_and_update(
-            {"_id": user.name, "registration": user.registration}, update, return_document=ReturnDocument.AFTER
-        )
+        held = {"_id": user.name, "registration": user.registration}
+        await self._users.update_one(held, update, session=self._session)
         return await self._registry.get(user.name) or user
 
     async def state(self, user: User) -> SecondFactorState | None:

@@ -108,7 +108,7 @@ class Sessions:
     async def start(self, request: Request, response: Response, user: User, amr: tuple[str, ...], next_path: str) -> Session:
         """A session of a user who gave the right password; the one that this browser had before ends.
 
-        The same user's goes on under its id, so that apps started from it live as long as the new one.
+        The same user's goes on under its id unless it had ended, so that apps started from it live as long as the new one.
         """
         before = await self._replaced(request, user)
         value, now = secrets.token_urlsafe(32), datetime.now(UTC)
@@ -174,7 +174,8 @@ class Sessions:
         document = None if value is None else await self._sessions.find_one({"cookie": _digest(value)})
         if document is None:
             return None
-        if (document["user"], document["registration"]) == (user.name, user.registration):
+        ended = document["expires"].replace(tzinfo=UTC) <= datetime.now(UTC)
+        if not ended and document["stamp"] == user.security_stamp:  # which is this user's alone
             return str(document["_id"])
         await self._sessions.delete_one({"_id": document["_id"]})
         return None

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pymongo import ReadPreference, ReturnDocument, WriteConcern
+from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
@@ -55,10 +56,11 @@ class User:
 
 
 class Users:
-    """The user registry. Names are taken in any case."""
+    """The user registry, inside a transaction if `session` is given. Names are taken in any case."""
 
-    def __init__(self, db: AsyncDatabase[dict[str, Any]]) -> None:
+    def __init__(self, db: AsyncDatabase[dict[str, Any]], session: AsyncClientSession | None = None) -> None:
         self._users = users_collection(db)
+        self._session = session
 
     async def add(self, name: str, role: str, fhir_user: str, password: str, *, must_change_password: bool = False) -> User:
         """A new user, with the encoded hash of a password. Raises UserError, also if the name is taken."""
@@ -78,19 +80,19 @@ class Users:
             "password_changed": now,
         }
         try:
-            await self._users.insert_one(document)
+            await self._users.insert_one(document, session=self._session)
         except DuplicateKeyError:
             raise UserError(f"there is a user {key!r} already") from None
         return _user(document)
 
     async def get(self, name: str) -> User | None:
         """The user of this name, disabled or not."""
-        document = await self._users.find_one({"_id": name.strip().lower()}, _KNOWN)
+        document = await self._users.find_one({"_id": name.strip().lower()}, _KNOWN, session=self._session)
         return None if document is None else _user(document)
 
     async def password_of(self, name: str) -> tuple[User, str | None] | None:
         """The user of this name and the encoded hash of the password, None if there is no password to log in with."""
-        document = await self._users.find_one({"_id": name.strip().lower()}, {"recovery_codes": 0})
+        document = await self._users.find_one({"_id": name.strip().lower()}, {"recovery_codes": 0}, session=self._session)
         return None if document is None else (_user(document), document.get("password"))
 
     async def list(self) -> "list[User]":
@@ -130,7 +132,7 @@ class Users:
 
     async def _update(self, name: str, update: Mapping[str, Any]) -> User:
         document = await self._users.find_one_and_update(
-            {"_id": name}, update, projection=_KNOWN, return_document=ReturnDocument.AFTER
+            {"_id": name}, update, projection=_KNOWN, return_document=ReturnDocument.AFTER, session=self._session
         )
         if document is None:
             raise UserError(f"there is no user {name!r}")
