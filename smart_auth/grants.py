@@ -9,6 +9,7 @@ removed or another than before, or the login that an online one hangs on over. T
 works without it.
 """
 
+import asyncio
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -94,15 +95,17 @@ class Grants:
 
     async def alive(self, grant: Grant) -> User | None:
         """The user of a grant as he is now; None if it is dead."""
-        client = {"_id": grant.client_id, "registration": grant.registration}
-        if await self._clients.find_one(client, {"_id": 1}) is None:
+        registered = {"_id": grant.client_id, "registration": grant.registration}
+        client, user, ended = await asyncio.gather(
+            self._clients.find_one(registered, {"_id": 1}), self._users.get(grant.user_name), self._ended(grant.session)
+        )
+        if client is None or ended or user is None or user.disabled:
             return None
-        user = await self._users.get(grant.user_name)
-        if user is None or user.disabled or (user.registration, user.security_stamp) != (grant.user_registration, grant.stamp):
-            return None
-        if grant.session is not None and await self._sessions.ended(grant.session):
-            return None
-        return user
+        as_then = (user.registration, user.security_stamp) == (grant.user_registration, grant.stamp)
+        return user if as_then else None
+
+    async def _ended(self, session: str | None) -> bool:
+        return session is not None and await self._sessions.ended(session)
 
     async def of_user(self, user: User) -> list[Grant]:
         """What a user has granted that may still be used, the newest first."""

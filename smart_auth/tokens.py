@@ -89,14 +89,15 @@ class Tokens:
         document = await self._issued.find_one({"_id": token_id(bearer), "expires": {"$gt": datetime.now(UTC)}})
         if document is None:
             return None
-        # A token can be stored just after its client was removed; the registration tells.
-        client = {"_id": document["client_id"], "registration": document["registration"]}
-        if await self._clients.find_one(client, {"_id": 1}) is None:
-            return None
         grant = None
         if "grant" in document:
             grant = await self._grants.get(document["grant"])
             if grant is None or await self._grants.alive(grant) is None:
+                return None
+        else:
+            # A token can be stored just after its client was removed; the registration tells.
+            client = {"_id": document["client_id"], "registration": document["registration"]}
+            if await self._clients.find_one(client, {"_id": 1}) is None:
                 return None
         return Token(
             document["_id"],
