@@ -38,9 +38,10 @@ from fhir_server.rest import Rest
 from fhir_server.settings import Settings
 from fhir_server.start_error import StartError, taken_address
 from fhir_server.store import Document, Store
-from smart_auth import account_pages, login_pages, pages, people, people_audit
+from smart_auth import account_pages, break_glass_log, login_pages, pages, people, people_audit
 from smart_auth import routes as oauth
 from smart_auth.access import Access
+from smart_auth.break_glass import BreakGlass
 from smart_auth.endpoints import JWKS_PATH, REVOKE_PATH, TOKEN_PATH
 from smart_auth.jwks_fetcher import JwksFetcher
 from smart_auth.origins import RegisteredOrigins
@@ -79,6 +80,8 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
     registry = Registry()
     resources.register(registry, uid_root=settings.uid_root)
     standard.register(registry)
+    tokens = Tokens(db)
+    BreakGlass(tokens).register(registry)
     registry.projection(worklist_rows.WorklistRows(settings.zone).project)
     registry.projection(outbound.Outbound(settings.zone).project)
     store = Store(db)
@@ -88,12 +91,13 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
     await worklist_rows.ensure_indexes(db)
     await oauth.ensure_indexes(db)
     await people.ensure_indexes(db)
+    await break_glass_log.ensure_indexes(db)
     interactions = Interactions(store, registry, strict_references=settings.referential_integrity == "strict")
     return Ris(
         settings=settings,
         db=db,
         interactions=interactions,
-        tokens=Tokens(db),
+        tokens=tokens,
         heartbeat=Heartbeat(db, os.environ.get(SUPERVISOR)),
         inbound=Inbound(interactions, settings.zone),
         delivery=Delivery(interactions),

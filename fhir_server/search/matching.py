@@ -49,7 +49,7 @@ def _one_of(values: Collection[str], test: Any) -> bool:
     if isinstance(test, dict) and len(test) == 1:
         (operator, operand), *_ = test.items()
         if operator in {"$in", "$nin"}:
-            return any(_one_of(values, one) for one in operand) == (operator == "$in")
+            return any(_one_of(values, one) for one in operand) is (operator == "$in")
         if operator == "$ne":
             return not _one_of(values, operand)
         if operator == "$not":

@@ -89,11 +89,13 @@ async def search(look: Look, links: PageLinks, question: Asked, base_url: str, *
 async def _require_focus(look: Look, question: Asked) -> None:
     """Refuse (404) a compartment of what isn't there for this caller; 403 comes first."""
     assert question.compartment is not None
-    if question.type is not None:
-        look.access.require(question.type, "s")
     name, id_ = question.compartment
     if name not in COMPARTMENTS:
         return  # which is told where the compartment is looked up
+    if question.type is not None:
+        look.access.require(question.type, "s")
+    elif not any(look.access.allows(t, "s") for t in definitions.compartment(name)):
+        look.access.require(name, "s")
     where = look.access.reach(name)
     focus = {"_id": id_} if where is None else {"$and": [{"_id": id_}, where]}
     if await look.store.current(name).find_one(focus, {"_id": 1}, session=look.session) is None:
