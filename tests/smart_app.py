@@ -38,7 +38,9 @@ APP_SCOPE = f"{SCOPE} launch/diagnosticreport patient/*.cruds user/*.cruds"
 class SmartApp:
     """A running server over a database of its own, with a radiologist and a little data."""
 
-    def __init__(self, mongodb_uri: str, *, fetcher: JwksFetcher | None = None) -> None:
+    def __init__(self, mongodb_uri: str, *, fetcher: JwksFetcher | None = None, beside: "SmartApp | None" = None) -> None:
+        """`beside`: one more worker of that server, on a port of its own (`here`)."""
+        self._beside = beside
         self._uri, self._fetcher = mongodb_uri, fetcher
         self._logins: dict[str, dict[str, str]] = {}
         self._started = threading.Event()
@@ -58,12 +60,14 @@ class SmartApp:
             raise
 
     async def _run(self) -> None:
-        self.db = await connect(self._uri, f"test_{uuid4().hex[:12]}")
+        beside = self._beside
+        self.db = await connect(self._uri, beside.db.name if beside else f"test_{uuid4().hex[:12]}")
         listening = socket.create_server(("127.0.0.1", 0))
-        self.base = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        self.here = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        self.base = beside.base if beside else self.here
         self.fhir = f"{self.base}/fhir"
         with tempfile.TemporaryDirectory() as directory:
-            self.data_dir = Path(directory)
+            self.data_dir = beside.data_dir if beside else Path(directory)
             settings = Settings(base_url=self.base, data_dir=self.data_dir)
             ris = await assemble(settings, self.db)
             await people.ensure_indexes(self.db)
@@ -77,7 +81,8 @@ class SmartApp:
                 await asyncio.sleep(0.005)
             self._started.set()
             await serving
-        await self.db.client.drop_database(self.db.name)
+        if beside is None:
+            await self.db.client.drop_database(self.db.name)
         await self.db.client.close()
 
     def stop(self) -> None:
