@@ -129,7 +129,7 @@ class Authorization:
         if request.launch_user not in (None, session.user.name):
             raise self.refusal(request, "access_denied", "the launch is for another user")
         if request.user != session.user.name:  # the first one, or somebody else has logged in since
-            request = await self._noted(name, user=session.user.name, consented=None)
+            request = await self._noted(name, user=session.user.name, consented=None, chosen={})
         if request.consented is None:
             offered = self.offered(request, session.user)
             again = "consent" in request.parameters.get("prompt", "").split()
@@ -161,7 +161,7 @@ class Authorization:
         """Note the patient or encounter that was chosen; no encounter is a choice too, and its scope is then not granted."""
         request, _ = await self.find(name)
         if id_ is not None:
-            await self._noted(name, context=request.context | {kind: id_})
+            await self._noted(name, chosen=request.chosen | {kind: id_})
         else:
             left = [text for text in request.consented or [] if text != granting.LAUNCH_ENCOUNTER]
             await self._noted(name, consented=left)

@@ -24,7 +24,8 @@ class AuthorizationRequest:
     """A valid request and what became of it so far.
 
     `parameters` as they came, but for `state`, which is percent-encoded; `scopes` what the client may have of what it asked;
-    `launch_user` the user that the launch is for; `user` who first came with it; `consented` what that user granted.
+    `launched` the context that a launch brought, `launch_user` the user that it is for; `user` who came with it last, `consented`
+    what that user granted, and `chosen` the patient and encounter that he chose.
     """
 
     client_id: str
@@ -32,10 +33,16 @@ class AuthorizationRequest:
     parameters: Mapping[str, str]
     scopes: list[str]
     made: datetime
-    context: dict[str, Any] = field(default_factory=dict)
+    launched: dict[str, Any] = field(default_factory=dict)
     launch_user: str | None = None
     user: str | None = None
     consented: list[str] | None = None
+    chosen: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """What the app will be told, as far as it is known."""
+        return self.launched | self.chosen
 
 
 class AuthorizationRequests:

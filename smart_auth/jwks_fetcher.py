@@ -49,11 +49,14 @@ class JwksFetcher:
     """The key sets of clients, by URL: one object a process."""
 
     def __init__(
-        self, *, loopback: Collection[str] = (), verify: ssl.SSLContext | bool = True, clock: Callable[[], float] = time.monotonic
+        self, *, loopback: Collection[str] = (), verify: ssl.SSLContext | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`loopback` are `host:port`s on this machine that may be asked all the same, by http too: for tests."""
+        """`loopback` are `host:port`s on this machine that may be asked all the same, by http too: for tests.
+
+        `verify` says which certificates are trusted; None: those of the public internet.
+        """
         self._loopback = frozenset(loopback)
-        self._verify = verify
+        self._tls = verify
         self._clock = clock
         self._sets: dict[str, _Fetched] = {}
         self._locks: dict[str, asyncio.Lock] = {}
@@ -114,9 +117,11 @@ class JwksFetcher:
             raise FetchError("the URL is not https")
         address = await _resolved(host, port, check=not known)
         target = httpx.URL(url).copy_with(host=address, fragment=None)
+        if self._tls is None:
+            self._tls = httpx.create_ssl_context(trust_env=False)
         headers = {"Host": parts.netloc.rpartition("@")[2], "Accept": "application/json", "Accept-Encoding": "identity"}
         async with (
-            httpx.AsyncClient(trust_env=False, follow_redirects=False, verify=self._verify, timeout=_SECONDS) as http,
+            httpx.AsyncClient(trust_env=False, follow_redirects=False, verify=self._tls, timeout=_SECONDS) as http,
             http.stream("GET", target, headers=headers, extensions={"sni_hostname": host}) as answer,
         ):
             if answer.status_code != httpx.codes.OK:

@@ -124,6 +124,7 @@ async def _read(request: Request) -> dict[str, Any]:
         raise OAuthError("invalid_request", "the content type must be application/json", 415)
     try:
         given = json.loads(await read_body(request))
+        json.dumps(given, ensure_ascii=False).encode()  # no half characters, which nothing could store
     except (ValueError, RecursionError) as error:
         raise OAuthError("invalid_request", "the body is not JSON") from error
     if not isinstance(given, dict) or set(given) - _MEMBERS:

@@ -278,3 +278,14 @@ def test_an_app_that_is_removed_under_way_gets_nothing(server: SmartApp, user: s
     page = browser.authorize(app.request("openid"))
     server.run(server.clients.remove(app.id))
     assert is_page(browser.consent(page))
+
+
+def test_who_logs_in_on_the_way_neither_inherits_consent_nor_patient(server: SmartApp, user: str) -> None:
+    app = server.client("openid launch/patient launch/encounter patient/*.rs")
+    browser = server.browser(user, fresh=True)
+    page = browser.pick(browser.consent(browser.authorize(app.request("openid launch/encounter patient/*.rs"))), "mara")
+    assert 'value="encounter"' in page.text
+    browser.log_in(server.user(), "/login?again")
+    again = browser.http.get(str(page.url))
+    assert 'value="consent"' in again.text
+    assert 'value="search"' in browser.consent(again).text

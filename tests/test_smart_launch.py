@@ -1,5 +1,6 @@
 """Launches of apps from outside: standalone and from an EHR, over the real pages (S-20, Inferno's launch groups)."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -42,7 +43,8 @@ def ehr(server: SmartApp) -> str:
 
 def mint(server: SmartApp, bearer: str | None, body: Any, **headers: str) -> httpx.Response:
     authorization = {"Authorization": f"Bearer {bearer}"} if bearer else {}
-    return httpx.post(f"{server.base}/launch", json=body, headers={**authorization, **headers})
+    kind = {"Content-Type": "application/json"}
+    return httpx.post(f"{server.base}/launch", content=json.dumps(body), headers={**authorization, **kind, **headers})
 
 
 def test_a_standalone_launch_lets_the_user_choose_a_patient_and_shows_no_other(server: SmartApp, user: str) -> None:
@@ -267,6 +269,8 @@ def test_s20_a_launch_opens_nothing_that_its_maker_may_not_read(server: SmartApp
         {"fhirContext": [{"reference": "ImagingStudy/study1", "role": ""}]},
         {"fhirContext": [{"reference": "ImagingStudy/study1", "note": "x"}]},
         {"intent": ""},
+        {"intent": "\ud800"},
+        {"patient": "mara", "user": "\ud800"},
         {"need_patient_banner": "yes"},
         "text",
         [],
