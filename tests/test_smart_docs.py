@@ -1,28 +1,14 @@
 """docs/smart.md, tried from the text alone: its app is run as it stands there, and launched both ways."""
 
-import os
 import re
-import shlex
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
 import pytest
-from typer.testing import CliRunner
 
-from fhir_server.cli import app as cli
+from tests.docs_app import SAID, TEXT, docs_app
 from tests.smart_app import Browser, SmartApp, department
-
-TEXT = (Path(__file__).parent.parent / "docs" / "smart.md").read_text()
-SAID = "Patient: Muster, granted: launch/patient openid fhirUser offline_access patient/*.rs"
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -35,31 +21,8 @@ def server(mongodb_uri: str) -> Iterator[SmartApp]:
 
 @pytest.fixture(scope="module")
 def app_url(server: SmartApp, mongodb_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The app of the text, registered by its command and running, on a port of its own, as a native app may."""
-    registration = next(block for block in blocks("sh") if "client add" in block)
-    arguments = shlex.split(registration.replace("\\\n", " "))
-    assert arguments[0].endswith("fhir-ris")
-    settings = {"RIS_MONGODB_URI": mongodb_uri, "RIS_MONGODB_DATABASE": server.db.name}
-    assert CliRunner().invoke(cli, arguments[1:], env=settings).exit_code == 0
-    directory = tmp_path_factory.mktemp("app")
-    (directory / "app.py").write_text(blocks("python")[0])
-    with httpx.Client() as http:
-        port = 20000 + os.getpid() % 20000
-        process = subprocess.Popen([sys.executable, "app.py", server.fhir, str(port)], cwd=directory, stderr=subprocess.PIPE)
-        try:
-            until = time.monotonic() + 20
-            while True:
-                try:
-                    http.get(f"http://127.0.0.1:{port}/not-here")
-                    break
-                except httpx.ConnectError:
-                    assert process.poll() is None, process.stderr and process.stderr.read()
-                    assert time.monotonic() < until
-                    time.sleep(0.05)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait()
+    with docs_app(server, mongodb_uri, tmp_path_factory.mktemp("app")) as url:
+        yield url
 
 
 def sent(browser: Browser, url: str) -> dict[str, str]:
