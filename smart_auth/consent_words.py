@@ -47,7 +47,7 @@ _WARNINGS = {granting.OFFLINE: "It keeps access also after you have logged out."
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """One scope in words. `asked`: it can be unticked; what isn't only comes with the rest."""
+    """One scope in words. `asked`: it can be unticked; what isn't is what the app is told with the rest."""
 
     scope: str
     text: str
@@ -61,9 +61,9 @@ def sentence(text: str) -> Sentence:
     if scope is not None:
         return Sentence(text, _resource(scope), _warning(scope))
     if text == granting.LAUNCH:
-        return Sentence(text, "Be told what you have open: patient, visit, images or report", asked=False)
+        return Sentence(text, "What you have open: patient, visit, images or report", asked=False)
     if resource_type := granting.context_type(text):
-        return Sentence(text, f"Be told which {_word(resource_type)} you have open or choose", asked=False)
+        return Sentence(text, f"Which {_word(resource_type)} you have open or choose", asked=False)
     return Sentence(text, _OTHER.get(text, text), _WARNINGS.get(text, ""))
 
 
@@ -72,7 +72,7 @@ def _resource(scope: Scope) -> str:
     what = (
         "everything" if scope.resource_type == "*" else _TYPES.get(scope.resource_type, f"{_word(scope.resource_type)} entries")
     )
-    whose = "of the patient you choose" if scope.level == "patient" else "that you may see and do yourself"
+    whose = "of the one patient it is opened for" if scope.level == "patient" else "that you may see and do yourself"
     words = f"{_listed(verbs).capitalize()} {what}, {whose}"
     return f"{words}, only where {_listed([_condition(part) for part in scope.query.split('&')])}" if scope.query else words
 

@@ -29,7 +29,7 @@ def test_s24_the_page_says_who_asks_for_what(server: SmartApp, user: str) -> Non
     page = server.browser(user).authorize(app.request(f"launch/patient patient/*.rs {LABORATORY} offline_access"))
     assert "Viewer of &lt;invented&gt; images" in page.text
     assert "https://app.example" in page.text
-    assert "Read and search for everything, of the patient you choose" in page.text
+    assert "Read and search for everything, of the one patient it is opened for" in page.text
     assert "every kind that may be added later" in page.text
     assert "only where category is laboratory" in page.text
     assert "It keeps access also after you have logged out." in page.text
@@ -169,7 +169,7 @@ def test_the_user_limits_the_scopes(server: SmartApp) -> None:
 @pytest.mark.parametrize(
     ("scope", "text"),
     [
-        ("patient/ImagingStudy.rs", "Read and search for which images there are, of the patient you choose"),
+        ("patient/ImagingStudy.rs", "Read and search for which images there are, of the one patient it is opened for"),
         ("user/ServiceRequest.cud", "Add, change and delete orders, that you may see and do yourself"),
         ("user/BodyStructure.r", "Read body structure entries, that you may see and do yourself"),
         (
@@ -179,7 +179,7 @@ def test_the_user_limits_the_scopes(server: SmartApp) -> None:
                 " only where category is laboratory or imaging and status is final"
             ),
         ),
-        ("launch/imagingstudy", "Be told which imaging study you have open or choose"),
+        ("launch/imagingstudy", "Which imaging study you have open or choose"),
         ("openid", "Know that it is you who logged in"),
     ],
 )
