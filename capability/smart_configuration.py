@@ -103,3 +103,11 @@ def _server(base_url: str) -> dict[str, Any]:
         "code_challenge_methods_supported": [CHALLENGE_METHOD],
         "token_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS.values()),
     }
+
+
+# Where each is served.
+DISCOVERY = {
+    "/fhir/.well-known/smart-configuration": smart_configuration,
+    "/.well-known/openid-configuration": openid_configuration,
+    "/.well-known/oauth-authorization-server": authorization_server_metadata,
+}

@@ -1,4 +1,7 @@
-"""Puts the rooms together: the rules of `resources/`, the projections of the bridges, the doors of HTTP."""
+"""Puts the rooms together: the rules of `resources/`, the projections of the bridges, the doors of HTTP.
+
+What only a server needs is imported where it is needed: `fhir-ris load` starts several processes that are none.
+"""
 
 import contextlib
 import functools
@@ -7,9 +10,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
@@ -20,13 +22,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import resources
 from bridges.dicom import worklist_rows
-from bridges.dicom.server import DicomServer, DicomServerError, DicomSettings
 from bridges.v2 import message_log, outbound
 from bridges.v2.delivery import Delivery
 from bridges.v2.inbound import Inbound
 from bridges.v2.mllp import MllpServer
-from capability.smart_configuration import authorization_server_metadata, openid_configuration, smart_configuration
-from capability.statement import capability_statement, terminology_capabilities
 from fhir_server import audit, clock, cors, metrics, outbox
 from fhir_server.audit import Act
 from fhir_server.chart import RecordChart
@@ -38,25 +37,19 @@ from fhir_server.rest import Rest
 from fhir_server.settings import Settings
 from fhir_server.start_error import StartError, taken_address
 from fhir_server.store import Document, Store
-from smart_auth import account_pages, break_glass_log, login_pages, pages, people, people_audit
-from smart_auth import routes as oauth
+from smart_auth import break_glass_log
 from smart_auth.access import Access
 from smart_auth.break_glass import BreakGlass
 from smart_auth.endpoints import JWKS_PATH, REVOKE_PATH, TOKEN_PATH
-from smart_auth.jwks_fetcher import JwksFetcher
-from smart_auth.origins import RegisteredOrigins
-from smart_auth.smart_style import STYLE_PATH
 from smart_auth.tokens import Tokens
+
+if TYPE_CHECKING:
+    from bridges.dicom.server import DicomServer
+    from smart_auth.jwks_fetcher import JwksFetcher
 
 # Set for an HTTP worker: the instance that supervises it.
 SUPERVISOR = "RIS_SUPERVISOR"
 VERSION = version("fhir-ris")
-# What the authorization server says of itself, and where.
-DISCOVERY = {
-    "/fhir/.well-known/smart-configuration": smart_configuration,
-    "/.well-known/openid-configuration": openid_configuration,
-    "/.well-known/oauth-authorization-server": authorization_server_metadata,
-}
 
 
 @dataclass(slots=True)
@@ -69,30 +62,43 @@ class Ris:
     tokens: Tokens
     inbound: Inbound
     delivery: Delivery
-    dicom: DicomServer
+    dicom: "DicomServer"
     heartbeat: Heartbeat
     # Component name -> whether it does its work; what `/readyz` asks.
     components: dict[str, Callable[[], bool]] = field(default_factory=dict)
 
 
-async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
-    """Build the product over a database: registry, store, bridges, and the indexes that they need."""
+async def interactions_over(settings: Settings, db: AsyncDatabase[Document], tokens: Tokens | None = None) -> Interactions:
+    """The interactions with all rules, reactions and projections over a database, and the indexes that they need.
+
+    `tokens` are those that operations on somebody's own rights work on; without them there are none.
+    """
     registry = Registry()
     resources.register(registry, uid_root=settings.uid_root)
     standard.register(registry)
-    tokens = Tokens(db)
-    BreakGlass(tokens).register(registry)
     registry.projection(worklist_rows.WorklistRows(settings.zone).project)
     registry.projection(outbound.Outbound(settings.zone).project)
+    if tokens is not None:
+        BreakGlass(tokens).register(registry)
     store = Store(db)
     await store.ensure(*sorted(registry.core_types))
     await outbox.ensure_indexes(store)
     await message_log.ensure_indexes(db)
     await worklist_rows.ensure_indexes(db)
+    await break_glass_log.ensure_indexes(db)
+    return Interactions(store, registry, strict_references=settings.referential_integrity == "strict")
+
+
+async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
+    """Build the product over a database: interactions, bridges, and the indexes that they need."""
+    from bridges.dicom.server import DicomServer, DicomSettings
+    from smart_auth import people
+    from smart_auth import routes as oauth
+
+    tokens = Tokens(db)
+    interactions = await interactions_over(settings, db, tokens)
     await oauth.ensure_indexes(db)
     await people.ensure_indexes(db)
-    await break_glass_log.ensure_indexes(db)
-    interactions = Interactions(store, registry, strict_references=settings.referential_integrity == "strict")
     return Ris(
         settings=settings,
         db=db,
@@ -108,8 +114,17 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
     )
 
 
-def http_app(ris: Ris, *, fetcher: JwksFetcher | None = None) -> ASGIApp:
+def http_app(ris: Ris, *, fetcher: "JwksFetcher | None" = None) -> ASGIApp:
     """The ASGI application: FHIR, OAuth, health and metrics. `fetcher` gets the keys of clients with a JWKS URL."""
+    from fastapi import FastAPI
+
+    from capability.smart_configuration import DISCOVERY
+    from capability.statement import capability_statement, terminology_capabilities
+    from smart_auth import account_pages, login_pages, pages, people, people_audit
+    from smart_auth import routes as oauth
+    from smart_auth.origins import RegisteredOrigins
+    from smart_auth.smart_style import STYLE_PATH
+
     app = FastAPI(title="fhir-ris", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
     base_url = ris.settings.base_url
     started = clock.instant(clock.now())
@@ -158,9 +173,8 @@ def http_app(ris: Ris, *, fetcher: JwksFetcher | None = None) -> ASGIApp:
     chart, data_dir = RecordChart(ris.interactions), ris.settings.data_dir
     server = oauth.router(ris.db, ris.tokens, base_url, audit_oauth, data_dir=data_dir, chart=chart, fetcher=fetcher)
     app.router.routes.extend(server.routes)
-    for path, document in DISCOVERY.items():
-        app.router.routes.append(Route(path, _document(document(base_url))))
-    those = people.People.over(ris.db, base_url, ris.settings.data_dir, audit_people)
+    app.router.routes.extend(Route(path, _document(document(base_url))) for path, document in DISCOVERY.items())
+    those = people.People.over(ris.interactions.store, base_url, ris.settings.data_dir, audit_people)
     app.router.routes.extend([*pages.routes(), *login_pages.routes(those), *account_pages.routes(those)])
     cors.open_routes(app.router.routes, (*DISCOVERY, JWKS_PATH, STYLE_PATH))
     cors.open_routes(app.router.routes, (TOKEN_PATH, REVOKE_PATH), origins)
@@ -206,6 +220,8 @@ async def mllp_door(ris: Ris) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def dicom_door(ris: Ris) -> AsyncIterator[None]:
+    from bridges.dicom.server import DicomServerError
+
     try:
         await ris.dicom.start()
     except DicomServerError as error:
@@ -240,12 +256,10 @@ class Measured:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        method = scope["method"] if scope["method"] in {"GET", "POST", "PUT", "DELETE", "PATCH"} else "other"
 
         async def measured(message: Message) -> None:
             if message["type"] == "http.response.start":
-                metrics.HTTP_REQUESTS.labels(method, message["status"]).inc()
-                metrics.HTTP_SECONDS.labels(method).observe(time.perf_counter() - began)
+                metrics.answered(scope["method"], message["status"], time.perf_counter() - began)
             await send(message)
 
         await self._app(scope, receive, measured)

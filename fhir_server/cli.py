@@ -79,10 +79,13 @@ def load(
     """Load resources; the same command again goes on where it stopped. Exit code 1: FILE.refused.ndjson says what was refused."""
     from rich.console import Console
 
-    from fhir_server.loading import load_files
-    from fhir_server.loading.progress import Progress
+    from fhir_server.loading.workers import are_worth, prepare
 
     settings = _settings()
+    if are_worth(processes, files):
+        prepare("fhir_server.app")
+    from fhir_server.loading import load_files
+    from fhir_server.loading.progress import Progress
 
     async def run() -> int:
         async with mongodb_for_command(settings) as uri:
@@ -97,10 +100,10 @@ def load(
 
 async def _interactions(settings: Settings, uri: str) -> "Interactions":
     """The interactions of the whole product, in whichever process this is."""
-    from fhir_server.app import assemble
+    from fhir_server.app import interactions_over
 
     configure_logging(settings.log_format, level=30)
-    return (await assemble(settings, await connect(uri, settings.mongodb_database))).interactions
+    return await interactions_over(settings, await connect(uri, settings.mongodb_database))
 
 
 @app.command()

@@ -187,7 +187,10 @@ async def _recorded(db: Db, event: str, change: "Callable[[AsyncClientSession], 
     def told(user: "User") -> dict[str, Any]:
         return people_audit.of_operator(event, user, f"{user.role}, {user.fhir_user}")
 
+    store = Store(db)
     try:
-        return await people_audit.recorded(Store(db), change, told)
+        user = await people_audit.recorded(store, change, told)
+        await store.trail.note_heads()
+        return user
     except UserError as error:
         raise StartError(str(error)) from None

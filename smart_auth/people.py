@@ -48,8 +48,9 @@ class People:
     key: KeyFile
 
     @classmethod
-    def over(cls, db: AsyncDatabase[dict[str, Any]], base_url: str, data_dir: Path, audit: Audit) -> Self:
+    def over(cls, store: Store, base_url: str, data_dir: Path, audit: Audit) -> Self:
         """`data_dir` has the key that second factors are sealed with."""
+        db = store.db
         url = urlsplit(base_url)
         secure, key = url.scheme == "https", second_factor_key(data_dir)
         return cls(
@@ -60,7 +61,7 @@ class People:
             second_factors=SecondFactors(db, key),
             audit=audit,
             origin=f"{url.scheme}://{url.netloc}".lower(),
-            store=Store(db),
+            store=store,
             key=key,
         )
 
@@ -122,7 +123,12 @@ class People:
         proof = "recovery code" if is_recovery_code(code) else "device"
         check = self.second_factors.use_recovery_code if proof == "recovery code" else self.second_factors.check
         if not await check(user, code):
-            await self.tell(request, "second-factor", user, refused=f"wrong or used {proof}")
+            await self.tell(
+                request,
+                "second-factor",
+                user,
+                refused="wrong or used recovery code" if proof == "recovery code" else "wrong or used code",
+            )
             return None
         await self.delays.forget(SECOND_FACTOR, user.registration)
         await self.tell(request, "second-factor", user, detail=proof)

@@ -47,17 +47,25 @@ def of_operator(event: str, user: User, detail: str = "") -> Document:
 
 
 async def recorded(store: Store, change: Callable[[AsyncClientSession], Awaitable[T]], told: Callable[[T], Document | None]) -> T:
-    """Make a change and store its AuditEvent in one transaction; `told` makes the event of what the change returned."""
-
-    async def both(session: AsyncClientSession) -> T:
-        result = await change(session)
-        event = told(result)
-        await audit.record(store, [] if event is None else [event], session)
-        return result
-
+    """Make a change and store its AuditEvent in one transaction; `told` makes the event of what the change returned, if any."""
     await store.ensure("AuditEvent")
-    async with store.db.client.start_session() as session:
-        return await session.with_transaction(both)
+    async with store.trail.lane() as lane, store.db.client.start_session() as session:
+        chained = False
+
+        async def both(session: AsyncClientSession) -> T:
+            nonlocal chained
+            result = await change(session)
+            event = told(result)
+            chained = event is not None
+            if event is not None:
+                await audit.record(store, lane, [event], session)
+                lane.committing()
+            return result
+
+        result = await session.with_transaction(both)
+        if chained:
+            lane.committed()
+        return result
 
 
 def _typed(event: Document, name: str) -> Document:

@@ -91,9 +91,10 @@ async def authenticate(tokens: Tokens, request: Request) -> Access:
 
     A token in the URL, where logs and caches keep it, is refused even beside a good header.
     """
-    given = request.headers.getlist("authorization")
-    if any(unquote_plus(part.partition("=")[0]) == "access_token" for part in request.url.query.split("&")):
+    query: bytes = request.scope["query_string"]
+    if query and any(unquote_plus(part.partition("=")[0]) == "access_token" for part in query.decode("latin-1").split("&")):
         raise _unauthenticated("an access token must not be sent in the URL", "invalid_request")
+    given = [value.decode("latin-1") for name, value in request.scope["headers"] if name == b"authorization"]
     if not given:
         raise _unauthenticated("an access token is needed: Authorization: Bearer ...")
     if len(given) > 1:

@@ -140,7 +140,7 @@ def test_a_wrong_code_is_refused_and_audited(app: PeopleApp) -> None:
         browser.submit("/login/second-factor", code=code)
         assert browser.page.status_code == status
         assert not browser.logged_in
-    assert app.audited(user)[-1] == ("second-factor", "4", "wrong or used device")
+    assert app.audited(user)[-1] == ("second-factor", "4", "wrong or used code")
     app.wait_over()
     code = device.code()
     browser.submit("/login/second-factor", code=f" {code[:3]} {code[3:]} ")  # as people type it
