@@ -44,7 +44,7 @@ def patients(total: int) -> int:
 
 
 def resource_id(resource_type: str, number: int) -> str:
-    """The id of the n-th of its type: as scattered as the server's own."""
+    """The id of the n-th of its type: scattered, which is the worst that a client may choose."""
     return hashlib.md5(f"{resource_type}/{number}".encode(), usedforsecurity=False).hexdigest()
 
 

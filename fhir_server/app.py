@@ -1,32 +1,34 @@
-"""Puts the rooms together: the rules of `resources/`, the projections of the bridges, the doors of HTTP."""
+"""Puts the rooms together: the rules of `resources/`, the projections of the bridges, the doors of HTTP.
+
+What only a server needs is imported where it is needed: `fhir-ris load` starts several processes that are none.
+"""
 
 import contextlib
 import functools
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import resources
 from bridges.dicom import worklist_rows
-from bridges.dicom.server import DicomServer, DicomServerError, DicomSettings
 from bridges.v2 import message_log, outbound
 from bridges.v2.delivery import Delivery
 from bridges.v2.inbound import Inbound
 from bridges.v2.mllp import MllpServer
-from capability.smart_configuration import smart_configuration
-from capability.statement import capability_statement, terminology_capabilities
 from fhir_server import audit, clock, cors, metrics, outbox
 from fhir_server.audit import Act
+from fhir_server.chart import RecordChart
 from fhir_server.heartbeat import Heartbeat
 from fhir_server.interactions import Interactions
 from fhir_server.operations import standard
@@ -36,12 +38,14 @@ from fhir_server.settings import Settings
 from fhir_server.start_error import StartError, taken_address
 from fhir_server.store import Document, Store
 from smart_auth import break_glass_log
-from smart_auth import routes as oauth
-from smart_auth import tokens as oauth_tokens
 from smart_auth.access import Access
 from smart_auth.break_glass import BreakGlass
-from smart_auth.endpoints import REVOKE_PATH, TOKEN_PATH
+from smart_auth.endpoints import JWKS_PATH, REVOKE_PATH, TOKEN_PATH
 from smart_auth.tokens import Tokens
+
+if TYPE_CHECKING:
+    from bridges.dicom.server import DicomServer
+    from smart_auth.jwks_fetcher import JwksFetcher
 
 # Set for an HTTP worker: the instance that supervises it.
 SUPERVISOR = "RIS_SUPERVISOR"
@@ -58,29 +62,43 @@ class Ris:
     tokens: Tokens
     inbound: Inbound
     delivery: Delivery
-    dicom: DicomServer
+    dicom: "DicomServer"
     heartbeat: Heartbeat
     # Component name -> whether it does its work; what `/readyz` asks.
     components: dict[str, Callable[[], bool]] = field(default_factory=dict)
 
 
-async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
-    """Build the product over a database: registry, store, bridges, and the indexes that they need."""
+async def interactions_over(settings: Settings, db: AsyncDatabase[Document], tokens: Tokens | None = None) -> Interactions:
+    """The interactions with all rules, reactions and projections over a database, and the indexes that they need.
+
+    `tokens` are those that operations on somebody's own rights work on; without them there are none.
+    """
     registry = Registry()
     resources.register(registry, uid_root=settings.uid_root)
     standard.register(registry)
-    tokens = Tokens(db)
-    BreakGlass(tokens).register(registry)
     registry.projection(worklist_rows.WorklistRows(settings.zone).project)
     registry.projection(outbound.Outbound(settings.zone).project)
+    if tokens is not None:
+        BreakGlass(tokens).register(registry)
     store = Store(db)
     await store.ensure(*sorted(registry.core_types))
     await outbox.ensure_indexes(store)
     await message_log.ensure_indexes(db)
     await worklist_rows.ensure_indexes(db)
-    await oauth_tokens.ensure_indexes(db)
     await break_glass_log.ensure_indexes(db)
-    interactions = Interactions(store, registry, strict_references=settings.referential_integrity == "strict")
+    return Interactions(store, registry, strict_references=settings.referential_integrity == "strict")
+
+
+async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
+    """Build the product over a database: interactions, bridges, and the indexes that they need."""
+    from bridges.dicom.server import DicomServer, DicomSettings
+    from smart_auth import people
+    from smart_auth import routes as oauth
+
+    tokens = Tokens(db)
+    interactions = await interactions_over(settings, db, tokens)
+    await oauth.ensure_indexes(db)
+    await people.ensure_indexes(db)
     return Ris(
         settings=settings,
         db=db,
@@ -96,8 +114,17 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
     )
 
 
-def http_app(ris: Ris) -> ASGIApp:
-    """The ASGI application: FHIR, OAuth, health and metrics."""
+def http_app(ris: Ris, *, fetcher: "JwksFetcher | None" = None) -> ASGIApp:
+    """The ASGI application: FHIR, OAuth, health and metrics. `fetcher` gets the keys of clients with a JWKS URL."""
+    from fastapi import FastAPI
+
+    from capability.smart_configuration import DISCOVERY
+    from capability.statement import capability_statement, terminology_capabilities
+    from smart_auth import account_pages, login_pages, pages, people, people_audit
+    from smart_auth import routes as oauth
+    from smart_auth.origins import RegisteredOrigins
+    from smart_auth.smart_style import STYLE_PATH
+
     app = FastAPI(title="fhir-ris", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
     base_url = ris.settings.base_url
     started = clock.instant(clock.now())
@@ -115,13 +142,13 @@ def http_app(ris: Ris) -> ASGIApp:
     async def authenticate(request: Request) -> Access:
         return await oauth.authenticate(ris.tokens, request)
 
-    async def audit_oauth(event: str, granted: bool, client_id: str | None, detail: str) -> None:
-        access = Access.system(client_id or "unknown")
+    async def audit_oauth(event: str, granted: bool, client_id: str | None, detail: str, user: str | None = None) -> None:
+        access = Access(client_id or "unknown", (), "", user_name=user)
         act = Act(event, source="oauth", detail=detail or None)
         await ris.interactions.reads.write(audit.audit_event(act, access, (), failed=None if granted else detail or "refused"))
 
-    async def configuration(_request: Request) -> Response:
-        return JSONResponse(smart_configuration(base_url))
+    async def audit_people(event: str, ok: bool, name: str | None, detail: str, peer: str) -> None:
+        await ris.interactions.reads.write(people_audit.of_user(event, ok, name, detail, peer))
 
     async def livez(_request: Request) -> Response:
         return JSONResponse({"status": "alive"})
@@ -141,11 +168,24 @@ def http_app(ris: Ris) -> ASGIApp:
     app.add_route("/livez", livez)
     app.add_route("/readyz", readyz)
     app.add_route("/metrics", show_metrics)
-    app.add_route("/fhir/.well-known/smart-configuration", configuration)
-    rest = Rest(ris.interactions, authenticate, base_url=base_url, metadata=metadata, terminology=terminology)
-    app.router.routes.extend(oauth.router(ris.db, ris.tokens, base_url, audit_oauth).routes)
-    cors.open_routes(app.router.routes, ("/fhir/.well-known/smart-configuration", TOKEN_PATH, REVOKE_PATH))
+    origins = RegisteredOrigins(ris.db)
+    rest = Rest(ris.interactions, authenticate, base_url=base_url, metadata=metadata, terminology=terminology, origins=origins)
+    chart, data_dir = RecordChart(ris.interactions), ris.settings.data_dir
+    server = oauth.router(ris.db, ris.tokens, base_url, audit_oauth, data_dir=data_dir, chart=chart, fetcher=fetcher)
+    app.router.routes.extend(server.routes)
+    app.router.routes.extend(Route(path, _document(document(base_url))) for path, document in DISCOVERY.items())
+    those = people.People.over(ris.interactions.store, base_url, ris.settings.data_dir, audit_people)
+    app.router.routes.extend([*pages.routes(), *login_pages.routes(those), *account_pages.routes(those)])
+    cors.open_routes(app.router.routes, (*DISCOVERY, JWKS_PATH, STYLE_PATH))
+    cors.open_routes(app.router.routes, (TOKEN_PATH, REVOKE_PATH), origins)
     return Measured(Front(rest.edge(), app))
+
+
+def _document(content: dict[str, Any]) -> Callable[[Request], Awaitable[Response]]:
+    async def show(_request: Request) -> Response:
+        return JSONResponse(content, headers={"Cache-Control": "public, max-age=300"})
+
+    return show
 
 
 async def _reachable(db: AsyncDatabase[Document]) -> bool:
@@ -180,6 +220,8 @@ async def mllp_door(ris: Ris) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def dicom_door(ris: Ris) -> AsyncIterator[None]:
+    from bridges.dicom.server import DicomServerError
+
     try:
         await ris.dicom.start()
     except DicomServerError as error:
@@ -214,12 +256,10 @@ class Measured:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        method = scope["method"] if scope["method"] in {"GET", "POST", "PUT", "DELETE", "PATCH"} else "other"
 
         async def measured(message: Message) -> None:
             if message["type"] == "http.response.start":
-                metrics.HTTP_REQUESTS.labels(method, message["status"]).inc()
-                metrics.HTTP_SECONDS.labels(method).observe(time.perf_counter() - began)
+                metrics.answered(scope["method"], message["status"], time.perf_counter() - began)
             await send(message)
 
         await self._app(scope, receive, measured)

@@ -5,7 +5,6 @@ waits until its group is.
 """
 
 import base64
-import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,8 +12,11 @@ from functools import lru_cache, partial
 
 import orjson
 from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.errors import BulkWriteError, WriteError
 
 from fhir_server import clock, definitions
+from fhir_server.audit_chain import Lane
+from fhir_server.ids import new_id
 from fhir_server.references import target
 from fhir_server.registry import Change
 from fhir_server.search.index import index, looks_at, parameters
@@ -25,6 +27,11 @@ from smart_auth.access import Access
 _TYPE = "http://terminology.hl7.org/CodeSystem/audit-event-type"
 _REST = {"system": _TYPE, "code": "rest", "display": "RESTful Operation"}
 _DCM = "http://dicom.nema.org/resources/ontology/DCM"
+_SOURCE_ROLE = {"coding": [{"system": _DCM, "code": "110153", "display": "Source Role ID"}]}
+_SOURCE = {
+    "observer": {"display": "fhir-ris"},
+    "type": [{"system": "http://terminology.hl7.org/CodeSystem/security-source-type", "code": "4"}],
+}
 _INTERACTION = "http://hl7.org/fhir/restful-interaction"
 OWN = "urn:fhir-ris:audit"
 _ACTION = {
@@ -50,7 +57,7 @@ def audit_event(act: Act, access: Access, entities: Iterable[Document], *, faile
     """The AuditEvent resource of an act. `failed` says why it was refused."""
     rest = act.source == "rest"
     agent: Document = {
-        "type": {"coding": [{"system": _DCM, "code": "110153", "display": "Source Role ID"}]},
+        "type": _SOURCE_ROLE,
         "who": {"identifier": {"system": "urn:fhir-ris:client", "value": access.client_id}, "display": access.client_id},
         "requestor": True,
     }
@@ -58,17 +65,14 @@ def audit_event(act: Act, access: Access, entities: Iterable[Document], *, faile
         agent["network"] = {"address": act.peer, "type": "2"}
     event: Document = {
         "resourceType": "AuditEvent",
-        "id": uuid.uuid4().hex,
+        "id": new_id(),
         "type": _REST if rest else {"system": OWN, "code": act.source},
         "subtype": [{"system": _INTERACTION if rest else OWN, "code": act.event}],
         "action": _ACTION.get(act.event, "E"),
         "recorded": clock.instant(clock.now()),
         "outcome": "4" if failed else "0",
         "agent": [agent],
-        "source": {
-            "observer": {"display": "fhir-ris"},
-            "type": [{"system": f"{_TYPE.rsplit('/', 1)[0]}/security-source-type", "code": "4"}],
-        },
+        "source": _SOURCE,
     }
     if failed or act.detail:
         event["outcomeDesc"] = (failed or act.detail or "")[:1000]
@@ -153,18 +157,30 @@ def _keys_alike(event: bytes) -> frozenset[str]:
     return frozenset(index({"resourceType": "AuditEvent", **orjson.loads(event)})["t"])
 
 
-async def record(store: Store, events: list[Document], session: AsyncClientSession) -> None:
-    """Insert AuditEvents in a transaction."""
+async def record(store: Store, lane: Lane, events: list[Document], session: AsyncClientSession) -> None:
+    """Insert AuditEvents in a transaction, as the next of a chain (`Trail.lane`)."""
     if events:
-        await _insert(store, [document(event) for event in events], session)
+        await _insert(store, lane, [document(event) for event in events], session)
 
 
-async def _insert(store: Store, documents: list[Document], session: AsyncClientSession | None = None) -> None:
+async def _insert(store: Store, lane: Lane, documents: list[Document], session: AsyncClientSession | None = None) -> None:
+    lane.chained(documents)
     collection = store.current("AuditEvent")
     if len(documents) == 1:  # which takes the driver half the time
         await collection.insert_one(documents[0], session=session)
     else:
-        await collection.insert_many(documents, ordered=False, session=session)
+        await collection.insert_many(documents, session=session)  # ordered: of a chain a beginning is stored, or all
+
+
+async def _insert_alone(store: Store, documents: list[Document]) -> None:
+    async with store.trail.lane() as lane:
+        lane.committing()
+        try:
+            await _insert(store, lane, documents)
+        except (WriteError, BulkWriteError) as refused:
+            lane.in_doubt = isinstance(refused, BulkWriteError) and refused.details["nInserted"] > 0
+            raise
+        lane.committed()
 
 
 class GroupCommit:
@@ -174,7 +190,7 @@ class GroupCommit:
     """
 
     def __init__(self, store: Store) -> None:
-        self._together = Together[Document](partial(_insert, store), lambda _: (), largest=_LARGEST_GROUP, in_flight=1)
+        self._together = Together[Document](partial(_insert_alone, store), lambda _: (), largest=_LARGEST_GROUP, in_flight=1)
 
     async def write(self, event: Document) -> None:
         await self._together.do(document(event))

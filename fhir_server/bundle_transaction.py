@@ -6,7 +6,6 @@ entry is about; the links among the entries are rewritten to that. Then everythi
 """
 
 import asyncio
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -17,6 +16,7 @@ from fhir_server.bundle_links import Links
 from fhir_server.conditional import Condition
 from fhir_server.elements import duplicate
 from fhir_server.exchange import Reply, view
+from fhir_server.ids import new_id
 from fhir_server.interactions import Interactions, delete_in, patch_in, update_in
 from fhir_server.outcome import FhirError, Issue, fail
 from fhir_server.references import Target, walk
@@ -87,7 +87,7 @@ class _Transaction:
             self._check(i, ask)
         self.keys = {c.key for i, c in self._conditions.items() if asks[i].method in {"POST", "PUT"}}
         # Drawn once, so that every attempt makes the same resources.
-        self._fresh = {i: uuid.uuid4().hex for i, ask in enumerate(asks) if ask.method in {"POST", "PUT"}}
+        self._fresh = {i: new_id() for i, ask in enumerate(asks) if ask.method in {"POST", "PUT"}}
         # Without conditions the links lead to the same in every attempt.
         self._linked_once: _Plan | None = None
 

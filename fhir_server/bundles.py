@@ -1,6 +1,5 @@
 """Transaction and batch Bundles (FHIR R4 3.1.0.11): each entry an interaction, answered in its place."""
 
-import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ from pymongo.errors import ConnectionFailure
 from fhir_server import bundle_transaction, clock, fhir_json
 from fhir_server.bundle_entries import EntryAsk, refuse_unknown
 from fhir_server.exchange import Ask, Reply
+from fhir_server.ids import new_id
 from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError, fail, operation_outcome
 from fhir_server.registry import Resource
@@ -99,7 +99,7 @@ def _refused(error: FhirError) -> Entry:
 def _response(kind: str, entries: list[Entry]) -> Resource:
     return {
         "resourceType": "Bundle",
-        "id": uuid.uuid4().hex,
+        "id": new_id(),
         "meta": {"lastUpdated": clock.instant(clock.now())},
         "type": f"{kind}-response",
         **({"entry": entries} if entries else {}),

@@ -1,41 +1,41 @@
-"""The command line: `fhir-ris serve | demo | load | client | messages | version`.
+"""The command line: `fhir-ris serve | demo | load | client | user | keys | messages | version`.
 
 The rooms are imported where they are needed: a command beside a server should answer at once.
 """
 
-import asyncio
 import functools
 import os
 import shutil
-import sys
-from collections.abc import Awaitable, Callable, Coroutine
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import uvloop
-from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import PyMongoError
 
-from fhir_server.database import DatabaseError, connect
+from fhir_server import client_commands, key_commands, user_commands
+from fhir_server.command import Db
+from fhir_server.command import end as _end
+from fhir_server.command import print_table as _print
+from fhir_server.command import run as _run
+from fhir_server.command import run_command as _command
+from fhir_server.command import settings as _settings
+from fhir_server.command import table as _table
+from fhir_server.database import connect
 from fhir_server.logs import configure_logging
-from fhir_server.mongod import MongodError, mongodb_for_command
-from fhir_server.settings import Settings, SettingsError, load_settings
+from fhir_server.mongod import mongodb_for_command
+from fhir_server.settings import Settings
 from fhir_server.start_error import StartError
 
 if TYPE_CHECKING:
     from fhir_server.interactions import Interactions
 
-T = TypeVar("T")
-Db = AsyncDatabase[dict[str, Any]]
-
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="A radiology information system."
 )
-client_app = typer.Typer(no_args_is_help=True, help="SMART clients: who may use the FHIR API.")
 messages_app = typer.Typer(no_args_is_help=True, help="HL7 v2 messages, received and sent.")
-app.add_typer(client_app, name="client")
+app.add_typer(client_commands.app, name="client")
+app.add_typer(key_commands.app, name="keys")
+app.add_typer(user_commands.app, name="user")
 app.add_typer(messages_app, name="messages")
 
 
@@ -79,10 +79,13 @@ def load(
     """Load resources; the same command again goes on where it stopped. Exit code 1: FILE.refused.ndjson says what was refused."""
     from rich.console import Console
 
-    from fhir_server.loading import load_files
-    from fhir_server.loading.progress import Progress
+    from fhir_server.loading.workers import are_worth, prepare
 
     settings = _settings()
+    if are_worth(processes, files):
+        prepare("fhir_server.app")
+    from fhir_server.loading import load_files
+    from fhir_server.loading.progress import Progress
 
     async def run() -> int:
         async with mongodb_for_command(settings) as uri:
@@ -97,72 +100,16 @@ def load(
 
 async def _interactions(settings: Settings, uri: str) -> "Interactions":
     """The interactions of the whole product, in whichever process this is."""
-    from fhir_server.app import assemble
+    from fhir_server.app import interactions_over
 
     configure_logging(settings.log_format, level=30)
-    return (await assemble(settings, await connect(uri, settings.mongodb_database))).interactions
+    return await interactions_over(settings, await connect(uri, settings.mongodb_database))
 
 
 @app.command()
 def version() -> None:
     """Print the version."""
     typer.echo(f"fhir-ris {metadata.version('fhir-ris')}")
-
-
-@client_app.command("add")
-def client_add(
-    client_id: Annotated[str, typer.Argument(metavar="ID")],
-    scope: Annotated[str, typer.Option(help='SMART scopes, such as "system/*.rs"')],
-    jwks: Annotated[Path | None, typer.Option(help="file with the client's public keys (a JWK Set)")] = None,
-    redirect_uri: Annotated[list[str] | None, typer.Option(help="makes an authorization-code client")] = None,
-    secret: Annotated[bool, typer.Option("--secret", help="makes that client a confidential one")] = False,
-    launch_uri: Annotated[str | None, typer.Option(help="makes that client launchable")] = None,
-) -> None:
-    """Register a client."""
-    from smart_auth.clients import ClientError, Clients
-
-    async def add(db: Db) -> None:
-        try:
-            keys = jwks.read_text() if jwks else None
-        except (OSError, UnicodeDecodeError) as error:
-            raise StartError(f"{jwks} can't be read: {error}") from None
-        kept_secret = "" if secret else None
-        try:
-            await Clients(db).add(
-                client_id, scope, jwks=keys, redirect_uris=redirect_uri or (), secret=kept_secret, launch_uri=launch_uri
-            )
-        except ClientError as error:
-            raise StartError(str(error)) from None
-        typer.echo(f"client {client_id} registered")
-
-    _command(add)
-
-
-@client_app.command("list")
-def client_list() -> None:
-    """List the clients."""
-    from smart_auth.clients import Clients
-
-    async def show(db: Db) -> None:
-        table = _table("id", "scope", "since")
-        for client in await Clients(db).list():
-            table.add_row(client.client_id, client.scope, f"{client.created:%Y-%m-%d %H:%M}")
-        _print(table)
-
-    _command(show)
-
-
-@client_app.command("remove")
-def client_remove(client_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
-    """Remove a client and its tokens, at once."""
-    from smart_auth.clients import Clients
-
-    async def remove(db: Db) -> None:
-        if not await Clients(db).remove(client_id):
-            raise StartError(f"there is no client {client_id}")
-        typer.echo(f"client {client_id} removed")
-
-    _command(remove)
 
 
 @messages_app.command("list")
@@ -225,59 +172,6 @@ def _share_metrics(settings: Settings) -> None:
     except OSError as error:
         _end([f"{directory} can't be made: {error.strerror}"])
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
-
-
-def _table(*columns: str) -> Any:
-    from rich.table import Column, Table
-
-    return Table(Column(columns[0], no_wrap=True), *(Column(c, overflow="fold") for c in columns[1:]))
-
-
-def _print(table: Any) -> None:
-    from rich.console import Console
-
-    Console().print(table)
-
-
-def _settings() -> Settings:
-    try:
-        return load_settings()
-    except SettingsError as error:
-        _end(error.lines)
-
-
-def _command(act: Callable[[Db], Awaitable[None]]) -> None:
-    """Run a command on the database of a running server, or on its own."""
-    settings = _settings()
-    configure_logging(settings.log_format, level=30)
-
-    async def run() -> None:
-        async with mongodb_for_command(settings) as uri:
-            db = await connect(uri, settings.mongodb_database)
-            try:
-                await act(db)
-            finally:
-                await db.client.close()
-
-    _run(run())
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(work)
-    except (StartError, MongodError, DatabaseError) as error:
-        _end([str(error)])
-    except PyMongoError as error:
-        _end([f"MongoDB: {type(error).__name__}"])
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-
-
-def _end(lines: list[str]) -> NoReturn:
-    for line in lines:
-        print(f"fhir-ris: {line}", file=sys.stderr)  # noqa: T201
-    raise typer.Exit(2)
 
 
 def main() -> None:

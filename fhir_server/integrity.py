@@ -2,11 +2,11 @@
 
 MongoDB's transactions see a snapshot each, so one that refers to a resource and one that deletes it at the very same moment would
 not see one another. They are made to meet: whoever refers writes one of a few lock documents of the target, whoever deletes
-writes them all. Those who merely refer rarely take the same one, so a popular patient makes nobody wait.
+writes them all. Those who merely refer take turns with them, and rarely meet: a popular patient makes nobody wait.
 """
 
 import itertools
-import random
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 # References inside these lead to what is in them, or elsewhere.
 _CARRIERS = frozenset({"Bundle"})
-_SLOTS = 8
-_turns = itertools.count(random.randrange(_SLOTS))  # noqa: S311 - where a process begins, not a secret
+_SLOTS = 4
+_turns = itertools.count()
 
 
 async def check(unit: "UnitOfWork", *, strict: bool) -> None:
@@ -28,6 +28,7 @@ async def check(unit: "UnitOfWork", *, strict: bool) -> None:
     References that were there before are left alone, so that a resource with a bad one can still be changed.
     """
     wanted: dict[Target, list[str]] = {}
+    links: set[tuple[str, str]] = set()
     deleted: list[Target] = []
     issues: list[Issue] = []
     for change in unit.changes():
@@ -41,8 +42,10 @@ async def check(unit: "UnitOfWork", *, strict: bool) -> None:
                     continue
                 if (pointed_at := target(element)) is not None:
                     wanted.setdefault(pointed_at, []).append(path)
+                    links.add((change.type, pointed_at.type))
                 elif conditional(element):
                     issues.append(Issue("not-supported", "conditional references are resolved in transactions only", path))
+    await unit.note_links(links)  # before the locks: who deletes one of these afterwards must know where to look
     if strict:
         await unit.lock(*_locks(unit, wanted, deleted))
         gone = await unit.missing(wanted)
@@ -55,7 +58,7 @@ async def check(unit: "UnitOfWork", *, strict: bool) -> None:
 
 def _locks(unit: "UnitOfWork", wanted: Iterable[Target], deleted: Iterable[Target]) -> list[str]:
     """One lock of each resource that is referred to (those of this transaction are nobody else's yet), all of one deleted."""
-    slot = next(_turns) % _SLOTS
+    slot = (next(_turns) + os.getpid()) % _SLOTS  # processes begin at different ones
     return [f"{to}/{slot}" for to in wanted if not unit.is_new(to)] + [f"{to}/{s}" for to in deleted for s in range(_SLOTS)]
 
 

@@ -229,8 +229,9 @@ class Interactions:
 
     async def require(self, access: Access, act: Act, resource_type: str, action: Action) -> None:
         """Refuse (403, and on record) what `access` does not allow."""
-        async with self._refusals_recorded(access, act):
-            access.require(resource_type, action)
+        if not access.allows(resource_type, action):
+            async with self._refusals_recorded(access, act):
+                access.require(resource_type, action)
 
     async def _seen(self, access: Access, act: Act, found: Version | None, resource_type: str, id_: str) -> Version:
         if found is None:

@@ -4,6 +4,7 @@ With several HTTP workers the processes share them through files (PROMETHEUS_MUL
 """
 
 import os
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
@@ -14,8 +15,21 @@ HTTP_SECONDS = Histogram(
     ["method"],
     buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
 )
+_KNOWN_METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "PATCH"})
 MESSAGES_IN = Counter("ris_v2_messages_in_total", "HL7 v2 messages received", ["type", "answer"])
 DELIVERIES = Counter("ris_outbox_deliveries_total", "Attempts to deliver a message", ["destination", "outcome"])
+
+
+def answered(method: str, status: int, seconds: float) -> None:
+    """Count an HTTP request and the time that its answer took to begin."""
+    requests, times = _of(method if method in _KNOWN_METHODS else "other", status)
+    requests.inc()
+    times.observe(seconds)
+
+
+@cache  # methods and statuses are few
+def _of(method: str, status: int) -> tuple[Counter, Histogram]:
+    return HTTP_REQUESTS.labels(method, status), HTTP_SECONDS.labels(method)
 
 
 def outbox_gauge(registry: CollectorRegistry) -> Gauge:

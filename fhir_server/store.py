@@ -8,6 +8,8 @@ so that current data stays small, and a create costs one insert.
 """
 
 import asyncio
+import secrets
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +21,8 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.read_concern import ReadConcern
 
-from fhir_server import fhir_json
+from fhir_server import audit_chain, fhir_json
+from fhir_server.audit_chain import Trail
 from fhir_server.outcome import fail
 from fhir_server.references import Target
 from fhir_server.search import paging
@@ -31,8 +34,8 @@ Document = dict[str, Any]
 CATALOG_VERSION = 4
 MAX_SORTED = 10_000  # matches that are sorted in memory
 LOCKS = "locks"
+_LOCKS = 2**18  # documents that keys share by chance: what is locked need not be remembered, and they don't grow
 _BATCH = 500
-_LOCK_SECONDS = 3600  # how long a lock's document stays after its last use
 _WITHOUT_INDEX = {"search": 0}
 
 
@@ -67,12 +70,15 @@ class _Look:
 class Store:
     """The collections of one database and their indexes. Reading takes a type as it finds it; writing needs `ensure`."""
 
-    def __init__(self, db: AsyncDatabase[Document]) -> None:
+    def __init__(self, db: AsyncDatabase[Document], *, audit_key: bytes | None = None) -> None:
+        """`audit_key` seals the audit trail; without one, what this process writes of it can't be checked later."""
         self.db = db
+        self.trail = Trail(db, audit_key or secrets.token_bytes(32))
         self._latest = db.with_options(read_concern=ReadConcern("local"))
         self._ensured: set[str] = set()
         self._ensuring = asyncio.Lock()
-        self._looks = Together[_Look](self._look_up, lambda _: (), largest=100)
+        self._links: set[tuple[str, str]] = set()  # the types that are known to refer to which
+        self._looks = Together[_Look](self._look_up, lambda _: (), largest=100, in_flight=1)
 
     def current(self, resource_type: str) -> AsyncCollection[Document]:
         return self.db[resource_type]
@@ -85,8 +91,6 @@ class Store:
         if self._ensured.issuperset(resource_types):
             return
         async with self._ensuring:
-            if not self._ensured:
-                await self.db[LOCKS].create_index("at", expireAfterSeconds=_LOCK_SECONDS)
             missing = sorted(set(resource_types) - self._ensured)
             made = {d["_id"]: d["version"] async for d in self.db["catalog"].find({"_id": {"$in": missing}})}
             for resource_type in missing:
@@ -97,7 +101,8 @@ class Store:
                     await self.history(resource_type).create_indexes(_history_indexes())
                     if resource_type in made:
                         await self._index_anew(resource_type)
-                    await self.db["catalog"].replace_one({"_id": resource_type}, {"version": CATALOG_VERSION}, upsert=True)
+                    made_now = {"$set": {"version": CATALOG_VERSION}, "$setOnInsert": {"refers": []}}
+                    await self.db["catalog"].update_one({"_id": resource_type}, made_now, upsert=True)
                 self._ensured.add(resource_type)
 
     async def _index_anew(self, resource_type: str) -> None:
@@ -180,14 +185,14 @@ class Store:
         db = self._latest if latest else self.db
         if len(ids) == 1:
             ((only, some),) = ids.items()
-            return [(only, d) async for d in db[only + collection].find(where(some), projection)]
+            return [(only, d) for d in await db[only + collection].find(where(some), projection).to_list()]
 
         def stages(resource_type: str, wanted: list[str]) -> list[Document]:
             return [{"$match": where(wanted)}, {"$project": projection}, {"$set": {"of": {"$literal": resource_type}}}]
 
         first, pipeline = united([(t + collection, stages(t, wanted)) for t, wanted in ids.items()])
         found = await db[first].aggregate(pipeline)
-        return [(d.pop("of"), d) async for d in found]
+        return [(d.pop("of"), d) for d in await found.to_list()]
 
     async def vread(self, resource_type: str, id_: str, number: int, session: AsyncClientSession | None = None) -> Version | None:
         """One version, current or earlier."""
@@ -272,22 +277,47 @@ class Store:
         assert found is not None
         return int(found["n"])
 
+    async def note_links(self, links: Iterable[tuple[str, str]]) -> None:
+        """Remember, before a reference is committed, that its type refers to the other: `referrer` looks only there.
+
+        NotEnsured for types that the catalog does not have yet.
+        """
+        new = set(links) - self._links
+        self.require({one for one, _ in new})
+        for resource_type in sorted({one for one, _ in new}):
+            referred_to = sorted(other for one, other in new if one == resource_type)
+            # A catalog without `refers` is of an earlier version: it may refer to anything.
+            where = {"_id": resource_type, "refers": {"$exists": True}}
+            await self.db["catalog"].update_one(where, {"$addToSet": {"refers": {"$each": referred_to}}})
+        self._links |= new
+
     async def referrer(self, targets: Iterable[Target], besides: Iterable[Target]) -> tuple[Target, str] | None:
         """One of these that is referred to by anything but `besides`, and by what ("Task/1"); None if there is none.
 
-        One look into all collections, outside of any transaction (MongoDB allows no $unionWith in one).
+        One look into all collections that may refer to them, outside of any transaction (MongoDB allows no $unionWith in one).
         """
         keys = {f">{to}": to for to in targets}
-        types = await self.known_types()
         passed_over: dict[str, list[str]] = {}
         for to in besides:
             passed_over.setdefault(to.type, []).append(to.id)
-        first, pipeline = united([(t, _first_with(keys, t, passed_over.get(t, []))) for t in types])
+        looks: list[tuple[str, list[Document]]] = []
+        async for known in self._latest["catalog"].find({}):
+            refers, resource_type = known.get("refers"), known["_id"]
+            if asked := [key for key, to in keys.items() if refers is None or to.type in refers]:
+                looks.append((resource_type, _first_with(asked, resource_type, passed_over.get(resource_type, []))))
+        if not looks:
+            return None
+        first, pipeline = united(looks)
         found = await self._latest[first].aggregate([*pipeline, {"$limit": 1}])
         async for row in found:
             key = next(k for k in row["t"] if k in keys)
             return keys[key], f"{row['type']}/{row['_id']}"
         return None
+
+
+def lock_numbers(keys: Iterable[str]) -> list[int]:
+    """The lock documents that stand for these keys, in the order in which they are to be taken."""
+    return sorted({zlib.crc32(key.encode()) % _LOCKS for key in keys})
 
 
 def united(looks: list[tuple[str, list[Document]]]) -> tuple[str, list[Document]]:
@@ -338,7 +368,7 @@ def indexes(resource_type: str) -> list[IndexModel]:
     """The indexes of a type: its keys, its sort orders, each with `_id` at the end for paging."""
     always = ["search.t", "updated"]
     some: list[str] = []  # what not every resource has
-    found: list[IndexModel] = []
+    found: list[IndexModel] = [audit_chain.INDEX] if resource_type == "AuditEvent" else []
     for name, kind in searchable(resource_type).items():
         if kind == "date" and name != "_lastUpdated":
             some += [f"search.d.{name}.s", f"search.d.{name}.e"]

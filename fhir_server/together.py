@@ -1,7 +1,8 @@
 """Doing at once what is asked at the same time: requests that come while the database is busy share the next round trip.
 
-Nothing waits for company: what is alone starts at once. Under load, the cost of a transaction, its commit and its journal
-write, or of a query, is spread over those that share it.
+What comes alone starts at once; while others are under way, a further group starts when half as many have come, or when one of
+those is done. Under load, the cost of a transaction, its commit and its journal write, or of a query, is spread over those that
+share it.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ class Together(Generic[Job]):
         """`run` does a group of at most `largest`, of which `in_flight` run at a time; `touched` says what a job works on."""
         self._run, self._touched, self._largest, self._at_once = run, touched, largest, in_flight
         self._waiting: list[tuple[Job, set[Hashable], asyncio.Future[None]]] = []
+        self._under_way = 0  # jobs in the groups in flight
         self._held: set[Hashable] = set()  # what the groups in flight touch
         self._in_flight: set[asyncio.Task[None]] = set()
 
@@ -37,6 +39,8 @@ class Together(Generic[Job]):
 
     def _start(self) -> None:
         while len(self._in_flight) < self._at_once and self._waiting:
+            if 2 * len(self._waiting) < self._under_way:
+                return  # more will have come when one of those in flight is done
             group: list[tuple[Job, asyncio.Future[None]]] = []
             left = []
             blocked, taken = set(self._held), set[Hashable]()
@@ -51,6 +55,7 @@ class Together(Generic[Job]):
                 return
             self._waiting = left
             self._held |= taken
+            self._under_way += len(group)
             self._in_flight.add(asyncio.create_task(self._finish(group, taken)))
 
     async def _finish(self, group: list[tuple[Job, asyncio.Future[None]]], taken: set[Hashable]) -> None:
@@ -60,6 +65,7 @@ class Together(Generic[Job]):
         except BaseException as error:  # noqa: BLE001 - every waiter must hear of it, of an end of this task too
             failed = error
         self._held -= taken
+        self._under_way -= len(group)
         self._in_flight.discard(asyncio.current_task())
         for _, done in group:
             if done.done():  # its caller has gone

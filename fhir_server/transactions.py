@@ -152,7 +152,7 @@ class Transactions:
             attempt += 1
 
     async def _attempt(self, jobs: list[Job], deadline: float) -> None:
-        async with self._store.db.client.start_session() as session:
+        async with self._store.trail.lane() as lane, self._store.db.client.start_session() as session:
             async with await session.start_transaction(read_concern=_SNAPSHOT, write_concern=_DURABLE):
                 unit = UnitOfWork(self._store, self._registry, session, strict=self._strict)
                 await unit.load(to for job in jobs for to in job.targets)
@@ -162,8 +162,10 @@ class Transactions:
                     audit.audit_event(job.act, job.access, [*job.entities, *audit.changed(unit.changes(part), part.shown)])
                     for job, part in done
                 ]
-                await audit.record(self._store, events, session)
+                await audit.record(self._store, lane, events, session)
+                lane.committing()
                 await _commit(session, deadline)
+                lane.committed()
             if unit.outbox:
                 self.outbox_filled.set()
 

@@ -4,7 +4,6 @@ A unit of work is made by `Interactions.transact`, which runs it again from a cl
 It sees its own writes. Each resource gets one new version in it, however often it is changed.
 """
 
-import uuid
 from collections import deque
 from collections.abc import Iterable
 from urllib.parse import parse_qsl
@@ -17,6 +16,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from fhir_server import clock, fhir_json, integrity, judgement, outbox
 from fhir_server.elements import duplicate, same
+from fhir_server.ids import new_id
 from fhir_server.outcome import fail
 from fhir_server.references import Target, target, walk
 from fhir_server.registry import Change, Registry, Resource
@@ -25,7 +25,7 @@ from fhir_server.search.matching import resource_matches
 from fhir_server.search.query import compile_query
 from fhir_server.search.resolve import Look, resolve
 from fhir_server.staging import Entry, Part, Writes, aside, content, refuse_invalid, write
-from fhir_server.store import LOCKS, Document, Store, version
+from fhir_server.store import LOCKS, Document, Store, lock_numbers, version
 from smart_auth.access import Access
 from smart_auth.scopes import Action
 
@@ -217,9 +217,12 @@ class UnitOfWork:
 
     async def lock(self, *keys: str) -> None:
         """Make transactions that name the same key wait their turn (by a write conflict, which starts the later one again)."""
-        step = {"$inc": {"n": 1}, "$set": {"at": clock.naive(self.now)}}
-        writes = Writes([], [UpdateOne({"_id": key}, step, upsert=True) for key in sorted(set(keys))])
+        writes = Writes([], [UpdateOne({"_id": n}, {"$inc": {"n": 1}}, upsert=True) for n in lock_numbers(keys)])
         await self._apply(self._store.db[LOCKS], writes)
+
+    async def note_links(self, links: Iterable[tuple[str, str]]) -> None:
+        """Remember for good that resources of these types (first) refer to some of those (second)."""
+        await self._store.note_links(links)
 
     # Writing
 
@@ -228,7 +231,7 @@ class UnitOfWork:
 
         `copy=False` is for callers that change neither what they give nor what they get from here on.
         """
-        to = Target(resource["resourceType"], id_ or uuid.uuid4().hex)
+        to = Target(resource["resourceType"], id_ or new_id())
         return await self._stage(to, self._entries.setdefault(to, Entry(None, "POST")), resource, copy=copy)
 
     async def update(self, resource: Resource, *, copy: bool = True) -> Resource:

@@ -1,12 +1,14 @@
 """Two invented patients, A and B, with what a department knows of them, and callers with all kinds of tokens."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 
 from fhir_server import fhir_json
 from smart_auth.clients import Client
+from smart_auth.grants import Grant, Grants
 from tests.fhir_app import JSON, FhirApp, Resource, put
 
 LOINC = "http://loinc.org"
@@ -97,7 +99,22 @@ class World:
         client: Any = Client.__new__(Client)
         for name, value in {"client_id": client_id, "registration": "r", "scope": scope}.items():
             object.__setattr__(client, name, value)
+        if "grant" in context:
+            await self._granted(client, scope, context)
         return await self.app.tokens.issue(client, scope, 3600, **context)
+
+    async def _granted(self, client: Client, scope: str, context: Mapping[str, str]) -> None:
+        """The login and the grant that a person's token stands on; of several tokens under one grant, the first one's."""
+        now = datetime.now(UTC)
+        user = {"role": context["role"], "fhir_user": context["user"], "registration": "r", "security_stamp": "s", "created": now}
+        states = {"disabled": False, "must_change_password": False}
+        name = {"_id": context["user_name"]}
+        await self.app.db["oauth_users"].update_one(name, {"$setOnInsert": user | states}, upsert=True)
+        person = (context["user_name"], context["user"], context["role"], "r", "s")
+        grants, grant = Grants(self.app.db), Grant(context["grant"], client.client_id, "r", *person, scope, now, ("pwd",))
+        if await grants.get(grant.grant_id) is None:
+            await grants.start(grant)
+            await grants.redeemed(grant)
 
 
 def resource(kind: str, id_: str, **elements: Any) -> Resource:

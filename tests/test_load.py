@@ -21,9 +21,10 @@ from rich.console import Console
 
 from fhir_server.database import connect
 from fhir_server.interactions import Interactions
-from fhir_server.loading import WORTH_PROCESSES, load_files, sources
+from fhir_server.loading import load_files, sources
 from fhir_server.loading.ledger import Tally
 from fhir_server.loading.progress import Progress
+from fhir_server.loading.workers import WORTH_PROCESSES
 from fhir_server.outcome import fail
 from fhir_server.registry import Change, Registry
 from fhir_server.start_error import StartError

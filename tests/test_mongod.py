@@ -231,6 +231,16 @@ def test_a_database_that_is_set_is_used_as_it_is(data_dir: Path) -> None:
     assert not data_dir.exists()
 
 
+def _wait_until_it_listens(path: Path) -> None:
+    """The socket file is there before anybody listens on it."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(OSError):
+            client.connect(str(path))
+            return
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -244,9 +254,7 @@ def test_a_server_without_a_replica_set_is_refused(data_dir: Path, options: list
     command = [str(find_binary()), "--dbpath", str(data_dir), "--bind_ip", str(path), "--nounixsocket", *options]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
-            deadline = time.monotonic() + 20
-            while time.monotonic() < deadline and not path.exists():
-                time.sleep(0.02)
+            _wait_until_it_listens(path)
             with pytest.raises(DatabaseError, match=said):
                 asyncio.run(connect(socket_uri(str(path)), "kept"))
         finally:

@@ -21,14 +21,11 @@ from fhir_server.loading.bundle_file import load_bundle
 from fhir_server.loading.ledger import Ledger, Tally
 from fhir_server.loading.progress import Progress
 from fhir_server.loading.sources import CHUNK_LINES, Chunk, Opened, open_file
-from fhir_server.loading.workers import Here, OpenInteractions, Processes
+from fhir_server.loading.workers import Here, OpenInteractions, Processes, are_worth
 from fhir_server.outcome import FhirError
 from fhir_server.start_error import StartError
 
 __all__ = ["load_files"]
-
-WORTH_PROCESSES = 256 * 1024
-"""Bytes of files below which further processes take longer to start than to do without."""
 
 
 async def load_files(
@@ -55,7 +52,7 @@ async def load_files(
     try:
         unfinished = [f for f in {f.key: f for f in files}.values() if await run.begun(f, again=again)]
         if unfinished:
-            several = processes > 1 and sum(f.size for f in unfinished) >= WORTH_PROCESSES
+            several = are_worth(processes, [f.path for f in unfinished])
             workers = Processes(processes, open_interactions, base_url) if several else Here(interactions, base_url)
             async with workers:
                 await run.through(sorted(unfinished, key=lambda f: f.rank), workers)

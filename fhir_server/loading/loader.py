@@ -6,7 +6,6 @@ What is refused in a chunk does not keep the rest of it out: the transaction is 
 import asyncio
 import re
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from fhir_server import fhir_json
 from fhir_server.audit import Act
 from fhir_server.bundle_links import localize
+from fhir_server.ids import new_id
 from fhir_server.interactions import Interactions, known_type
 from fhir_server.loading.ledger import AlreadyNotedError, Left, Tally, note_arrived, note_range
 from fhir_server.loading.sources import Chunk, Line, Place
@@ -205,7 +205,7 @@ class Loader:
             localize(resource, self._base_url)
         fresh = "id" not in resource
         # An id that is none is told by the validation.
-        return _Item(line, resource, Target(resource_type, str(resource.get("id", uuid.uuid4().hex))), fresh)
+        return _Item(line, resource, Target(resource_type, str(resource.get("id", new_id()))), fresh)
 
 
 def _sub(part: _Part, lines: list[Line]) -> _Part:

@@ -1,14 +1,15 @@
 """Who does the loading: this process, or several that each write through interactions of their own."""
 
 import asyncio
-import ctypes
 import multiprocessing
 import os
 import signal
-import sys
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -27,7 +28,21 @@ T = TypeVar("T")
 
 # Makes the interactions in whichever process it is called; it must be importable there (a function of a module, or a partial).
 OpenInteractions = Callable[[], Awaitable[Interactions]]
-_DEATH_SIGNAL = 1  # prctl(2), PR_SET_PDEATHSIG
+_CONTEXT = multiprocessing.get_context("forkserver")  # a copy of this process, which has threads, may deadlock
+
+
+WORTH_PROCESSES = 256 * 1024  # bytes of files below which further processes take longer to start than to do without
+
+
+def are_worth(processes: int, paths: Iterable[Path]) -> bool:
+    """Whether to load these files with several processes."""
+    return processes > 1 and sum(path.stat().st_size for path in set(paths)) >= WORTH_PROCESSES
+
+
+def prepare(module: str) -> None:
+    """Let the process that the others will be copies of import this module (for `open_interactions`) while we do other things."""
+    _CONTEXT.set_forkserver_preload([module, __name__])
+    forkserver.ensure_running()
 
 
 class Here:
@@ -55,9 +70,7 @@ class Processes:
     """Several processes: parsing, validation and indexing are work for a processor each."""
 
     def __init__(self, count: int, open_interactions: OpenInteractions, base_url: str) -> None:
-        context = multiprocessing.get_context("spawn")  # a copy of a process with threads may deadlock
-        arguments = (open_interactions, base_url, os.getpid())
-        self._pool = ProcessPoolExecutor(count, context, initializer=_begin, initargs=arguments)
+        self._pool = ProcessPoolExecutor(count, _CONTEXT, initializer=_begin, initargs=(open_interactions, base_url))
         self.width = 2 * count  # so that none waits for the next chunk
 
     async def __aenter__(self) -> Self:
@@ -88,18 +101,23 @@ _runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
 _loaders: list[Loader] = []
 
 
-def _begin(open_interactions: OpenInteractions, base_url: str, parent: int) -> None:
+def _begin(open_interactions: OpenInteractions, base_url: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, int(signal.SIGKILL))
-        if os.getppid() != parent:
-            os._exit(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
     async def begin() -> None:
         _loaders.append(Loader(await open_interactions(), base_url))
         spare_tables()
 
     _runner.run(begin())
+
+
+def _end_with_parent() -> None:
+    """A process that was forked for another one isn't told when that is killed: it would hold its transaction for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _load(chunk: Chunk, defer: bool) -> Tally | None:

@@ -13,7 +13,7 @@
 import re
 from collections.abc import Callable
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from fhir_server import definitions
@@ -22,7 +22,7 @@ from fhir_server.references import literals, target
 from fhir_server.search.composites import Composite, composite
 from fhir_server.search.dates import interval
 from fhir_server.search.intervals import number, quantities
-from fhir_server.search.keys import KEYS, plain, shortened
+from fhir_server.search.keys import KEYS, MAX_KEY, plain, shortened
 from fhir_server.search.paths import compile_path
 
 # What these refer to may be deleted: they tell what was, or carry resources of elsewhere.
@@ -134,6 +134,14 @@ def _by_element(resource_type: str) -> dict[str, tuple[tuple[str, str, Extractor
     return {json_name: tuple(rows) for json_name, rows in found.items()}
 
 
+@lru_cache(16_384)  # resources of a source are alike
+def _rows(resource_type: str, elements: tuple[str, ...], of_meta: tuple[str, ...]) -> tuple[tuple[str, str, Extractor], ...]:
+    """What has to be looked at in a resource that has these elements."""
+    by_element = _by_element(resource_type)
+    names = [*elements, *(f"meta.{member}" for member in of_meta)]
+    return tuple(dict.fromkeys(row for name in names for row in by_element.get(name, ())))
+
+
 @cache
 def looks_at(resource_type: str, parameter: str) -> set[str]:
     """The JSON names that a parameter's expression begins with; `resourceType`, which is always there, if that is not plain."""
@@ -166,10 +174,8 @@ def ranked(resource_type: str) -> bool:
 def index(resource: dict[str, Any]) -> dict[str, Any]:
     """The `search` sub-document of a resource."""
     resource_type = resource["resourceType"]
-    by_element = _by_element(resource_type)
     writer = _Writer()
-    elements = [*resource, *(f"meta.{member}" for member in resource.get("meta", ()))]
-    for name, kind, extract in dict.fromkeys(row for element in elements for row in by_element.get(element, ())):
+    for name, kind, extract in _rows(resource_type, tuple(resource), tuple(resource.get("meta", ()))):
         writer.add(kind, name, extract(resource))
     keys = writer.keys
     if resource_type not in NO_HOLD:
@@ -190,7 +196,7 @@ def index(resource: dict[str, Any]) -> dict[str, Any]:
         keys.add(DENIES)
     if isinstance(priority := resource.get("priority"), str) and priority in RANK:
         found["rank"] = RANK[priority]
-    return {"t": sorted(shortened(key) for key in keys), **found}
+    return {"t": sorted(map(shortened, keys) if any(len(key) > MAX_KEY for key in keys) else keys), **found}
 
 
 def denies(provision: Any) -> bool:

@@ -13,7 +13,7 @@ Text beyond MAX_KEY is cut: a folded string ends there (it is compared by its be
 
 import hashlib
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -23,7 +23,7 @@ MAX_KEY = 300
 # A text that `:contains` looks for is found if it is no longer than this, wherever it stands.
 OVERLAP = 100
 
-Make = Callable[[str, str, Any], Iterator[str]]
+Make = Callable[[str, str, Any], Iterable[str]]
 
 
 def fold(text: str) -> str:
@@ -44,26 +44,31 @@ def folded_key(name: str, text: str) -> str:
     return f"{name}~{fold(text)}"[:MAX_KEY]
 
 
-def _token(name: str, element_type: str, value: Any) -> Iterator[str]:
+def _token(name: str, element_type: str, value: Any) -> Iterable[str]:
     if element_type == "CodeableConcept":
-        for coding in value.get("coding", ()):
-            yield from _coding(name, coding)
-        yield from _beside(name, value.get("text"))
-    elif element_type == "Coding":
-        yield from _coding(name, value)
-    elif element_type == "Identifier":
-        yield from _identifier(name, value)
-    elif element_type == "ContactPoint":
-        yield from coded(name, None, value.get("value"))
-    elif element_type == "string":
-        yield from coded(name, None, value.casefold())
-    elif isinstance(value, (str, int)):
-        yield from coded(name, None, plain(value))
+        return _concept(name, value)
+    if element_type == "Coding":
+        return _coding(name, value)
+    if element_type == "Identifier":
+        return _identifier(name, value)
+    if element_type == "ContactPoint":
+        return coded(name, None, value.get("value"))
+    if element_type == "string":
+        return coded(name, None, value.casefold())
+    return coded(name, None, plain(value)) if isinstance(value, (str, int)) else ()
 
 
 def plain(value: Any) -> str:
     """A primitive as it is searched for."""
     return value if type(value) is str else "true" if value is True else "false" if value is False else str(value)
+
+
+def _concept(name: str, concept: dict[str, Any]) -> list[str]:
+    keys: list[str] = []
+    for coding in concept.get("coding", ()):
+        keys += _coding(name, coding)
+    keys += _beside(name, concept.get("text"))
+    return keys
 
 
 def _coding(name: str, coding: dict[str, Any]) -> tuple[str, ...]:
@@ -85,18 +90,20 @@ def _identifier(name: str, identifier: dict[str, Any]) -> Iterator[str]:
                 yield f"{name}:of-type@{coding.get('system', '')}|{coding['code']}|{value}"
 
 
-def _beside(name: str, text: object) -> Iterator[str]:
-    if isinstance(text, str):
-        yield folded_key(f"{name}:text", text)
+def _beside(name: str, text: object) -> tuple[str, ...]:
+    return _beside_keys(name, text) if isinstance(text, str) else ()
 
 
-def coded(name: str, system: str | None, code: str | None) -> Iterator[str]:
+@lru_cache(16_384)
+def _beside_keys(name: str, text: str) -> tuple[str, ...]:
+    return (folded_key(f"{name}:text", text),)
+
+
+def coded(name: str, system: str | None, code: str | None) -> tuple[str, ...]:
     """The keys of a code or value and its system."""
     if code is not None:
-        yield f"{name}={code}"
-        yield f"{name}@{system or ''}|{code}"
-    elif system:
-        yield f"{name}@{system}|"
+        return f"{name}={code}", f"{name}@{system or ''}|{code}"
+    return (f"{name}@{system}|",) if system else ()
 
 
 def _reference(name: str, element_type: str, value: Any) -> Iterator[str]:

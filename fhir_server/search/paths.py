@@ -61,6 +61,7 @@ def compile_path(expression: str, resource_type: str) -> CompiledPath:
 class _Part(NamedTuple):
     run: _Run
     types: _Types
+    whole: bool = False  # what is in focus itself: one node
 
 
 _TOKEN = re.compile(r"\s*(?:(?P<word>%?[A-Za-z_]\w*)|'(?P<text>[^']*)'|(?P<number>[0-9]+)|(?P<sign>!=|[().|=\[\]]))")
@@ -182,7 +183,7 @@ class _Parser:
             return _Part(lambda _nodes, resource: resource, frozenset({self._root.split(".")[0]}))
         if form != "word":
             raise PathError(f"{text!r} not understood")
-        whole = _Part(lambda nodes, _resource: nodes, focus)
+        whole = _Part(lambda nodes, _resource: nodes, focus, whole=True)
         if text == self._root or (text in ("Resource", "DomainResource") and kind(self._root) == "resource"):
             return whole
         if text[0].isupper():
@@ -240,20 +241,38 @@ def _child(part: _Part, name: str) -> _Part:
     def run(nodes: list[Node], resource: list[Node]) -> list[Node]:
         found: list[Node] = []
         for type_name, value in before(nodes, resource):
-            for json_name, child_type in names.get(type_name, ()):
-                child = value.get(json_name)
-                if child is None:
-                    continue
-                if child_type == "Resource":
-                    found += [(item["resourceType"], item) for item in (child if type(child) is list else (child,))]
-                elif type(child) is list:
-                    found += [(child_type, item) for item in child if item is not None]
-                else:
-                    found.append((child_type, child))
+            if type_name in names:
+                _add_children(found, value, names[type_name])
         return found
 
     types = {t for pairs in names.values() for _, t in pairs}
-    return _Part(run, frozenset(types - {"Resource"} | (RESOURCE_TYPES if "Resource" in types else set())))
+    of_one = _children_of_one(next(iter(names.values()))) if part.whole and len(part.types) == 1 else run
+    return _Part(of_one, frozenset(types - {"Resource"} | (RESOURCE_TYPES if "Resource" in types else set())))
+
+
+def _children_of_one(pairs: tuple[tuple[str, str], ...]) -> _Run:
+    """`.name` of the one node in focus: how nearly every search parameter begins."""
+
+    def run(nodes: list[Node], _resource: list[Node]) -> list[Node]:
+        found: list[Node] = []
+        _add_children(found, nodes[0][1], pairs)
+        return found
+
+    return run
+
+
+def _add_children(found: list[Node], value: dict[str, Any], pairs: tuple[tuple[str, str], ...]) -> None:
+    """What stands under these JSON names, with the types that go with them."""
+    for json_name, child_type in pairs:
+        child = value.get(json_name)
+        if child is None:
+            continue
+        if child_type == "Resource":
+            found += [(item["resourceType"], item) for item in (child if type(child) is list else (child,))]
+        elif type(child) is list:
+            found += [(child_type, item) for item in child if item is not None]
+        else:
+            found.append((child_type, child))
 
 
 def _only(part: _Part, wanted: str) -> _Part:

@@ -1,0 +1,81 @@
+"""Whether the audit trail is whole: every chain from its first event (or what retention left of it) to its last, unchanged."""
+
+import hmac
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo.asynchronous.database import AsyncDatabase
+
+from fhir_server import fhir_json
+from fhir_server.audit_chain import CHAINS, SERIES, head_mac, seal
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that must not be: in which chain, at which of its events, and what."""
+
+    chain: int
+    n: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"chain {self.chain}, event {self.n}: {self.what}"
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What was looked at. `others` are AuditEvents that clients have created, which no chain holds."""
+
+    events: int = 0
+    chains: int = 0
+    others: int = 0
+
+
+async def faults(db: AsyncDatabase[Document], key: bytes, verdict: Verdict) -> AsyncIterator[Fault]:
+    """Everything that is wrong with the trail; counts in `verdict` what it looks at. Reads each event once, in order."""
+    counted = await db["counters"].find_one({"_id": SERIES}) or {"n": 0}
+    heads = [head async for head in db[CHAINS].find(sort=[("_id", 1)])]
+    for number in sorted(set(range(1, int(counted["n"]) + 1)) - {head["_id"] for head in heads}):
+        yield Fault(number, 0, "the chain is missing")
+    for head in heads:
+        verdict.chains += 1
+        async for fault in _of_chain(db, key, head, verdict):
+            yield fault
+    verdict.others = await db["AuditEvent"].count_documents({}) - verdict.events
+    async for stray in _without_head(db, {head["_id"] for head in heads}):
+        yield stray
+
+
+async def _of_chain(db: AsyncDatabase[Document], key: bytes, head: Document, verdict: Verdict) -> AsyncIterator[Fault]:
+    number = head["_id"]
+    # The head is read before the events: what it says of them must hold, and more may have come.
+    if not hmac.compare_digest(head_mac(key, number, head["n"], head["seal"]), head["mac"]):
+        yield Fault(number, head["n"], "what was written down of its end was changed (or another key was used)")
+    n, last = 0, ""
+    if pruned := head.get("pruned"):
+        n, last = pruned["n"], pruned["seal"]
+        if not hmac.compare_digest(head_mac(key, number, n, last), pruned["mac"]):
+            yield Fault(number, n, "what was written down of its beginning was changed (or another key was used)")
+    where = {"chain.of": number, "chain.n": {"$gt": n}}  # those before may just be on their way out
+    events = db["AuditEvent"].find(where, {"resource": 1, "chain": 1}, sort=[("chain.n", 1)])
+    async for event in events:
+        verdict.events += 1
+        chain = event["chain"]
+        if chain["n"] != n + 1:
+            missing = f"{chain['n'] - n - 1} events before it are missing" if chain["n"] > n else "it is there twice"
+            yield Fault(number, chain["n"], missing)
+        elif not hmac.compare_digest(seal(key, number, n + 1, last, fhir_json.from_bson(event["resource"])), chain["seal"]):
+            yield Fault(number, chain["n"], f"AuditEvent/{event['_id']} was changed")
+        n, last = chain["n"], chain["seal"]
+    if n < head["n"]:
+        yield Fault(number, head["n"], f"{head['n'] - n} events at its end are missing")
+
+
+async def _without_head(db: AsyncDatabase[Document], known: set[int]) -> AsyncIterator[Fault]:
+    for number in sorted(set(await db["AuditEvent"].distinct("chain.of")) - known):
+        head = await db[CHAINS].find_one({"_id": number})  # it may have begun meanwhile
+        if head is None:
+            yield Fault(number, 0, "nothing is written down of its beginning")
