@@ -8,6 +8,7 @@ from fhir_server.operations.dispatch import available
 from fhir_server.registry import Registry
 from fhir_server.search.compartments import COMPARTMENTS
 from fhir_server.search.index import searchable, targets
+from smart_auth.endpoints import Endpoints
 
 # What the REST edge does for every type, and for all of them together.
 INTERACTIONS = (
@@ -71,11 +72,21 @@ def terminology_capabilities(base_url: str, version: str, started: str) -> dict[
 
 
 def _security(base_url: str) -> dict[str, Any]:
+    endpoints = Endpoints.under(base_url)
     return {
         "extension": [
             {
                 "url": "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris",
-                "extension": [{"url": "token", "valueUri": f"{base_url}/oauth/token"}],
+                "extension": [
+                    {"url": name, "valueUri": url}
+                    for name, url in (
+                        ("authorize", endpoints.authorize),
+                        ("token", endpoints.token),
+                        ("introspect", endpoints.introspect),
+                        ("revoke", endpoints.revoke),
+                        ("manage", endpoints.manage),
+                    )
+                ],
             }
         ],
         "cors": True,

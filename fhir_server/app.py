@@ -7,16 +7,17 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import resources
@@ -28,6 +29,7 @@ from bridges.v2.mllp import MllpServer
 from fhir_server import audit, clock, cors, metrics, outbox
 from fhir_server.audit import Act
 from fhir_server.audit_key import audit_key
+from fhir_server.chart import RecordChart
 from fhir_server.heartbeat import Heartbeat
 from fhir_server.interactions import Interactions
 from fhir_server.operations import standard
@@ -36,13 +38,15 @@ from fhir_server.rest import Rest
 from fhir_server.settings import Settings
 from fhir_server.start_error import StartError, taken_address
 from fhir_server.store import Document, Store
-from smart_auth import tokens as oauth_tokens
+from smart_auth import break_glass_log
 from smart_auth.access import Access
-from smart_auth.endpoints import REVOKE_PATH, TOKEN_PATH
+from smart_auth.break_glass import BreakGlass
+from smart_auth.endpoints import JWKS_PATH, REVOKE_PATH, TOKEN_PATH
 from smart_auth.tokens import Tokens
 
 if TYPE_CHECKING:
     from bridges.dicom.server import DicomServer
+    from smart_auth.jwks_fetcher import JwksFetcher
 
 # Set for an HTTP worker: the instance that supervises it.
 SUPERVISOR = "RIS_SUPERVISOR"
@@ -65,18 +69,24 @@ class Ris:
     components: dict[str, Callable[[], bool]] = field(default_factory=dict)
 
 
-async def interactions_over(settings: Settings, db: AsyncDatabase[Document]) -> Interactions:
-    """The interactions with all rules, reactions and projections over a database, and the indexes that they need."""
+async def interactions_over(settings: Settings, db: AsyncDatabase[Document], tokens: Tokens | None = None) -> Interactions:
+    """The interactions with all rules, reactions and projections over a database, and the indexes that they need.
+
+    `tokens` are those that operations on somebody's own rights work on; without them there are none.
+    """
     registry = Registry()
     resources.register(registry, uid_root=settings.uid_root)
     standard.register(registry)
     registry.projection(worklist_rows.WorklistRows(settings.zone).project)
     registry.projection(outbound.Outbound(settings.zone).project)
+    if tokens is not None:
+        BreakGlass(tokens).register(registry)
     store = Store(db, audit_key=audit_key(settings.data_dir))
     await store.ensure(*sorted(registry.core_types))
     await outbox.ensure_indexes(store)
     await message_log.ensure_indexes(db)
     await worklist_rows.ensure_indexes(db)
+    await break_glass_log.ensure_indexes(db)
     return Interactions(store, registry, strict_references=settings.referential_integrity == "strict")
 
 
@@ -84,15 +94,17 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
     """Build the product over a database: interactions, bridges, and the indexes that they need."""
     from bridges.dicom.server import DicomServer, DicomSettings
     from smart_auth import people
+    from smart_auth import routes as oauth
 
-    interactions = await interactions_over(settings, db)
-    await oauth_tokens.ensure_indexes(db)
+    tokens = Tokens(db)
+    interactions = await interactions_over(settings, db, tokens)
+    await oauth.ensure_indexes(db)
     await people.ensure_indexes(db)
     return Ris(
         settings=settings,
         db=db,
         interactions=interactions,
-        tokens=Tokens(db),
+        tokens=tokens,
         heartbeat=Heartbeat(db, os.environ.get(SUPERVISOR)),
         inbound=Inbound(interactions, settings.zone),
         delivery=Delivery(interactions),
@@ -103,14 +115,16 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
     )
 
 
-def http_app(ris: Ris) -> ASGIApp:
-    """The ASGI application: FHIR, OAuth, health and metrics."""
+def http_app(ris: Ris, *, fetcher: "JwksFetcher | None" = None) -> ASGIApp:
+    """The ASGI application: FHIR, OAuth, health and metrics. `fetcher` gets the keys of clients with a JWKS URL."""
     from fastapi import FastAPI
 
-    from capability.smart_configuration import smart_configuration
+    from capability.smart_configuration import DISCOVERY
     from capability.statement import capability_statement, terminology_capabilities
     from smart_auth import account_pages, login_pages, pages, people, people_audit
     from smart_auth import routes as oauth
+    from smart_auth.origins import RegisteredOrigins
+    from smart_auth.smart_style import STYLE_PATH
 
     app = FastAPI(title="fhir-ris", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
     base_url = ris.settings.base_url
@@ -129,16 +143,13 @@ def http_app(ris: Ris) -> ASGIApp:
     async def authenticate(request: Request) -> Access:
         return await oauth.authenticate(ris.tokens, request)
 
-    async def audit_oauth(event: str, granted: bool, client_id: str | None, detail: str) -> None:
-        access = Access.system(client_id or "unknown")
+    async def audit_oauth(event: str, granted: bool, client_id: str | None, detail: str, user: str | None = None) -> None:
+        access = Access(client_id or "unknown", (), "", user_name=user)
         act = Act(event, source="oauth", detail=detail or None)
         await ris.interactions.reads.write(audit.audit_event(act, access, (), failed=None if granted else detail or "refused"))
 
     async def audit_people(event: str, ok: bool, name: str | None, detail: str, peer: str) -> None:
         await ris.interactions.reads.write(people_audit.of_user(event, ok, name, detail, peer))
-
-    async def configuration(_request: Request) -> Response:
-        return JSONResponse(smart_configuration(base_url))
 
     async def livez(_request: Request) -> Response:
         return JSONResponse({"status": "alive"})
@@ -158,13 +169,24 @@ def http_app(ris: Ris) -> ASGIApp:
     app.add_route("/livez", livez)
     app.add_route("/readyz", readyz)
     app.add_route("/metrics", show_metrics)
-    app.add_route("/fhir/.well-known/smart-configuration", configuration)
-    rest = Rest(ris.interactions, authenticate, base_url=base_url, metadata=metadata, terminology=terminology)
-    app.router.routes.extend(oauth.router(ris.db, ris.tokens, base_url, audit_oauth).routes)
+    origins = RegisteredOrigins(ris.db)
+    rest = Rest(ris.interactions, authenticate, base_url=base_url, metadata=metadata, terminology=terminology, origins=origins)
+    chart, data_dir = RecordChart(ris.interactions), ris.settings.data_dir
+    server = oauth.router(ris.db, ris.tokens, base_url, audit_oauth, data_dir=data_dir, chart=chart, fetcher=fetcher)
+    app.router.routes.extend(server.routes)
+    app.router.routes.extend(Route(path, _document(document(base_url))) for path, document in DISCOVERY.items())
     those = people.People.over(ris.interactions.store, base_url, ris.settings.data_dir, audit_people)
     app.router.routes.extend([*pages.routes(), *login_pages.routes(those), *account_pages.routes(those)])
-    cors.open_routes(app.router.routes, ("/fhir/.well-known/smart-configuration", TOKEN_PATH, REVOKE_PATH))
+    cors.open_routes(app.router.routes, (*DISCOVERY, JWKS_PATH, STYLE_PATH))
+    cors.open_routes(app.router.routes, (TOKEN_PATH, REVOKE_PATH), origins)
     return Measured(Front(rest.edge(), app))
+
+
+def _document(content: dict[str, Any]) -> Callable[[Request], Awaitable[Response]]:
+    async def show(_request: Request) -> Response:
+        return JSONResponse(content, headers={"Cache-Control": "public, max-age=300"})
+
+    return show
 
 
 async def _reachable(db: AsyncDatabase[Document]) -> bool:

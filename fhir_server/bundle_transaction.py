@@ -119,6 +119,7 @@ class _Transaction:
         plan = await self._planned(unit, deleted)
         plan.answers = answers
         unit.places.update((to, self._asks[i].place) for i, to in plan.targets.items() if not plan.is_found(i))
+        unit.planned.update(plan.targets.values())
         await self._write(unit, plan)
         await self._read(unit, plan)
         return lambda: [plan.answers[i]() for i in range(len(self._asks))]
@@ -266,7 +267,7 @@ class _Transaction:
             return self._written(unit, ask, patched, unseen=True)
         if ask.method == "POST":
             return self._written(unit, ask, await unit.create(resource, to.id), created=True)
-        if ask.conditions.only_new() and await unit.version_of(to.type, to.id):
+        if ask.conditions.only_new() and await unit.seen(to.type, to.id, "u", copy=False):
             raise fail("conflict", f"there is a {to.type} with this id already", status=412)
         if i in self._conditions and i not in plan.matched and "id" not in resource:
             created = await conditional.create_in(unit, resource, if_match, to.id)
@@ -338,12 +339,14 @@ class _Transaction:
     async def _read_one(self, unit: UnitOfWork, ask: EntryAsk) -> _Answer:
         kind, to = ask.address.kind, ask.address
         if kind == "instance":
-            found = await unit.read(to.resource_type, to.resource_id)
+            found = await unit.seen(to.resource_type, to.resource_id, "r")
             if found is None:
                 raise fail("not-found", f"there is no {to.type}/{to.id}")
             return self._shown(unit, ask, found, current=True)
         if kind == "version":
-            version = await self._interactions.version_in(to.resource_type, to.resource_id, to.version, unit.session)
+            version = await self._interactions.version_in(
+                self._access, to.resource_type, to.resource_id, to.version, unit.session
+            )
             if version is None:
                 raise fail("not-found", f"there is no {to.type}/{to.id}/_history/{to.version[:20]}")
             if version.resource is None:

@@ -1,4 +1,4 @@
-"""The command line: `fhir-ris serve | demo | load | client | user | messages | version`.
+"""The command line: `fhir-ris serve | demo | load | client | user | keys | messages | version`.
 
 The rooms are imported where they are needed: a command beside a server should answer at once.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fhir_server import audit_commands, user_commands
+from fhir_server import audit_commands, client_commands, key_commands, user_commands
 from fhir_server.command import Db
 from fhir_server.command import end as _end
 from fhir_server.command import print_table as _print
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="A radiology information system."
 )
-client_app = typer.Typer(no_args_is_help=True, help="SMART clients: who may use the FHIR API.")
 messages_app = typer.Typer(no_args_is_help=True, help="HL7 v2 messages, received and sent.")
-app.add_typer(client_app, name="client")
+app.add_typer(client_commands.app, name="client")
+app.add_typer(key_commands.app, name="keys")
 app.add_typer(user_commands.app, name="user")
 app.add_typer(audit_commands.app, name="audit")
 app.add_typer(messages_app, name="messages")
@@ -111,62 +111,6 @@ async def _interactions(settings: Settings, uri: str) -> "Interactions":
 def version() -> None:
     """Print the version."""
     typer.echo(f"fhir-ris {metadata.version('fhir-ris')}")
-
-
-@client_app.command("add")
-def client_add(
-    client_id: Annotated[str, typer.Argument(metavar="ID")],
-    scope: Annotated[str, typer.Option(help='SMART scopes, such as "system/*.rs"')],
-    jwks: Annotated[Path | None, typer.Option(help="file with the client's public keys (a JWK Set)")] = None,
-    redirect_uri: Annotated[list[str] | None, typer.Option(help="makes an authorization-code client")] = None,
-    secret: Annotated[bool, typer.Option("--secret", help="makes that client a confidential one")] = False,
-    launch_uri: Annotated[str | None, typer.Option(help="makes that client launchable")] = None,
-) -> None:
-    """Register a client."""
-    from smart_auth.clients import ClientError, Clients
-
-    async def add(db: Db) -> None:
-        try:
-            keys = jwks.read_text() if jwks else None
-        except (OSError, UnicodeDecodeError) as error:
-            raise StartError(f"{jwks} can't be read: {error}") from None
-        kept_secret = "" if secret else None
-        try:
-            await Clients(db).add(
-                client_id, scope, jwks=keys, redirect_uris=redirect_uri or (), secret=kept_secret, launch_uri=launch_uri
-            )
-        except ClientError as error:
-            raise StartError(str(error)) from None
-        typer.echo(f"client {client_id} registered")
-
-    _command(add)
-
-
-@client_app.command("list")
-def client_list() -> None:
-    """List the clients."""
-    from smart_auth.clients import Clients
-
-    async def show(db: Db) -> None:
-        table = _table("id", "scope", "since")
-        for client in await Clients(db).list():
-            table.add_row(client.client_id, client.scope, f"{client.created:%Y-%m-%d %H:%M}")
-        _print(table)
-
-    _command(show)
-
-
-@client_app.command("remove")
-def client_remove(client_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
-    """Remove a client and its tokens, at once."""
-    from smart_auth.clients import Clients
-
-    async def remove(db: Db) -> None:
-        if not await Clients(db).remove(client_id):
-            raise StartError(f"there is no client {client_id}")
-        typer.echo(f"client {client_id} removed")
-
-    _command(remove)
 
 
 @messages_app.command("list")

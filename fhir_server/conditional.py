@@ -88,7 +88,7 @@ def target_id(where: Condition, match: Resource | None, resource: Resource) -> s
 
 async def refuse_taken(unit: UnitOfWork, resource_type: str, id_: str) -> None:
     """Refuse (409) an id that is in use by something that the condition does not match."""
-    if await unit.version_of(resource_type, id_):
+    if await unit.seen(resource_type, id_, "u", copy=False):
         text = f"there is a {resource_type} with this id, and it does not match the condition"
         raise fail("conflict", text, f"{resource_type}.id")
 

@@ -135,9 +135,14 @@ class Ask(ABC):
             reply.headers["Preference-Applied"] = f"return={wanted}"
         if wanted == "OperationOutcome":
             reply.resource = operation_outcome(Issue("informational", "done", severity="information"))
-        elif wanted != "minimal" and not (unseen and not self.access.allows(stored["resourceType"], "r")):
+        elif wanted != "minimal" and self._may_show(stored, unseen=unseen):
             reply.resource = stored
         return reply
+
+    def _may_show(self, stored: Resource, *, unseen: bool) -> bool:
+        if self.access.restricted:
+            return self.access.covers(stored, "r")
+        return not unseen or self.access.allows(stored["resourceType"], "r")
 
 
 @dataclass(slots=True)

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 from pymongo.asynchronous.client_session import AsyncClientSession
 
-from fhir_server import definitions
+from fhir_server import definitions, visibility
 from fhir_server.exchange import Parameters, View, summary_of
 from fhir_server.outcome import FhirError, fail
 from fhir_server.page_links import PageLinks
 from fhir_server.search.dates import of_text
 from fhir_server.store import Document, Store, Version, united, version
 from fhir_server.subset import elements_named
+from smart_auth.access import Access
 
 DEFAULT_COUNT = 100
 MAX_COUNT = 1000
@@ -126,23 +127,29 @@ def _opened(content: Any, type_: str | None, id_: str | None) -> HistoryQuery:
 
 
 async def history_of_one(
-    store: Store, links: PageLinks, query: HistoryQuery, session: AsyncClientSession | None = None
+    store: Store, access: Access, links: PageLinks, query: HistoryQuery, session: AsyncClientSession | None = None
 ) -> HistoryPage:
-    """A page of the history of one resource. FhirError `not-found` when there never was one."""
+    """A page of the history of one resource, of what `access` may see of it. FhirError `not-found` when there never was one."""
     assert query.type is not None
     assert query.id is not None
-    newest = await store.read(query.type, query.id, session)
+    newest = await visibility.read(store, access, query.type, query.id, session)
     if newest is None:
         raise fail("not-found", f"there is no {query.type}/{query.id}")
+    whole = not access.restricted or access.filter(query.type, "r") is None
     found = [newest] if _before(newest, query) else []
     older: Document = {"id": query.id, "version": {"$lt": min(newest.version, query.place or newest.version)}}
     if query.period:
         older["updated"] = {"$lt": query.period[1]}
-    cursor = store.history(query.type).find(older, sort=[("version", -1)], limit=query.count + 1, session=session)
-    found += [version(d, query.id) async for d in cursor]
+    limit = query.count + 1 if whole else 0
+    cursor = store.history(query.type).find(older, sort=[("version", -1)], limit=limit, session=session)
+    versions = (version(d, query.id) async for d in cursor)
+    async for one in versions if whole else visibility.visible(access, versions):
+        found.append(one)
+        if len(found) > query.count + 1:
+            break
     found = _within(found, query)
     page = HistoryPage([(query.type, v) for v in found[: query.count]], view=query.view)
-    if not (query.since or query.period or query.place):
+    if whole and not (query.since or query.period or query.place):
         page.total = newest.version  # every number from 1 on is a version
     if 0 < query.count < len(found):
         page.next = await links.seal(_KIND, query.begins_with(found[query.count - 1].version))

@@ -91,22 +91,30 @@ class Edge:
         authenticate: Authenticate,
         methods: Callable[[Address], list[str]],
         base: str,
+        origins: cors.Origins = cors.anybody,
     ) -> None:
-        """`perform` does an interaction; `methods` are those that an address takes; `base` is our FHIR base URL."""
+        """`perform` does an interaction; `methods` are those that an address takes; `base` is our FHIR base URL.
+
+        `origins`: whose scripts may call; those of all may ask for the metadata.
+        """
         self._perform = perform
         self._authenticate = authenticate
         self._methods = methods
         self._base = base
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _headers(scope)
         if cors.is_preflight(scope["method"], headers):
-            response = cors.preflight()
+            response = await cors.preflight(headers["origin"], self._origins_of(scope))
         else:
             response = await self._respond(Request(scope, receive), headers)
             if "origin" in headers:
-                response.headers.update(cors.ALLOWED)
+                await cors.allow(response.headers, headers["origin"], self._origins_of(scope))
         await response(scope, receive, send)
+
+    def _origins_of(self, scope: Scope) -> cors.Origins:
+        return cors.anybody if scope["path"] == f"{_PREFIX}metadata" else self._origins
 
     async def _respond(self, request: Request, headers: Mapping[str, str]) -> Response:
         pretty = False

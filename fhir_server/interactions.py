@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pymongo.asynchronous.client_session import AsyncClientSession
 
-from fhir_server import audit, definitions
+from fhir_server import audit, definitions, visibility
 from fhir_server.audit import Act
 from fhir_server.exchange import Parameters, Patch
 from fhir_server.history import HistoryPage, HistoryQuery, history_of_many, history_of_one, history_query
@@ -78,20 +78,23 @@ class Interactions:
         """The current version. FhirError `not-found` or `deleted`."""
         act = act or Act("read")
         await self.require(access, act, resource_type, "r")
-        return await self._seen(access, act, await self.store.read(resource_type, id_), resource_type, id_)
+        found = await visibility.read(self.store, access, resource_type, id_)
+        return await self._seen(access, act, found, resource_type, id_)
 
     async def vread(self, access: Access, resource_type: str, id_: str, version: str, act: Act | None = None) -> Version:
         """One version. FhirError `not-found`, or `deleted` for the version that is a deletion."""
         act = act or Act("vread")
         await self.require(access, act, resource_type, "r")
-        return await self._seen(access, act, await self.version_in(resource_type, id_, version), resource_type, id_)
+        return await self._seen(access, act, await self.version_in(access, resource_type, id_, version), resource_type, id_)
 
     async def version_in(
-        self, resource_type: str, id_: str, version: str, session: AsyncClientSession | None = None
+        self, access: Access, resource_type: str, id_: str, version: str, session: AsyncClientSession | None = None
     ) -> Version | None:
-        """One version without the audit; with `session`, as a transaction sees it. None when there never was one."""
+        """One version without the audit; with `session`, as a transaction sees it. None when there never was one to be seen."""
         number = int(version) if version.isascii() and version.isdecimal() and len(version) <= 10 else 0
-        return await self.store.vread(resource_type, id_, number, session) if 0 < number <= _LARGEST_VERSION else None
+        if not 0 < number <= _LARGEST_VERSION:
+            return None
+        return await visibility.vread(self.store, access, resource_type, id_, number, session)
 
     async def history(
         self,
@@ -116,7 +119,7 @@ class Interactions:
     async def history_in(self, access: Access, query: HistoryQuery, session: AsyncClientSession | None = None) -> HistoryPage:
         """The same for what is asked, without the audit; with `session`, as a transaction sees it."""
         if query.id is not None:
-            return await history_of_one(self.store, self.links, query, session)
+            return await history_of_one(self.store, access, self.links, query, session)
         types = [query.type] if query.type else await self._searchable(access, query.types)
         for resource_type in types:
             if access.filter(resource_type, "s") is not None:
@@ -150,7 +153,7 @@ class Interactions:
 
         async def work(unit: UnitOfWork) -> Callable[[], tuple[Resource, bool]]:
             access.require(resource_type, "u")
-            if only_new and await unit.version_of(resource_type, str(resource.get("id"))):
+            if only_new and await unit.seen(resource_type, str(resource.get("id")), "u"):
                 raise fail("conflict", f"there is a {resource_type} with this id already", status=412)
             stored, created = await update_in(unit, access, resource, if_match)
             return lambda: (unit.final(stored), created)
@@ -249,20 +252,23 @@ async def update_in(unit: UnitOfWork, access: Access, resource: Resource, if_mat
     resource_type, id_ = resource["resourceType"], resource.get("id")
     if not isinstance(id_, str):
         raise fail("required", "an update needs the resource's id", f"{resource_type}.id")
-    version = await unit.version_of(resource_type, id_)
-    _check_version(f"{resource_type}/{id_}", version, if_match)
-    if version == 0:
+    before = await unit.seen(resource_type, id_, "u", copy=False)
+    _check_version(f"{resource_type}/{id_}", before, if_match)
+    if before is None:
         access.require(resource_type, "c")
+        if access.restricted:
+            # An id of its own choice would tell it which ones are taken by what it may not see.
+            raise fail("not-found", f"there is no {resource_type}/{id_}")
     stored = await unit.update(resource, copy=False)
     unit.shown.append(f"{resource_type}/{id_}")
-    return stored, version == 0
+    return stored, before is None
 
 
 async def patch_in(
     unit: UnitOfWork, access: Access, resource_type: str, id_: str, changes: Patch, if_match: str | None
 ) -> Resource:
     """A patch inside a transaction. The resource stays what it is: neither type nor id can be patched."""
-    found = await unit.read(resource_type, id_)
+    found = await unit.seen(resource_type, id_, "u")
     if found is None:
         raise fail("not-found", f"there is no {resource_type}/{id_}")
     patched = changes(found)
@@ -274,12 +280,15 @@ async def patch_in(
 
 async def delete_in(unit: UnitOfWork, resource_type: str, id_: str, if_match: str | None = None) -> None:
     """A deletion inside a transaction."""
-    _check_version(f"{resource_type}/{id_}", await unit.version_of(resource_type, id_), if_match)
-    await unit.delete(resource_type, id_)
+    before = await unit.seen(resource_type, id_, "d", copy=False)
+    _check_version(f"{resource_type}/{id_}", before, if_match)
+    if before is not None:
+        await unit.delete(resource_type, id_)
     unit.shown.append(f"{resource_type}/{id_}")
 
 
-def _check_version(what: str, version: int, if_match: str | None) -> None:
+def _check_version(what: str, before: Resource | None, if_match: str | None) -> None:
+    version = int(before["meta"]["versionId"]) if before else 0
     if if_match is not None and if_match != str(version):
         state = f"is at version {version}" if version else "does not exist"
         raise fail("conflict", f"{what} {state}; If-Match asks for version {if_match[:64]}", status=412)

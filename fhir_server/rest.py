@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from fhir_server import bundles, conditional, history
 from fhir_server.addresses import Address
 from fhir_server.audit import Act
+from fhir_server.cors import Origins, anybody
 from fhir_server.exchange import Ask, Parameters, Reply, etag, view
 from fhir_server.http_frame import Authenticate, Edge
 from fhir_server.interactions import Interactions, known_type
@@ -32,8 +33,10 @@ class Rest:
         base_url: str,
         metadata: Callable[[], Resource],
         terminology: Callable[[], Resource] | None = None,
+        origins: Origins = anybody,
     ) -> None:
-        """`metadata` makes the CapabilityStatement, `terminology` the TerminologyCapabilities."""
+        """`metadata` makes the CapabilityStatement, `terminology` the TerminologyCapabilities; scripts of `origins` may call."""
+        self._origins = origins
         self._interactions = interactions
         self._authenticate = authenticate
         self._base = f"{base_url}/fhir"
@@ -58,7 +61,7 @@ class Rest:
 
     def edge(self) -> Edge:
         """All that there is under the base, as an ASGI application."""
-        return Edge(self.perform, self._authenticate, self._methods, self._base)
+        return Edge(self.perform, self._authenticate, self._methods, self._base, self._origins)
 
     async def perform(self, ask: Ask) -> Reply:
         """Do what is asked for. FhirError is the refusal, 405 for a method that the address does not take."""

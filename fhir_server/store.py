@@ -31,7 +31,7 @@ from fhir_server.search.query import LONGEST_SEARCH, Query
 from fhir_server.together import Together
 
 Document = dict[str, Any]
-CATALOG_VERSION = 3
+CATALOG_VERSION = 4
 MAX_SORTED = 10_000  # matches that are sorted in memory
 LOCKS = "locks"
 _LOCKS = 2**18  # documents that keys share by chance: what is locked need not be remembered, and they don't grow
@@ -355,6 +355,8 @@ def _narrows(condition: Document) -> bool:
             found = any(_narrows(c) for c in test)
         elif path == "$or":
             found = all(_narrows(c) for c in test)
+        elif path == "$nor":
+            found = False
         elif isinstance(test, dict):
             found = not {"$nin", "$not", "$ne", "$exists"} & test.keys()
         else:

@@ -14,18 +14,20 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
-from fhir_server import clock, fhir_json, integrity, outbox
+from fhir_server import clock, fhir_json, integrity, judgement, outbox
 from fhir_server.elements import duplicate, same
 from fhir_server.ids import new_id
 from fhir_server.outcome import fail
 from fhir_server.references import Target, target, walk
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.search.index import NO_HOLD
+from fhir_server.search.matching import resource_matches
 from fhir_server.search.query import compile_query
 from fhir_server.search.resolve import Look, resolve
 from fhir_server.staging import Entry, Part, Writes, aside, content, refuse_invalid, write
 from fhir_server.store import LOCKS, Document, Store, lock_numbers, version
 from smart_auth.access import Access
+from smart_auth.scopes import Action
 
 _LARGE = 256 * 1024  # bytes of JSON
 _MAX_REACTIONS = 20_000
@@ -59,6 +61,9 @@ class UnitOfWork:
         self._registry = registry
         self._strict = strict
         self._entries: dict[Target, Entry] = {}
+        # What the entries of the present transaction Bundle write, so that they may refer to it before it is there.
+        self.planned: set[Target] = set()
+        self._following = 0  # rules and reactions at work: what they do is the department's, not the caller's
         self._queue: deque[Target] = deque()  # changed, with reactions to come
         self._dirty: dict[Target, None] = {}  # changed since the last flush
 
@@ -89,6 +94,19 @@ class UnitOfWork:
         entry = await self._entry(Target(resource_type, id_))
         return duplicate(entry.after)
 
+    async def seen(self, resource_type: str, id_: str, action: Action, *, copy: bool = True) -> Resource | None:
+        """The current resource, if the caller may do this to it; None, as if there were none, if not."""
+        entry = await self._entry(Target(resource_type, id_))
+        if entry.after is None or (self.access.restricted and not self.access.covers(entry.after, action)):
+            return None
+        return duplicate(entry.after) if copy else entry.after
+
+    async def named(self, resource_type: str, id_: str) -> str:
+        """How to call a resource in a refusal: by its id only if the caller may read it."""
+        if self.access.restricted and await self.seen(resource_type, id_, "r", copy=False) is None:
+            return f"another {resource_type}"
+        return f"{resource_type}/{id_}"
+
     async def get(self, reference: object) -> Resource | None:
         """What a local reference points to, or None."""
         to = target(reference)
@@ -103,6 +121,22 @@ class UnitOfWork:
         found = await self._store.read_many(unknown)
         for to in unknown:
             self._entries[to] = Entry(found.get(to))
+
+    async def out_of_reach(self, resource_type: str, ids: set[str]) -> set[str]:
+        """Those of these that are not there, or not for this caller to refer to; what this transaction is about to write is."""
+        wanted = {i for i in ids if Target(resource_type, i) not in self.planned}
+        where = self.access.reach(resource_type)
+        if where is None or not wanted:
+            return set()
+        held = {i: e.after for i in wanted if (e := self._entries.get(Target(resource_type, i))) is not None}
+        gone = {i for i, after in held.items() if after is None or not resource_matches(where, after)}
+        rest = list(wanted - held.keys())
+        if not rest:
+            return gone
+        found = self._store.current(resource_type).find(
+            {"$and": [{"_id": {"$in": rest}}, where]}, {"_id": 1}, session=self.session
+        )
+        return gone | (set(rest) - {document["_id"] async for document in found})
 
     async def missing(self, targets: Iterable[Target]) -> list[Target]:
         """Those of these that are not there, own writes included. The caller holds their locks (`integrity.py`)."""
@@ -120,8 +154,13 @@ class UnitOfWork:
         for change in self.changes():
             for _, element in walk(change.after, "") if change.type not in NO_HOLD else ():
                 if (to := target(element)) in wanted and to is not None:
-                    return to, f"{change.type}/{change.id}"
-        return await self._store.referrer(wanted, [Target(c.type, c.id) for c in self.changes()])
+                    return to, await self._referring(change.type, change.id)
+        found = await self._store.referrer(wanted, [Target(c.type, c.id) for c in self.changes()])
+        return (found[0], await self._referring(*found[1].split("/"))) if found else None
+
+    async def _referring(self, resource_type: str, id_: str) -> str:
+        name = await self.named(resource_type, id_)
+        return "something else" if name.startswith("another ") else name
 
     def is_new(self, to: Target) -> bool:
         """Whether this transaction makes this resource."""
@@ -210,9 +249,9 @@ class UnitOfWork:
         entry = await self._entry(to)
         if entry.after is None:
             return
-        change = Change(to.type, to.id, entry.after, None)
-        for rule in self._registry.rules.get(to.type, ()):
-            await rule(self, change)
+        if self._is_judged and not self.access.covers(entry.after, "d"):
+            return
+        await self._apply_rules(Change(to.type, to.id, entry.after, None))
         entry.after = None
         self._changed(to, entry)
 
@@ -289,11 +328,13 @@ class UnitOfWork:
         staged = {**(duplicate(resource) if copy or rules else resource), "id": to.id}
         entry.large = len(fhir_json.dumps(staged)) > _LARGE
         await aside(entry, refuse_invalid, staged)
-        change = Change(to.type, to.id, entry.after, staged)
-        for rule in rules:
-            await rule(self, change)
+        if self._is_judged:
+            await judgement.of_write(self, to, entry.after, staged)
+        await self._apply_rules(Change(to.type, to.id, entry.after, staged))
         if rules and staged != {**resource, "id": to.id}:
             await aside(entry, refuse_invalid, staged)
+            if self._is_judged:
+                judgement.require_within(self.access, entry.after, staged)
         if entry.after is not None and same(content(entry.after), content(staged)):
             return duplicate(entry.after) if copy else entry.after
         meta = {k: v for k, v in staged.get("meta", {}).items() if k not in {"versionId", "lastUpdated"}}
@@ -304,6 +345,19 @@ class UnitOfWork:
         self._changed(to, entry)
         return duplicate(entry.after) if copy else entry.after
 
+    @property
+    def _is_judged(self) -> bool:
+        """Whether what is written now is the caller's doing, and the caller may not do everything."""
+        return not self._following and self.access.restricted
+
+    async def _apply_rules(self, change: Change) -> None:
+        self._following += 1
+        try:
+            for rule in self._registry.rules.get(change.type, ()):
+                await rule(self, change)
+        finally:
+            self._following -= 1
+
     def _changed(self, to: Target, entry: Entry) -> None:
         if entry.part is not None and entry.part != self.parts[-1].number:
             raise Entangled
@@ -313,6 +367,13 @@ class UnitOfWork:
 
     async def react(self) -> None:
         """Run the reactions to what was staged, and to what they stage, until nothing more follows."""
+        self._following += 1
+        try:
+            await self._react()
+        finally:
+            self._following -= 1
+
+    async def _react(self) -> None:
         done = 0
         while self._queue:
             to = self._queue.popleft()

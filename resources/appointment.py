@@ -105,7 +105,11 @@ async def _check_free(unit: UnitOfWork, own_id: str, station: str, start: dateti
     parameters += [("date", f"ge{_text(start - _LONGEST)}"), ("date", f"lt{_text(end)}")]
     for other in await unit.search_all("Appointment", parameters):
         if other["id"] != own_id and _moment(other, "end") > start:
-            raise fail("conflict", f"{station} is taken at that time by Appointment/{other['id']}", "Appointment.start")
+            raise fail(
+                "conflict",
+                f"{station} is taken at that time by {await unit.named('Appointment', other['id'])}",
+                "Appointment.start",
+            )
 
 
 def _moment(appointment: Resource, element: str) -> datetime:

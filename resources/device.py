@@ -69,7 +69,7 @@ async def check(unit: UnitOfWork, change: Change) -> None:
         await unit.lock(f"ae:{title}")
         other = await by_ae_title(unit, title)
         if other is not None and other["id"] != change.id:
-            raise fail("duplicate", f"this AE title is that of Device/{other['id']}", "Device.identifier")
+            raise fail("duplicate", f"this AE title is that of {await unit.named('Device', other['id'])}", "Device.identifier")
 
 
 def register(registry: Registry) -> None:

@@ -88,7 +88,11 @@ async def check(unit: UnitOfWork, change: Change) -> None:
         await unit.lock(f"study:{uid}")
         other = await by_uid(unit, uid)
         if other is not None and other["id"] != change.id:
-            raise fail("duplicate", f"this Study Instance UID is that of ImagingStudy/{other['id']}", "ImagingStudy.identifier")
+            raise fail(
+                "duplicate",
+                f"this Study Instance UID is that of {await unit.named('ImagingStudy', other['id'])}",
+                "ImagingStudy.identifier",
+            )
 
 
 def register(registry: Registry, uid_root: str) -> None:

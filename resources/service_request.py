@@ -40,11 +40,11 @@ def is_procedure(request: Resource) -> bool:
 
 
 class PlacerNumberTaken(FhirError):
-    """Another order, `order`, has the placer order number."""
+    """Another order, `order`, has the placer order number; `name` is what the caller may know it by."""
 
-    def __init__(self, order: Resource, *, same_patient: bool) -> None:
-        whose = "exists already" if same_patient else "exists already, for a different patient"
-        text = f"an order with this placer order number {whose}: ServiceRequest/{order['id']}"
+    def __init__(self, order: Resource, name: str, *, same_patient: bool) -> None:
+        whose = "exists already" if same_patient or name.startswith("another") else "exists already, for a different patient"
+        text = f"an order with this placer order number {whose}: {name}"
         super().__init__(Issue("duplicate", text, "ServiceRequest.identifier"))
         self.order = order
         self.same_patient = same_patient
@@ -156,7 +156,7 @@ async def _check_placer_number(unit: UnitOfWork, own_id: str, order: Resource, p
     other = await by_placer_number(unit, placer)
     if other is not None and other["id"] != own_id:
         same_patient = other["subject"].get("reference") == order["subject"]["reference"]
-        raise PlacerNumberTaken(other, same_patient=same_patient)
+        raise PlacerNumberTaken(other, await unit.named("ServiceRequest", other["id"]), same_patient=same_patient)
 
 
 async def _check_accession_number(unit: UnitOfWork, order: Resource, accession: str) -> None:

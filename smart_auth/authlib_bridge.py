@@ -1,261 +1,246 @@
-"""The one module that knows Authlib: its client-credentials grant, and its private_key_jwt with what SMART asks beyond it.
+"""Bridge to Authlib, 4 of 4: fetches what a request needs, lets Authlib judge it, and commits what it decided.
 
-Authlib is synchronous, and so is all it does here: it judges what was fetched for it before, on the event loop (it would keep
-the interpreter's lock in a thread as well). What it decided is then committed: the assertion id first, which settles replays.
-What it knows of JWTs, scopes and lifetimes is not what SMART has; each correction says so where it is made.
+The only modules that import Authlib are these four: authlib_request.py, authlib_clients.py, authlib_grants.py and this.
 """
 
 import contextlib
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 from authlib.common.security import is_secure_transport  # type: ignore[import-untyped]  # Authlib has no types
-from authlib.oauth2.rfc6749 import AuthorizationServer, InvalidClientError, OAuth2Error, OAuth2Request  # type: ignore[import-untyped]
-from authlib.oauth2.rfc6749.grants import ClientCredentialsGrant  # type: ignore[import-untyped]
-from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload  # type: ignore[import-untyped]
-from authlib.oauth2.rfc6750 import BearerTokenGenerator  # type: ignore[import-untyped]
-from authlib.oauth2.rfc7523 import JWTBearerClientAssertion  # type: ignore[import-untyped]
-from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, RSAKey
+from authlib.oauth2.rfc6749 import OAuth2Error  # type: ignore[import-untyped]
 from pymongo.asynchronous.database import AsyncDatabase
 
 from smart_auth.assertion_ids import AssertionIds
+from smart_auth.authlib_clients import (
+    CONFIDENTIAL,
+    LEEWAY,
+    NONE,
+    ClientAssertion,
+    basic_credentials,
+)
+from smart_auth.authlib_grants import (
+    AUTHORIZATION_CODE,
+    CHALLENGE_METHOD,
+    CLIENT_CREDENTIALS,
+    GRANT_TYPES,
+    REFRESH_TOKEN,
+    Server,
+)
+from smart_auth.authlib_request import AUTH_METHODS, Redeemable, RegisteredClient, Request
 from smart_auth.clients import Client, Clients
+from smart_auth.codes import Codes
 from smart_auth.endpoints import Endpoints
 from smart_auth.forms import OAuthError
-from smart_auth.jwks import ALGORITHMS, find_key
-from smart_auth.scopes import grant
-from smart_auth.tokens import BACKEND_LIFETIME, Tokens, new_bearer
+from smart_auth.granting import BACKEND, OPENID, PEOPLE
+from smart_auth.grants import Grant, Grants
+from smart_auth.jwks_fetcher import JwksFetcher
+from smart_auth.refresh_tokens import RefreshTokens
+from smart_auth.signing_keys import SigningKeys
+from smart_auth.tokens import Tokens
 
-CLIENT_AUTH_METHOD = "private_key_jwt"
-GRANT_TYPE = "client_credentials"
-LONGEST_ASSERTION = 300  # seconds from now to `exp` (SMART App Launch 2.2, "Authentication JWT claims")
-LEEWAY = 10  # seconds that the clocks of client and server may be apart
-_LONGEST_JTI = 256
-# One text for both, so that it doesn't tell which client ids exist.
-_UNKNOWN = "no registered client has this client id, kid and key type"
+__all__ = ["CHALLENGE_METHOD", "CLIENT_AUTH_METHODS", "GRANT_TYPES", "Answer", "Bridge", "Form"]
+# Those that the configuration documents name (RFC 8414 2).
+CLIENT_AUTH_METHODS = tuple(name for name in AUTH_METHODS if name != NONE)
+
+Form = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an OAuth endpoint answers to a client that has proven to be `client_id`; refusals are raised, as OAuthError."""
+    """What an OAuth endpoint answers to a client that has proven to be `client_id`; refusals are raised, as OAuthError.
+
+    `user` is the login name of the person that a token acts for.
+    """
 
     client_id: str
-    body: dict[str, Any]
+    body: dict[str, Any] = field(repr=False)
+    user: str | None = None
 
 
 class Bridge:
-    """The token endpoint, and client authentication for the others."""
+    """The token endpoint, authorization requests, and client authentication for the other endpoints."""
 
-    def __init__(self, db: AsyncDatabase[dict[str, Any]], tokens: Tokens, endpoints: Endpoints) -> None:
+    def __init__(
+        self,
+        db: AsyncDatabase[dict[str, Any]],
+        tokens: Tokens,
+        endpoints: Endpoints,
+        keys: SigningKeys,
+        fetcher: JwksFetcher | None = None,
+    ) -> None:
         if not is_secure_transport(endpoints.token):
             raise ValueError(f"access tokens need https: the base URL {endpoints.issuer} is neither https nor loopback")
         self._clients = Clients(db)
         self._tokens = tokens
         self._ids = AssertionIds(db)
-        self._assertion = _ClientAssertion((endpoints.token, endpoints.issuer))
-        self._server = _Server(self._assertion)
-        self._url = endpoints.token
+        self._codes = Codes(db)
+        self._grants = Grants(db)
+        self._refresh_tokens = RefreshTokens(db)
+        self._keys = keys
+        self._fetcher = fetcher or JwksFetcher()
+        self._endpoints = endpoints
+        self._assertion = ClientAssertion((endpoints.token, endpoints.issuer))
+        self._server = Server(self._assertion, endpoints)
 
-    async def token(self, form: dict[str, str]) -> Answer:
-        """The answer to a token request (RFC 6749 4.4, 5); raises OAuthError."""
+    # The token endpoint
+
+    async def token(self, form: Form, authorization: str = "") -> Answer:
+        """The answer to a token request (RFC 6749 4.1.3, 4.4, 6); raises OAuthError. `authorization` is that header."""
         if "grant_type" not in form:
             raise OAuthError("invalid_request", "grant_type is missing")
-        if form["grant_type"] != GRANT_TYPE:
-            raise OAuthError("unsupported_grant_type", f"the grant type must be {GRANT_TYPE}")
-        request = await self._request(form)
+        if form["grant_type"] not in GRANT_TYPES:
+            raise OAuthError("unsupported_grant_type", f"the grant type must be one of {', '.join(GRANT_TYPES)}")
+        request = await self._request(form, authorization)
         status, body = self._server.create_token_response(request)
         if request.auth_method is None:  # `request.client` is set before it is verified, this only after
             raise OAuthError(body["error"], body["error_description"], status, claimed=_claimed(request))
         client = await self._proven(request)
         if "error" in body:
-            raise OAuthError(body["error"], body["error_description"], status, client_id=client.client_id)
-        await self._tokens.store(body["access_token"], client, body["scope"], body["expires_in"])
-        return Answer(client.client_id, body)
+            await self._end_if_replayed(request, client)
+            raise OAuthError(body["error"], body.get("error_description", ""), status, client_id=client.client_id)
+        return await self._issued(request, client, body)
 
-    async def authenticate_client(self, form: dict[str, str]) -> Client:
-        """The client that proves itself by `client_assertion`; raises OAuthError `invalid_client`."""
-        request = await self._request(form)
+    async def _issued(self, request: Request, client: Client, body: dict[str, Any]) -> Answer:
+        """Use up what was redeemed, and make the token good that Authlib has drawn."""
+        redeemed = request.credential
+        grant = redeemed.grant if redeemed else None
+        if redeemed is not None and grant is not None:
+            if redeemed.code is not None and not await self._codes.use(redeemed.code):
+                await self._replayed(redeemed, client, "the code was used before")
+            if redeemed.refresh_token is not None:
+                successor = await self._refresh_tokens.rotate(request.form["refresh_token"], grant)
+                if successor is None:
+                    await self._replayed(redeemed, client, "the refresh token was used before")
+                body["refresh_token"] = successor
+            elif grant.life:
+                body["refresh_token"] = await self._refresh_tokens.issue(grant)
+            await self._grants.redeemed(grant)
+        context = grant.token_context if grant else {}
+        await self._tokens.store(body["access_token"], client, body["scope"], body["expires_in"], **context)
+        return Answer(client.client_id, body, grant.user_name if grant else None)
+
+    async def _end_if_replayed(self, request: Request, client: Client) -> None:
+        """A code or refresh token that comes again from its own client: there is a copy (RFC 6749 4.1.2, RFC 9700 4.14.2)."""
+        redeemed = request.credential
+        if redeemed is None or redeemed.grant is None or redeemed.grant.client_id != client.client_id:
+            return
+        if (redeemed.code and redeemed.code.used) or (redeemed.refresh_token and redeemed.refresh_token.spent):
+            await self.end(redeemed.grant.grant_id)
+
+    async def _replayed(self, redeemed: Redeemable, client: Client, description: str) -> None:
+        assert redeemed.grant is not None
+        await self.end(redeemed.grant.grant_id)
+        raise OAuthError("invalid_grant", description, client_id=client.client_id)
+
+    async def end(self, grant_id: str) -> None:
+        """Revoke a grant: in this process its tokens are refused at once, in others within a second."""
+        await self._grants.end(grant_id)
+        self._tokens.forget_grant(grant_id)
+
+    # Client authentication
+
+    async def authenticate_client(self, form: Form, authorization: str = "", *, public: bool = False) -> Client:
+        """The client that proves itself; `public`: one that can't may name itself. Raises OAuthError `invalid_client`."""
+        request = await self._request(form, authorization)
         try:
-            self._server.authenticate_client(request, [CLIENT_AUTH_METHOD])
+            self._server.authenticate_client(request, (*CONFIDENTIAL, NONE) if public else CONFIDENTIAL)
         except OAuth2Error as error:
             raise OAuthError(error.error, error.description, error.status_code, claimed=_claimed(request)) from None
         return await self._proven(request)
 
-    async def _request(self, form: dict[str, str]) -> "_Request":
-        """The request for Authlib, with the client that the assertion names fetched for it."""
-        request = _Request(self._url, form)
-        with contextlib.suppress(OAuth2Error):  # Authlib is to refuse it in its turn
-            _, claims = self._assertion.extract_assertion(form.get("client_assertion", ""))
-            if isinstance(claims.get("sub"), str) and (client := await self._clients.get(claims["sub"])):
-                request.registered = _RegisteredClient(client)
+    async def _request(self, form: Form, authorization: str) -> Request:
+        """The request for Authlib, with the client and what it wants to redeem fetched for it."""
+        request = Request(self._endpoints.token, form, authorization=authorization)
+        kind = form.get("grant_type")
+        if kind == AUTHORIZATION_CODE:
+            request.credential = await self._code(form.get("code", ""))
+        elif kind == REFRESH_TOKEN:
+            request.credential = await self._refresh_token(form.get("refresh_token", ""))
+        kid = ""
+        client_id: object = form.get("client_id")
+        if authorization:
+            client_id, _ = basic_credentials(authorization)
+        elif "client_assertion" in form:
+            with contextlib.suppress(OAuth2Error):  # Authlib is to refuse it in its turn
+                header, claims = self._assertion.extract_assertion(form["client_assertion"])
+                client_id, kid = claims.get("sub"), header["kid"]
+        elif client_id is None and kind == REFRESH_TOKEN and request.credential and request.credential.grant:
+            client_id = request.credential.grant.client_id  # good for a public client only: authlib_clients.py
+        client = await self._clients.get(client_id) if isinstance(client_id, str) else None
+        if client is None:
+            return request
+        keys = client.keys
+        if client.jwks_uri and kid:
+            keys = await self._fetcher.keys(client.jwks_uri, kid)
+        request.registered = RegisteredClient(client, BACKEND if kind == CLIENT_CREDENTIALS else PEOPLE, keys)
+        if kind == AUTHORIZATION_CODE and request.credential and request.credential.of(request.registered):
+            assert request.credential.grant is not None
+            if OPENID in request.credential.grant.scopes:
+                request.registered.signer = await self._keys.signer(client.id_token_alg)
         return request
 
-    async def _proven(self, request: "_Request") -> Client:
-        """The client of a verified assertion, which counts once, whatever else is wrong with the request."""
-        registered: _RegisteredClient = request.client
+    async def _code(self, text: str) -> Redeemable | None:
+        code = await self._codes.find(text) if text else None
+        return None if code is None else Redeemable(await self._living(code.grant_id), code=code)
+
+    async def _refresh_token(self, text: str) -> Redeemable | None:
+        token = await self._refresh_tokens.find(text) if text else None
+        return None if token is None else Redeemable(await self._living(token.grant_id), refresh_token=token)
+
+    async def _living(self, grant_id: str) -> Grant | None:
+        """A grant, judged anew; one that is found dead is ended."""
+        grant = await self._grants.get(grant_id)
+        if grant is not None and await self._grants.alive(grant) is None:
+            await self.end(grant_id)
+            return None
+        return grant
+
+    async def _proven(self, request: Request) -> Client:
+        """The client of a verified request. An assertion counts once, whatever else is wrong with the request."""
+        registered: RegisteredClient = request.client
         claims = registered.proof
-        if not await self._ids.first_use(claims["iss"], claims["jti"], claims["exp"] + LEEWAY):
+        if claims and not await self._ids.first_use(claims["iss"], claims["jti"], claims["exp"] + LEEWAY):
             raise OAuthError("invalid_client", "the client_assertion was used before", claimed=claims["iss"])
         return registered.client
 
+    # Authorization requests
 
-class _Request(OAuth2Request):  # type: ignore[misc]  # Authlib has no types
-    """A form that was read already. The URL is the public one: behind a proxy, that of the socket is plain http."""
+    def check_authorization(self, client: Client, parameters: Form) -> list[str]:
+        """The scopes that a client may have of what it asks for (RFC 6749 4.1.1). Raises OAuthError.
 
-    def __init__(self, url: str, form: dict[str, str]) -> None:
-        super().__init__("POST", url)
-        self.payload = BasicOAuth2Payload(form)
-        self.registered: _RegisteredClient | None = None
-
-    @property
-    def form(self) -> dict[str, str]:
-        return self.payload.data  # type: ignore[no-any-return]  # what __init__ put there
-
-    @property
-    def args(self) -> dict[str, str]:
-        return {}
-
-
-@dataclass(slots=True)
-class _RegisteredClient:
-    """A client in one request, as Authlib asks for it (`ClientMixin`), as far as this grant does.
-
-    `proof` has the claims of its assertion when they have been verified.
-    """
-
-    client: Client
-    proof: dict[str, Any] = field(default_factory=dict)
-
-    def get_client_id(self) -> str:
-        return self.client.client_id
-
-    def get_allowed_scope(self, scope: str | None) -> str | None:
-        return " ".join(s.text for s in grant(scope or "", self.client.scope)) or None
-
-    def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:  # noqa: ARG002 - Authlib's signature
-        return method == CLIENT_AUTH_METHOD
-
-    def check_grant_type(self, grant_type: str) -> bool:
-        return grant_type == GRANT_TYPE
-
-
-class _ClientAssertion(JWTBearerClientAssertion):  # type: ignore[misc]  # Authlib has no types
-    """private_key_jwt (RFC 7523 3) by the rules of SMART App Launch 2.2, "Client authentication: asymmetric"."""
-
-    CLIENT_AUTH_METHOD = CLIENT_AUTH_METHOD
-
-    def __init__(self, audiences: tuple[str, ...]) -> None:
-        super().__init__(leeway=LEEWAY)
-        self._audiences = audiences
-
-    def __call__(self, _query_client: Callable[[str], Any], request: _Request) -> _RegisteredClient | None:
-        if "client_secret" in request.form:
-            _refuse("more than one way of client authentication is used")
-
-        def fetched(_client_id: str) -> _RegisteredClient:
-            return request.registered or _refuse(_UNKNOWN)
-
-        client: _RegisteredClient | None = super().__call__(fetched, request)
-        if client and request.form.get("client_id", client.client.client_id) != client.client.client_id:
-            _refuse("client_id is not the subject of the client_assertion")
-        return client
-
-    def extract_assertion(self, assertion: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Header and claims, not verified yet; the header is judged here, before anything is looked up for it."""
+        The redirect URI was compared before: a refusal here may go there.
+        """
+        request, server = self._authorization(client, parameters)
         try:
-            header, claims = super().extract_assertion(assertion)
-        except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
-            _refuse("the client_assertion is not a JWT")  # malformed in ways that Authlib lets through
-        if not isinstance(header, dict) or header.get("typ") != "JWT":
-            _refuse("typ of the client_assertion must be JWT")
-        if header.get("alg") not in ALGORITHMS.values():
-            _refuse(f"alg of the client_assertion must be {' or '.join(ALGORITHMS.values())}")
-        if not isinstance(header.get("kid"), str):
-            _refuse("the client_assertion has no kid")
-        if "jku" in header:
-            _refuse("jku is not the registered JWKS URL: this client is registered by its keys")
-        if "crit" in header:
-            _refuse("the client_assertion has critical header parameters, and none is supported")
-        return header, claims
+            server.get_consent_grant(request)
+        except OAuth2Error as error:
+            raise OAuthError(error.error, error.get_error_description(), client_id=client.client_id) from None
+        return str(request.scope).split(" ")
 
-    def resolve_client_public_key(self, client: _RegisteredClient) -> _RegisteredClient:
-        """The client as a whole, for the next method to choose among its keys."""
-        return client
-
-    def process_assertion_claims(self, assertion: str, resolve_key: _RegisteredClient) -> dict[str, Any]:
-        """Authlib names no algorithms, which leaves joserfc's defaults: without RS384 and ES384, and the first of equal kids."""
-
-        def choose(signature: Any) -> RSAKey | ECKey:
-            header = signature.headers()
-            return find_key(resolve_key.client.keys, header["kid"], header["alg"]) or _refuse(_UNKNOWN)
-
+    async def authorize(self, client: Client, parameters: Form, grant: Grant) -> str:
+        """A code for what a person granted; the request is judged once more. Raises OAuthError."""
+        request, server = self._authorization(client, parameters)
         try:
-            claims = jwt.decode(assertion, choose, algorithms=list(ALGORITHMS.values())).claims
-        except (JoseError, ValueError):
-            _refuse("the signature of the client_assertion is not that of the registered key")
-        self.verify_claims(claims)
-        resolve_key.proof = claims
-        return claims
+            status, answer = server.create_authorization_response(
+                request, grant_user=grant, grant=server.get_authorization_grant(request)
+            )
+        except OAuth2Error as error:
+            raise OAuthError(error.error, error.get_error_description(), client_id=client.client_id) from None
+        if request.drawn_code is None:
+            raise OAuthError("invalid_request", f"the request is no longer valid ({status} {type(answer).__name__})")
+        await self._grants.start(grant)
+        await self._codes.store(
+            request.drawn_code, client.client_id, parameters["redirect_uri"], parameters["code_challenge"], grant.grant_id
+        )
+        return request.drawn_code
 
-    def verify_claims(self, claims: dict[str, Any]) -> None:
-        """What Authlib leaves open, then its own checks: iss, sub, aud, exp, nbf, iat."""
-        audience = claims.get("aud")
-        if not audience or any(a not in self._audiences for a in (audience if isinstance(audience, list) else [audience])):
-            _refuse("aud of the client_assertion must be the URL of the token endpoint")
-        expires = claims.get("exp")
-        if not isinstance(expires, int | float) or not expires <= time.time() + LONGEST_ASSERTION + LEEWAY:
-            _refuse(f"exp of the client_assertion must be a time at most {LONGEST_ASSERTION} s ahead")
-        jti = claims.get("jti")
-        if not isinstance(jti, str) or not 0 < len(jti) <= _LONGEST_JTI or not jti.isprintable():
-            _refuse(f"the client_assertion needs a jti of 1 to {_LONGEST_JTI} printable characters")
-        super().verify_claims(claims)
-
-    def get_audiences(self) -> list[str]:
-        return list(self._audiences)
-
-    def validate_jti(self, claims: dict[str, Any], jti: str) -> bool:  # noqa: ARG002 - Authlib's signature
-        """Whether it was used before is settled by the store, atomically, when all else is well: `Bridge._proven`."""
-        return True
+    def _authorization(self, client: Client, parameters: Form) -> tuple[Request, Server]:
+        request = Request(self._endpoints.authorize, parameters, method="GET")
+        request.registered = RegisteredClient(client, PEOPLE)
+        return request, Server(self._assertion, self._endpoints, request.registered)
 
 
-class _ClientCredentials(ClientCredentialsGrant):  # type: ignore[misc]  # Authlib has no types
-    TOKEN_ENDPOINT_AUTH_METHODS = (CLIENT_AUTH_METHOD,)
-
-    def create_token_response(self) -> tuple[int, dict[str, Any], list[tuple[str, str]]]:
-        """Authlib's own writes the access token to the log, at level debug."""
-        token = self.generate_token(scope=self.request.payload.scope, include_refresh_token=False)
-        return 200, token, self.TOKEN_RESPONSE_HEADER
-
-
-class _Server(AuthorizationServer):  # type: ignore[misc]  # Authlib has no types
-    def __init__(self, assertion: _ClientAssertion) -> None:
-        super().__init__()
-        self.register_client_auth_method(CLIENT_AUTH_METHOD, assertion)
-        self.register_grant(_ClientCredentials)
-        # Authlib's own lifetime for this grant is ten days.
-        self.register_token_generator("default", BearerTokenGenerator(_bearer, expires_generator=BACKEND_LIFETIME))
-
-    def create_oauth2_request(self, request: _Request) -> _Request:
-        return request
-
-    def handle_response(self, status: int, body: dict[str, Any], headers: list[tuple[str, str]]) -> tuple[int, dict[str, Any]]:  # noqa: ARG002 - ours are set at the edge
-        return status, body
-
-    def send_signal(self, name: str, *args: Any, **kwargs: Any) -> None:
-        """Authlib's events: nobody listens."""
-
-
-def _bearer(**_: Any) -> str:
-    return new_bearer()
-
-
-def _claimed(request: _Request) -> str | None:
+def _claimed(request: Request) -> str | None:
     return request.registered.client.client_id if request.registered else None
-
-
-def _refuse(description: str) -> NoReturn:
-    raise InvalidClientError(description=description)

@@ -2,9 +2,14 @@
 
 from dataclasses import dataclass
 
+AUTHORIZE_PATH = "/oauth/authorize"
 TOKEN_PATH = "/oauth/token"  # noqa: S105 - a path, not a password
 REVOKE_PATH = "/oauth/revoke"
 INTROSPECT_PATH = "/oauth/introspect"
+JWKS_PATH = "/oauth/jwks"
+LAUNCH_PATH = "/launch"
+MANAGE_PATH = "/account/apps"
+FHIR_PATH = "/fhir"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +23,10 @@ class Endpoints:
         return cls(base_url.rstrip("/"))
 
     @property
+    def authorize(self) -> str:
+        return self.issuer + AUTHORIZE_PATH
+
+    @property
     def token(self) -> str:
         return self.issuer + TOKEN_PATH
 
@@ -28,3 +37,15 @@ class Endpoints:
     @property
     def introspect(self) -> str:
         return self.issuer + INTROSPECT_PATH
+
+    @property
+    def jwks(self) -> str:
+        return self.issuer + JWKS_PATH
+
+    @property
+    def manage(self) -> str:
+        return self.issuer + MANAGE_PATH
+
+    @property
+    def fhir(self) -> str:
+        return self.issuer + FHIR_PATH

@@ -1,5 +1,6 @@
 """The public keys that a client registers (RFC 7517), and finding the one that signed an assertion."""
 
+import contextlib
 import json
 import warnings
 from collections.abc import Iterable, Mapping
@@ -41,6 +42,19 @@ def public_keys(jwks: Mapping[str, Any] | str | bytes) -> list[dict[str, Any]]:
             raise JwksError(f"two keys of the JWK Set have the kid {kid!r}")
     if not any(map(_signs, keys)):
         raise JwksError("no key of the JWK Set can be used for RS384 (RSA) or ES384 (EC P-384) signatures")
+    return keys
+
+
+def published_keys(text: bytes) -> list[dict[str, Any]]:
+    """The keys of a JWK Set that a client publishes, without those that are none for us: it may be for others, too."""
+    jwks = _parsed(text)
+    found = jwks.get("keys") if isinstance(jwks, dict) else None
+    if not isinstance(found, list) or len(found) > _MOST_KEYS:
+        raise JwksError(f"a JWK Set of at most {_MOST_KEYS} keys is expected")
+    keys = []
+    for key in found:
+        with contextlib.suppress(JwksError):
+            keys.append(_public_key(key, "a key"))
     return keys
 
 

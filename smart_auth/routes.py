@@ -1,87 +1,89 @@
-"""The HTTP edge of the authorization server (`/oauth/token`, `/oauth/revoke`, `/oauth/introspect`), and the FHIR API's door."""
+"""The HTTP edge of the authorization server (`/oauth/...`, `/launch`), and the FHIR API's door."""
 
-import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any
-from urllib.parse import unquote_plus
+from urllib.parse import unquote_plus, urlsplit
 
 from fastapi import APIRouter
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import PyMongoError
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from fhir_server.outcome import FhirError, Issue
+from smart_auth import authorization_requests, codes, grants, launches, refresh_tokens, signing_keys, smart_style, tokens
 from smart_auth.access import Access
+from smart_auth.apps_page import AppsPage
+from smart_auth.audit_events import Audit
 from smart_auth.authlib_bridge import Answer, Bridge
-from smart_auth.endpoints import INTROSPECT_PATH, REVOKE_PATH, TOKEN_PATH, Endpoints
-from smart_auth.forms import OAuthError, read_form
-from smart_auth.tokens import Token, Tokens
+from smart_auth.authorization import Authorization
+from smart_auth.authorize_pages import AuthorizePages
+from smart_auth.chart import Chart
+from smart_auth.endpoints import INTROSPECT_PATH, JWKS_PATH, REVOKE_PATH, TOKEN_PATH, Endpoints
+from smart_auth.forms import read_form
+from smart_auth.introspection import TokenEndpoints
+from smart_auth.jwks_fetcher import JwksFetcher
+from smart_auth.launch_routes import LaunchRoutes
+from smart_auth.refusals import NOT_STORED, answering
+from smart_auth.sessions import Sessions
+from smart_auth.signing_keys import JWKS_CACHED, SigningKeys, signing_key_file
+from smart_auth.tokens import Tokens
 
-# Called with: event (`token`, `revoke`, `introspect`), whether it was granted, the client if proven, and a detail.
-Audit = Callable[[str, bool, str | None, str], Awaitable[None]]
-Form = dict[str, str]
-
-# RFC 6749 5.1, on refusals too.
-_NOT_STORED = {"Cache-Control": "no-store", "Pragma": "no-cache"}
-_log = logging.getLogger(__name__)
+_Act = Callable[[Mapping[str, str], str], Awaitable[Answer]]
 
 
-def router(db: AsyncDatabase[dict[str, Any]], tokens: Tokens, base_url: str, audit: Audit) -> APIRouter:
+def router(
+    db: AsyncDatabase[dict[str, Any]],
+    tokens: Tokens,
+    base_url: str,
+    audit: Audit,
+    *,
+    data_dir: Path,
+    chart: Chart,
+    fetcher: JwksFetcher | None = None,
+) -> APIRouter:
     """The routes of the authorization server. `audit` is called for each request, before its answer goes out.
 
-    `tokens` is the object that the other edges authenticate with, so that a revocation here is in effect there at once.
+    `tokens` is the object that the other edges authenticate with, so that a revocation here is in effect there at once;
+    `data_dir` has the key that the signing keys are sealed with; `chart` is what people choose patients from.
     Raises ValueError if `base_url` is neither https nor loopback.
     """
-    bridge = Bridge(db, tokens, Endpoints.under(base_url))
+    endpoints, url = Endpoints.under(base_url), urlsplit(base_url)
+    keys = SigningKeys(db, signing_key_file(data_dir))
+    bridge = Bridge(db, tokens, endpoints, keys, fetcher)
+    about_tokens = TokenEndpoints(db, bridge, tokens, endpoints)
+    sessions = Sessions(db, secure=url.scheme == "https")
+    origin = f"{url.scheme}://{url.netloc}".lower()
+    pages = AuthorizePages(Authorization(db, bridge, endpoints), sessions, chart, audit, origin)
+
+    async def jwks(_request: Request) -> Response:
+        return JSONResponse(await keys.jwks(), headers={"Cache-Control": f"public, max-age={JWKS_CACHED}"})
+
+    def endpoint(event: str, act: _Act, *schemes: str) -> Callable[[Request], Awaitable[Response]]:
+        async def respond(request: Request) -> Response:
+            form = await read_form(request, schemes=schemes)
+            answer = await act(form, request.headers.get("authorization", ""))
+            await audit(event, True, answer.client_id, answer.body.get("scope", ""), answer.user)
+            return JSONResponse(answer.body, headers=NOT_STORED)
+
+        return answering(respond, event, audit)
+
     routes = APIRouter()
-
-    async def introspect(form: Form) -> Answer:
-        """RFC 7662, for a client's own tokens."""
-        client_id, token = await own_token(form)
-        if token is None or token.client_id != client_id:
-            return Answer(client_id, {"active": False})
-        expires = int(token.expires.timestamp())
-        body = {"active": True, "scope": token.scope, "client_id": client_id, "exp": expires, "token_type": "Bearer"}
-        return Answer(client_id, body)
-
-    async def revoke(form: Form) -> Answer:
-        """RFC 7009, for a client's own tokens; one that is no token, or no longer, is fine too."""
-        client_id, token = await own_token(form)
-        if token is not None and token.client_id != client_id:
-            raise OAuthError("invalid_grant", "the token was issued to another client", client_id=client_id)
-        if token is not None:
-            await tokens.revoke(form["token"])
-        return Answer(client_id, {})
-
-    async def own_token(form: Form) -> tuple[str, Token | None]:
-        client = await bridge.authenticate_client(form)
-        if "token" not in form:
-            raise OAuthError("invalid_request", "token is missing", client_id=client.client_id)
-        return client.client_id, await tokens.find(form["token"])
-
-    def endpoint(event: str, act: Callable[[Form], Awaitable[Answer]]) -> Callable[[Request], Awaitable[JSONResponse]]:
-        async def respond(request: Request) -> JSONResponse:
-            try:
-                answer = await act(await read_form(request))
-                await audit(event, True, answer.client_id, answer.body.get("scope", ""))
-            except OAuthError as refusal:
-                await audit(event, False, refusal.client_id, _reason(refusal))
-                return _refusal(refusal)
-            return JSONResponse(answer.body, headers=_NOT_STORED)
-
-        async def or_unavailable(request: Request) -> JSONResponse:
-            try:
-                return await respond(request)
-            except PyMongoError:
-                _log.exception("the authorization server can't reach its store")
-                return _refusal(OAuthError("temporarily_unavailable", "try again later", 503))
-
-        return or_unavailable
-
-    for path, act in ((TOKEN_PATH, bridge.token), (REVOKE_PATH, revoke), (INTROSPECT_PATH, introspect)):
-        routes.add_route(path, endpoint(path.rpartition("/")[2], act), methods=["POST"])
+    routes.add_route(TOKEN_PATH, endpoint("token", bridge.token, "basic"), methods=["POST"])
+    routes.add_route(REVOKE_PATH, endpoint("revoke", about_tokens.revoke, "basic"), methods=["POST"])
+    routes.add_route(INTROSPECT_PATH, endpoint("introspect", about_tokens.introspect, "basic", "bearer"), methods=["POST"])
+    routes.add_route(JWKS_PATH, answering(jwks, "keys", audit), methods=["GET"])
+    routes.routes.extend(pages.routes())
+    routes.routes.extend(LaunchRoutes(db, tokens, sessions, chart, audit, endpoints).routes())
+    routes.routes.extend(AppsPage(db, bridge, sessions, audit, origin).routes())
+    routes.routes.extend(smart_style.routes())
     return routes
+
+
+async def ensure_indexes(db: AsyncDatabase[dict[str, Any]]) -> None:
+    """Create the indexes of everything that the authorization server keeps."""
+    for kept in (tokens, grants, codes, refresh_tokens, launches, authorization_requests, signing_keys):
+        await kept.ensure_indexes(db)
 
 
 async def authenticate(tokens: Tokens, request: Request) -> Access:
@@ -104,18 +106,6 @@ async def authenticate(tokens: Tokens, request: Request) -> Access:
     if access is None:
         raise _unauthenticated("the access token is unknown, expired or revoked", "invalid_token")
     return access
-
-
-def _refusal(refusal: OAuthError) -> JSONResponse:
-    body = {"error": refusal.error, "error_description": refusal.description}
-    headers = {**_NOT_STORED, "WWW-Authenticate": 'Basic realm="oauth"'} if refusal.status == 401 else _NOT_STORED
-    return JSONResponse(body, refusal.status, headers)
-
-
-def _reason(refusal: OAuthError) -> str:
-    """For the audit trail."""
-    claimed = f"; the client says it is {refusal.claimed}" if refusal.claimed else ""
-    return f"{refusal.error}: {refusal.description}{claimed}"
 
 
 def _unauthenticated(diagnostics: str, error: str | None = None) -> FhirError:

@@ -1,4 +1,4 @@
-"""SMART scopes, v1 and v2 (SMART App Launch 2.2, "Scopes for requesting FHIR resources"): read them, and grant them.
+"""SMART scopes, v1 and v2 (SMART App Launch 2.2, "Scopes for requesting FHIR resources"). What is granted of them: granting.py.
 
 scope    = ("patient" / "user" / "system") "/" (type / "*") "." actions ["?" name "=" value *("&" name "=" value)]
 actions  = some of c r u d s, in that order    ; v2
@@ -6,7 +6,6 @@ actions  = some of c r u d s, in that order    ; v2
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -56,49 +55,6 @@ def parse_scopes(text: str) -> tuple[Scope, ...]:
     """The resource scopes in a space-separated list (RFC 6749 3.3), each once; what isn't one is left out."""
     parsed = (parse_scope(part) for part in dict.fromkeys(text.split(" ")))
     return tuple(scope for scope in parsed if scope is not None)
-
-
-def grantable(scope: Scope) -> bool:
-    """Whether a backend client can have it. Scopes with a query can't be enforced yet, and are never widened to those without."""
-    return scope.level == "system" and not scope.query
-
-
-def grant(requested: str, registered: str) -> list[Scope]:
-    """What a backend client gets of the scopes it asks for, given those it is registered with; nothing is `invalid_scope`.
-
-    A scope that is wholly covered comes back as it was written (clients compare strings); one that is partly covered is
-    narrowed, in its actions, and a wildcard also to the types that are registered. Anything else is dropped
-    (SMART App Launch 2.2, Backend Services, "Issue access token": the requested within the pre-authorized).
-    """
-    held: dict[str, frozenset[Action]] = {}
-    for scope in filter(grantable, parse_scopes(registered)):
-        held[scope.resource_type] = held.get(scope.resource_type, frozenset()) | scope.actions
-    granted: dict[str, Scope] = {}
-    for scope in filter(grantable, parse_scopes(requested)):
-        for part in _covered(scope, held):
-            granted.setdefault(part.text, part)
-    return list(granted.values())
-
-
-def _covered(scope: Scope, held: Mapping[str, frozenset[Action]]) -> list[Scope]:
-    everywhere = scope.actions & held.get("*", frozenset())
-    if scope.resource_type != "*":
-        actions = everywhere | (scope.actions & held.get(scope.resource_type, frozenset()))
-        return [_narrowed(scope, scope.resource_type, actions)] if actions else []
-    parts = [_narrowed(scope, "*", everywhere)] if everywhere else []
-    for resource_type, actions in held.items():
-        if (scope.actions & actions) - everywhere:
-            parts.append(_narrowed(scope, resource_type, everywhere | (scope.actions & actions)))
-    return parts
-
-
-def _narrowed(scope: Scope, resource_type: str, actions: frozenset[Action]) -> Scope:
-    if (resource_type, actions) == (scope.resource_type, scope.actions):
-        return scope
-    written = "".join(action for action in ORDER if action in actions)
-    if scope.text.rpartition(".")[2] in V1_ACTIONS:  # who asks in v1 is answered in v1, where v1 has a word for it
-        written = next((word for word, meaning in V1_ACTIONS.items() if meaning == written), written)
-    return Scope(scope.level, resource_type, actions, "", f"{scope.level}/{resource_type}.{written}")
 
 
 def _plain(query: str) -> bool:

@@ -32,6 +32,8 @@ from fhir_server.operations import standard
 from fhir_server.registry import Registry
 from fhir_server.rest import Rest
 from fhir_server.store import Store
+from smart_auth import break_glass_log
+from smart_auth.break_glass import BreakGlass
 from smart_auth.clients import Client
 from smart_auth.routes import authenticate
 from smart_auth.tokens import Tokens, ensure_indexes
@@ -79,6 +81,8 @@ class FhirApp:
         self.db = await connect(self._uri, f"test_{uuid4().hex[:12]}")
         self.registry = Registry()
         standard.register(self.registry)
+        self.tokens = Tokens(self.db)
+        BreakGlass(self.tokens).register(self.registry)
         if self._rules is None:
             resources.register(self.registry, uid_root="2.25")
             self.registry.projection(worklist_rows.WorklistRows(ZoneInfo("UTC")).project)
@@ -91,8 +95,8 @@ class FhirApp:
             await self.store.ensure(*sorted(self.registry.core_types))
         await outbox.ensure_indexes(self.store)
         await ensure_indexes(self.db)
+        await break_glass_log.ensure_indexes(self.db)
         self.interactions = Interactions(self.store, self.registry, strict_references=self._strict)
-        self.tokens = Tokens(self.db)
         listening = socket.create_server(("127.0.0.1", 0))
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.base_url = f"http://127.0.0.1:{listening.getsockname()[1]}"

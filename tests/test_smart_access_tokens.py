@@ -108,6 +108,7 @@ def test_introspection_tells_a_client_of_its_token(server: SmartServer, client: 
     answer = post(server, "/oauth/introspect", client, token)
     body = answer.json()
     assert 290 < body.pop("exp") - time.time() <= 300
+    assert -10 < body.pop("iat") - time.time() <= 1
     assert body == {"active": True, "scope": "system/Patient.rs system/Task.read", "client_id": client, "token_type": "Bearer"}
     assert answer.headers["cache-control"] == "no-store"
 
@@ -123,7 +124,7 @@ def test_introspection_of_any_other_token_says_inactive_and_no_more(server: Smar
 @pytest.mark.parametrize("path", ["/oauth/revoke", "/oauth/introspect"])
 def test_both_need_a_client_that_proves_itself_and_a_token(server: SmartServer, client: str, path: str) -> None:
     token = server.token(client)
-    assert is_refused(server.http.post(path, data={"token": token}))
+    assert is_refused(server.http.post(path, data={"token": token}), status=401 if path == "/oauth/introspect" else 400)
     assert is_refused(post(server, path, client, token, client_assertion=assertion(client, aud="https://other.example")))
     assert is_refused(server.http.post(path, data=authenticated(client)), "invalid_request")
     used = authenticated(client)

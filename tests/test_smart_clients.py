@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
-from smart_auth.clients import ClientError, Clients
+from smart_auth.clients import ClientError, Clients, new_secret
 from tests.conftest import RunWithDb
 
 Jwk = dict[str, Any]
@@ -127,8 +127,10 @@ def test_what_is_no_key_set_is_refused(run_with_db: RunWithDb[Any], jwks: str | 
     [
         ("", "at least one scope"),
         ("system/Observaton.rs", "'system/Observaton.rs' is not a SMART scope"),
-        ("system/*.rs user/*.rs", "'user/*.rs' can't be granted yet"),
-        ("system/Patient.rs?active=true", "can't be granted yet"),
+        ("system/*.rs user/*.rs", "'user/*.rs' is for apps that people use"),
+        ("openid system/*.rs", "'openid' is for apps that people use"),
+        ("system/Patient.rs?no-parameter=true", "is not a SMART scope"),
+        ("system/*.rs?status=active", "is not a SMART scope"),
     ],
 )
 def test_a_scope_that_could_not_be_granted_is_refused(run_with_db: RunWithDb[Any], scope: str, reason: str) -> None:
@@ -140,11 +142,118 @@ def test_an_odd_client_id_is_refused(run_with_db: RunWithDb[Any], client_id: str
     assert "a client id is" in refusal(run_with_db, public(EC), client_id=client_id)
 
 
+@pytest.mark.parametrize("given", [{"secret": "x"}, {"launch_uri": "https://app.example"}])
+def test_a_secret_or_a_launch_uri_makes_an_app_which_needs_a_redirect_uri(run_with_db: RunWithDb[Any], given: Any) -> None:
+    async def scenario(db: Any) -> None:
+        with pytest.raises(ClientError, match="needs a redirect URI"):
+            await Clients(db).add("app", "openid", **given)
+
+    run_with_db(scenario)
+
+
 @pytest.mark.parametrize(
-    "given", [{"redirect_uris": ["https://app.example/cb"]}, {"secret": "x"}, {"launch_uri": "https://app.example"}]
+    "given",
+    [
+        {"secret": "x", "jwks": {"keys": [public(EC)]}},
+        {"secret": "x", "jwks_uri": "https://app.example/jwks"},
+        {"jwks": {"keys": [public(EC)]}, "jwks_uri": "https://app.example/jwks"},
+    ],
 )
-def test_authorization_code_clients_are_said_to_be_unsupported(run_with_db: RunWithDb[Any], given: dict[str, Any]) -> None:
-    assert "aren't supported yet" in refusal(run_with_db, public(EC), **given)
+def test_a_client_proves_itself_in_one_way(run_with_db: RunWithDb[Any], given: Any) -> None:
+    async def scenario(db: Any) -> None:
+        with pytest.raises(ClientError, match="in one way"):
+            await Clients(db).add("app", "openid", redirect_uris=["https://app.example/cb"], **given)
+
+    run_with_db(scenario)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://app.example/cb",
+        "https:///cb",
+        "app.example/cb",
+        "javascript:alert(1)",
+        "myapp://cb",
+        "https://app.example/cb#part",
+        "https://user@app.example/cb",
+        "https://app.example/a/../cb",
+        "https://app.example/a/%2e%2E/cb",
+        "https://app.example:0/cb",
+        "https://app.example:99999/cb",
+        "https://app.example/c b",
+        "https://app.example/*",
+        "https://app.example/" + "x" * 2000,
+    ],
+)
+def test_a_redirect_uri_must_be_https_or_loopback_and_whole(run_with_db: RunWithDb[Any], uri: str) -> None:
+    async def scenario(db: Any) -> None:
+        if uri.endswith("*"):  # a star is a character like any other: it stands for nothing else
+            client = await Clients(db).add("app", "openid", redirect_uris=[uri])
+            assert not client.may_return_to("https://app.example/anything")
+            return
+        with pytest.raises(ClientError, match="redirect URI"):
+            await Clients(db).add("app", "openid", redirect_uris=[uri])
+
+    run_with_db(scenario)
+
+
+@pytest.mark.parametrize(
+    ("registered", "asked", "public_client", "allowed"),
+    [
+        ("http://127.0.0.1/cb", "http://127.0.0.1:49152/cb", True, True),
+        ("http://127.0.0.1:8000/cb", "http://127.0.0.1:49152/cb", True, True),
+        ("http://[::1]/cb", "http://[::1]:49152/cb", True, True),
+        ("http://127.0.0.1/cb", "http://127.0.0.1:49152/cb", False, False),
+        ("http://localhost/cb", "http://localhost:49152/cb", True, False),
+        ("http://127.0.0.1/cb", "http://127.0.0.1:49152/cb/", True, False),
+        ("http://127.0.0.1/cb", "http://127.0.0.1:49152@evil.example/cb", True, False),
+        ("http://127.0.0.1/cb", "http://127.0.0.2/cb", True, False),
+        ("https://app.example/cb", "https://app.example:8443/cb", True, False),
+    ],
+)
+def test_the_port_is_free_for_native_apps_on_a_loopback_address_only(
+    run_with_db: RunWithDb[Any], registered: str, asked: str, public_client: bool, allowed: bool
+) -> None:
+    async def scenario(db: Any) -> None:
+        secret = None if public_client else new_secret()
+        client = await Clients(db).add("app", "openid", redirect_uris=[registered], secret=secret)
+        assert client.may_return_to(registered)
+        assert client.may_return_to(asked) is allowed
+
+    run_with_db(scenario)
+
+
+def test_a_secret_is_stored_as_a_hash_and_compared_by_it(run_with_db: RunWithDb[Any]) -> None:
+    async def scenario(db: Any) -> None:
+        secret = new_secret()
+        await Clients(db).add("app", "openid", redirect_uris=["https://app.example/cb"], secret=secret)
+        assert secret not in str(await db.oauth_clients.find_one({"_id": "app"}))
+        client = await Clients(db).get("app")
+        assert client is not None
+        assert client.has_secret(secret)
+        assert not client.has_secret("")
+        assert not client.has_secret(secret[:-1])
+
+    run_with_db(scenario)
+
+
+def test_the_origins_of_redirect_uris_are_known_as_browsers_write_them(run_with_db: RunWithDb[Any]) -> None:
+    async def scenario(db: Any) -> None:
+        uris = ["https://App.Example/cb", "https://app.example:443/x", "https://app.example:8443/", "http://127.0.0.1:3000/"]
+        await Clients(db).add("app", "openid", redirect_uris=uris)
+        assert sorted(await Clients(db).origins()) == ["http://127.0.0.1:3000", "https://app.example", "https://app.example:8443"]
+
+    run_with_db(scenario)
+
+
+def test_a_jwks_url_must_be_https(run_with_db: RunWithDb[Any]) -> None:
+    async def scenario(db: Any) -> None:
+        for url in ("http://app.example/jwks", "http://127.0.0.1/jwks", "file:///etc/passwd", "ftp://app.example/jwks"):
+            with pytest.raises(ClientError, match="JWKS URL"):
+                await Clients(db).add("backend", "system/*.rs", jwks_uri=url)
+
+    run_with_db(scenario)
 
 
 def test_a_client_without_keys_is_refused(run_with_db: RunWithDb[Any]) -> None:

@@ -4,11 +4,12 @@ import pytest
 
 from fhir_server.outcome import FhirError
 from smart_auth.access import Access
-from smart_auth.scopes import grant, parse_scope, parse_scopes
+from smart_auth.granting import PEOPLE, covers, grant, subset
+from smart_auth.scopes import parse_scope, parse_scopes
 
 
 def granted(requested: str, registered: str) -> str:
-    return " ".join(scope.text for scope in grant(requested, registered))
+    return " ".join(grant(requested, registered))
 
 
 def access(scope: str) -> Access:
@@ -93,6 +94,9 @@ def test_what_is_wholly_covered_comes_back_as_it_was_written(requested: str, reg
         ("system/*.cruds", "system/*.rs system/Task.u", "system/*.rs system/Task.rus"),
         ("system/*.rs", "system/*.rs system/Task.r", "system/*.rs"),
         ("system/Patient.rs system/Task.rs", "system/Patient.rs", "system/Patient.rs"),
+        ("system/Patient.rs?active=true", "system/Patient.r", "system/Patient.r?active=true"),
+        ("system/Patient.rs", "system/Patient.rs?active=true", "system/Patient.rs?active=true"),
+        ("system/*.rs", "system/Patient.rs?active=true system/Task.r", "system/Task.r system/Patient.rs?active=true"),
     ],
 )
 def test_what_is_partly_covered_is_narrowed_to_the_registration(requested: str, registered: str, expected: str) -> None:
@@ -107,8 +111,10 @@ def test_what_is_partly_covered_is_narrowed_to_the_registration(requested: str, 
         "system/Patient.c",
         "user/Patient.rs",
         "patient/Patient.rs",
-        "system/Patient.rs?active=true",
+        "system/Patient.rs?no-parameter=true",
+        "system/Patient.rs?active:not=true",
         "launch/patient",
+        "openid",
     ],
 )
 def test_nothing_is_granted_beyond_the_registration(requested: str) -> None:
@@ -139,12 +145,20 @@ def test_the_filter_restricts_nothing_in_scope_and_refuses_the_rest() -> None:
         given.filter("Task", "r")
 
 
-@pytest.mark.parametrize("scope", ["patient/*.cruds", "user/*.cruds", "system/Patient.rs?active=true", ""])
-def test_scopes_that_need_a_restriction_give_no_access_yet(scope: str) -> None:
+@pytest.mark.parametrize("scope", ["patient/*.cruds", "user/*.cruds", "system/Patient.rs?nonsense=true", ""])
+def test_scopes_whose_restriction_is_not_known_give_no_access(scope: str) -> None:
     given = access(scope)
     assert not given.allows("Patient", "r")
     with pytest.raises(FhirError):
         given.filter("Patient", "r")
+
+
+def test_a_scope_with_a_query_is_a_filter() -> None:
+    given = access("system/Patient.rs?active=true")
+    assert given.restricted
+    assert given.filter("Patient", "r") == {"search.t": "active=true"}
+    assert given.covers({"resourceType": "Patient", "id": "1", "active": True}, "r")
+    assert not given.covers({"resourceType": "Patient", "id": "1"}, "r")
 
 
 def test_the_products_own_acts_are_not_limited_and_are_named() -> None:
@@ -152,3 +166,53 @@ def test_the_products_own_acts_are_not_limited_and_are_named() -> None:
     assert given.client_id == "v2 bridge"
     assert given.internal
     assert given.filter("Patient", "d") is None
+
+
+APP = "launch launch/patient launch/imagingstudy openid fhirUser offline_access patient/*.rs user/Task.cruds"
+
+
+@pytest.mark.parametrize(
+    ("requested", "expected"),
+    [
+        ("openid fhirUser launch/patient patient/*.rs", "openid fhirUser launch/patient patient/*.rs"),
+        ("patient/Observation.rs?category=laboratory&status=final", "patient/Observation.rs?category=laboratory&status=final"),
+        ("patient/*.cruds", "patient/*.rs"),
+        ("patient/Patient.read user/Task.*", "patient/Patient.read user/Task.*"),
+        ("launch/imagingstudy?role=https://example.org/prior", "launch/imagingstudy?role=https://example.org/prior"),
+        ("online_access profile launch/encounter system/*.rs user/Patient.rs", ""),
+        ("patient/Observation.rs?category:in=x", ""),
+        ("patient/Observation.rs?subject.name=x", ""),
+        ("patient/Observation.rs?_include=Observation:subject", ""),
+        ("patient/Observation.dus patient/Observation.rr patient/Observaton.rs", ""),
+        ("patient/*.rs?status=final", ""),
+    ],
+)
+def test_an_app_gets_what_it_is_registered_with_in_the_form_it_asked(requested: str, expected: str) -> None:
+    assert " ".join(grant(requested, APP, PEOPLE)) == expected
+
+
+def test_what_is_granted_stays_the_same_when_it_is_asked_for_again() -> None:
+    once = " ".join(grant("patient/*.cruds openid patient/Observation.rs?category=laboratory", APP, PEOPLE))
+    assert " ".join(grant(once, APP, PEOPLE)) == once
+
+
+@pytest.mark.parametrize(
+    ("requested", "within"),
+    [
+        ("patient/Observation.r", True),
+        ("patient/Observation.rs?category=laboratory", True),
+        ("openid", True),
+        ("patient/Observation.ru", False),
+        ("user/Patient.rs", False),
+        ("offline_access", False),
+        ("patient/Observation.rx", False),
+        ("", False),
+    ],
+)
+def test_a_refresh_may_ask_for_part_of_a_scope_and_for_no_more(requested: str, within: bool) -> None:
+    assert subset(requested, "openid patient/*.rs") == (requested if within else None)
+
+
+def test_a_consent_to_part_is_none_to_the_whole() -> None:
+    assert covers(["patient/*.rs", "openid"], ["patient/Observation.r"])
+    assert not covers(["patient/Observation.rs?category=laboratory"], ["patient/Observation.rs"])

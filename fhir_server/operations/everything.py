@@ -8,10 +8,10 @@ follows the links sees each resource that stays as it is once, whatever is writt
 from dataclasses import dataclass, field
 from typing import Any
 
-from fhir_server import audit, clock, definitions, fhir_json
+from fhir_server import audit, clock, definitions, fhir_json, visibility
 from fhir_server.operations import Answer, Call, Level, Operation, Resource, arguments
 from fhir_server.operations.care_dates import in_range
-from fhir_server.operations.supporting import SHARED, Seen, pointed_at, supporting
+from fhir_server.operations.supporting import SHARED, Seen, pointed_at, shown_of, supporting
 from fhir_server.outcome import Issue, fail, operation_outcome
 from fhir_server.references import Target, target
 from fhir_server.search.compartments import in_compartment
@@ -115,17 +115,12 @@ async def _begun(call: Call) -> _Walk:
 async def _focus(call: Call) -> Resource:
     assert call.resource_type is not None
     assert call.id is not None
-    store = call.interactions.store
-    where: Document = {"_id": call.id}
-    if (restriction := call.access.filter(call.resource_type, "r")) is not None:
-        where = {"$and": [where, restriction]}
-    found = await store.current(call.resource_type).find_one(where, {"resource": 1})
-    if found is not None:
-        return fhir_json.from_bson(found["resource"])
-    former = await store.read(call.resource_type, call.id)
-    if former is not None and former.resource is None:
+    found = await visibility.read(call.interactions.store, call.access, call.resource_type, call.id)
+    if found is None:
+        raise fail("not-found", f"there is no {call.resource_type}/{call.id}")
+    if found.resource is None:
         raise fail("deleted", f"{call.resource_type}/{call.id} was deleted")
-    raise fail("not-found", f"there is no {call.resource_type}/{call.id}")
+    return found.resource
 
 
 def _allowed(call: Call, resource_type: str) -> bool:
@@ -199,7 +194,7 @@ def _members(call: Call, walk: _Walk, resource_type: str, follow: bool) -> Docum
     conditions: list[Document | None] = [
         in_compartment(resource_type, call.resource_type, call.id),
         in_range(resource_type, walk.start, walk.end),
-        call.access.filter(resource_type, "r"),
+        *shown_of(call.access, resource_type),
     ]
     if walk.since is not None and not follow:
         conditions.append({"updated": {"$gte": of_text(walk.since)[0]}})

@@ -3,10 +3,12 @@
 import base64
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 from fhir_server import fhir_json
 from fhir_server.operations import Call, Resource
 from fhir_server.references import Target, target, walk
+from smart_auth.access import Access
 
 SHARED = frozenset(
     """
@@ -52,7 +54,7 @@ async def supporting(call: Call, wanted: Iterable[Target], seen: Seen, patient: 
 
     One that refers to another patient than `patient` (a device implanted in somebody) is nobody's business here.
     """
-    readable = frozenset(t for t in SHARED if call.access.allows(t, "r"))
+    readable = frozenset(t for t in SHARED if call.access.allows(t, "r") and call.access.allows(t, "s"))
     found: list[Resource] = []
     following = list(wanted)
     for _ in range(_DEPTH):
@@ -67,10 +69,14 @@ async def supporting(call: Call, wanted: Iterable[Target], seen: Seen, patient: 
     return found
 
 
+def shown_of(access: Access, resource_type: str) -> list[dict[str, Any] | None]:
+    """The conditions on what may be shown of a type to who has not named it: to read it, and to have found it by a search."""
+    return [access.filter(resource_type, action) for action in ("r", "s")] if access.restricted else []
+
+
 async def _read(call: Call, resource_type: str, ids: list[str]) -> list[Resource]:
-    where: dict[str, object] = {"_id": {"$in": ids}}
-    if (restriction := call.access.filter(resource_type, "r")) is not None:
-        where = {"$and": [where, restriction]}
+    restrictions = [c for c in shown_of(call.access, resource_type) if c is not None]
+    where = {"$and": [{"_id": {"$in": ids}}, *restrictions]}
     found = call.interactions.store.current(resource_type).find(where, {"resource": 1}, sort=[("_id", 1)])
     return [fhir_json.from_bson(d["resource"]) async for d in found]
 

@@ -149,7 +149,7 @@ async def _of_deletion(call: Call) -> list[Issue]:
     async def work(unit: UnitOfWork) -> None:
         assert call.resource_type is not None
         assert call.id is not None
-        if not await unit.version_of(call.resource_type, call.id):
+        if await unit.seen(call.resource_type, call.id, "d") is None:
             raise fail("not-found", f"there is no {call.resource_type}/{call.id}")
         await delete_in(unit, call.resource_type, call.id)
 

@@ -6,6 +6,7 @@
 `n`  numbers: parameter -> {l, h}, or a list (`intervals.py`); `q` quantities: parameter -> a list of {u, l, h}.
 `c`  composites: parameter -> a list of groups (`composites.py`), looked at only where a key of `t` has led to the resource.
 `g`  places: parameter -> a GeoJSON point.
+`!denies` among the keys marks an active Consent with a provision that denies something, which rights look for.
 `rank` is there for resources with a priority: its place in the request-priority value set, so that sorting means urgency.
 """
 
@@ -29,6 +30,7 @@ NO_HOLD = frozenset({"AuditEvent", "Provenance", "Bundle"})
 RANK = {"routine": 0, "urgent": 1, "asap": 2, "stat": 3}
 # Served from the document itself, not from the index.
 _BUILT_IN = frozenset({"_id", "_lastUpdated"})
+DENIES = "!denies"
 # Its definition asks for what sounds alike, which is not what a string index finds.
 _UNSUPPORTED = frozenset({"phonetic"})
 _TYPES = frozenset({"token", "reference", "string", "date", "uri", "number", "quantity"})
@@ -190,9 +192,18 @@ def index(resource: dict[str, Any]) -> dict[str, Any]:
         keys.update(key for name, one in groups.items() for key in grouped[name].leading_keys(one))
     if resource_type == "Location" and (point := _point(resource)):
         found["g"] = {"near": point}
+    if resource_type == "Consent" and resource.get("status") == "active" and denies(resource.get("provision")):
+        keys.add(DENIES)
     if isinstance(priority := resource.get("priority"), str) and priority in RANK:
         found["rank"] = RANK[priority]
     return {"t": sorted(map(shortened, keys) if any(len(key) > MAX_KEY for key in keys) else keys), **found}
+
+
+def denies(provision: Any) -> bool:
+    """Whether a provision of a Consent, or one inside it, denies."""
+    if not isinstance(provision, dict):
+        return False
+    return provision.get("type") == "deny" or any(denies(inner) for inner in provision.get("provision", ()))
 
 
 def _single(intervals: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:

@@ -35,7 +35,11 @@ class Look:
 
 
 async def resolve(look: Look, query: Query) -> None:
-    """Turn what is pending into conditions, and add what the caller may not see past. FhirError `too-costly`, `forbidden`."""
+    """Turn what is pending into conditions, and add what the caller may not see past. FhirError `too-costly`, `forbidden`.
+
+    Whatever no scope covers on the way is refused before anything is looked at.
+    """
+    _require(look.access, query)
     for pending in query.pending:
         query.filters.append(await _condition(look, query, pending))
         if query.filters[-1] in _EMPTY:
@@ -43,6 +47,20 @@ async def resolve(look: Look, query: Query) -> None:
     query.pending = []
     if (restriction := look.access.filter(query.type, "s")) is not None:
         query.filters.append(restriction)
+
+
+def _require(access: Access, query: Query) -> None:
+    access.require(query.type, "s")
+    for pending in query.pending:
+        match pending:
+            case Chain() | Has():
+                _require(access, pending.inner)
+            case Members():
+                access.require("List", "r")
+            case InValueSet():
+                access.require("ValueSet", "r")
+            case Hierarchy(kind="token"):
+                access.require("CodeSystem", "r")
 
 
 async def _condition(look: Look, query: Query, pending: Pending) -> Condition:

@@ -10,7 +10,7 @@ from fhir_server import definitions, fhir_json
 from fhir_server.outcome import Issue, fail
 from fhir_server.page_links import PageLinks
 from fhir_server.search import explain, paging
-from fhir_server.search.compartments import in_compartment
+from fhir_server.search.compartments import COMPARTMENTS, in_compartment
 from fhir_server.search.including import Includes
 from fhir_server.search.query import LONGEST_SEARCH, Query, compile_query
 from fhir_server.search.resolve import Look, resolve
@@ -79,9 +79,27 @@ async def search(look: Look, links: PageLinks, question: Asked, base_url: str, *
     search_in = _search_types if question.type is None else _search_type
     try:
         async with asyncio.timeout(LONGEST_SEARCH / 1000):
+            if question.compartment is not None and look.access.restricted:
+                await _require_focus(look, question)
             return await search_in(look, links, question, base_url, lenient=lenient)
     except (ExecutionTimeout, TimeoutError):
         raise fail("too-costly", "the search takes too long: narrow it") from None
+
+
+async def _require_focus(look: Look, question: Asked) -> None:
+    """Refuse (404) a compartment of what isn't there for this caller; 403 comes first."""
+    assert question.compartment is not None
+    name, id_ = question.compartment
+    if name not in COMPARTMENTS:
+        return  # which is told where the compartment is looked up
+    if question.type is not None:
+        look.access.require(question.type, "s")
+    elif not any(look.access.allows(t, "s") for t in definitions.compartment(name)):
+        look.access.require(name, "s")
+    where = look.access.reach(name)
+    focus = {"_id": id_} if where is None else {"$and": [{"_id": id_}, where]}
+    if await look.store.current(name).find_one(focus, {"_id": 1}, session=look.session) is None:
+        raise fail("not-found", f"there is no {name}/{id_}")
 
 
 async def _search_type(look: Look, links: PageLinks, question: Asked, base_url: str, *, lenient: bool) -> Found:
@@ -107,6 +125,8 @@ async def _search_type(look: Look, links: PageLinks, question: Asked, base_url: 
 
 async def _compiled(look: Look, resource_type: str, question: Asked, base_url: str, *, lenient: bool) -> Query:
     query = compile_query(resource_type, question.parameters, base_url, lenient=lenient)
+    if query.explain and look.access.restricted:
+        raise fail("forbidden", "_explain tells how many resources were looked at, which is more than this token may know")
     if question.compartment is not None:
         query.filters.append(in_compartment(resource_type, *question.compartment))
     await resolve(look, query)

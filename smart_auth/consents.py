@@ -1,0 +1,50 @@
+"""What people have granted to apps before, so that they aren't asked the same twice: MongoDB collection `oauth_consents`.
+
+A document: `_id` {user, user_registration, client, registration}, `scopes` (granted), `at`. Who unticked something is asked
+again the next time that it is wanted, and so is who is asked for more.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from pymongo import ReadPreference, WriteConcern
+from pymongo.asynchronous.database import AsyncDatabase
+
+from smart_auth.clients import Client
+from smart_auth.granting import covers
+from smart_auth.users import User
+
+CONSENTS = "oauth_consents"
+
+
+class Consents:
+    """The remembered consents."""
+
+    def __init__(self, db: AsyncDatabase[dict[str, Any]]) -> None:
+        self._consents = db.get_collection(
+            CONSENTS, read_preference=ReadPreference.PRIMARY, write_concern=WriteConcern("majority")
+        )
+
+    async def given(self, user: User, client: Client, scopes: list[str]) -> bool:
+        """Whether this user has granted all of these scopes to this app before."""
+        document = await self._consents.find_one({"_id": _key(user, client)})
+        return document is not None and covers(document["scopes"], scopes)
+
+    async def remember(self, user: User, client: Client, scopes: list[str]) -> None:
+        """What was granted now counts, and no longer what was before."""
+        update = {"$set": {"scopes": scopes, "at": datetime.now(UTC)}}
+        await self._consents.update_one({"_id": _key(user, client)}, update, upsert=True)
+
+    async def withdraw(self, user: User, client_id: str) -> None:
+        """Ask again the next time."""
+        mine = {"_id.user": user.name, "_id.user_registration": user.registration, "_id.client": client_id}
+        await self._consents.delete_many(mine)
+
+
+def _key(user: User, client: Client) -> dict[str, str]:
+    return {
+        "user": user.name,
+        "user_registration": user.registration,
+        "client": client.client_id,
+        "registration": client.registration,
+    }
