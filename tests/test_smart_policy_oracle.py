@@ -179,7 +179,7 @@ def worlds(draw: Draw) -> list[tuple[Resource, Resource | None]]:
 
 @composite
 def granted(draw: Draw, levels: tuple[str, ...]) -> Granted:
-    actions = draw(one(["rs", "rs", "r", "s", "crus", "cruds", "cud", "rds"]))
+    actions = draw(one(["rs", "rs", "r", "s", "crus", "cruds", "cruds", "cud", "rds"]))
     kind = draw(one(["*", "*", "Observation", *TYPES]))
     query = draw(one([None, None, ("status", ("final", "active")), ("category", ("laboratory",))]))
     if query and (kind not in {"*", "Observation"} or (query[0] == "category" and kind != "Observation")):
@@ -286,7 +286,7 @@ def searches(draw: Draw) -> Request:
 
 @composite
 def writes(draw: Draw) -> Request:
-    kind = draw(one(TYPES))
+    kind = draw(one([*TYPES, *("Observation", "DiagnosticReport", "List", "Communication") * 3]))  # those with many references
     id_ = draw(one([*IDS[kind], "absent"]))
     body = draw(drawn(kind, id_ if kind != "Location" else "x"))
     body["id"] = id_
@@ -306,7 +306,7 @@ def writes(draw: Draw) -> Request:
         one(
             [
                 Request("PUT", f"{kind}/{id_}", body=body, headers=headers),
-                Request("POST", kind, body=fresh),
+                *[Request("POST", kind, body=fresh)] * 4,
                 Request("POST", kind, body=fresh, headers=(("if_none_exist", condition),)),
                 Request("PUT", kind, condition, body=body),
                 Request(
