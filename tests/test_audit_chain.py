@@ -130,6 +130,13 @@ async def _remove_head(db: Db) -> None:
     await db[CHAINS].delete_one({"_id": await _longest(db)})
 
 
+async def _remove_newest(db: Db) -> None:
+    newest = await db[CHAINS].find_one(sort=[("_id", -1)])
+    assert newest is not None
+    await db["AuditEvent"].delete_many({"chain.of": newest["_id"]})
+    await db[CHAINS].delete_one({"_id": newest["_id"]})
+
+
 async def _swap(db: Db) -> None:
     one, other = await _event(db, 1), await _event(db, 2)
     await db["AuditEvent"].update_one({"_id": one["_id"]}, {"$set": {"resource": other["resource"]}})
@@ -154,6 +161,7 @@ async def _forge(db: Db) -> None:
         (_remove_end_with_head, "of its end was changed"),
         (_remove_chain, "the chain is missing"),
         (_remove_head, "the chain is missing"),
+        (_remove_newest, "the chain is missing"),
     ],
 )
 def test_tampering_shows(mongodb_uri: str, tamper: Callable[[Db], Awaitable[None]], said: str) -> None:
