@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fhir_server.store import Store
 from tests.fhir_app import FhirApp, entry, issues, load, patient, post, serving, unused
 
 Resource = dict[str, Any]
@@ -64,9 +65,10 @@ def test_conditional_creates_of_several_processes_make_one_resource_too(app: Fhi
     """What one process knows of its own turns is no help here: two servers over one database."""
     sent, criteria = known()
     with serving(mongodb_uri, core=False) as other:
-        name, other.store.db = other.store.db.name, other.db.client[app.db.name]
+        shared, trail = Store(other.db.client[app.db.name]), other.store.trail
+        other.store.db, other.store.trail = shared.db, shared.trail
         bodies = together(lambda n: (app, other)[n % 2].send("POST", "Patient", sent, If_None_Exist=criteria), 16)
-        other.store.db = other.db.client[name]
+        other.store.db, other.store.trail = other.db, trail
     assert sorted(a.status_code for a in bodies) == [200] * 15 + [201]
     assert len(app.ids(f"Patient?{criteria}")) == 1
 
