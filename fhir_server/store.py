@@ -348,6 +348,8 @@ def _narrows(condition: Document) -> bool:
             found = any(_narrows(c) for c in test)
         elif path == "$or":
             found = all(_narrows(c) for c in test)
+        elif path == "$nor":
+            found = False
         elif isinstance(test, dict):
             found = not {"$nin", "$not", "$ne", "$exists"} & test.keys()
         else:

@@ -154,9 +154,13 @@ class UnitOfWork:
         for change in self.changes():
             for _, element in walk(change.after, "") if change.type not in NO_HOLD else ():
                 if (to := target(element)) in wanted and to is not None:
-                    return to, await self.named(change.type, change.id)
+                    return to, await self._referring(change.type, change.id)
         found = await self._store.referrer(wanted, [Target(c.type, c.id) for c in self.changes()])
-        return (found[0], await self.named(*found[1].split("/"))) if found else None
+        return (found[0], await self._referring(*found[1].split("/"))) if found else None
+
+    async def _referring(self, resource_type: str, id_: str) -> str:
+        name = await self.named(resource_type, id_)
+        return "something else" if name.startswith("another ") else name
 
     def is_new(self, to: Target) -> bool:
         """Whether this transaction makes this resource."""

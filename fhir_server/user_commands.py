@@ -23,7 +23,9 @@ FromStdin = Annotated[bool, typer.Option("--password-stdin", help="read the pass
 @app.command("add")
 def add(
     name: Name,
-    role: Annotated[str, typer.Option(help="scheduler, technologist, radiologist, referrer, interface-admin, admin or auditor")],
+    role: Annotated[
+        str, typer.Option(help="scheduler, technologist, radiologist, referrer, interface-admin, admin, auditor, privacy-officer")
+    ],
     fhir_user: Annotated[str, typer.Option(metavar="Practitioner/ID", help="who it is in the store")],
     password_stdin: FromStdin = False,
 ) -> None:

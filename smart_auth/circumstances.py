@@ -4,6 +4,7 @@ It is looked up when a token is looked up (`Tokens.authenticate`), and so is abo
 Tokens that no such thing limits (those of backend clients) cost no look.
 """
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,13 +53,17 @@ async def circumstances(db: AsyncDatabase[dict[str, Any]], person: Person) -> Ci
     look = _Looking(db.with_options(read_concern=ReadConcern("local")))
     known = role(person.role)
     clearance: Confidentiality = known.clearance if known else "N"
-    own = await look.own_patients(person.reference or "") if known and known.own_patients else None
-    closed = frozenset(await look.ids("Patient", labels.above(clearance))) if clearance != "V" else frozenset[str]()
-    denied: tuple[Denial, ...] = ()
-    if (known is None or known.heeds_consent) and (consents := await look.resources("Consent", [DENIES])):
-        who = await look.memberships(person.reference) if person.reference and actors(consents) else frozenset[str]()
-        denied = denials(consents, who, clock.naive(clock.now()))
-    return Circumstances(own, closed, denied, await opened(db, person.user_name, person.session))
+    own, closed, denied, open_ = await asyncio.gather(
+        look.own_patients(person.reference or "" if known and known.own_patients else None),
+        look.closed(clearance),
+        look.denials(person.reference) if known is None or known.heeds_consent else _nothing(),
+        opened(db, person.user_name, person.session),
+    )
+    return Circumstances(own, closed, denied, open_)
+
+
+async def _nothing() -> tuple[Denial, ...]:
+    return ()
 
 
 class _Looking:
@@ -73,8 +78,26 @@ class _Looking:
         found = self._db[resource_type].find(keyed(list(keys)), {"resource": 1}, limit=MOST + 1)
         return _bounded([fhir_json.from_bson(d["resource"]) async for d in found])
 
-    async def own_patients(self, person: str) -> frozenset[str]:
-        """Those for whom an order names the person, or one of its roles, as requester, or whose general practitioner it is."""
+    async def closed(self, clearance: Confidentiality) -> frozenset[str]:
+        """The patients who are labelled beyond this."""
+        higher = labels.above(clearance)
+        return frozenset(await self.ids("Patient", higher)) if higher else frozenset()
+
+    async def denials(self, person: str | None) -> tuple[Denial, ...]:
+        """What patients have denied this person, or everybody."""
+        consents = await self.resources("Consent", [DENIES])
+        if not consents:
+            return ()
+        who = await self.memberships(person) if person and actors(consents) else frozenset[str]()
+        return denials(consents, who, clock.naive(clock.now()))
+
+    async def own_patients(self, person: str | None) -> frozenset[str] | None:
+        """Those for whom an order names the person, or one of its roles, as requester, or whose general practitioner it is.
+
+        None for a person that isn't limited to them.
+        """
+        if person is None:
+            return None
         names = [person, *(f"PractitionerRole/{i}" for i in await self.ids("PractitionerRole", [f"practitioner>{person}"]))]
         patients = await self.ids("Patient", [f"general-practitioner>{name}" for name in names])
         ordered: list[dict[str, Any]] = [

@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl
 
 from fhir_server.outcome import FhirError
 from fhir_server.references import target
+from fhir_server.search.conditions import keyed
 from fhir_server.search.index import searchable
 from fhir_server.search.query import compile_query
 from smart_auth import labels, membership
@@ -122,7 +123,8 @@ def limits(holder: Holder, resource_type: str) -> Rule:
     """What of a type the person may see by who it is and what patients want."""
     known, about = role(holder.role), holder.circumstances or Circumstances()
     clearance: Confidentiality = known.clearance if known else "N"
-    labelled = none(*({"search.t": key} for key in labels.above(clearance)))
+    higher = labels.above(clearance)
+    labelled: Rule = keyed(higher, negated=True) if higher else True
     if not membership.belongs(resource_type):
         return labelled
     rules = [labelled]

@@ -8,6 +8,7 @@ mint launches, `INTROSPECT_RIGHT` to ask about tokens of all clients. Ours are a
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from fhir_server import definitions
+from smart_auth.filters import enforceable
 from smart_auth.scopes import ORDER, V1_ACTIONS, Action, Level, Scope, parse_scope, parse_scopes
 
 LAUNCH_RIGHT = "urn:fhir-ris:launch"
@@ -40,13 +41,8 @@ def is_resource_scope(text: str) -> bool:
 
 
 def usable(scope: Scope) -> bool:
-    """Whether the query of a scope names search parameters that its type has (all types together have none)."""
-    if not scope.query:
-        return True
-    if scope.resource_type == "*":
-        return False
-    known = definitions.search_parameters(scope.resource_type)
-    return all(part.partition("=")[0] in known for part in scope.query.split("&"))
+    """Whether the query of a scope can limit its type; that of a scope for all types can't, as they have too little in common."""
+    return not scope.query or (scope.resource_type != "*" and enforceable(scope))
 
 
 def registrable(text: str, grant_types: Collection[str]) -> str | None:

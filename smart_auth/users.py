@@ -22,8 +22,10 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
 
+from smart_auth import roles
+
 USERS = "oauth_users"
-ROLES: tuple[str, ...] = ("scheduler", "technologist", "radiologist", "referrer", "interface-admin", "admin", "auditor")
+ROLES: tuple[str, ...] = tuple(roles.ROLES)  # the table of what each may do
 SECOND_FACTOR_ROLES = frozenset({"admin", "interface-admin"})  # who can't do without
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")

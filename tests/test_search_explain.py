@@ -14,8 +14,14 @@ import pytest
 from fhir_server.database import Document
 from fhir_server.definitions import SearchParameter, search_parameters
 from fhir_server.outcome import FhirError
+from fhir_server.search.explain import explain
 from fhir_server.search.index import index, searchable
+from fhir_server.search.query import Query, compile_query
+from fhir_server.search.resolve import Look, resolve
 from smart_auth.access import Access
+from smart_auth.circumstances import Circumstances
+from smart_auth.denials import denials
+from smart_auth.scopes import parse_scopes
 from tests.fhir_app import FhirApp, serving
 from tests.filled_resources import filled
 from tests.search_terms import Term, terms
@@ -41,6 +47,10 @@ SLACK = 200  # documents that may be looked at beside ten times those that are r
 AT_ONCE = 6
 ACCESS = Access.system("explain")
 STORED = datetime(2026, 1, 1, tzinfo=UTC)
+CONSENT = {
+    "status": "active", "scope": {"coding": [{"code": "patient-privacy"}]},
+    "provision": {"type": "deny", "securityLabel": [{"system": "http://example.org/labels", "code": "PSY"}]},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +141,52 @@ def explained(app: FhirApp, resource_type: str, asked: list[Search]) -> list[tup
     return list(zip(asked, answers, strict=True))
 
 
+def callers(resources: list[Resource]) -> list[Access]:
+    """Those who see a part: an app of one patient, a radiologist with many patients that are hidden, a referrer with a few."""
+    named = {k.partition("Patient/")[2] for r in resources for k in index(r)["t"] if k.startswith(("subject>P", "patient>P"))}
+    some = frozenset([*sorted(named)[:40], *(f"n{n}" for n in range(200))])
+    denied = denials([CONSENT | {"patient": {"reference": f"Patient/{i}"}} for i in sorted(some)[:50]], frozenset(), STORED)
+    person = {"user": "Practitioner/x", "user_name": "x"}
+    return [
+        Access("app", parse_scopes("patient/*.rs"), "t", patient=min(some), circumstances=Circumstances()),
+        Access(
+            "app", parse_scopes("user/*.rs"), "t", role="radiologist", circumstances=Circumstances(closed=some, denials=denied),
+            **person,
+        ),
+        Access("app", parse_scopes("user/*.rs"), "t", role="referrer", circumstances=Circumstances(own=some), **person),
+    ]  # fmt: skip
+
+
+def filtered(app: FhirApp, caller: Access, resource_type: str, asked: list[Search]) -> list[tuple[Search, Explanation]]:
+    """How a search is run for who sees a part (`_explain` is not for them).
+
+    `total` is what one of both, the search or the rights, leads to: an index leads to the one, and the other is looked at there.
+    """
+
+    async def one(search: Search, visible: int) -> Explanation:
+        parameters = [*search, ("_count", str(PAGE))]
+        try:
+            mine, everybodys = compile_query(resource_type, parameters), compile_query(resource_type, parameters)
+            await resolve(Look(app.store, caller), mine)
+            how = await explain(app.store, mine, None)
+            if is_broad(search):
+                return how | {"total": visible}
+            await resolve(Look(app.store, ACCESS), everybodys)
+            return how | {"total": min(visible, await app.store.count(everybodys))}
+        except FhirError as error:
+            return {"refused": error.code}
+
+    async def all_of_them() -> list[Explanation]:
+        visible = Query(resource_type)
+        await resolve(Look(app.store, caller), visible)
+        number = await app.store.count(visible)
+        return [await one(search, number) for search in asked]
+
+    told = list(zip(asked, app.run(all_of_them()), strict=True))
+    # Value sets and code systems are no patient's; sorting too many in memory is refused as it is for everybody.
+    return [(search, how) for search, how in told if how.get("refused") not in {"forbidden", "too-costly"}]
+
+
 def sorted_wholly(app: FhirApp, resource_type: str) -> set[str]:
     """The parameters by which all resources of a type can be had in order; the other sorts are refused as too costly."""
     found: set[str] = set()
@@ -194,4 +250,8 @@ def test_no_search_scans_a_collection(app: FhirApp, stored: list[Resource], reso
     assert {str(s): text for s, how in explained(app, resource_type, asked) if (text := complaint(s, how))} == {}
     if resource_type == BIG:
         assert sorted_wholly(app, resource_type) == IN_ORDER
+    for caller in callers(stored):
+        if caller.allows(resource_type, "s"):
+            found = filtered(app, caller, resource_type, asked[::4])
+            assert {str(s): text for s, how in found if (text := complaint(s, how))} == {}, caller
     assert scans(app, resource_type) == []

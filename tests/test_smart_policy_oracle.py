@@ -7,16 +7,15 @@ difference. What is shown, found and counted is compared with the policy as well
 The suite tries a fixed number of examples, always the same; more and ever new ones with
 
     SMART_POLICY_EXAMPLES=2000 pytest tests/test_smart_policy_oracle.py
-
-and what fails is made smaller first with SMART_POLICY_SHRINK=1 (which takes minutes).
 """
 
 import asyncio
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -43,6 +42,7 @@ from tests.smart_policy import SHARED, V3, Granted, Policy, Who, owners
 Resource = dict[str, Any]
 
 EXAMPLES = int(os.environ.get("SMART_POLICY_EXAMPLES", "25"))
+READ, WRITTEN = 12, 5  # requests of an example
 SYSTEM = Access.system("policy")
 BASE = "http://ris.example/fhir"
 CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
@@ -58,119 +58,141 @@ LETTERS = dict(zip(TYPES, "pdesorctvlbhk", strict=True))
 IDS = {kind: tuple(f"{LETTERS[kind]}{i}" for i in range(n)) for kind, n in COUNTS.items()}
 
 
+# Drawing. Hypothesis draws the seed only: of choices as many as these its own examples come out much alike.
+
+Choice = Callable[[Random], Any]
+Draw = Callable[[Choice], Any]
+
+
+def composite(make: Callable[..., Any]) -> Callable[..., Choice]:
+    """What a function makes by its `draw`, with its other arguments."""
+    return lambda *arguments: lambda random: make(lambda choice: choice(random), *arguments)
+
+
+def one(some: Sequence[Any]) -> Choice:
+    return lambda random: random.choice(some)
+
+
+def several(some: Sequence[Any], most: int) -> Choice:
+    return lambda random: [random.choice(some) for _ in range(random.randint(1, most))]
+
+
+def often(random: Random) -> bool:
+    return random.random() < 0.5
+
+
+def seldom(random: Random) -> bool:
+    return random.random() < 0.2
+
+
 # Worlds
 
-ids = st.sampled_from(PATIENTS)
-seldom = st.integers(0, 4).map(lambda n: n == 0)
+ids = one(PATIENTS)
 
 
 def ref(kind: str, id_: str) -> Resource:
     return {"reference": f"{kind}/{id_}"}
 
 
-@st.composite
-def security(draw: st.DrawFn, some: tuple[str, ...] = ("R", "V", "PSY")) -> Resource:
+@composite
+def security(draw: Draw, some: tuple[str, ...] = ("R", "V", "PSY")) -> Resource:
     if not draw(seldom):
         return {}
-    code = draw(st.sampled_from(some))
+    code = draw(one(some))
     return {"meta": {"security": [{"system": V3 if code != "PSY" else "http://example.org/labels", "code": code}]}}
 
 
-@st.composite
-def drawn(draw: st.DrawFn, kind: str, id_: str) -> Resource:  # noqa: C901 - one branch a type
+@composite
+def drawn(draw: Draw, kind: str, id_: str) -> Resource:  # noqa: C901 - one branch a type
     """A resource of a type."""
     made: Resource = {"resourceType": kind, "id": id_, **draw(security(("R", "V") if kind == "Patient" else ("R", "V", "PSY")))}
     patient = ref("Patient", draw(ids))
     other = ref("Patient", draw(ids))
-    final = draw(st.sampled_from(["final", "preliminary"]))
+    final = draw(one(["final", "preliminary"]))
     if kind == "Patient":
-        made["gender"] = draw(st.sampled_from(["female", "male"]))
+        made["gender"] = draw(one(["female", "male"]))
         if draw(seldom):
-            made["generalPractitioner"] = [{"reference": draw(st.sampled_from([ME, OTHER]))}]
-        if draw(st.booleans()):
+            made["generalPractitioner"] = [{"reference": draw(one([ME, OTHER]))}]
+        if draw(often):
             made["link"] = [{"other": other, "type": "seealso"}]
     elif kind == "Encounter":
         made |= {"status": "finished", "subject": patient, "class": {"code": "AMB"}}
     elif kind == "ServiceRequest":
-        made |= {"status": draw(st.sampled_from(["active", "draft"])), "intent": "order", "code": CODE, "subject": patient}
-        made["requester"] = {"reference": draw(st.sampled_from([ME, OTHER]))}
+        made |= {"status": draw(one(["active", "draft"])), "intent": "order", "code": CODE, "subject": patient}
+        made["requester"] = {"reference": draw(one([ME, OTHER]))}
     elif kind == "Observation":
-        made |= {"status": final, "code": CODE, "subject": patient, "valueInteger": draw(st.integers(0, 2))}
-        if draw(st.booleans()):
-            made["category"] = [{"coding": [{"system": CATEGORY, "code": draw(st.sampled_from(["laboratory", "vital-signs"]))}]}]
+        made |= {"status": final, "code": CODE, "subject": patient, "valueInteger": draw(one([0, 1, 2]))}
+        if draw(often):
+            made["category"] = [{"coding": [{"system": CATEGORY, "code": draw(one(["laboratory", "vital-signs"]))}]}]
         if draw(seldom):
             made["performer"] = [other]
-        if draw(st.booleans()):
-            made["focus"] = [draw(st.sampled_from([other, ref("Observation", "o0")]))]
-        if draw(st.booleans()):
-            made["encounter"] = ref("Encounter", draw(st.sampled_from(IDS["Encounter"])))
+        if draw(often):
+            made["focus"] = [draw(one([other, ref("Observation", "o0")]))]
+        if draw(often):
+            made["encounter"] = ref("Encounter", draw(one(IDS["Encounter"])))
     elif kind == "DiagnosticReport":
         made |= {"status": final, "code": CODE, "subject": patient, "conclusion": "x"}
-        made["result"] = [
-            ref("Observation", i) for i in draw(st.lists(st.sampled_from(IDS["Observation"]), min_size=1, max_size=3))
-        ]
+        made["result"] = [ref("Observation", i) for i in draw(several(IDS["Observation"], 3))]
     elif kind == "Communication":
         made |= {"status": "completed", "subject": patient, "recipient": [other]}
     elif kind == "Task":
         made |= {"status": "requested", "intent": "order", "focus": ref("ServiceRequest", "s0")}
-        made |= {"for": patient} if draw(st.booleans()) else {}
+        made |= {"for": patient} if draw(often) else {}
     elif kind == "Device":
-        made |= {"status": "active"} | ({"patient": patient} if draw(st.booleans()) else {})
+        made |= {"status": "active"} | ({"patient": patient} if draw(often) else {})
     elif kind == "List":
         made |= {"status": "current", "mode": "working", "subject": patient}
         made["entry"] = [{"item": ref("Observation", i)} for i in IDS["Observation"][:4]] + [{"item": ref("Patient", "p1")}]
     elif kind == "Binary":
-        made |= {"contentType": "text/plain", "data": "eA=="} | ({"securityContext": patient} if draw(st.booleans()) else {})
+        made |= {"contentType": "text/plain", "data": "eA=="} | ({"securityContext": patient} if draw(often) else {})
     elif kind == "Location":
         made |= {"status": "active"} | ({"partOf": ref("Location", f"h{int(id_[1]) - 1}")} if id_ not in {"h0", "x"} else {})
     elif kind == "Consent":
         made |= {
-            "status": draw(st.sampled_from(["active", "active", "inactive"])), "patient": patient,
+            "status": draw(one(["active", "active", "inactive"])), "patient": patient,
             "scope": {"coding": [{"code": "patient-privacy"}]}, "category": [{"coding": [{"code": "x"}]}],
-            "policy": [{"uri": "http://example.org/policy"}], "provision": draw(provision(draw(st.booleans()))),
+            "policy": [{"uri": "http://example.org/policy"}], "provision": draw(provision(draw(often))),
         }  # fmt: skip
     return made
 
 
-@st.composite
-def provision(draw: st.DrawFn, outer: bool) -> Resource:
-    made: Resource = {"type": draw(st.sampled_from(["deny", "permit"]))}
-    if draw(st.booleans()):
-        made["actor"] = [{"role": {"text": "x"}, "reference": {"reference": draw(st.sampled_from([ME, OTHER]))}}]
-    if draw(st.booleans()):
+@composite
+def provision(draw: Draw, outer: bool) -> Resource:
+    made: Resource = {"type": draw(one(["deny", "permit"]))}
+    if draw(often):
+        made["actor"] = [{"role": {"text": "x"}, "reference": {"reference": draw(one([ME, OTHER]))}}]
+    if draw(often):
         made["securityLabel"] = [{"system": "http://example.org/labels", "code": "PSY"}]
     if outer:
         made["provision"] = [draw(provision(False))]
     return made
 
 
-@st.composite
-def worlds(draw: st.DrawFn) -> list[tuple[Resource, Resource | None]]:
-    """Each resource as it is, and as it was before if it was otherwise; a few were deleted."""
-    return [(draw(drawn(kind, id_)), draw(drawn(kind, id_)) if draw(seldom) else None) for kind in TYPES for id_ in IDS[kind]]
+@composite
+def worlds(draw: Draw) -> list[tuple[Resource, Resource | None]]:
+    """Each resource as it is, and as it was before if it was otherwise."""
+    return [(draw(drawn(kind, id_)), draw(drawn(kind, id_)) if draw(often) else None) for kind in TYPES for id_ in IDS[kind]]
 
 
 # Callers
 
 
-@st.composite
-def granted(draw: st.DrawFn, levels: tuple[str, ...]) -> Granted:
-    actions = draw(st.sampled_from(["rs", "rs", "r", "s", "crus", "cruds", "cud", "rds"]))
-    kind = draw(st.sampled_from(["*", "*", "Observation", *TYPES]))
-    query = draw(st.sampled_from([None, None, ("status", ("final", "active")), ("category", ("laboratory",))]))
+@composite
+def granted(draw: Draw, levels: tuple[str, ...]) -> Granted:
+    actions = draw(one(["rs", "rs", "r", "s", "crus", "cruds", "cruds", "cud", "rds"]))
+    kind = draw(one(["*", "*", "Observation", *TYPES]))
+    query = draw(one([None, None, ("status", ("final", "active")), ("category", ("laboratory",))]))
     if query and (kind not in {"*", "Observation"} or (query[0] == "category" and kind != "Observation")):
         query = None
-    return Granted(draw(st.sampled_from(levels)), kind, actions, query)
+    return Granted(draw(one(levels)), kind, actions, query)
 
 
-@st.composite
-def callers(draw: st.DrawFn) -> Who:
-    kind = draw(st.sampled_from(["patient", "clinician", "clinician", "mixed", "backend"]))
-    levels = {"patient": ("patient",), "clinician": ("user",), "mixed": ("user", "patient", "system"), "backend": ("system",)}[
-        kind
-    ]
-    scopes = tuple(draw(st.lists(granted(levels), min_size=1, max_size=3)))
-    role = draw(st.sampled_from(["scheduler", "technologist", "radiologist", "referrer", "admin", "privacy-officer"]))
+@composite
+def callers(draw: Draw) -> Who:
+    kind = draw(one(["patient", "clinician", "clinician", "mixed", "backend"]))
+    levels = {"patient": ("patient",), "clinician": ("user",), "mixed": ("user", "patient", "system"), "backend": ("system",)}
+    scopes = tuple(draw(granted(levels[kind])) for _ in range(draw(one([1, 2, 3]))))
+    role = draw(one(["scheduler", "technologist", "radiologist", "referrer", "admin", "privacy-officer"]))
     person = kind in {"clinician", "mixed"}
     patient = draw(ids) if kind in {"patient", "mixed"} else None
     return Who(scopes, role if person else None, patient, ME if person else None)
@@ -241,42 +263,36 @@ SEARCHES_OF = """
 """.split()
 
 
-@st.composite
-def reads(draw: st.DrawFn) -> Request:
-    kind = draw(st.sampled_from(TYPES))
-    id_ = draw(st.sampled_from([*IDS[kind], "absent"]))
-    end = draw(
-        st.sampled_from(
-            ["", "", "/_history", "/_history/1", "/_history/2", "/_history/3", "/$meta", "/$validate", "/$everything"]
-        )
-    )
+@composite
+def reads(draw: Draw, kinds: Sequence[str]) -> Request:
+    kind = draw(one(kinds))
+    id_ = draw(one([*IDS[kind], "absent"]))
+    end = draw(one(["", "", "/_history", "/_history/1", "/_history/2", "/_history/3", "/$meta", "/$validate", "/$everything"]))
     if end == "/$everything" and kind not in {"Patient", "Encounter"}:
         end = ""
-    headers = draw(st.sampled_from([(), (("if_none_match", 'W/"1"'),)]))
-    return Request(
-        "GET", f"{kind}/{id_}{end}", draw(st.sampled_from(["", "", "_elements=id"])) if not end else "", headers=headers
-    )
+    headers = draw(one([(), (("if_none_match", 'W/"1"'),)]))
+    return Request("GET", f"{kind}/{id_}{end}", draw(one(["", "", "_elements=id"])) if not end else "", headers=headers)
 
 
-@st.composite
-def searches(draw: st.DrawFn) -> Request:
-    texts = st.one_of(st.sampled_from(SEARCHES_OF), st.tuples(st.sampled_from(TYPES), st.sampled_from(SEARCHES)).map("?".join))
-    observations = st.sampled_from([*IDS["Observation"], "absent"])
-    patient, encounter = draw(st.sampled_from([*PATIENTS, "absent"])), draw(st.sampled_from(["e0", "e1", "absent"]))
-    text = draw(texts).format(p=patient, e=encounter, o=draw(observations), o2=draw(observations))
+@composite
+def searches(draw: Draw, kinds: Sequence[str]) -> Request:
+    text = draw(one(SEARCHES_OF)) if draw(often) else f"{draw(one(kinds))}?{draw(one(SEARCHES))}"
+    observations = one([*IDS["Observation"], "absent"])
+    patient, encounter = draw(one([*PATIENTS, "absent"])), draw(one(["e0", "e1", "absent"]))
+    text = text.format(p=patient, e=encounter, o=draw(observations), o2=draw(observations))
     path, _, query = text.partition("?")
     return Request("GET", path, query)
 
 
-@st.composite
-def writes(draw: st.DrawFn) -> Request:
-    kind = draw(st.sampled_from(TYPES))
-    id_ = draw(st.sampled_from([*IDS[kind], "absent"]))
+@composite
+def writes(draw: Draw, kinds: Sequence[str]) -> Request:
+    kind = draw(one([*kinds, *("Observation", "DiagnosticReport", "List", "Communication") * 3]))  # those with many references
+    id_ = draw(one([*IDS[kind], "absent"]))
     body = draw(drawn(kind, id_ if kind != "Location" else "x"))
     body["id"] = id_
     fresh = {name: value for name, value in body.items() if name != "id"}
-    condition = draw(st.sampled_from([f"_id={id_}", "status=final", f"_security=PSY&_id={id_}"]))
-    headers = draw(st.sampled_from([(), (), (("if_match", 'W/"1"'),), (("if_match", 'W/"2"'),), (("if_none_match", "*"),)]))
+    condition = draw(one([f"_id={id_}", "status=final", f"_security=PSY&_id={id_}"]))
+    headers = draw(one([(), (), (("if_match", 'W/"1"'),), (("if_match", 'W/"2"'),), (("if_none_match", "*"),)]))
     if_match = headers if headers != (("if_none_match", "*"),) else ()
     patch: Resource = {"resourceType": "Parameters", "parameter": [{"name": "operation", "part": [
         {"name": "type", "valueCode": "add"}, {"name": "path", "valueString": kind}, {"name": "name", "valueString": "language"},
@@ -285,12 +301,12 @@ def writes(draw: st.DrawFn) -> Request:
     entries = [{"request": {"method": "DELETE", "url": f"{kind}/{id_}"}}] if draw(seldom) else []
     entries += [{"resource": fresh, "request": {"method": "POST", "url": kind}}]
     entries += [{"request": {"method": "GET", "url": f"{kind}/{id_}/_history/1"}}] if draw(seldom) else []
-    bundle = {"resourceType": "Bundle", "type": draw(st.sampled_from(["transaction", "batch"])), "entry": entries}
+    bundle = {"resourceType": "Bundle", "type": draw(one(["transaction", "batch"])), "entry": entries}
     return draw(
-        st.sampled_from(
+        one(
             [
                 Request("PUT", f"{kind}/{id_}", body=body, headers=headers),
-                Request("POST", kind, body=fresh),
+                *[Request("POST", kind, body=fresh)] * 4,
                 Request("POST", kind, body=fresh, headers=(("if_none_exist", condition),)),
                 Request("PUT", kind, condition, body=body),
                 Request(
@@ -367,11 +383,12 @@ class Places:
         self.made, self.whole, self.seen = (self.app.run(self._place(name)) for name in ("made", "whole", "seen"))
 
     async def _place(self, name: str) -> Place:
+        # References are checked where requests are made, but not while the world is, nor of what it lacks afterwards.
         db = self.app.db.client[f"{self.app.db.name}_{name}"]
         store = type(self.app.store)(db)
         await store.ensure(*TYPES, "AuditEvent", "ValueSet")
         await db["keys"].insert_one({"_id": "page-links", "key": Binary(bytes(32))})  # a link leads on in both worlds
-        interactions = Interactions(store, self.app.registry, strict_references=False)
+        interactions = Interactions(store, self.app.registry, strict_references=name != "made")
 
         async def nobody(_request: Any) -> Access:
             raise AssertionError
@@ -394,8 +411,8 @@ class Places:
         store = self.made.interactions.store
         return [fhir_json.from_bson(d["resource"]) for kind in TYPES async for d in store.current(kind).find()]
 
-    async def copy(self, to: Place, kept: set[str]) -> None:
-        """What is kept ("Patient/p0"), with its history, and nothing else."""
+    async def copy(self, to: Place, kept: set[str], is_kept: Callable[[Resource], bool] = lambda _: True) -> None:
+        """What is kept ("Patient/p0"), with those versions of its history that are, and nothing else."""
         await self._empty(to)
         for kind in TYPES:
             ids = [name.partition("/")[2] for name in kept if name.startswith(f"{kind}/")]
@@ -403,7 +420,9 @@ class Places:
                 (self.made.interactions.store.current(kind), to.interactions.store.current(kind), "_id"),
                 (self.made.interactions.store.history(kind), to.interactions.store.history(kind), "id"),
             ):
-                if found := await source.find({key: {"$in": ids}}).to_list():
+                found = await source.find({key: {"$in": ids}}).to_list()
+                found = [d for d in found if key == "_id" or is_kept(fhir_json.from_bson(d["resource"]))]
+                if found:
                     await target.insert_many(found)
 
     async def _empty(self, place: Place) -> None:
@@ -452,19 +471,22 @@ def shown(body: Resource | None) -> list[Resource]:
 
 
 @settings(
-    max_examples=EXAMPLES, deadline=None, database=None, derandomize="SMART_POLICY_EXAMPLES" not in os.environ,
-    suppress_health_check=list(HealthCheck), phases=[Phase.generate, *([Phase.shrink] if "SMART_POLICY_SHRINK" in os.environ else [])],
-)  # fmt: skip
-@given(
-    world=worlds(),
-    who=callers(),
-    asked=st.lists(st.one_of(reads(), searches(), searches()), min_size=12, max_size=12),
-    written=st.lists(writes(), min_size=5, max_size=5),
+    max_examples=EXAMPLES,
+    deadline=None,
+    database=None,
+    derandomize="SMART_POLICY_EXAMPLES" not in os.environ,
+    phases=[Phase.generate],  # a smaller seed is no smaller example
+    suppress_health_check=list(HealthCheck),
 )
-def test_nothing_that_the_policy_denies_is_returned_or_revealed(
-    places: Places, world: list[tuple[Resource, Resource | None]], who: Who, asked: list[Request], written: list[Request]
-) -> None:
-    places.app.run(_examine(places, world, who, asked, written))
+@given(seed=st.integers(0, 2**32))
+def test_nothing_that_the_policy_denies_is_returned_or_revealed(places: Places, seed: int) -> None:
+    random = Random(seed)
+    who = callers()(random)
+    # Mostly of types that the caller has any right to: the rest is 403 whatever there is.
+    kinds = [*TYPES, *[kind for kind in TYPES for action in "rsuc" if Policy(who, []).covers(kind, action)] * 3]
+    asked = [random.choice((reads(kinds), searches(kinds)))(random) for _ in range(READ)]
+    written = [writes(kinds)(random) for _ in range(WRITTEN)]
+    places.app.run(_examine(places, worlds()(random), who, asked, written))
 
 
 async def _examine(
@@ -476,7 +498,7 @@ async def _examine(
     access = await _access(who).settled(places.made.interactions.store.db)
     kept = {_name(r) for r in present if any(policy.allows(r, a) for a in "ruds") or policy.reaches(r)}
     await places.copy(places.whole, {_name(r) for r in present})
-    await places.copy(places.seen, kept)
+    await places.copy(places.seen, kept, lambda version: policy.allows(version, "r"))
     await _agrees(places, policy, access, present)
     for request in asked:
         following: Request | None = request
@@ -486,7 +508,10 @@ async def _examine(
             pages += 1
     hidden = [r for r in present if _name(r) not in kept]
     for request in written:
-        await _same(places, policy, access, request, reading=False)
+        try:
+            await _same(places, policy, access, request, reading=False)
+        except Held:
+            break
         for r in hidden:  # untouched
             now = await places.whole.interactions.store.read(r["resourceType"], r["id"])
             assert now is not None, request
@@ -511,11 +536,17 @@ async def _agrees(places: Places, policy: Policy, access: Access, present: list[
         assert body["total"] == len(shown(body))
 
 
+class Held(Exception):
+    """Something hidden stands in the way of a deletion. That can't be kept secret, but what it is; and the worlds differ now."""
+
+
 async def _same(places: Places, policy: Policy, access: Access, request: Request, *, reading: bool = True) -> Request | None:
     """Make a request in both worlds, and compare; the request for the next page, if there is one."""
     for place in (places.whole, places.seen):  # each request adds to the trail, of what it saw
         await place.interactions.store.current("AuditEvent").delete_many({})
     whole, seen = await places.whole.answer(request, access), await places.seen.answer(request, access)
+    if not reading and normal(*whole) != normal(*seen) and "can't be deleted: something else refers to it" in normal(*whole):
+        raise Held
     assert normal(*whole) == normal(*seen), f"{request}\n{policy.who}\n{normal(*whole)}\n{normal(*seen)}"
     if not reading or "/_history" in request.path:
         return None
@@ -524,7 +555,7 @@ async def _same(places: Places, policy: Policy, access: Access, request: Request
         stored = by_name.get(f"{one['resourceType']}/{one.get('id')}")
         if stored is not None:
             assert policy.allows(stored, "r") or policy.allows(stored, "s"), (request, policy.who, one)
-    links = (whole[1] or {}).get("link", ())
+    links = whole[1].get("link", ()) if whole[1] is not None and whole[1]["resourceType"] == "Bundle" else ()
     url = next((link["url"] for link in links if link["relation"] == "next"), None)
     if url is None:
         return None

@@ -145,12 +145,20 @@ def test_the_filter_restricts_nothing_in_scope_and_refuses_the_rest() -> None:
         given.filter("Task", "r")
 
 
-@pytest.mark.parametrize("scope", ["patient/*.cruds", "user/*.cruds", ""])
-def test_scopes_that_need_a_restriction_give_no_access_yet(scope: str) -> None:
+@pytest.mark.parametrize("scope", ["patient/*.cruds", "user/*.cruds", "system/Patient.rs?nonsense=true", ""])
+def test_scopes_whose_restriction_is_not_known_give_no_access(scope: str) -> None:
     given = access(scope)
     assert not given.allows("Patient", "r")
     with pytest.raises(FhirError):
         given.filter("Patient", "r")
+
+
+def test_a_scope_with_a_query_is_a_filter() -> None:
+    given = access("system/Patient.rs?active=true")
+    assert given.restricted
+    assert given.filter("Patient", "r") == {"search.t": "active=true"}
+    assert given.covers({"resourceType": "Patient", "id": "1", "active": True}, "r")
+    assert not given.covers({"resourceType": "Patient", "id": "1"}, "r")
 
 
 def test_the_products_own_acts_are_not_limited_and_are_named() -> None:
