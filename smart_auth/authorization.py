@@ -56,7 +56,7 @@ class Authorization:
 
     # Arrival
 
-    async def begin(self, fields: list[tuple[str, str]]) -> tuple[str, Client]:
+    async def begin(self, fields: list[tuple[str, str]]) -> str:
         """Judge a request and keep it; the id to go on with. Raises Unknown or Refused."""
         client, redirect_uri = await self._whom(fields)
         states = [quote(value, safe="", errors="surrogateescape") for name, value in fields if name == "state"]
@@ -69,7 +69,7 @@ class Authorization:
             request = self._checked(client, parameters, scopes, launch)
         except OAuthError as error:
             raise Refused(error, self._error_url(redirect_uri, states[0] if states else None, error)) from None
-        return await self._requests.keep(request), client
+        return await self._requests.keep(request)
 
     async def _whom(self, fields: list[tuple[str, str]]) -> tuple[Client, str]:
         ids = [value for name, value in fields if name == "client_id"]

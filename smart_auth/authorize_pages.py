@@ -37,7 +37,7 @@ class AuthorizePages:
     async def begin(self, request: Request) -> Response:
         """Judge and keep the request. A POST from another site came without the session's cookie; the GET that follows has it."""
         try:
-            name, _ = await self._authorization.begin(await read_parameters(request))
+            name = await self._authorization.begin(await read_parameters(request))
         except OAuthError as error:
             raise PageError(_STOPPED, "What the app sent can't be read.", error.status) from None
         return see_other(f"{AUTHORIZE_PATH}/{name}")
@@ -53,9 +53,7 @@ class AuthorizePages:
         if step == "consent":
             return self._consent_page(asked, client, session)
         if step == "patient":
-            return page(
-                "patient_picker.html", leads_out=True, session=session, app=client.title, text="", searched=False, choices=[]
-            )
+            return self._patient_page(session, client, "", [])
         if step == "encounter":
             choices = await self._chart.encounters(access_of(session.user), asked.context["patient"])
             return page("encounter_picker.html", leads_out=True, session=session, app=client.title, choices=choices)
