@@ -1,9 +1,10 @@
-"""One HTTP worker against two: reads and creates, with the load generator in processes of its own.
+"""One HTTP worker against two: checks of a resource, searches, reads and creates, the load generator in processes of its own.
 
 python -m benchmarks.workers [--connections 16] [--seconds 5] [--rounds 3] [--generators 1]
 
 Both servers run at the same time, each with a MongoDB of its own, and are measured in turns. Below each pair of rates stands what
 every process took of a core: where they add up to all cores of the machine, a second worker has nothing left to run on.
+`$validate` is nearly all the worker's own work, a create is half MongoDB's.
 """
 
 import argparse
@@ -35,16 +36,22 @@ class _Side:
         self.stand, self.workers = stand, workers
         self.bodies: list[bytes] = []
         self.ids: list[str] = []
+        self.patients: list[str] = []
         self.results: list[Result] = []
 
     async def prepare(self) -> None:
         created = [await self.stand.app.ok("POST", "Patient", {"resourceType": "Patient"}) for _ in range(_PATIENTS)]
+        self.patients = [patient["id"] for patient in created]
         self.bodies = [orjson.dumps(seeds.service_request(created[n % _PATIENTS]["id"], n)) for n in range(_ORDERS)]
         self.ids = [(await self.stand.app.ok("POST", "ServiceRequest", orjson.loads(body)))["id"] for body in self.bodies]
 
     def requests(self, what: str) -> list[bytes]:
         if what == "create":
             return [http("POST", "ServiceRequest", self.stand.token, body) for body in self.bodies]
+        if what == "validate":
+            return [http("POST", "ServiceRequest/$validate", self.stand.token, body) for body in self.bodies]
+        if what == "search":
+            return [http("GET", f"ServiceRequest?patient={id_}&_count=50", self.stand.token) for id_ in self.patients]
         return [http("GET", f"ServiceRequest/{id_}", self.stand.token) for id_ in self.ids]
 
     @property
@@ -72,7 +79,7 @@ async def _compare(
                 result = await _round(pool, side, what, connections, generators, seconds)
                 used[side.workers] = shares(len(result.times))
             side.results.append(result)
-    print(f"{what:<7} c={connections}   one worker {one.rate:7.0f}/s   two {two.rate:7.0f}/s   ratio {two.rate / one.rate:.2f}")
+    print(f"{what:<8} c={connections}   one worker {one.rate:7.0f}/s   two {two.rate:7.0f}/s   ratio {two.rate / one.rate:.2f}")
     for side in (one, two):
         last = side.results[-1]
         print(f"    {side.workers} worker(s): {last}")
@@ -87,7 +94,7 @@ async def measure(connections: int, seconds: float, rounds: int, generators: int
         await two.prepare()
         print(f"{machine()}; {generators} load generator(s) in processes of their own\n", flush=True)
         with ProcessPoolExecutor(generators, multiprocessing.get_context("spawn")) as pool:
-            for what in ("read", "create"):
+            for what in ("validate", "search", "read", "create"):
                 await _compare(pool, one, two, what, connections, generators, seconds, rounds)
 
 

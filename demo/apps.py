@@ -30,24 +30,21 @@ class App:
         path.write_text(json.dumps({"keys": [self.key.as_dict(private=False)]}))
         return path
 
+    def assertion(self) -> str:
+        """What the app proves itself with, once (RFC 7523; SMART App Launch 2.2, "Client authentication: asymmetric")."""
+        now = int(time.time())
+        header = {"alg": "ES384", "kid": self.client_id, "typ": "JWT"}
+        claims = {"iss": self.client_id, "sub": self.client_id, "aud": f"{self.base_url}/oauth/token", "jti": uuid.uuid4().hex}
+        return jwt.encode(header, claims | {"iat": now, "exp": now + 240}, self.key, algorithms=["ES384"])
+
     async def token(self) -> str:
         """An access token by client_credentials and private_key_jwt (SMART Backend Services)."""
         if time.time() > self._until:
-            url, now = f"{self.base_url}/oauth/token", int(time.time())
-            header = {"alg": "ES384", "kid": self.client_id, "typ": "JWT"}
-            claims = {
-                "iss": self.client_id,
-                "sub": self.client_id,
-                "aud": url,
-                "jti": uuid.uuid4().hex,
-                "iat": now,
-                "exp": now + 240,
-            }
             form = {
                 "grant_type": "client_credentials",
                 "scope": self.scope,
                 "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
-                "client_assertion": jwt.encode(header, claims, self.key, algorithms=["ES384"]),
+                "client_assertion": self.assertion(),
             }
             answer = await self.http.post("/oauth/token", data=form)
             answer.raise_for_status()

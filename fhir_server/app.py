@@ -28,6 +28,7 @@ from bridges.v2.inbound import Inbound
 from bridges.v2.mllp import MllpServer
 from fhir_server import audit, clock, cors, metrics, outbox
 from fhir_server.audit import Act
+from fhir_server.audit_key import audit_key
 from fhir_server.chart import RecordChart
 from fhir_server.heartbeat import Heartbeat
 from fhir_server.interactions import Interactions
@@ -80,7 +81,7 @@ async def interactions_over(settings: Settings, db: AsyncDatabase[Document], tok
     registry.projection(outbound.Outbound(settings.zone).project)
     if tokens is not None:
         BreakGlass(tokens).register(registry)
-    store = Store(db)
+    store = Store(db, audit_key=audit_key(settings.data_dir))
     await store.ensure(*sorted(registry.core_types))
     await outbox.ensure_indexes(store)
     await message_log.ensure_indexes(db)

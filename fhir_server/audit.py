@@ -32,6 +32,17 @@ _SOURCE = {
     "observer": {"display": "fhir-ris"},
     "type": [{"system": "http://terminology.hl7.org/CodeSystem/security-source-type", "code": "4"}],
 }
+_RECIPIENT = {
+    "coding": [
+        {
+            "system": "http://terminology.hl7.org/CodeSystem/v3-ParticipationType",
+            "code": "IRCP",
+            "display": "information recipient",
+        }
+    ]
+}
+_REASON = "http://terminology.hl7.org/CodeSystem/v3-ActReason"
+_TOKEN_SHOWN = 32  # characters of a token's hash, as many as IHE shows of a token
 _INTERACTION = "http://hl7.org/fhir/restful-interaction"
 OWN = "urn:fhir-ris:audit"
 _ACTION = {
@@ -56,13 +67,6 @@ class Act:
 def audit_event(act: Act, access: Access, entities: Iterable[Document], *, failed: str | None = None) -> Document:
     """The AuditEvent resource of an act. `failed` says why it was refused."""
     rest = act.source == "rest"
-    agent: Document = {
-        "type": _SOURCE_ROLE,
-        "who": {"identifier": {"system": "urn:fhir-ris:client", "value": access.client_id}, "display": access.client_id},
-        "requestor": True,
-    }
-    if act.peer:
-        agent["network"] = {"address": act.peer, "type": "2"}
     event: Document = {
         "resourceType": "AuditEvent",
         "id": new_id(),
@@ -71,7 +75,7 @@ def audit_event(act: Act, access: Access, entities: Iterable[Document], *, faile
         "action": _ACTION.get(act.event, "E"),
         "recorded": clock.instant(clock.now()),
         "outcome": "4" if failed else "0",
-        "agent": [agent],
+        "agent": agents(access, act.peer),
         "source": _SOURCE,
     }
     if failed or act.detail:
@@ -83,6 +87,48 @@ def audit_event(act: Act, access: Access, entities: Iterable[Document], *, faile
         event["entity"] = what
     event["meta"] = {"versionId": "1", "lastUpdated": event["recorded"]}
     return event
+
+
+def agents(access: Access, peer: str | None = None) -> list[Document]:
+    """Who did it (IHE Basic Audit Log Patterns): the person, if one is behind it, then the client, with its token and address."""
+    who = (access.client_id, access.token_id, access.user, access.user_name, access.role, access.purpose)
+    return [dict(agent) for agent in _agents(*who, peer)]
+
+
+@lru_cache(4096)
+def _agents(
+    client_id: str,
+    token_id: str,
+    user: str | None,
+    user_name: str | None,
+    role: str | None,
+    purpose: str | None,
+    peer: str | None,
+) -> tuple[Document, ...]:
+    person: Document = {}
+    if user_name:
+        person |= {"identifier": {"system": "urn:fhir-ris:user", "value": user_name}, "display": user_name}
+    if user:
+        person["reference"] = user
+    client: Document = {
+        "type": _SOURCE_ROLE,
+        "who": {"identifier": {"system": "urn:fhir-ris:client", "value": client_id}, "display": client_id},
+        "requestor": not person,
+    }
+    if token_id:
+        client["policy"] = [f"urn:fhir-ris:token:{token_id[:_TOKEN_SHOWN]}"]
+    if peer:
+        client["network"] = {"address": peer, "type": "2"}
+    if not person:
+        return (client,)
+    human: Document = {"type": _RECIPIENT, "who": person, "requestor": True}
+    if user_name:
+        human["name"] = user_name
+    if role:
+        human["role"] = [{"coding": [{"system": "urn:fhir-ris:role", "code": role}]}]
+    if purpose:
+        human["purposeOfUse"] = [{"coding": [{"system": _REASON, "code": purpose}]}]
+    return human, client
 
 
 def changed(changes: Iterable[Change], beside: Iterable[str] = ()) -> list[Document]:

@@ -6,7 +6,8 @@ Each AuditEvent of ours carries, beside the resource, its place in a chain:
 
 A process writes as many chains as it has transactions under way, each in turn, so that nobody waits for another; a chain whose
 last transaction may or may not have been committed is not gone on with. `audit_chains` has a document a chain, numbered without
-gaps: {_id: 12, n, seal, at, mac}, written when it begins and every minute, so that a missing end shows as well.
+gaps: {_id: 12, n, seal, newest, at, mac}, written when it begins and every minute, so that a missing end shows as well, and (by
+`newest`, the number of the last chain at that time) a missing chain.
 The key is kept in a file, not in the database: see `KeyFile`. What checks all this is `audit_verify`.
 """
 
@@ -18,10 +19,9 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import orjson
-from pymongo import IndexModel, ReturnDocument
-from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo import IndexModel
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import PyMongoError
+from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from fhir_server import clock
 
@@ -29,8 +29,6 @@ Document = dict[str, Any]
 CHAINS = "audit_chains"
 INDEX = IndexModel([("chain.of", 1), ("chain.n", 1)], unique=True, partialFilterExpression={"chain.of": {"$exists": True}})
 _EVERY_SECONDS = 60.0
-SERIES = "audit-chain"
-"""Under which `counters` has the number of chains."""
 
 
 def seal(key: bytes, chain: int, n: int, before: str, event: Document) -> str:
@@ -38,9 +36,9 @@ def seal(key: bytes, chain: int, n: int, before: str, event: Document) -> str:
     return _mac(key, f"event {chain} {n} {before} ".encode() + orjson.dumps(event))
 
 
-def head_mac(key: bytes, chain: int, n: int, last: str) -> str:
-    """What proves that a chain had got so far."""
-    return _mac(key, f"head {chain} {n} {last}".encode())
+def head_mac(key: bytes, chain: int, n: int, last: str, newest: int = 0) -> str:
+    """What proves that a chain had got so far, and how many chains there were."""
+    return _mac(key, f"head {chain} {n} {last} {newest}".encode())
 
 
 def _mac(key: bytes, text: bytes) -> str:
@@ -75,10 +73,10 @@ class Lane:
         self.n, self.seal = self._next
         self.in_doubt = False
 
-    def head(self) -> Document:
-        """What `audit_chains` has of it."""
-        mac = head_mac(self._key, self.number, self.n, self.seal)
-        return {"n": self.n, "seal": self.seal, "at": clock.naive(clock.now()), "mac": mac}
+    def head(self, newest: int) -> Document:
+        """What `audit_chains` has of it, and that there were chains up to number `newest` then."""
+        mac = head_mac(self._key, self.number, self.n, self.seal, newest)
+        return {"n": self.n, "seal": self.seal, "newest": newest, "at": clock.naive(clock.now()), "mac": mac}
 
 
 class Trail:
@@ -106,22 +104,24 @@ class Trail:
                 self._free.append(lane)
 
     async def _begun(self) -> Lane:
-        async def begin(session: AsyncClientSession) -> Lane:
-            counted = await self._db["counters"].find_one_and_update(
-                {"_id": SERIES}, {"$inc": {"n": 1}}, upsert=True, return_document=ReturnDocument.AFTER, session=session
-            )
-            assert counted is not None
-            lane = Lane(self._key, int(counted["n"]))
-            await self._chains.insert_one({"_id": lane.number, **lane.head()}, session=session)
+        """A new chain, whose number the insert takes: a transaction that a broken connection left open would keep others out."""
+        while True:
+            lane = Lane(self._key, await self._newest() + 1)
+            try:
+                await self._chains.insert_one({"_id": lane.number, **lane.head(lane.number)})
+            except DuplicateKeyError:
+                continue
             return lane
 
-        async with self._db.client.start_session() as session:  # both or neither: numbers without a chain would look like a theft
-            return await session.with_transaction(begin)
+    async def _newest(self) -> int:
+        found = await self._chains.find_one({}, {"_id": 1}, sort=[("_id", -1)])
+        return int(found["_id"]) if found else 0
 
     async def note_heads(self) -> None:
         """Write down how far each chain has got."""
+        newest = await self._newest() if self._moved else 0
         for number, lane in list(self._moved.items()):
-            head = lane.head()
+            head = lane.head(newest)
             await self._chains.update_one({"_id": number, "n": {"$lt": head["n"]}}, {"$set": head})
             if lane.n == head["n"]:
                 del self._moved[number]

@@ -8,7 +8,7 @@ from typing import Any
 from pymongo.asynchronous.database import AsyncDatabase
 
 from fhir_server import fhir_json
-from fhir_server.audit_chain import CHAINS, SERIES, head_mac, seal
+from fhir_server.audit_chain import CHAINS, head_mac, seal
 
 Document = dict[str, Any]
 
@@ -36,9 +36,9 @@ class Verdict:
 
 async def faults(db: AsyncDatabase[Document], key: bytes, verdict: Verdict) -> AsyncIterator[Fault]:
     """Everything that is wrong with the trail; counts in `verdict` what it looks at. Reads each event once, in order."""
-    counted = await db["counters"].find_one({"_id": SERIES}) or {"n": 0}
     heads = [head async for head in db[CHAINS].find(sort=[("_id", 1)])]
-    for number in sorted(set(range(1, int(counted["n"]) + 1)) - {head["_id"] for head in heads}):
+    newest = max((max(head["_id"], head["newest"]) for head in heads), default=0)
+    for number in sorted(set(range(1, newest + 1)) - {head["_id"] for head in heads}):
         yield Fault(number, 0, "the chain is missing")
     for head in heads:
         verdict.chains += 1
@@ -52,7 +52,7 @@ async def faults(db: AsyncDatabase[Document], key: bytes, verdict: Verdict) -> A
 async def _of_chain(db: AsyncDatabase[Document], key: bytes, head: Document, verdict: Verdict) -> AsyncIterator[Fault]:
     number = head["_id"]
     # The head is read before the events: what it says of them must hold, and more may have come.
-    if not hmac.compare_digest(head_mac(key, number, head["n"], head["seal"]), head["mac"]):
+    if not hmac.compare_digest(head_mac(key, number, head["n"], head["seal"], head["newest"]), head["mac"]):
         yield Fault(number, head["n"], "what was written down of its end was changed (or another key was used)")
     n, last = 0, ""
     if pruned := head.get("pruned"):

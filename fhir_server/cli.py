@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fhir_server import client_commands, key_commands, user_commands
+from fhir_server import audit_commands, client_commands, key_commands, user_commands
 from fhir_server.command import Db
 from fhir_server.command import end as _end
 from fhir_server.command import print_table as _print
@@ -36,6 +36,7 @@ messages_app = typer.Typer(no_args_is_help=True, help="HL7 v2 messages, received
 app.add_typer(client_commands.app, name="client")
 app.add_typer(key_commands.app, name="keys")
 app.add_typer(user_commands.app, name="user")
+app.add_typer(audit_commands.app, name="audit")
 app.add_typer(messages_app, name="messages")
 
 

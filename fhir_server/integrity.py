@@ -2,11 +2,11 @@
 
 MongoDB's transactions see a snapshot each, so one that refers to a resource and one that deletes it at the very same moment would
 not see one another. They are made to meet: whoever refers writes one of a few lock documents of the target, whoever deletes
-writes them all. Those who merely refer take turns with them, and rarely meet: a popular patient makes nobody wait.
+writes them all. Those who merely refer take turns with them, and processes use different ones while they are few: a popular
+patient makes nobody wait.
 """
 
 import itertools
-import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,7 @@ async def check(unit: "UnitOfWork", *, strict: bool) -> None:
                     issues.append(Issue("not-supported", "conditional references are resolved in transactions only", path))
     await unit.note_links(links)  # before the locks: who deletes one of these afterwards must know where to look
     if strict:
-        await unit.lock(*_locks(unit, wanted, deleted))
+        await unit.lock(*_locks(unit, wanted, deleted, 2 * await unit.process_number() + next(_turns) % 2))
         gone = await unit.missing(wanted)
         issues += [Issue("value", f"{to} does not exist", path) for to in gone for path in wanted[to]]
     if issues:
@@ -56,10 +56,10 @@ async def check(unit: "UnitOfWork", *, strict: bool) -> None:
         await _refuse_if_referred_to(unit, deleted)
 
 
-def _locks(unit: "UnitOfWork", wanted: Iterable[Target], deleted: Iterable[Target]) -> list[str]:
+def _locks(unit: "UnitOfWork", wanted: Iterable[Target], deleted: Iterable[Target], turn: int) -> list[str]:
     """One lock of each resource that is referred to (those of this transaction are nobody else's yet), all of one deleted."""
-    slot = (next(_turns) + os.getpid()) % _SLOTS  # processes begin at different ones
-    return [f"{to}/{slot}" for to in wanted if not unit.is_new(to)] + [f"{to}/{s}" for to in deleted for s in range(_SLOTS)]
+    mine = [f"{to}/{turn % _SLOTS}" for to in wanted if not unit.is_new(to)]
+    return mine + [f"{to}/{slot}" for to in deleted for slot in range(_SLOTS)]
 
 
 async def _refuse_if_referred_to(unit: "UnitOfWork", deleted: list[Target]) -> None:

@@ -67,6 +67,7 @@ async def running(settings: Settings, roles: frozenset[str], stop: asyncio.Event
         if listener is not None:
             await stack.enter_async_context(_http(ris, listener, stop))
             await stack.enter_async_context(_workers(ris, uri))
+        await stack.enter_async_context(ris.interactions.store.trail.noting())
         await stack.enter_async_context(ris.heartbeat.beating(ris.components))
         spare_tables()
         yield ris

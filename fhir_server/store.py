@@ -77,6 +77,7 @@ class Store:
         self._latest = db.with_options(read_concern=ReadConcern("local"))
         self._ensured: set[str] = set()
         self._ensuring = asyncio.Lock()
+        self._process_number: int | None = None
         self._links: set[tuple[str, str]] = set()  # the types that are known to refer to which
         self._looks = Together[_Look](self._look_up, lambda _: (), largest=100, in_flight=1)
 
@@ -276,6 +277,12 @@ class Store:
         )
         assert found is not None
         return int(found["n"])
+
+    async def process_number(self) -> int:
+        """Which of the processes over this database we are, counted from the first that ever was."""
+        if self._process_number is None:
+            self._process_number = await self.next_number("process")
+        return self._process_number
 
     async def note_links(self, links: Iterable[tuple[str, str]]) -> None:
         """Remember, before a reference is committed, that its type refers to the other: `referrer` looks only there.

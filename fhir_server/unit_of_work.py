@@ -220,6 +220,10 @@ class UnitOfWork:
         writes = Writes([], [UpdateOne({"_id": n}, {"$inc": {"n": 1}}, upsert=True) for n in lock_numbers(keys)])
         await self._apply(self._store.db[LOCKS], writes)
 
+    async def process_number(self) -> int:
+        """Which of the processes over this database we are, counted from the first that ever was."""
+        return await self._store.process_number()
+
     async def note_links(self, links: Iterable[tuple[str, str]]) -> None:
         """Remember for good that resources of these types (first) refer to some of those (second)."""
         await self._store.note_links(links)

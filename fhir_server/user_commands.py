@@ -182,6 +182,7 @@ def _show(one_time_password: str | None) -> None:
 
 async def _recorded(db: Db, event: str, change: "Callable[[AsyncClientSession], Awaitable[User]]") -> "User":
     """The user after a change, whose AuditEvent is stored with it; a user that can't be changed so ends the command."""
+    from fhir_server.audit_key import audit_key
     from fhir_server.store import Store
     from smart_auth import people_audit
     from smart_auth.users import UserError
@@ -189,7 +190,7 @@ async def _recorded(db: Db, event: str, change: "Callable[[AsyncClientSession], 
     def told(user: "User") -> dict[str, Any]:
         return people_audit.of_operator(event, user, f"{user.role}, {user.fhir_user}")
 
-    store = Store(db)
+    store = Store(db, audit_key=audit_key(settings().data_dir))
     try:
         user = await people_audit.recorded(store, change, told)
         await store.trail.note_heads()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 from urllib.parse import unquote_plus
 
-from authlib.oauth2.rfc6749 import InvalidClientError  # type: ignore[import-untyped]  # Authlib has no types
+from authlib.oauth2.rfc6749 import InvalidClientError, InvalidGrantError  # type: ignore[import-untyped]  # Authlib has no types
 from authlib.oauth2.rfc6749.util import extract_basic_authorization  # type: ignore[import-untyped]
 from authlib.oauth2.rfc7523 import JWTBearerClientAssertion  # type: ignore[import-untyped]
 from joserfc import jwt
@@ -29,6 +29,7 @@ _LONGEST_JTI = 256
 _UNKNOWN = "no registered client has this client id, kid and key type"
 _WRONG_SECRET = "the client id or the secret is wrong"  # noqa: S105 - a text
 _NOT_PUBLIC = "this is not the id of a public client"
+_OVER = "the refresh token is unknown, expired or revoked"
 
 
 def way_of(request: Request) -> str:
@@ -68,6 +69,8 @@ def authenticate_post(_query_client: Callable[[str], Any], request: Request) -> 
 def authenticate_none(_query_client: Callable[[str], Any], request: Request) -> RegisteredClient:
     """A public client, by its id or, at a refresh, by the token alone: SMART's refresh request has no client_id."""
     client = request.registered
+    if client is None and request.form.get("grant_type") == "refresh_token" and "client_id" not in request.form:
+        raise InvalidGrantError(description=_OVER)  # not the client is at fault: an app takes this to begin anew
     if client is None or client.client.auth_method != NONE:
         refuse(_NOT_PUBLIC, request)
     request.client = client

@@ -143,12 +143,8 @@ def _event(access: Access, what: Resource, patient: str, text: str, peer: str | 
     """The AuditEvent (FHIR R4; DICOM PS3.15 A.5.3.11 "Security Alert")."""
     act = Act("break-glass", source="break-glass", detail=text, peer=peer)
     event = audit.audit_event(act, access, audit.seen([str(Target("Patient", patient))]))
-    person: Resource = {"who": {"display": access.user_name or ""}, "requestor": True, "purposeOfUse": [{"coding": [_BTG]}]}
-    if access.user:
-        person["who"]["reference"] = access.user
-    for agent in event["agent"]:
-        agent["requestor"] = False
-    return event | {"type": _ALERT, "subtype": [what], "agent": [person, *event["agent"]], "purposeOfEvent": [{"coding": [_BTG]}]}
+    event["agent"][0]["purposeOfUse"] = [{"coding": [_BTG]}]
+    return event | {"type": _ALERT, "subtype": [what], "purposeOfEvent": [{"coding": [_BTG]}]}
 
 
 def _review(access: Access, patient: str, event: str, reason: str) -> Resource:

@@ -4,6 +4,7 @@ AES-256-GCM. The file holds 32 random bytes and belongs to the server's user alo
 makes it. Servers on several machines over one database need the same file.
 """
 
+import hmac
 import os
 import secrets
 from pathlib import Path
@@ -38,14 +39,21 @@ class KeyFile:
         except InvalidTag:
             raise KeyFileError(f"{self._path} is not the key that this was sealed with") from None
 
+    def secret(self, about: str) -> bytes:
+        """32 bytes derived from the key, the same for the same words, for other uses than sealing. Raises KeyFileError."""
+        return hmac.digest(self._bytes(), f"derived {about}".encode(), "sha256")
+
     def _key(self) -> AESGCM:
         if self._cipher is None:
-            try:
-                self._cipher = AESGCM(self._read())
-            except FileNotFoundError:
-                self._make()
-                self._cipher = AESGCM(self._read())
+            self._cipher = AESGCM(self._bytes())
         return self._cipher
+
+    def _bytes(self) -> bytes:
+        try:
+            return self._read()
+        except FileNotFoundError:
+            self._make()
+            return self._read()
 
     def _read(self) -> bytes:
         try:

@@ -18,6 +18,16 @@ _FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run 
 _KEYS = {"Tab": 9, "Enter": 13, " ": 32}
 
 
+SECONDS = 60  # for a page to become what is waited for, on a slow machine
+_LOADED = "performance.getEntriesByType('navigation')[0]?.loadEventEnd > 0"
+# Autofocus is given when the page is drawn.
+_DRAWN = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(0))))"
+
+
+class Refused(AssertionError):
+    """The browser does not do what it is asked, such as at a page that it is about to leave."""
+
+
 class Chromium:
     """One tab."""
 
@@ -82,6 +92,27 @@ class Chromium:
         """What a JavaScript expression is on the page."""
         return self.ask("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
 
+    def awaited(self, expression: str) -> Any:
+        """What a promise on the page comes to. Raises AssertionError with what it says when it is rejected."""
+        ran = self.ask("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        failed = ran.get("exceptionDetails", {}).get("exception", {})
+        assert "exceptionDetails" not in ran, failed.get("description") or failed.get("value")
+        return ran["result"].get("value")
+
+    def until(self, condition: str) -> None:
+        """Wait until there is a page, wherever redirects and scripts lead, on which this holds; it is loaded and drawn then."""
+        deadline = time.monotonic() + SECONDS
+        while not self._holds(condition):
+            assert time.monotonic() < deadline, f"{condition} does not become true at {self.value('location.href')}"
+            time.sleep(0.02)
+        self.awaited(_DRAWN)
+
+    def _holds(self, condition: str) -> bool:
+        try:
+            return bool(self.value(f"{_LOADED} && !!({condition})"))
+        except Refused:
+            return False
+
     def look(self, width: int, height: int, *, dark: bool = False) -> None:
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500)
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
@@ -102,9 +133,7 @@ class Chromium:
         with self._came:
             while self._loads() <= loads:
                 assert self._came.wait(deadline - time.monotonic()), "no page came"
-        # Autofocus is given when the page is drawn.
-        drawn = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
-        self.ask("Runtime.evaluate", expression=f"{drawn}.then(() => 0)", awaitPromise=True)
+        self.awaited(_DRAWN)
 
     def _loads(self) -> int:
         return sum(e.get("method") == "Page.loadEventFired" for e in self.events)
@@ -119,7 +148,8 @@ class Chromium:
             while number not in self._answers:
                 assert self._came.wait(max(0, deadline - time.monotonic())), f"no answer to {method}"
         answer = self._answers.pop(number)
-        assert "error" not in answer, answer
+        if "error" in answer:
+            raise Refused(answer)
         result: dict[str, Any] = answer["result"]
         return result
 

@@ -230,3 +230,20 @@ def test_the_index_of_an_event_is_what_any_resource_would_get() -> None:
         for failed in (None, "no"):
             event = audit.audit_event(act, Access.system("someone"), entities, failed=failed)
             assert audit.search_index(event) == index(event)
+
+
+def test_an_event_names_the_person_and_the_app(app: FhirApp) -> None:
+    who = Access("viewer", (), "f" * 64, user="Practitioner/7", user_name="roentgen", role="radiologist", purpose="BTG")
+    event = audit.audit_event(Act("read", peer="192.0.2.7"), who, ())
+    person, client = event["agent"]
+    assert (person["who"]["reference"], person["who"]["display"]) == ("Practitioner/7", "roentgen")
+    assert (person["requestor"], client["requestor"]) == (True, False)
+    assert person["purposeOfUse"][0]["coding"][0]["code"] == "BTG"
+    assert client["who"]["identifier"]["value"] == "viewer"
+    assert client["policy"] == [f"urn:fhir-ris:token:{'f' * 32}"], "so that what was done with a token can be found"
+    assert client["network"]["address"] == "192.0.2.7"
+    assert validate(event) == []
+    assert audit.search_index(event) == index(event)
+    app.run(app.interactions.reads.write(event))
+    for query in ("agent=Practitioner/7", "agent-name=roentgen", "agent-role=radiologist", f"policy={client['policy'][0]}"):
+        assert app.ids(f"AuditEvent?{query}") == [event["id"]], query

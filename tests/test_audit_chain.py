@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 from pymongo.asynchronous.database import AsyncDatabase
@@ -77,56 +76,76 @@ def test_what_several_servers_write_at_once_is_whole(mongodb_uri: str) -> None:
     in_a_database(mongodb_uri, scenario)
 
 
+async def _longest(db: Db) -> int:
+    """A chain that has some events."""
+    counted = [{"$sortByCount": "$chain.of"}, {"$limit": 1}]
+    (longest,) = await (await db["AuditEvent"].aggregate(counted)).to_list()
+    assert longest["count"] > 4
+    return int(longest["_id"])
+
+
+async def _event(db: Db, n: int) -> Document:
+    """The n-th of its events; of less than 1 the last."""
+    where = {"chain.of": await _longest(db), **({"chain.n": n} if n > 0 else {})}
+    found = await db["AuditEvent"].find_one(where, sort=[("chain.n", -1)])
+    assert found is not None
+    return found
+
+
 async def _change(db: Db) -> None:
-    await db["AuditEvent"].update_one({"chain.of": 1, "chain.n": 3}, {"$set": {"resource.agent.0.who.display": "somebody else"}})
+    changed = {"$set": {"resource.agent.0.who.display": "somebody else"}}
+    await db["AuditEvent"].update_one({"_id": (await _event(db, 3))["_id"]}, changed)
 
 
 async def _change_time(db: Db) -> None:
-    await db["AuditEvent"].update_one({"chain.of": 1, "chain.n": 3}, {"$set": {"resource.recorded": "2020-01-01T00:00:00.000Z"}})
+    changed = {"$set": {"resource.recorded": "2020-01-01T00:00:00.000Z"}}
+    await db["AuditEvent"].update_one({"_id": (await _event(db, 3))["_id"]}, changed)
 
 
 async def _remove_one(db: Db) -> None:
-    await db["AuditEvent"].delete_one({"chain.of": 1, "chain.n": 3})
+    await db["AuditEvent"].delete_one({"_id": (await _event(db, 3))["_id"]})
 
 
 async def _remove_first(db: Db) -> None:
-    await db["AuditEvent"].delete_one({"chain.of": 1, "chain.n": 1})
+    await db["AuditEvent"].delete_one({"_id": (await _event(db, 1))["_id"]})
 
 
 async def _remove_end(db: Db) -> None:
-    last = await db["AuditEvent"].find_one({"chain.of": 1}, sort=[("chain.n", -1)])
-    assert last is not None
-    await db["AuditEvent"].delete_one({"_id": last["_id"]})
+    await db["AuditEvent"].delete_one({"_id": (await _event(db, 0))["_id"]})
 
 
 async def _remove_end_with_head(db: Db) -> None:
     await _remove_end(db)
-    last = await db["AuditEvent"].find_one({"chain.of": 1}, sort=[("chain.n", -1)])
-    assert last is not None
-    head = {"n": last["chain"]["n"], "seal": last["chain"]["seal"]}
-    await db[CHAINS].update_one({"_id": 1}, {"$set": head})
+    last = (await _event(db, 0))["chain"]
+    await db[CHAINS].update_one({"_id": last["of"]}, {"$set": {"n": last["n"], "seal": last["seal"]}})
 
 
 async def _remove_chain(db: Db) -> None:
-    await db["AuditEvent"].delete_many({"chain.of": 1})
-    await db[CHAINS].delete_one({"_id": 1})
+    number = await _longest(db)
+    await db["AuditEvent"].delete_many({"chain.of": number})
+    await db[CHAINS].delete_one({"_id": number})
 
 
 async def _remove_head(db: Db) -> None:
-    await db[CHAINS].delete_one({"_id": 1})
+    await db[CHAINS].delete_one({"_id": await _longest(db)})
+
+
+async def _remove_newest(db: Db) -> None:
+    newest = await db[CHAINS].find_one(sort=[("_id", -1)])
+    assert newest is not None
+    await db["AuditEvent"].delete_many({"chain.of": newest["_id"]})
+    await db[CHAINS].delete_one({"_id": newest["_id"]})
 
 
 async def _swap(db: Db) -> None:
-    one, other = [d async for d in db["AuditEvent"].find({"chain.of": 1}, sort=[("chain.n", 1)], limit=2)]
+    one, other = await _event(db, 1), await _event(db, 2)
     await db["AuditEvent"].update_one({"_id": one["_id"]}, {"$set": {"resource": other["resource"]}})
     await db["AuditEvent"].update_one({"_id": other["_id"]}, {"$set": {"resource": one["resource"]}})
 
 
 async def _forge(db: Db) -> None:
-    last = await db["AuditEvent"].find_one({"chain.of": 1}, sort=[("chain.n", -1)])
-    assert last is not None
-    forged: dict[str, Any] = {**last, "_id": "forged", "chain": {**last["chain"], "n": last["chain"]["n"] + 1}}
-    await db["AuditEvent"].insert_one(forged)
+    last = await _event(db, 0)
+    await db["AuditEvent"].insert_one({**last, "_id": "forged", "chain": {**last["chain"], "n": last["chain"]["n"] + 1}})
 
 
 @pytest.mark.parametrize(
@@ -142,6 +161,7 @@ async def _forge(db: Db) -> None:
         (_remove_end_with_head, "of its end was changed"),
         (_remove_chain, "the chain is missing"),
         (_remove_head, "the chain is missing"),
+        (_remove_newest, "the chain is missing"),
     ],
 )
 def test_tampering_shows(mongodb_uri: str, tamper: Callable[[Db], Awaitable[None]], said: str) -> None:

@@ -228,6 +228,18 @@ def test_s17_a_random_refresh_token_is_refused(app: App) -> None:
     assert refused(app.refresh("x" * 43))
 
 
+def test_a_public_app_that_names_only_its_refresh_token_is_told_when_that_is_over(server: SmartApp, user: str) -> None:
+    """As one that gives its client_id: it begins anew at invalid_grant, and is set up wrongly at invalid_client."""
+    app, confidential = server.client(), server.client(secret=True)
+    body = app.tokens(server.browser(user), OFFLINE)
+    app.post("/oauth/revoke", {"token": body["refresh_token"], "client_id": app.id})
+    assert refused(app.refresh(body["refresh_token"], client_id=None), "invalid_grant")
+    assert refused(app.refresh("x" * 43, client_id=None), "invalid_grant")
+    body = confidential.tokens(server.browser(user), OFFLINE)
+    alone = {"grant_type": "refresh_token", "refresh_token": body["refresh_token"]}
+    assert httpx.post(f"{server.base}/oauth/token", data=alone).json()["error"] == "invalid_client"
+
+
 def test_offline_access_lives_on_after_logout_and_online_access_does_not(server: SmartApp, user: str) -> None:
     app = server.client()
     browser = server.browser(user, fresh=True)

@@ -115,7 +115,9 @@ class Loader:
                 tally.add(done)
             return tally
 
-        return await halves(part, first, end, chunk.next_number)
+        done = await halves(part, first, end, chunk.next_number)
+        await self._interactions.store.trail.note_heads()  # this process may end without a word
+        return done
 
     async def retry(self, file: str, lines: list[Line]) -> Tally:
         """Try lines again that waited. Those that still refer to what isn't there go on waiting."""
