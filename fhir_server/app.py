@@ -45,6 +45,8 @@ from smart_auth.endpoints import JWKS_PATH, REVOKE_PATH, TOKEN_PATH
 from smart_auth.tokens import Tokens
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from bridges.dicom.server import DicomServer
     from smart_auth.jwks_fetcher import JwksFetcher
 
@@ -151,6 +153,23 @@ def http_app(ris: Ris, *, fetcher: "JwksFetcher | None" = None) -> ASGIApp:
     async def audit_people(event: str, ok: bool, name: str | None, detail: str, peer: str) -> None:
         await ris.interactions.reads.write(people_audit.of_user(event, ok, name, detail, peer))
 
+    _add_health(app, ris)
+    origins = RegisteredOrigins(ris.db)
+    rest = Rest(ris.interactions, authenticate, base_url=base_url, metadata=metadata, terminology=terminology, origins=origins)
+    chart, data_dir = RecordChart(ris.interactions), ris.settings.data_dir
+    server = oauth.router(ris.db, ris.tokens, base_url, audit_oauth, data_dir=data_dir, chart=chart, fetcher=fetcher)
+    app.router.routes.extend(server.routes)
+    app.router.routes.extend(Route(path, _document(document(base_url))) for path, document in DISCOVERY.items())
+    those = people.People.over(ris.interactions.store, base_url, ris.settings.data_dir, audit_people)
+    app.router.routes.extend([*pages.routes(), *login_pages.routes(those), *account_pages.routes(those)])
+    cors.open_routes(app.router.routes, (*DISCOVERY, JWKS_PATH, STYLE_PATH))
+    cors.open_routes(app.router.routes, (TOKEN_PATH, REVOKE_PATH), origins)
+    return Measured(Front(rest.edge(), app))
+
+
+def _add_health(app: "FastAPI", ris: Ris) -> None:
+    """Liveness, readiness by component, and metrics: for whoever reaches the port."""
+
     async def livez(_request: Request) -> Response:
         return JSONResponse({"status": "alive"})
 
@@ -169,17 +188,6 @@ def http_app(ris: Ris, *, fetcher: "JwksFetcher | None" = None) -> ASGIApp:
     app.add_route("/livez", livez)
     app.add_route("/readyz", readyz)
     app.add_route("/metrics", show_metrics)
-    origins = RegisteredOrigins(ris.db)
-    rest = Rest(ris.interactions, authenticate, base_url=base_url, metadata=metadata, terminology=terminology, origins=origins)
-    chart, data_dir = RecordChart(ris.interactions), ris.settings.data_dir
-    server = oauth.router(ris.db, ris.tokens, base_url, audit_oauth, data_dir=data_dir, chart=chart, fetcher=fetcher)
-    app.router.routes.extend(server.routes)
-    app.router.routes.extend(Route(path, _document(document(base_url))) for path, document in DISCOVERY.items())
-    those = people.People.over(ris.interactions.store, base_url, ris.settings.data_dir, audit_people)
-    app.router.routes.extend([*pages.routes(), *login_pages.routes(those), *account_pages.routes(those)])
-    cors.open_routes(app.router.routes, (*DISCOVERY, JWKS_PATH, STYLE_PATH))
-    cors.open_routes(app.router.routes, (TOKEN_PATH, REVOKE_PATH), origins)
-    return Measured(Front(rest.edge(), app))
 
 
 def _document(content: dict[str, Any]) -> Callable[[Request], Awaitable[Response]]:
