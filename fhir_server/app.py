@@ -128,7 +128,7 @@ def http_app(ris: Ris, *, fetcher: "JwksFetcher | None" = None) -> ASGIApp:
     from smart_auth.origins import RegisteredOrigins
     from smart_auth.smart_style import STYLE_PATH
 
-    app = FastAPI(title="fhir-ris", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="fhir-ris", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     base_url = ris.settings.base_url
     started = clock.instant(clock.now())
     metadata = functools.cache(

@@ -5,6 +5,7 @@ from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 
+from fhir_server import clock
 from fhir_server.audit_chain import CHAINS, head_mac
 
 Document = dict[str, Any]
@@ -26,7 +27,8 @@ async def _beginning(db: AsyncDatabase[Document], key: bytes, head: Document, be
     number, events = head["_id"], db["AuditEvent"]
     gone = head.get("pruned", {}).get("n", 0)
     where: Document = {"chain.of": number, "chain.n": {"$gt": gone}}
-    kept = await events.find_one({**where, "updated": {"$gte": before}}, {"chain": 1}, sort=[("chain.n", 1)])
+    young = {"resource.recorded": {"$gte": clock.instant(before)}}  # which is sealed
+    kept = await events.find_one({**where, **young}, {"chain": 1}, sort=[("chain.n", 1)])
     old = {**where, "chain.n": {"$gt": gone, "$lt": kept["chain"]["n"]}} if kept else where
     last = await events.find_one(old, {"chain": 1}, sort=[("chain.n", -1)])
     if last is None:

@@ -3,14 +3,17 @@
 import hmac
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 
 from fhir_server import fhir_json
+from fhir_server.audit import search_index
 from fhir_server.audit_chain import CHAINS, head_mac, seal
 
 Document = dict[str, Any]
+_DELAY = timedelta(minutes=2)  # between the making of an event and its storing: transactions are tried again
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,11 @@ async def faults(db: AsyncDatabase[Document], key: bytes, verdict: Verdict) -> A
         verdict.chains += 1
         async for fault in _of_chain(db, key, head, verdict):
             yield fault
-    verdict.others = await db["AuditEvent"].count_documents({}) - verdict.events
+    async for event in db["AuditEvent"].find({"chain.of": {"$exists": False}}, {"_id": 1}):
+        verdict.others += 1
+        made = {"search.t": f"entity>AuditEvent/{event['_id']}", "chain.of": {"$exists": True}}
+        if await db["AuditEvent"].find_one(made, {"_id": 1}) is None:
+            yield Fault(0, 0, f"AuditEvent/{event['_id']} is in no chain, and no event tells of its making")
     async for stray in _without_head(db, {head["_id"] for head in heads}):
         yield stray
 
@@ -60,7 +67,7 @@ async def _of_chain(db: AsyncDatabase[Document], key: bytes, head: Document, ver
         if not hmac.compare_digest(head_mac(key, number, n, last), pruned["mac"]):
             yield Fault(number, n, "what was written down of its beginning was changed (or another key was used)")
     where = {"chain.of": number, "chain.n": {"$gt": n}}  # those before may just be on their way out
-    events = db["AuditEvent"].find(where, {"resource": 1, "chain": 1}, sort=[("chain.n", 1)])
+    events = db["AuditEvent"].find(where, sort=[("chain.n", 1)])
     async for event in events:
         verdict.events += 1
         chain = event["chain"]
@@ -69,9 +76,19 @@ async def _of_chain(db: AsyncDatabase[Document], key: bytes, head: Document, ver
             yield Fault(number, chain["n"], missing)
         elif not hmac.compare_digest(seal(key, number, n + 1, last, fhir_json.from_bson(event["resource"])), chain["seal"]):
             yield Fault(number, chain["n"], f"AuditEvent/{event['_id']} was changed")
+        elif not _is_found_as_sealed(event):
+            yield Fault(number, chain["n"], f"AuditEvent/{event['_id']}: how it is found was changed")
         n, last = chain["n"], chain["seal"]
     if n < head["n"]:
         yield Fault(number, head["n"], f"{head['n'] - n} events at its end are missing")
+
+
+def _is_found_as_sealed(event: Document) -> bool:
+    """Whether id, index and time of storing are those of the event that was sealed."""
+    resource = event["resource"]
+    recorded = datetime.fromisoformat(resource["recorded"]).replace(tzinfo=None)
+    in_time = abs(event["updated"] - recorded) < _DELAY
+    return bool(event["_id"] == resource["id"] and in_time and event["search"] == search_index(resource))
 
 
 async def _without_head(db: AsyncDatabase[Document], known: set[int]) -> AsyncIterator[Fault]:

@@ -222,7 +222,8 @@ class Interactions:
         try:
             yield
         except FhirError as error:
-            if error.code == "forbidden":
+            # A condition or a patch that is refused has told what is there, or isn't.
+            if error.code == "forbidden" or act.event == "patch" or (act.query is not None and act.event != "search-type"):
                 await self.store.ensure("AuditEvent")
                 await self.reads.write(audit.audit_event(act, access, (), failed=str(error)))
             raise
@@ -268,8 +269,9 @@ async def patch_in(
     unit: UnitOfWork, access: Access, resource_type: str, id_: str, changes: Patch, if_match: str | None
 ) -> Resource:
     """A patch inside a transaction. The resource stays what it is: neither type nor id can be patched."""
+    access.require(resource_type, "r")  # what a patch fails at tells what is there
     found = await unit.seen(resource_type, id_, "u")
-    if found is None:
+    if found is None or not access.covers(found, "r"):
         raise fail("not-found", f"there is no {resource_type}/{id_}")
     patched = changes(found)
     if (patched.get("resourceType"), patched.get("id")) != (resource_type, id_):

@@ -162,7 +162,7 @@ class Transactions:
                     audit.audit_event(job.act, job.access, [*job.entities, *audit.changed(unit.changes(part), part.shown)])
                     for job, part in done
                 ]
-                await audit.record(self._store, lane, events, session)
+                await audit.record(self._store, lane, [*events, *unit.events], session)
                 lane.committing()
                 await _commit(session, deadline)
                 lane.committed()

@@ -55,6 +55,7 @@ class UnitOfWork:
         self.session = session
         self.now = clock.now()
         self.outbox: list[outbox.Outbound] = []
+        self.events: list[Resource] = []
         # Where a resource stands in what was sent ("Bundle.entry[2].resource"), for the expressions of refusals.
         self.places: dict[Target, str] = {}
         self._store = store
@@ -103,7 +104,7 @@ class UnitOfWork:
 
     async def named(self, resource_type: str, id_: str) -> str:
         """How to call a resource in a refusal: by its id only if the caller may read it."""
-        if self.access.restricted and await self.seen(resource_type, id_, "r", copy=False) is None:
+        if not self.access.allows(resource_type, "r") or await self.seen(resource_type, id_, "r", copy=False) is None:
             return f"another {resource_type}"
         return f"{resource_type}/{id_}"
 
@@ -140,7 +141,8 @@ class UnitOfWork:
 
     async def missing(self, targets: Iterable[Target]) -> list[Target]:
         """Those of these that are not there, own writes included. The caller holds their locks (`integrity.py`)."""
-        unknown = [to for to in targets if to not in self._entries]
+        coming = {Target("AuditEvent", event["id"]) for event in self.events}
+        unknown = [to for to in targets if to not in self._entries and to not in coming]
         there = await self._store.existing(unknown)
         own = [to for to in targets if to in self._entries and self._entries[to].after is None]
         return [to for to in unknown if to not in there] + own
@@ -254,6 +256,10 @@ class UnitOfWork:
         await self._apply_rules(Change(to.type, to.id, entry.after, None))
         entry.after = None
         self._changed(to, entry)
+
+    def record(self, event: Resource) -> None:
+        """Have a further AuditEvent written with this transaction (`audit.audit_event`), which its resources may refer to."""
+        self.events.append(event)
 
     def send(self, message: outbox.Outbound) -> None:
         """Put a message into the outbox of this transaction."""

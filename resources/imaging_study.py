@@ -9,6 +9,7 @@ from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import terms
 from resources.lifecycle import check_transition, check_unchanged
+from resources.security_labels import labelled
 
 _TRANSITIONS = {
     "registered": frozenset({"available", "cancelled"}),
@@ -56,7 +57,7 @@ def registered(procedure: Resource, uid: str = "") -> Resource:
         (c["display"] for c in procedure.get("code", {}).get("coding", ()) if "display" in c), None
     ):
         study["description"] = text
-    return study
+    return labelled(study, procedure)
 
 
 async def by_uid(unit: UnitOfWork, uid: str) -> Resource | None:

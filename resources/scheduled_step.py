@@ -6,6 +6,7 @@ from fhir_server.references import ref
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import appointment, diagnostic_report, service_request, task, terms
+from resources.security_labels import labelled
 
 
 async def follow(unit: UnitOfWork, change: Change) -> None:
@@ -36,7 +37,7 @@ async def _when_examined(unit: UnitOfWork, procedure: Resource) -> None:
         return
     for study in await unit.search("ImagingStudy", basedon=f"ServiceRequest/{procedure['id']}"):
         if not await unit.search("Task", focus=f"ImagingStudy/{study['id']}", code=terms.READING):
-            await unit.create(_reading(unit, procedure, study))
+            await unit.create(labelled(_reading(unit, procedure, study), study))
 
 
 def _reading(unit: UnitOfWork, procedure: Resource, study: Resource) -> Resource:

@@ -12,6 +12,7 @@ from fhir_server.unit_of_work import UnitOfWork
 from resources import activity_definition, imaging_study, task, terms
 from resources.identifiers import carriers, escaped, keep, of_system, of_type, same
 from resources.lifecycle import check_transition, check_unchanged
+from resources.security_labels import labelled, labels, pass_on
 
 # What a requested procedure takes over from its order.
 _INHERITED = (
@@ -210,6 +211,10 @@ async def follow(unit: UnitOfWork, change: Change) -> None:
         await _revoke(unit, request)
     if is_order(request) and change.before and any(change.before.get(e) != request.get(e) for e in _PASSED_ON):
         await _pass_on(unit, request)
+    if is_order(request) and change.before and labels(change.before) != labels(request):
+        procedures = await procedures_of(unit, request["id"])
+        studies = [s for p in procedures for s in await unit.search("ImagingStudy", based_on=f"ServiceRequest/{p['id']}")]
+        await pass_on(unit, request, [*procedures, *studies, *await steps_of(unit, request["id"])])
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +240,7 @@ async def plan(unit: UnitOfWork, order: Resource, assigned: Assigned | None = No
         "category": order["category"],
         "authoredOn": clock.instant(unit.now),
     }
-    procedure = await unit.create(procedure | {e: order[e] for e in _INHERITED if e in order})
+    procedure = await unit.create(labelled(procedure | {e: order[e] for e in _INHERITED if e in order}, order))
     await unit.create(imaging_study.registered(procedure, given.study_uid))
     await unit.create(task.new_step(procedure, modality, given.step_id or f"S{number}"))
     return procedure

@@ -11,6 +11,7 @@ from fhir_server.unit_of_work import UnitOfWork
 from resources import device, terms
 from resources.identifiers import keep, of_system
 from resources.lifecycle import check_transition, check_unchanged
+from resources.security_labels import labelled
 
 _TRANSITIONS = {
     "draft": frozenset({"requested", "accepted", "ready", "cancelled"}),
@@ -76,7 +77,7 @@ def new_step(procedure: Resource, modality_code: str | None, step_id: str = "") 
     if modality_code:
         kind = concept(terms.TASK_DETAIL, "modality")
         step["input"] = [{"type": kind, "valueCodeableConcept": concept(terms.DCM, modality_code)}]
-    return step
+    return labelled(step, procedure)
 
 
 def schedule(step: Resource, station: str, appointment: Resource) -> Resource:

@@ -114,7 +114,8 @@ class Access:
 
     def keeps_links(self) -> bool:
         """Whether a Patient's links to others are not this caller's to change: it has the rights of one patient only."""
-        return self.restricted and not any(scope.level != "patient" for scope in self.scopes)
+        beyond = any(scope.level != "patient" and scope.covers("Patient", "u") for scope in self.scopes)
+        return self.restricted and not beyond
 
     def _rule(self, resource_type: str, action: Action) -> Rule | None:
         key = (resource_type, action)

@@ -57,6 +57,9 @@ class BreakGlass:
         arguments.check_body("break-glass", call.body, frozenset(names))
         reason, minutes = _reason(call), _minutes(call)
         patient = call.id or await _by_identifier(call)
+        if patient is None:
+            await self._tried(call, None, f"no such patient: {reason}")
+            raise fail("not-found", "there is not one patient with this identifier")
         db = call.interactions.store.db
         await close_what_is_over(call.interactions)
         event = _event(call.access, _STARTED, patient, f"for {minutes} minutes: {reason}", call.act.peer)
@@ -64,19 +67,23 @@ class BreakGlass:
         async def work(unit: UnitOfWork) -> bool:
             if await unit.read("Patient", patient) is None:
                 return False
-            await unit.create(event, event["id"])
+            unit.record(event)
             await unit.create(_review(call.access, patient, event["id"], reason))
             return True
 
         office = Access.system("break-glass")
         if not await call.interactions.transact(office, Act("break-glass", source="break-glass"), work):
-            failed = _event(call.access, _STARTED, patient, f"no such patient: {reason}", call.act.peer) | {"outcome": "4"}
-            await call.interactions.reads.write(failed)
+            await self._tried(call, patient, f"no such patient: {reason}")
             raise fail("not-found", f"there is no Patient/{patient}")
         span = timedelta(minutes=minutes)
         until = await break_glass_log.begin(db, str(call.access.user_name), call.access.session, patient, span, event["id"])
         self._tokens.forget(call.access.token_id)
         return _answer(("patient", {"valueReference": {"reference": f"Patient/{patient}"}}), ("until", _instant(until)))
+
+    async def _tried(self, call: Call, patient: str | None, text: str) -> None:
+        failed = _event(call.access, _STARTED, patient, text, call.act.peer) | {"outcome": "4"}
+        await call.interactions.store.ensure("AuditEvent")
+        await call.interactions.reads.write(failed)
 
     async def end(self, call: Call) -> Answer:
         """Close the record again. FhirError `not-found` where it isn't open to this session."""
@@ -126,7 +133,7 @@ def _minutes(call: Call) -> int:
     return int(text)
 
 
-async def _by_identifier(call: Call) -> str:
+async def _by_identifier(call: Call) -> str | None:
     """The one patient with this identifier, hidden or not: who may ask for this knows it from the patient or the order."""
     given = arguments.one(call, "identifier") or ""
     system, _, value = given.partition("|")
@@ -134,15 +141,13 @@ async def _by_identifier(call: Call) -> str:
         raise fail("required", "identifier is written system|value", "Parameters.parameter")
     where = keyed(keys("Patient", "token", "identifier", "", given, call.base_url))
     found = await call.interactions.store.current("Patient").find(where, {"_id": 1}, limit=2).to_list()
-    if len(found) != 1:
-        raise fail("not-found", "there is not one patient with this identifier")
-    return str(found[0]["_id"])
+    return str(found[0]["_id"]) if len(found) == 1 else None
 
 
-def _event(access: Access, what: Resource, patient: str, text: str, peer: str | None = None) -> Resource:
+def _event(access: Access, what: Resource, patient: str | None, text: str, peer: str | None = None) -> Resource:
     """The AuditEvent (FHIR R4; DICOM PS3.15 A.5.3.11 "Security Alert")."""
     act = Act("break-glass", source="break-glass", detail=text, peer=peer)
-    event = audit.audit_event(act, access, audit.seen([str(Target("Patient", patient))]))
+    event = audit.audit_event(act, access, audit.seen([str(Target("Patient", patient))] if patient else []))
     event["agent"][0]["purposeOfUse"] = [{"coding": [_BTG]}]
     return event | {"type": _ALERT, "subtype": [what], "purposeOfEvent": [{"coding": [_BTG]}]}
 

@@ -89,7 +89,7 @@ def rule(holder: Holder, resource_type: str, action: Action) -> Rule | None:
         found.append(some(backend))
     allowed = _of_role(holder, resource_type, action)
     if personal and allowed is not None:
-        found.append(every(some(personal), allowed, limits(holder, resource_type)))
+        found.append(every(some(personal), allowed, limits(holder, resource_type, action)))
     if action == "r" and (entry := _own_entry(holder, resource_type)) is not None:
         found.append(entry)
     return some(found) if found else None
@@ -116,11 +116,11 @@ def reach(holder: Holder, resource_type: str) -> Rule:
     else:
         within = shared
     allowed = _of_role(holder, resource_type, "r")
-    return every(within, shared if allowed is None else allowed, limits(holder, resource_type))
+    return every(within, shared if allowed is None else allowed, limits(holder, resource_type, "r"))
 
 
-def limits(holder: Holder, resource_type: str) -> Rule:
-    """What of a type the person may see by who it is and what patients want."""
+def limits(holder: Holder, resource_type: str, action: Action) -> Rule:
+    """What of a type the person may do this to by who it is and what patients want; an emergency is none for deleting."""
     known, about = role(holder.role), holder.circumstances or Circumstances()
     clearance: Confidentiality = known.clearance if known else "N"
     higher = labels.above(clearance)
@@ -134,7 +134,7 @@ def limits(holder: Holder, resource_type: str) -> Rule:
     if known and known.own_patients:
         own = membership.of(resource_type, about.own or ())
         rules.append(some([own, membership.of_nobody(resource_type)]) if resource_type in SHARED else own)
-    if about.opened and known and known.breaks_glass:
+    if about.opened and known and known.breaks_glass and action != "d":
         return some([every(*rules), membership.of(resource_type, about.opened)])
     return every(*rules)
 

@@ -45,7 +45,7 @@ async def _changed(call: Call, name: str, change: Callable[[list[Any], list[Any]
     async def work(unit: UnitOfWork) -> Callable[[], Resource]:
         call.access.require(resource_type, "u")
         resource = await unit.seen(resource_type, id_, "u")
-        if resource is None or (call.access.restricted and not call.access.covers(resource, "r")):
+        if resource is None or not call.access.covers(resource, "r"):
             raise fail("not-found", f"there is no {resource_type}/{id_}")
         meta = resource["meta"]
         changed = {member: change(meta.get(member, []), asked.get(member, [])) for member in _MEMBERS}
