@@ -213,7 +213,7 @@ async def follow(unit: UnitOfWork, change: Change) -> None:
         await _pass_on(unit, request)
     if is_order(request) and change.before and labels(change.before) != labels(request):
         procedures = await procedures_of(unit, request["id"])
-        studies = [s for p in procedures for s in await unit.search("ImagingStudy", based_on=f"ServiceRequest/{p['id']}")]
+        studies = [s for p in procedures for s in await unit.search("ImagingStudy", basedon=f"ServiceRequest/{p['id']}")]
         await pass_on(unit, request, [*procedures, *studies, *await steps_of(unit, request["id"])])
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 
 import pytest
 from pymongo.asynchronous.database import AsyncDatabase
@@ -139,6 +140,20 @@ async def _remove_newest(db: Db) -> None:
     await db[CHAINS].delete_one({"_id": newest["_id"]})
 
 
+async def _backdate(db: Db) -> None:
+    await db["AuditEvent"].update_one({"_id": (await _event(db, 3))["_id"]}, {"$set": {"updated": datetime(2001, 1, 1)}})  # noqa: DTZ001
+
+
+async def _hide(db: Db) -> None:
+    await db["AuditEvent"].update_one({"_id": (await _event(db, 3))["_id"]}, {"$set": {"search.t": []}})
+
+
+async def _add(db: Db) -> None:
+    event = await _event(db, 3)
+    del event["chain"]
+    await db["AuditEvent"].insert_one({**event, "_id": "added", "resource": {**event["resource"], "id": "added"}})
+
+
 async def _swap(db: Db) -> None:
     one, other = await _event(db, 1), await _event(db, 2)
     await db["AuditEvent"].update_one({"_id": one["_id"]}, {"$set": {"resource": other["resource"]}})
@@ -157,6 +172,9 @@ async def _forge(db: Db) -> None:
         (_change_time, "was changed"),
         (_swap, "was changed"),
         (_forge, "was changed"),
+        (_backdate, "how it is found was changed"),
+        (_hide, "how it is found was changed"),
+        (_add, "is in no chain"),
         (_remove_one, "before it are missing"),
         (_remove_first, "before it are missing"),
         (_remove_end, "at its end are missing"),
