@@ -26,6 +26,8 @@ from smart_auth.users import User
 Step = Literal["login", "consent", "patient", "encounter", "done"]
 _PROMPTS = {"login": "login_required", "consent": "consent_required", "patient": "interaction_required"}
 
+_GONE_ON = "This was gone on with elsewhere meanwhile. Go back to the app and start again."
+
 
 class Unknown(Exception):
     """Nobody can be told by redirect: the client, or where it wants to be answered, is not known. The text is for the page."""
@@ -129,13 +131,13 @@ class Authorization:
         if request.launch_user not in (None, session.user.name):
             raise self.refusal(request, "access_denied", "the launch is for another user")
         if request.user != session.user.name:  # the first one, or somebody else has logged in since
-            request = await self._noted(name, user=session.user.name, consented=None, chosen={})
+            request = await self._noted(name, {}, user=session.user.name, consented=None, chosen={})
         if request.consented is None:
             offered = self.offered(request, session.user)
             again = "consent" in request.parameters.get("prompt", "").split()
             if again or not await self._consents.given(session.user, client, offered):
                 return self._asked("consent", request), request, client
-            request = await self._noted(name, consented=offered)
+            request = await self._noted(name, {"user": session.user.name, "consented": None}, consented=offered)
         step = _next(request)
         return self._asked(step, request), request, client
 
@@ -155,16 +157,23 @@ class Authorization:
         if not granted:
             raise await self.denied(name)
         await self._consents.remember(session.user, client, granted)
-        await self._noted(name, user=session.user.name, consented=granted)
+        await self._noted(name, {"user": session.user.name}, consented=granted)
 
-    async def choose(self, name: str, kind: Literal["patient", "encounter"], id_: str | None) -> None:
-        """Note the patient or encounter that was chosen; no encounter is a choice too, and its scope is then not granted."""
-        request, _ = await self.find(name)
+    async def choose(
+        self, name: str, session: Session, asked: AuthorizationRequest, kind: Literal["patient", "encounter"], id_: str | None
+    ) -> None:
+        """Note the patient or encounter that was chosen; no encounter is a choice too, and its scope is then not granted.
+
+        `asked` is the request as the choice was judged by: if it is another one by now, the choice doesn't count.
+        """
+        if asked.consented is None or asked.user != session.user.name:
+            raise Unknown(_GONE_ON)
+        held = {"user": session.user.name, "consented": asked.consented, "chosen": asked.chosen}
         if id_ is not None:
-            await self._noted(name, chosen=request.chosen | {kind: id_})
+            await self._noted(name, held, chosen=asked.chosen | {kind: id_})
         else:
-            left = [text for text in request.consented or [] if text != granting.LAUNCH_ENCOUNTER]
-            await self._noted(name, consented=left)
+            left = [text for text in asked.consented if text != granting.LAUNCH_ENCOUNTER]
+            await self._noted(name, held, consented=left)
 
     async def denied(self, name: str) -> Refused:
         """End the request as the user wishes."""
@@ -175,8 +184,9 @@ class Authorization:
     async def finish(self, name: str, session: Session) -> tuple[str, Grant]:
         """The URL that leads the user back to the app, with a code, and what was granted. Raises Unknown or Refused."""
         request, client = await self.find(name)
-        assert request.consented is not None
-        if not await self._requests.done(name):
+        if request.consented is None or request.user != session.user.name or _next(request) != "done":
+            raise Unknown(_GONE_ON)  # since the step was judged: somebody else has logged in, or it was begun anew
+        if not await self._requests.done(name, user=request.user, consented=request.consented, chosen=request.chosen):
             raise Unknown("This was answered already. Go back to the app.")
         grant = self._grant(request, client, session, request.consented)
         try:
@@ -206,8 +216,8 @@ class Authorization:
             session.id if life == "online" else None,
         )
 
-    async def _noted(self, name: str, **changed: Any) -> AuthorizationRequest:
-        request = await self._requests.note(name, **changed)
+    async def _noted(self, name: str, held: dict[str, Any], **changed: Any) -> AuthorizationRequest:
+        request = await self._requests.note(name, held, **changed)
         if request is None:
             raise Unknown("This took too long, or was answered already. Go back to the app and start again.")
         return request

@@ -1,10 +1,18 @@
 """S-24, S-29, and what of Inferno's kits is about scopes: what people are asked, what they grant, and what that opens."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 
+from smart_auth.authlib_bridge import Bridge
+from smart_auth.authorization import Authorization, Unknown
+from smart_auth.authorization_requests import AuthorizationRequest, AuthorizationRequests
 from smart_auth.consent_words import sentence
+from smart_auth.endpoints import Endpoints
+from smart_auth.key_file import signing_key_file
+from smart_auth.sessions import Session
+from smart_auth.signing_keys import SigningKeys
 from tests.smart_app import SmartApp, answered, department
 
 CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
@@ -185,3 +193,85 @@ def test_the_user_limits_the_scopes(server: SmartApp) -> None:
 )
 def test_each_scope_is_a_sentence(scope: str, text: str) -> None:
     assert sentence(scope).text == text
+
+
+class TwoPeople:
+    """Two users on one authorization request, step by step below the pages: what each writes, in an order that is given."""
+
+    def __init__(self, server: SmartApp) -> None:
+        self.server, self.app = server, server.client()
+        self.endpoints = Endpoints(server.base)
+        self.requests = AuthorizationRequests(server.db)
+        self.authorization = Authorization(server.db, self._bridge(), self.endpoints)
+        self.ann, self.bob = self._session(), self._session()
+
+    def _bridge(self) -> Bridge:
+        return Bridge(
+            self.server.db,
+            self.server.tokens,
+            self.endpoints,
+            SigningKeys(self.server.db, signing_key_file(self.server.data_dir)),
+        )
+
+    def _session(self) -> Session:
+        name = self.server.user()
+        user = self.server.run(self.server.users.get(name))
+        assert user is not None
+        return Session(name, user, ("pwd",), datetime.now(UTC), "")
+
+    def begin(self, scope: str = "launch/patient patient/*.rs") -> str:
+        return self.server.run(self.authorization.begin(list(self.app.request(scope).items())))
+
+    def step(self, name: str, session: Session) -> AuthorizationRequest:
+        return self.server.run(self.authorization.step(name, session))[1]
+
+    def state(self, name: str) -> tuple[str | None, list[str] | None, dict[str, str]]:
+        request = self.server.run(self.requests.get(name))
+        assert request is not None
+        return request.user, request.consented, request.chosen
+
+
+@pytest.fixture(scope="module")
+def two(server: SmartApp) -> TwoPeople:
+    return TwoPeople(server)
+
+
+def test_what_one_user_consents_to_does_not_count_for_another_who_came_meanwhile(server: SmartApp, two: TwoPeople) -> None:
+    name = two.begin()
+    two.step(name, two.bob)
+    two.step(name, two.ann)  # between Bob's look at the request and what he writes
+    with pytest.raises(Unknown):
+        server.run(two.authorization.consent(name, two.bob, ["launch/patient", "patient/*.rs"]))
+    assert two.state(name) == (two.ann.user.name, None, {})
+    remembered = {"user": two.bob.user.name, "consented": None}
+    assert server.run(two.requests.note(name, remembered, consented=["patient/*.rs"])) is None
+    assert two.state(name) == (two.ann.user.name, None, {})
+
+
+def test_the_patient_that_one_user_chose_is_not_that_of_another(server: SmartApp, two: TwoPeople) -> None:
+    name = two.begin()
+    two.step(name, two.bob)
+    server.run(two.authorization.consent(name, two.bob, ["launch/patient", "patient/*.rs"]))
+    of_bob = two.step(name, two.bob)
+    two.step(name, two.ann)
+    for kind, id_ in (("patient", "max"), ("encounter", None)):
+        with pytest.raises(Unknown):
+            server.run(two.authorization.choose(name, two.bob, of_bob, kind, id_))  # type: ignore[arg-type]
+    server.run(two.authorization.consent(name, two.ann, ["launch/patient", "patient/*.rs"]))
+    with pytest.raises(Unknown):
+        server.run(two.authorization.choose(name, two.bob, of_bob, "patient", "max"))
+    assert two.state(name)[::2] == (two.ann.user.name, {})
+
+
+def test_no_code_is_made_of_what_another_user_granted(server: SmartApp, two: TwoPeople) -> None:
+    name = two.begin("user/*.rs")
+    two.step(name, two.bob)
+    server.run(two.authorization.consent(name, two.bob, ["user/*.rs"]))
+    for session in (two.ann, two.bob):
+        if session is two.bob:
+            two.step(name, two.ann)  # after which there is nothing that anybody granted
+        with pytest.raises(Unknown):
+            server.run(two.authorization.finish(name, session))
+    stale = {"user": two.bob.user.name, "consented": ["user/*.rs"], "chosen": {}}
+    assert not server.run(two.requests.done(name, **stale))
+    assert two.state(name) == (two.ann.user.name, None, {})
