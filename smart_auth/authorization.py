@@ -24,6 +24,11 @@ from smart_auth.smart_style import STYLE_PATH
 from smart_auth.users import User
 
 Step = Literal["login", "consent", "patient", "encounter", "done"]
+# What is read again after a request was judged; the rest of what came with it is not kept.
+_KEPT = (
+    "response_type", "client_id", "redirect_uri", "scope", "state", "aud", "resource", "code_challenge", "code_challenge_method",
+    "response_mode", "nonce", "prompt", "max_age",
+)  # fmt: skip
 _PROMPTS = {"login": "login_required", "consent": "consent_required", "patient": "interaction_required"}
 
 _GONE_ON = "This was gone on with elsewhere meanwhile. Go back to the app and start again."
@@ -66,6 +71,9 @@ class Authorization:
             parameters = once(fields) | ({"state": states[0]} if states else {})
             if not all(_is_text(value) for pair in parameters.items() for value in pair):
                 raise OAuthError("invalid_request", "a parameter is not in UTF-8")
+            prompts = parameters.get("prompt", "").split()
+            if "none" in prompts and len(prompts) > 1:
+                raise OAuthError("invalid_request", "prompt must be none alone, or without it", client_id=client.client_id)
             scopes = self._bridge.check_authorization(client, parameters)
             launch = await self._launch(client, parameters)
             request = self._checked(client, parameters, scopes, launch)
@@ -106,7 +114,7 @@ class Authorization:
         return AuthorizationRequest(
             client.client_id,
             client.registration,
-            {name: value for name, value in parameters.items() if name != "launch"},
+            {name: value for name, value in parameters.items() if name in _KEPT},
             scopes,
             datetime.now(UTC),
             context,
@@ -134,7 +142,7 @@ class Authorization:
             request = await self._noted(name, {}, user=session.user.name, consented=None, chosen={})
         if request.consented is None:
             offered = self.offered(request, session.user)
-            again = "consent" in request.parameters.get("prompt", "").split()
+            again = "consent" in request.parameters.get("prompt", "").split() or _of_any_port(request, client)
             if again or not await self._consents.given(session.user, client, offered):
                 return self._asked("consent", request), request, client
             request = await self._noted(name, {"user": session.user.name, "consented": None}, consented=offered)
@@ -230,7 +238,7 @@ class Authorization:
 
     def _asked(self, step: Step, request: AuthorizationRequest) -> Step:
         """The step, unless nobody is to be asked (OpenID Connect Core 3.1.2.1, `prompt=none`)."""
-        if step != "done" and request.parameters.get("prompt") == "none":
+        if step != "done" and request.parameters.get("prompt", "").split() == ["none"]:
             error = _PROMPTS.get(step, "interaction_required")
             raise self.refusal(request, error, "the user would have to be asked")
         return step
@@ -274,6 +282,11 @@ def _too_old(session: Session, request: AuthorizationRequest) -> bool:
     if not (age.isascii() and age.isdecimal() and len(age) < 9):
         return False
     return request.made - session.authenticated_at > timedelta(seconds=int(age))
+
+
+def _of_any_port(request: AuthorizationRequest, client: Client) -> bool:
+    """Whether it is answered at a loopback port that is not registered: any program there may pass for it (RFC 8252 8.6)."""
+    return request.parameters["redirect_uri"] not in client.redirect_uris
 
 
 def _is_text(value: str) -> bool:

@@ -95,7 +95,9 @@ class AuthorizePages:
     async def _consented(self, name: str, session: Session, asked: AuthorizationRequest, form: dict[str, str]) -> None:
         offered = self._authorization.offered(asked, session.user)
         ticked = {text for number, text in enumerate(offered) if f"scope-{number}" in form}
-        granted = [text for text in offered if text in ticked or not sentence(text).asked] if ticked else []
+        # With nothing to tick, to allow is to allow what the app is told.
+        allowed = ticked or not any(sentence(text).asked for text in offered)
+        granted = [text for text in offered if text in ticked or not sentence(text).asked] if allowed else []
         await self._authorization.consent(name, session, granted)
         await self._audit("consent", True, asked.client_id, " ".join(granted), session.user.name)
 

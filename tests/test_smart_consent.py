@@ -10,9 +10,8 @@ from smart_auth.authorization import Authorization, Unknown
 from smart_auth.authorization_requests import AuthorizationRequest, AuthorizationRequests
 from smart_auth.consent_words import sentence
 from smart_auth.endpoints import Endpoints
-from smart_auth.key_file import signing_key_file
 from smart_auth.sessions import Session
-from smart_auth.signing_keys import SigningKeys
+from smart_auth.signing_keys import SigningKeys, signing_key_file
 from tests.smart_app import SmartApp, answered, department
 
 CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
@@ -275,3 +274,47 @@ def test_no_code_is_made_of_what_another_user_granted(server: SmartApp, two: Two
     stale = {"user": two.bob.user.name, "consented": ["user/*.rs"], "chosen": {}}
     assert not server.run(two.requests.done(name, **stale))
     assert two.state(name) == (two.ann.user.name, None, {})
+
+
+def test_an_app_that_would_not_ask_again_is_listed_and_can_be_ended(server: SmartApp) -> None:
+    app, browser = server.client(), server.browser(server.user())
+    app.tokens(browser, "user/*.rs")
+    server.run(server.db["oauth_grants"].delete_many({"client_id": app.id}))
+    page = browser.http.get("/account/apps")
+    assert f'name="client_id" value="{app.id}"' in page.text
+    assert "would get it again without asking you" in page.text
+    browser.submit(page, client_id=app.id)
+    assert app.id not in browser.http.get("/account/apps").text
+    assert 'value="consent"' in browser.authorize(app.request("user/*.rs")).text
+
+
+def test_where_there_is_nothing_to_tick_to_allow_is_consent(server: SmartApp, user: str) -> None:
+    app, browser = server.client(), server.browser(user)
+    page = browser.authorize(app.request("launch/patient"))
+    assert "checkbox" not in page.text
+    assert app.redeem(answered(browser.pick(browser.consent(page), "mara"))["code"]).json()["patient"] == "mara"
+    again = browser.authorize(server.client().request("launch/patient"))
+    assert answered(browser.consent(again, answer="deny"))["error"] == "access_denied"
+
+
+def test_what_is_not_read_of_a_request_is_not_kept(server: SmartApp) -> None:
+    app = server.client()
+    server.browser().authorize(app.request(nonce="n", junk="x" * 30_000, ui_locales="de"))
+    kept = server.run(server.db["oauth_requests"].find_one({"client_id": app.id}))
+    assert kept is not None
+    assert set(kept["parameters"]) == {*app.request(), "nonce"}
+
+
+@pytest.mark.parametrize("prompt", ["none login", "consent none", "none none"])
+def test_to_ask_and_not_to_ask_is_invalid(server: SmartApp, user: str, prompt: str) -> None:
+    told = answered(server.browser(user).authorize(server.client().request("user/*.rs", prompt=prompt)))
+    assert told["error"] == "invalid_request"
+
+
+def test_a_native_app_at_another_port_is_asked_for_each_time(server: SmartApp, user: str) -> None:
+    known = "http://127.0.0.1:49151/cb"
+    app, browser = server.client(redirect_uris=[known]), server.browser(user)
+    for _ in range(2):
+        page = browser.authorize(app.request("user/*.rs", redirect_uri="http://127.0.0.1:49152/cb"))
+        assert browser.consent(page).headers["location"].startswith("http://127.0.0.1:49152/cb?code=")
+    assert browser.authorize(app.request("user/*.rs", redirect_uri=known)).headers["location"].startswith(f"{known}?code=")
