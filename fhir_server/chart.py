@@ -37,6 +37,10 @@ class RecordChart:
         found = await self._search(access, "Encounter", [("patient", f"Patient/{patient}"), ("_sort", "-date")])
         return [_encounter(encounter) for encounter in found]
 
+    async def is_of(self, access: Access, encounter: str, patient: str) -> bool:
+        found = await self._search(access, "Encounter", [("_id", encounter), ("patient", f"Patient/{patient}")])
+        return len(found) == 1
+
     async def sees(self, access: Access, references: Iterable[str]) -> bool:
         access = await access.settled(self._interactions.store.db)
         try:

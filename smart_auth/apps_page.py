@@ -13,7 +13,7 @@ from smart_auth.audit_events import Audit
 from smart_auth.authlib_bridge import Bridge
 from smart_auth.clients import Clients
 from smart_auth.consent_words import Sentence, sentence
-from smart_auth.consents import Consents
+from smart_auth.consents import Consents, Remembered
 from smart_auth.endpoints import MANAGE_PATH
 from smart_auth.grants import Grant, Grants, Life
 from smart_auth.login_pages import LOGIN, both, see_other
@@ -21,12 +21,16 @@ from smart_auth.page_forms import posted
 from smart_auth.pages import page
 from smart_auth.sessions import Session, Sessions
 
+_NOT_ASKED = "it has no access now, but would get it again without asking you"
 _LASTS: dict[Life, str] = {"": "for an hour", "online": "as long as you are logged in", "offline": "until it is ended"}
 
 
 @dataclass(frozen=True, slots=True)
 class GrantedApp:
-    """One app on the page: everything that it was granted at some time, and the longest that any of it lasts."""
+    """One app on the page: everything that it was granted at some time, and the longest that any of it lasts.
+
+    An app whose access has run out is there too, as long as it would get it again without asking.
+    """
 
     client_id: str
     title: str
@@ -73,19 +77,26 @@ class AppsPage:
         for grant in await self._grants.of_user(session.user):
             if await self._grants.alive(grant) is not None:
                 by_client.setdefault(grant.client_id, []).append(grant)
-        apps = [await self._app(client_id, grants) for client_id, grants in by_client.items()]
+        remembered: dict[str, list[Remembered]] = {}
+        for consent in await self._consents.of_user(session.user):
+            client = await self._clients.get(consent.client_id)
+            if client is not None and client.registration == consent.registration:  # of one before it counts no more
+                remembered.setdefault(consent.client_id, []).append(consent)
+        ids = dict.fromkeys((*by_client, *remembered))
+        apps = [await self._app(client_id, by_client.get(client_id, []), remembered.get(client_id, [])) for client_id in ids]
         return sorted(apps, key=lambda app: app.title.lower())
 
-    async def _app(self, client_id: str, grants: list[Grant]) -> GrantedApp:
+    async def _app(self, client_id: str, grants: list[Grant], remembered: list[Remembered]) -> GrantedApp:
         client = await self._clients.get(client_id)
-        scopes = dict.fromkeys(text for grant in grants for text in grant.scopes)
-        lasts = max((grant.life for grant in grants), key=list(_LASTS).index)
-        since = min(grant.auth_time for grant in grants)
+        lists = [grant.scopes for grant in grants] + [consent.scopes for consent in remembered]
+        scopes = dict.fromkeys(text for texts in lists for text in texts)
+        lives = sorted((grant.life for grant in grants), key=list(_LASTS).index)
+        since = min([grant.auth_time for grant in grants] + [consent.at for consent in remembered])
         return GrantedApp(
             client_id,
             client.title if client else client_id,
             f"{since:%Y-%m-%d}",
-            _LASTS[lasts],
+            _LASTS[lives[-1]] if lives else _NOT_ASKED,
             [sentence(text) for text in scopes],
         )
 

@@ -24,7 +24,14 @@ from smart_auth.smart_style import STYLE_PATH
 from smart_auth.users import User
 
 Step = Literal["login", "consent", "patient", "encounter", "done"]
+# What is read again after a request was judged; the rest of what came with it is not kept.
+_KEPT = (
+    "response_type", "client_id", "redirect_uri", "scope", "state", "aud", "resource", "code_challenge", "code_challenge_method",
+    "response_mode", "nonce", "prompt", "max_age",
+)  # fmt: skip
 _PROMPTS = {"login": "login_required", "consent": "consent_required", "patient": "interaction_required"}
+
+_GONE_ON = "This was gone on with elsewhere meanwhile. Go back to the app and start again."
 
 
 class Unknown(Exception):
@@ -64,6 +71,9 @@ class Authorization:
             parameters = once(fields) | ({"state": states[0]} if states else {})
             if not all(_is_text(value) for pair in parameters.items() for value in pair):
                 raise OAuthError("invalid_request", "a parameter is not in UTF-8")
+            prompts = parameters.get("prompt", "").split()
+            if "none" in prompts and len(prompts) > 1:
+                raise OAuthError("invalid_request", "prompt must be none alone, or without it", client_id=client.client_id)
             scopes = self._bridge.check_authorization(client, parameters)
             launch = await self._launch(client, parameters)
             request = self._checked(client, parameters, scopes, launch)
@@ -104,7 +114,7 @@ class Authorization:
         return AuthorizationRequest(
             client.client_id,
             client.registration,
-            {name: value for name, value in parameters.items() if name != "launch"},
+            {name: value for name, value in parameters.items() if name in _KEPT},
             scopes,
             datetime.now(UTC),
             context,
@@ -129,13 +139,13 @@ class Authorization:
         if request.launch_user not in (None, session.user.name):
             raise self.refusal(request, "access_denied", "the launch is for another user")
         if request.user != session.user.name:  # the first one, or somebody else has logged in since
-            request = await self._noted(name, user=session.user.name, consented=None, chosen={})
+            request = await self._noted(name, {}, user=session.user.name, consented=None, chosen={})
         if request.consented is None:
             offered = self.offered(request, session.user)
-            again = "consent" in request.parameters.get("prompt", "").split()
+            again = "consent" in request.parameters.get("prompt", "").split() or _of_any_port(request, client)
             if again or not await self._consents.given(session.user, client, offered):
                 return self._asked("consent", request), request, client
-            request = await self._noted(name, consented=offered)
+            request = await self._noted(name, {"user": session.user.name, "consented": None}, consented=offered)
         step = _next(request)
         return self._asked(step, request), request, client
 
@@ -155,16 +165,23 @@ class Authorization:
         if not granted:
             raise await self.denied(name)
         await self._consents.remember(session.user, client, granted)
-        await self._noted(name, user=session.user.name, consented=granted)
+        await self._noted(name, {"user": session.user.name}, consented=granted)
 
-    async def choose(self, name: str, kind: Literal["patient", "encounter"], id_: str | None) -> None:
-        """Note the patient or encounter that was chosen; no encounter is a choice too, and its scope is then not granted."""
-        request, _ = await self.find(name)
+    async def choose(
+        self, name: str, session: Session, asked: AuthorizationRequest, kind: Literal["patient", "encounter"], id_: str | None
+    ) -> None:
+        """Note the patient or encounter that was chosen; no encounter is a choice too, and its scope is then not granted.
+
+        `asked` is the request as the choice was judged by: if it is another one by now, the choice doesn't count.
+        """
+        if asked.consented is None or asked.user != session.user.name:
+            raise Unknown(_GONE_ON)
+        held = {"user": session.user.name, "consented": asked.consented, "chosen": asked.chosen}
         if id_ is not None:
-            await self._noted(name, chosen=request.chosen | {kind: id_})
+            await self._noted(name, held, chosen=asked.chosen | {kind: id_})
         else:
-            left = [text for text in request.consented or [] if text != granting.LAUNCH_ENCOUNTER]
-            await self._noted(name, consented=left)
+            left = [text for text in asked.consented if text != granting.LAUNCH_ENCOUNTER]
+            await self._noted(name, held, consented=left)
 
     async def denied(self, name: str) -> Refused:
         """End the request as the user wishes."""
@@ -175,8 +192,9 @@ class Authorization:
     async def finish(self, name: str, session: Session) -> tuple[str, Grant]:
         """The URL that leads the user back to the app, with a code, and what was granted. Raises Unknown or Refused."""
         request, client = await self.find(name)
-        assert request.consented is not None
-        if not await self._requests.done(name):
+        if request.consented is None or request.user != session.user.name or _next(request) != "done":
+            raise Unknown(_GONE_ON)  # since the step was judged: somebody else has logged in, or it was begun anew
+        if not await self._requests.done(name, user=request.user, consented=request.consented, chosen=request.chosen):
             raise Unknown("This was answered already. Go back to the app.")
         grant = self._grant(request, client, session, request.consented)
         try:
@@ -206,8 +224,8 @@ class Authorization:
             session.id if life == "online" else None,
         )
 
-    async def _noted(self, name: str, **changed: Any) -> AuthorizationRequest:
-        request = await self._requests.note(name, **changed)
+    async def _noted(self, name: str, held: dict[str, Any], **changed: Any) -> AuthorizationRequest:
+        request = await self._requests.note(name, held, **changed)
         if request is None:
             raise Unknown("This took too long, or was answered already. Go back to the app and start again.")
         return request
@@ -220,7 +238,7 @@ class Authorization:
 
     def _asked(self, step: Step, request: AuthorizationRequest) -> Step:
         """The step, unless nobody is to be asked (OpenID Connect Core 3.1.2.1, `prompt=none`)."""
-        if step != "done" and request.parameters.get("prompt") == "none":
+        if step != "done" and request.parameters.get("prompt", "").split() == ["none"]:
             error = _PROMPTS.get(step, "interaction_required")
             raise self.refusal(request, error, "the user would have to be asked")
         return step
@@ -264,6 +282,11 @@ def _too_old(session: Session, request: AuthorizationRequest) -> bool:
     if not (age.isascii() and age.isdecimal() and len(age) < 9):
         return False
     return request.made - session.authenticated_at > timedelta(seconds=int(age))
+
+
+def _of_any_port(request: AuthorizationRequest, client: Client) -> bool:
+    """Whether it is answered at a loopback port that is not registered: any program there may pass for it (RFC 8252 8.6)."""
+    return request.parameters["redirect_uri"] not in client.redirect_uris
 
 
 def _is_text(value: str) -> bool:

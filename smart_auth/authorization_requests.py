@@ -66,16 +66,16 @@ class AuthorizationRequests:
         document = await self._requests.find_one({"_id": token_id(name), "expires": {"$gt": datetime.now(UTC)}})
         return None if document is None else _request(document)
 
-    async def note(self, name: str, **changed: Any) -> AuthorizationRequest | None:
-        """Write down what became of it; the request as it is then."""
+    async def note(self, name: str, held: Mapping[str, Any], **changed: Any) -> AuthorizationRequest | None:
+        """Write down what became of it, if it still is as `held` says (compare and set); the request as it is then, else None."""
         document = await self._requests.find_one_and_update(
-            {"_id": token_id(name)}, {"$set": changed}, return_document=ReturnDocument.AFTER
+            {"_id": token_id(name), **held}, {"$set": changed}, return_document=ReturnDocument.AFTER
         )
         return None if document is None else _request(document)
 
-    async def done(self, name: str) -> bool:
-        """End it; False if it was ended already, by another answer to the same page."""
-        return (await self._requests.delete_one({"_id": token_id(name)})).deleted_count == 1
+    async def done(self, name: str, **held: Any) -> bool:
+        """End it; False if it was ended already, by another answer to the same page, or is not as `held` says."""
+        return (await self._requests.delete_one({"_id": token_id(name), **held})).deleted_count == 1
 
 
 async def ensure_indexes(db: AsyncDatabase[dict[str, Any]]) -> None:

@@ -77,7 +77,7 @@ class AuthorizePages:
             choices = await self._chart.patients(access_of(session.user), form.get("text", ""))
             return self._patient_page(session, client, form.get("text", ""), choices)
         elif step == form.get("step") == "patient":
-            await self._chosen_patient(name, session, form.get("patient", ""))
+            await self._chosen_patient(name, session, asked, form.get("patient", ""))
         elif step == form.get("step") == "encounter":
             await self._chosen_encounter(name, session, asked, form.get("encounter", ""))
         return see_other(f"{AUTHORIZE_PATH}/{name}")
@@ -95,7 +95,9 @@ class AuthorizePages:
     async def _consented(self, name: str, session: Session, asked: AuthorizationRequest, form: dict[str, str]) -> None:
         offered = self._authorization.offered(asked, session.user)
         ticked = {text for number, text in enumerate(offered) if f"scope-{number}" in form}
-        granted = [text for text in offered if text in ticked or not sentence(text).asked] if ticked else []
+        # With nothing to tick, to allow is to allow what the app is told.
+        allowed = ticked or not any(sentence(text).asked for text in offered)
+        granted = [text for text in offered if text in ticked or not sentence(text).asked] if allowed else []
         await self._authorization.consent(name, session, granted)
         await self._audit("consent", True, asked.client_id, " ".join(granted), session.user.name)
 
@@ -103,16 +105,16 @@ class AuthorizePages:
         values: dict[str, Any] = {"app": client.title, "text": text[:100], "searched": bool(text.strip()), "choices": choices}
         return page("patient_picker.html", leads_out=True, session=session, **values)
 
-    async def _chosen_patient(self, name: str, session: Session, patient: str) -> None:
+    async def _chosen_patient(self, name: str, session: Session, asked: AuthorizationRequest, patient: str) -> None:
         if not patient or not await self._chart.sees(access_of(session.user), [f"Patient/{quote(patient, safe='')}"]):
             raise PageError("No patient was chosen", "Go back, search, and choose one of those that are found.")
-        await self._authorization.choose(name, "patient", patient)
+        await self._authorization.choose(name, session, asked, "patient", patient)
 
     async def _chosen_encounter(self, name: str, session: Session, asked: AuthorizationRequest, encounter: str) -> None:
         choices = await self._chart.encounters(access_of(session.user), asked.context["patient"])
         if encounter and encounter not in [choice.id for choice in choices]:
             raise PageError("No visit was chosen", "Go back, and choose one of those that are listed, or none.")
-        await self._authorization.choose(name, "encounter", encounter or None)
+        await self._authorization.choose(name, session, asked, "encounter", encounter or None)
 
     def told(self, handler: Handler) -> Handler:
         """The handler, with refusals told to the app where that can be, else on a page."""

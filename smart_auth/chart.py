@@ -33,6 +33,9 @@ class Chart(Protocol):
     async def encounters(self, access: Access, patient: str) -> list[Choice]:
         """The newest encounters of a patient."""
 
+    async def is_of(self, access: Access, encounter: str, patient: str) -> bool:
+        """Whether an encounter that may be read is this patient's (logical ids)."""
+
     async def sees(self, access: Access, references: Iterable[str]) -> bool:
         """Whether all of these (`Type/id`) exist and may be read."""
 

@@ -4,6 +4,7 @@ A document: `_id` {user, user_registration, client, registration}, `scopes` (gra
 again the next time that it is wanted, and so is who is asked for more.
 """
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +16,16 @@ from smart_auth.granting import covers
 from smart_auth.users import User
 
 CONSENTS = "oauth_consents"
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """One remembered consent."""
+
+    client_id: str
+    registration: str
+    scopes: list[str]
+    at: datetime
 
 
 class Consents:
@@ -34,6 +45,16 @@ class Consents:
         """What was granted now counts, and no longer what was before."""
         update = {"$set": {"scopes": scopes, "at": datetime.now(UTC)}}
         await self._consents.update_one({"_id": _key(user, client)}, update, upsert=True)
+
+    async def of_user(self, user: User) -> list[Remembered]:
+        """What this user has granted, to which app, and since when."""
+        mine = {"_id.user": user.name, "_id.user_registration": user.registration}
+        return [
+            Remembered(
+                document["_id"]["client"], document["_id"]["registration"], document["scopes"], document["at"].replace(tzinfo=UTC)
+            )
+            async for document in self._consents.find(mine)
+        ]
 
     async def withdraw(self, user: User, client_id: str) -> None:
         """Ask again the next time."""

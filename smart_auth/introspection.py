@@ -77,9 +77,10 @@ class TokenEndpoints:
         if token.grant is None:
             return body
         body |= dict(token.grant.context)
-        if OPENID in token.grant.scopes:
+        scopes = set(token.scope.split(" "))  # after a refresh they may be fewer than those of the grant
+        if OPENID in scopes:
             body |= {"iss": self._endpoints.issuer, "sub": token.grant.user_registration}
-        if {FHIR_USER, PROFILE} & set(token.grant.scopes):
+        if {FHIR_USER, PROFILE} & scopes:
             body[FHIR_USER] = f"{self._endpoints.fhir}/{token.grant.user}"
         return body
 

@@ -2,7 +2,8 @@
 
 https only; each address that the host's name resolves to must be a public one, and the connection goes to the address that was
 judged, under the host's name; no redirects, no proxies; little time and little data. What is fetched is kept as long as the
-client's Cache-Control allows, an hour at most; a failure for half a minute. An unknown `kid` is a reason to look once more.
+client's Cache-Control allows, ten seconds at least and an hour at most; a failure for half a minute. An unknown `kid` is a
+reason to look once more; when that fails, the keys that are known stay as good as they were.
 """
 
 import asyncio
@@ -24,11 +25,13 @@ from smart_auth.jwks import JwksError, published_keys
 LONGEST_CACHED = 3600  # seconds
 FAILURE_CACHED = 30
 _UNSAID_CACHED = 300
-LOOK_AGAIN_AFTER = 10  # seconds between two fetches for unknown kids
+LOOK_AGAIN_AFTER = 10  # seconds between two fetches, at least, whatever the reason
 _SECONDS = 5.0
 _MOST_BYTES = 65536
 _MOST_SETS = 1000
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")  # all that IANA has assigned for it (RFC 4291 2.4)
+_PROTOCOLS = ipaddress.IPv4Network("192.0.0.0/24")
 _log = logging.getLogger(__name__)
 
 Keys = tuple[Mapping[str, Any], ...]
@@ -84,11 +87,14 @@ class JwksFetcher:
             keys, seconds = await self._fetch(url)
         except FetchError as error:
             _log.warning("the keys of a client can't be fetched: %s", error)
+            if before is not None and self._clock() < before.until:
+                before.looked = self._clock()
+                return before
             keys, seconds = (), FAILURE_CACHED
         now = self._clock()
         # The first look for a kid that is new is always made, later ones at intervals.
         looked = now if before is not None else now - LOOK_AGAIN_AFTER
-        fetched = _Fetched(keys, now + seconds, looked if keys else now)
+        fetched = _Fetched(keys, now + max(seconds, LOOK_AGAIN_AFTER), looked if keys else now)
         if len(self._sets) >= _MOST_SETS:
             self._sets.clear()
             self._locks = {url: self._locks[url]}
@@ -154,7 +160,9 @@ def is_public(address: str) -> bool:
             return is_public(str(inner))
         if ip in _NAT64:
             return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
-    return ip.is_global and not ip.is_multicast
+        return ip in _GLOBAL_UNICAST and ip.is_global
+    # Python takes some of the protocol assignments (RFC 6890 2.2.2) for global.
+    return ip.is_global and not ip.is_multicast and ip not in _PROTOCOLS
 
 
 def _lifetime(cache_control: str) -> float:

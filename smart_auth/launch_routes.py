@@ -113,6 +113,9 @@ class LaunchRoutes:
             raise OAuthError(
                 "access_denied", "the context does not exist, or you may not read it", 403, client_id=access.client_id
             )
+        encounter, patient = context.get("encounter"), context.get("patient")
+        if encounter and patient and not await self._chart.is_of(access, encounter, patient):
+            raise OAuthError("invalid_request", "the encounter is not one of the patient", client_id=access.client_id)
         return context
 
     def routes(self) -> list[Route]:

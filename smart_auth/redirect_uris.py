@@ -10,10 +10,11 @@ from urllib.parse import SplitResult, urlsplit
 _LONGEST = 2000
 _LOOPBACK_ADDRESSES = ("127.0.0.1", "::1")
 _LOOPBACK = (*_LOOPBACK_ADDRESSES, "localhost")
+_LAST_PORT = 65535
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 # RFC 3986: unreserved, reserved (without # and brackets but for an IPv6 host) and percent-encoded octets.
 _ALLOWED = re.compile(r"(?:[A-Za-z0-9._~:/?@!$&'()*+,;=\[\]-]|%[0-9A-Fa-f]{2})+")
-_LOOPBACK_URI = re.compile(r"(http://(?:127\.0\.0\.1|\[::1\]))(?::\d{1,5})?(/.*)?")
+_LOOPBACK_URI = re.compile(r"(http://(?:127\.0\.0\.1|\[::1\]))(?::([0-9]{1,5}))?(/.*)?")
 
 
 class UriError(ValueError):
@@ -60,7 +61,9 @@ def any_port(origin_of_caller: str) -> str | None:
 
 def _portless(uri: str) -> str | None:
     match = _LOOPBACK_URI.fullmatch(uri)
-    return match[1] + (match[2] or "") if match else None
+    if match is None or not 0 < int(match[2] or 1) <= _LAST_PORT:
+        return None
+    return match[1] + (match[3] or "")
 
 
 def _split(uri: str) -> SplitResult | None:

@@ -28,6 +28,7 @@ IDLE = timedelta(minutes=15)  # without a request; clinical workstations are lef
 ABSOLUTE = timedelta(hours=12)  # after the password
 _NOTED_EVERY = timedelta(seconds=30)  # so often is use written down
 _LONGEST_COOKIE = 100
+_SECOND = ("otp", "mfa")  # what a second factor adds to `amr`
 
 # What a session still waits for before it is one.
 Step = Literal["second-factor", "password", "enrol"]
@@ -132,7 +133,9 @@ class Sessions:
     async def proven(self, response: Response, session: Session, user: User, *amr: str) -> Session:
         """The session under a new cookie, after a second factor or a new password; `user` is as that left the record."""
         value, now = secrets.token_urlsafe(32), datetime.now(UTC)
-        methods = tuple(dict.fromkeys((*session.amr, *amr)))
+        # Who has no second factor any more has not proven one either.
+        held = session.amr if user.second_factor else tuple(method for method in session.amr if method not in _SECOND)
+        methods = tuple(dict.fromkeys((*held, *amr)))
         fresh = {
             "cookie": _digest(value),
             "stamp": user.security_stamp,

@@ -209,6 +209,11 @@ def test_a_redirect_uri_must_be_https_or_loopback_and_whole(run_with_db: RunWith
         ("http://127.0.0.1/cb", "http://127.0.0.1:49152/cb/", True, False),
         ("http://127.0.0.1/cb", "http://127.0.0.1:49152@evil.example/cb", True, False),
         ("http://127.0.0.1/cb", "http://127.0.0.2/cb", True, False),
+        ("http://127.0.0.1/cb", "http://127.0.0.1:65535/cb", True, True),
+        ("http://127.0.0.1/cb", "http://127.0.0.1:65536/cb", True, False),
+        ("http://127.0.0.1/cb", "http://127.0.0.1:99999/cb", True, False),
+        ("http://127.0.0.1/cb", "http://127.0.0.1:0/cb", True, False),
+        ("http://127.0.0.1/cb", "http://127.0.0.1:\u0664\u0662/cb", True, False),
         ("https://app.example/cb", "https://app.example:8443/cb", True, False),
     ],
 )

@@ -1,10 +1,17 @@
 """S-24, S-29, and what of Inferno's kits is about scopes: what people are asked, what they grant, and what that opens."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 
+from smart_auth.authlib_bridge import Bridge
+from smart_auth.authorization import Authorization, Unknown
+from smart_auth.authorization_requests import AuthorizationRequest, AuthorizationRequests
 from smart_auth.consent_words import sentence
+from smart_auth.endpoints import Endpoints
+from smart_auth.sessions import Session
+from smart_auth.signing_keys import SigningKeys, signing_key_file
 from tests.smart_app import SmartApp, answered, department
 
 CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
@@ -185,3 +192,129 @@ def test_the_user_limits_the_scopes(server: SmartApp) -> None:
 )
 def test_each_scope_is_a_sentence(scope: str, text: str) -> None:
     assert sentence(scope).text == text
+
+
+class TwoPeople:
+    """Two users on one authorization request, step by step below the pages: what each writes, in an order that is given."""
+
+    def __init__(self, server: SmartApp) -> None:
+        self.server, self.app = server, server.client()
+        self.endpoints = Endpoints(server.base)
+        self.requests = AuthorizationRequests(server.db)
+        self.authorization = Authorization(server.db, self._bridge(), self.endpoints)
+        self.ann, self.bob = self._session(), self._session()
+
+    def _bridge(self) -> Bridge:
+        return Bridge(
+            self.server.db,
+            self.server.tokens,
+            self.endpoints,
+            SigningKeys(self.server.db, signing_key_file(self.server.data_dir)),
+        )
+
+    def _session(self) -> Session:
+        name = self.server.user()
+        user = self.server.run(self.server.users.get(name))
+        assert user is not None
+        return Session(name, user, ("pwd",), datetime.now(UTC), "")
+
+    def begin(self, scope: str = "launch/patient patient/*.rs") -> str:
+        return self.server.run(self.authorization.begin(list(self.app.request(scope).items())))
+
+    def step(self, name: str, session: Session) -> AuthorizationRequest:
+        return self.server.run(self.authorization.step(name, session))[1]
+
+    def state(self, name: str) -> tuple[str | None, list[str] | None, dict[str, str]]:
+        request = self.server.run(self.requests.get(name))
+        assert request is not None
+        return request.user, request.consented, request.chosen
+
+
+@pytest.fixture(scope="module")
+def two(server: SmartApp) -> TwoPeople:
+    return TwoPeople(server)
+
+
+def test_what_one_user_consents_to_does_not_count_for_another_who_came_meanwhile(server: SmartApp, two: TwoPeople) -> None:
+    name = two.begin()
+    two.step(name, two.bob)
+    two.step(name, two.ann)  # between Bob's look at the request and what he writes
+    with pytest.raises(Unknown):
+        server.run(two.authorization.consent(name, two.bob, ["launch/patient", "patient/*.rs"]))
+    assert two.state(name) == (two.ann.user.name, None, {})
+    remembered = {"user": two.bob.user.name, "consented": None}
+    assert server.run(two.requests.note(name, remembered, consented=["patient/*.rs"])) is None
+    assert two.state(name) == (two.ann.user.name, None, {})
+
+
+def test_the_patient_that_one_user_chose_is_not_that_of_another(server: SmartApp, two: TwoPeople) -> None:
+    name = two.begin()
+    two.step(name, two.bob)
+    server.run(two.authorization.consent(name, two.bob, ["launch/patient", "patient/*.rs"]))
+    of_bob = two.step(name, two.bob)
+    two.step(name, two.ann)
+    for kind, id_ in (("patient", "max"), ("encounter", None)):
+        with pytest.raises(Unknown):
+            server.run(two.authorization.choose(name, two.bob, of_bob, kind, id_))  # type: ignore[arg-type]
+    server.run(two.authorization.consent(name, two.ann, ["launch/patient", "patient/*.rs"]))
+    with pytest.raises(Unknown):
+        server.run(two.authorization.choose(name, two.bob, of_bob, "patient", "max"))
+    assert two.state(name)[::2] == (two.ann.user.name, {})
+
+
+def test_no_code_is_made_of_what_another_user_granted(server: SmartApp, two: TwoPeople) -> None:
+    name = two.begin("user/*.rs")
+    two.step(name, two.bob)
+    server.run(two.authorization.consent(name, two.bob, ["user/*.rs"]))
+    for session in (two.ann, two.bob):
+        if session is two.bob:
+            two.step(name, two.ann)  # after which there is nothing that anybody granted
+        with pytest.raises(Unknown):
+            server.run(two.authorization.finish(name, session))
+    stale = {"user": two.bob.user.name, "consented": ["user/*.rs"], "chosen": {}}
+    assert not server.run(two.requests.done(name, **stale))
+    assert two.state(name) == (two.ann.user.name, None, {})
+
+
+def test_an_app_that_would_not_ask_again_is_listed_and_can_be_ended(server: SmartApp) -> None:
+    app, browser = server.client(), server.browser(server.user())
+    app.tokens(browser, "user/*.rs")
+    server.run(server.db["oauth_grants"].delete_many({"client_id": app.id}))
+    page = browser.http.get("/account/apps")
+    assert f'name="client_id" value="{app.id}"' in page.text
+    assert "would get it again without asking you" in page.text
+    browser.submit(page, client_id=app.id)
+    assert app.id not in browser.http.get("/account/apps").text
+    assert 'value="consent"' in browser.authorize(app.request("user/*.rs")).text
+
+
+def test_where_there_is_nothing_to_tick_to_allow_is_consent(server: SmartApp, user: str) -> None:
+    app, browser = server.client(), server.browser(user)
+    page = browser.authorize(app.request("launch/patient"))
+    assert "checkbox" not in page.text
+    assert app.redeem(answered(browser.pick(browser.consent(page), "mara"))["code"]).json()["patient"] == "mara"
+    again = browser.authorize(server.client().request("launch/patient"))
+    assert answered(browser.consent(again, answer="deny"))["error"] == "access_denied"
+
+
+def test_what_is_not_read_of_a_request_is_not_kept(server: SmartApp) -> None:
+    app = server.client()
+    server.browser().authorize(app.request(nonce="n", junk="x" * 30_000, ui_locales="de"))
+    kept = server.run(server.db["oauth_requests"].find_one({"client_id": app.id}))
+    assert kept is not None
+    assert set(kept["parameters"]) == {*app.request(), "nonce"}
+
+
+@pytest.mark.parametrize("prompt", ["none login", "consent none", "none none"])
+def test_to_ask_and_not_to_ask_is_invalid(server: SmartApp, user: str, prompt: str) -> None:
+    told = answered(server.browser(user).authorize(server.client().request("user/*.rs", prompt=prompt)))
+    assert told["error"] == "invalid_request"
+
+
+def test_a_native_app_at_another_port_is_asked_for_each_time(server: SmartApp, user: str) -> None:
+    known = "http://127.0.0.1:49151/cb"
+    app, browser = server.client(redirect_uris=[known]), server.browser(user)
+    for _ in range(2):
+        page = browser.authorize(app.request("user/*.rs", redirect_uri="http://127.0.0.1:49152/cb"))
+        assert browser.consent(page).headers["location"].startswith("http://127.0.0.1:49152/cb?code=")
+    assert browser.authorize(app.request("user/*.rs", redirect_uri=known)).headers["location"].startswith(f"{known}?code=")

@@ -103,3 +103,12 @@ def test_s22_a_public_client_cannot_ask(server: SmartApp, user: str) -> None:
 def test_the_token_is_needed(server: SmartApp, service: str) -> None:
     answer = httpx.post(f"{server.base}/oauth/introspect", data={"x": "y"}, headers={"Authorization": f"Bearer {service}"})
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+
+
+def test_s22_a_token_of_fewer_scopes_says_no_more_than_those_allow(server: SmartApp, user: str, service: str) -> None:
+    app = server.client()
+    body = app.tokens(server.browser(user), "openid fhirUser launch/patient patient/*.rs offline_access")
+    less = app.refresh(body["refresh_token"], scope="launch/patient patient/*.rs").json()
+    told = ask(server, less["access_token"], service).json()
+    assert (told["active"], told["patient"]) == (True, "mara")
+    assert not {"iss", "sub", "fhirUser"} & set(told)

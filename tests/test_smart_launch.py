@@ -290,3 +290,10 @@ def test_an_app_without_a_launch_uri_is_not_launched(server: SmartApp, ehr: str)
 def test_a_patient_in_another_role_may_be_in_the_context(server: SmartApp, ehr: str) -> None:
     items = [{"reference": "Patient/max", "role": "https://example.org/donor"}, {"canonical": "https://example.org/q"}]
     assert mint(server, ehr, {"client_id": server.client().id, "patient": "mara", "fhirContext": items}).status_code == 201
+
+
+def test_a_visit_of_another_patient_is_no_context_of_a_launch(server: SmartApp, ehr: str) -> None:
+    app = server.client()
+    refused = mint(server, ehr, {"client_id": app.id, "patient": "mara", "encounter": "e2"})
+    assert (refused.status_code, refused.json()["error"]) == (400, "invalid_request")
+    assert mint(server, ehr, {"client_id": app.id, "patient": "max", "encounter": "e2"}).status_code == 201

@@ -304,6 +304,9 @@ def test_who_need_not_have_one_can_turn_it_off_and_an_admin_can_not(app: PeopleA
     browser.open("/account/second-factor").submit("/account/second-factor", "off", password=PASSWORD)
     assert "The second factor is off" in browser.page.text
     assert browser.logged_in
+    session = app.run(app.db["oauth_sessions"].find_one({"user": user.name}))
+    assert session is not None
+    assert session["amr"] == ["pwd"]
     assert not elsewhere.logged_in
     assert Browser(app).log_in(user).logged_in
     _, _, admin, _ = enrolled(app, "admin")

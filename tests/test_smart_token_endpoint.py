@@ -49,6 +49,9 @@ class NoChart:
     async def encounters(self, _access: Access, _patient: str) -> list[Choice]:
         return []
 
+    async def is_of(self, _access: Access, _encounter: str, _patient: str) -> bool:
+        return False
+
     async def sees(self, _access: Access, _references: Iterable[str]) -> bool:
         return False
 
