@@ -9,7 +9,12 @@ What it leaves behind: an AuditEvent of its beginning and of its end (DICOM PS3.
 Emergency Override Started and Stopped), a Task for the privacy officer, and "BTG" as the purpose of what is done meanwhile.
 """
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+
+from pymongo.errors import PyMongoError
 
 from fhir_server import audit, clock
 from fhir_server.audit import Act
@@ -26,6 +31,7 @@ from smart_auth.roles import REVIEW, role
 from smart_auth.tokens import Tokens
 
 LONGEST = 60  # minutes
+_EVERY_SECONDS = 30.0
 _SHORTEST_REASON, _LONGEST_REASON = 10, 500  # characters
 _DCM = "http://dicom.nema.org/resources/ontology/DCM"
 _ALERT = {"system": _DCM, "code": "110113", "display": "Security Alert"}
@@ -105,6 +111,24 @@ class BreakGlass:
             await call.interactions.store.ensure("AuditEvent")
             await call.interactions.reads.write(audit.audit_event(act, access, (), failed=text))
             raise fail("forbidden", text)
+
+
+@contextlib.asynccontextmanager
+async def watching(interactions: Interactions) -> AsyncIterator[None]:
+    """Put what runs out on record, for as long as the block lasts; of several processes one does it."""
+
+    async def watch() -> None:
+        while True:
+            await asyncio.sleep(_EVERY_SECONDS)
+            with contextlib.suppress(PyMongoError):
+                await close_what_is_over(interactions)
+
+    task = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def close_what_is_over(interactions: Interactions) -> int:
