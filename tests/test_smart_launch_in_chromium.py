@@ -96,6 +96,9 @@ def test_a_login_that_leads_straight_back_to_the_app_is_not_stopped_by_our_own_p
     """What was granted before isn't asked again: the redirects after the login form end at another origin."""
     user = server.user()
     ehr = server.backend("system/*.rs urn:fhir-ris:launch")
+    # Where only the port differs from what is registered, consent is asked each time (RFC 8252 8.6).
+    exact = {"$addToSet": {"redirect_uris": f"{app_url}/callback"}}
+    server.run(server.db["oauth_clients"].update_one({"_id": "first-app"}, exact))
 
     def launch() -> str:
         body = {"client_id": "first-app", "patient": "mara"}

@@ -76,7 +76,7 @@ class _Context:
 
     def text(self, raw: str) -> str:
         """Unescaped. White space alone is no text; nor is `""`: what that asks for, to delete, is `is_null`'s to tell."""
-        if raw == DELETE or raw.isspace():
+        if raw == DELETE or not raw.strip(" \t\r\n"):
             return ""
         return unescape(raw, self.separators, self.codec, guess=self.guess)
 
