@@ -5,12 +5,17 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 from uuid import uuid4
 
+import httpx
 import pytest
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 
 from fhir_server.database import Document, connect
 from fhir_server.mongod import EmbeddedMongod
+
+# A busy machine takes its time: five seconds, which httpx gives an answer, are no measure of ours.
+for phase in ("connect", "read", "write", "pool"):
+    setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, phase, 60.0)
 
 Result = TypeVar("Result")
 RunWithDb = Callable[[Callable[[AsyncDatabase[Document]], Awaitable[Result]]], Result]
