@@ -381,8 +381,6 @@ class _Transaction:
         look = Look(self._interactions.store, self._access, unit.session)
         found = await results.search(look, links, asked, self._base_url, lenient=ask.prefer.lenient)
         unit.shown.extend(f"{r['resourceType']}/{r['id']}" for r in found.matches + found.included)
-        if any(name == "_page" for name, _ in ask.query):
-            found.used = ask.query  # what a sealed link asks for is not for everybody who has it
         bundle = searchset(found, self._base_url, str(to))
         return lambda: Reply(resource=bundle)
 

@@ -223,7 +223,7 @@ class Interactions:
             yield
         except FhirError as error:
             # A condition or a patch that is refused has told what is there, or isn't.
-            if error.code == "forbidden" or act.event == "patch" or (act.query is not None and act.event != "search-type"):
+            if error.code == "forbidden" or act.event == "patch" or (act.query and not act.event.startswith("search")):
                 await self.store.ensure("AuditEvent")
                 await self.reads.write(audit.audit_event(act, access, (), failed=str(error)))
             raise

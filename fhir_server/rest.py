@@ -198,8 +198,6 @@ class Rest:
             lenient=ask.prefer.lenient,
             compartment=(to.compartment.type, to.compartment.id) if to.compartment else None,
         )
-        if any(name == "_page" for name, _ in parameters):
-            found.used = parameters
         return Reply(resource=searchset(found, self._base, str(to)))
 
     def _link(self, address: str, parameters: Parameters) -> str:

@@ -44,12 +44,16 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A search as it was asked: the type (None for several), the parameters, the compartment, and where the page begins."""
+    """A search as it was asked: the type (None for several), the parameters, the compartment, and where the page begins.
+
+    `followed` is the page link that it came in, if it did.
+    """
 
     type: str | None
     parameters: Parameters
     compartment: tuple[str, str] | None = None
     place: list[Any] | None = None
+    followed: Parameters | None = None
 
     async def sealed(self, links: PageLinks, place: list[Any]) -> str:
         """The link to the page that begins after a place."""
@@ -68,7 +72,7 @@ async def asked(
     if len(parameters) > 1:
         raise fail("invalid", "a page link is followed as it is, without further parameters", status=400)
     of_type, within, where, place = await links.open(_KIND, pages[0])
-    found = Asked(of_type, [(name, value) for name, value in within], tuple(where) if where else None, place)
+    found = Asked(of_type, [(name, value) for name, value in within], tuple(where) if where else None, place, parameters)
     if (found.type, found.compartment) != (resource_type, compartment):
         raise fail("invalid", "this page link belongs to another search", status=400)
     return found
@@ -81,9 +85,12 @@ async def search(look: Look, links: PageLinks, question: Asked, base_url: str, *
         async with asyncio.timeout(LONGEST_SEARCH / 1000):
             if question.compartment is not None and look.access.restricted:
                 await _require_focus(look, question)
-            return await search_in(look, links, question, base_url, lenient=lenient)
+            found = await search_in(look, links, question, base_url, lenient=lenient)
     except (ExecutionTimeout, TimeoutError):
         raise fail("too-costly", "the search takes too long: narrow it") from None
+    if question.followed is not None:
+        found.used = question.followed  # what a sealed link asks for is not for everybody who has it
+    return found
 
 
 async def _require_focus(look: Look, question: Asked) -> None:
