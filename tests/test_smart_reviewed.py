@@ -142,3 +142,14 @@ def test_breaking_the_glass_of_nobody_is_on_record(world: World) -> None:
     caller = world.person("radiologist", grant=unused("grant"))
     assert caller.send("POST", "Patient/$break-glass", {"resourceType": "Parameters", "parameter": rows}).status_code == 404
     assert any(e["subtype"][0]["code"] == "110127" and e["outcome"] == "4" for e in world.app.audit(before))
+
+
+def test_a_page_link_that_is_followed_in_a_transaction_tells_nothing_of_its_search(world: World) -> None:
+    root = world.caller("system/*.cruds")
+    found = root.get("Patient?_count=1&_id:not=somebody-in-particular").json()
+    link = next(one["url"] for one in found["link"] if one["relation"] == "next").partition("/fhir/")[2]
+    answer = root.bundle("transaction", {"request": {"method": "GET", "url": link}})
+    assert answer.status_code == 200
+    page = answer.json()["entry"][0]["resource"]
+    assert page["entry"]
+    assert "somebody-in-particular" not in json.dumps(page["link"])
