@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from pymongo.errors import AutoReconnect
 
-from bridges.v2 import inbound
+from bridges.v2 import inbound, receivers
 from bridges.v2.message import parse
 from bridges.v2.mllp import MllpServer
 from tests.department import Department, code, condition, identifiers, place, text, unused, v2
@@ -557,7 +557,7 @@ def test_an_internal_error_is_rejected_and_the_message_is_processed_when_it_come
         number = unused("N")
         message = adt(number)
         with monkeypatch.context() as patch:
-            patch.setitem(inbound.MESSAGES, ("ADT", "A04"), broken)
+            patch.setitem(receivers.MESSAGES, ("ADT", "A04"), broken)
             for _ in range(2):
                 ack = await ris.receive(message)
                 assert (code(ack), condition(ack)) == ("AR", "207")

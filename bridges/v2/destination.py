@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from bridges.v2 import times
 from bridges.v2.charset import codec_of
+from bridges.v2.partner import headers as headers_of
 from fhir_server.elements import codings
 from fhir_server.outcome import fail
 from fhir_server.registry import Resource
@@ -32,7 +33,7 @@ class Destination:
 
     @classmethod
     def of(cls, endpoint: Resource, department: tzinfo) -> "Destination":
-        headers = _headers(endpoint)
+        headers = headers_of(endpoint)
         wants = {c.get("code", "") for p in endpoint.get("payloadType", ()) for c in codings(p)}
         zone = ZoneInfo(headers["time-zone"]) if "time-zone" in headers else department
         return cls(f"Endpoint/{endpoint['id']}", headers, frozenset(wants), zone)
@@ -59,11 +60,6 @@ class Destination:
         return times.from_fhir(value, self.zone, offset=self.headers.get("time-offset", "yes") != "no") if value else ""
 
 
-def _headers(endpoint: Resource) -> dict[str, str]:
-    pairs = (str(header).partition(":") for header in endpoint.get("header", ()))
-    return {name.strip().lower(): value.strip() for name, _, value in pairs}
-
-
 def address(endpoint: Resource) -> tuple[str, int, bool]:
     """Host, port and whether TLS is spoken, of an address such as `mllp://ehr.example.org:2575`. ValueError for others."""
     place = urlsplit(str(endpoint.get("address", "")))
@@ -74,14 +70,14 @@ def address(endpoint: Resource) -> tuple[str, int, bool]:
 
 def ack_timeout(endpoint: Resource, default: float) -> float:
     """How many seconds this receiver may take to answer."""
-    return float(_headers(endpoint).get("ack-timeout", default))
+    return float(headers_of(endpoint).get("ack-timeout", default))
 
 
 def check_endpoint(endpoint: Resource) -> None:
     """FhirError when no message could be written for an HL7 v2 Endpoint, or sent to it."""
     if endpoint.get("connectionType", {}).get("code") != "hl7v2-mllp":
         return
-    headers = _headers(endpoint)
+    headers = headers_of(endpoint)
     try:
         address(endpoint)
     except ValueError as error:

@@ -3,7 +3,6 @@
 import re
 import traceback
 import uuid
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 
@@ -15,10 +14,10 @@ from bridges.v2.ack import AckError, acknowledge
 from bridges.v2.message import Message, MessageError, parse
 from bridges.v2.message_log import Key
 from bridges.v2.mllp import Peer
-from bridges.v2.order_in import receive_order, show_mix_up
-from bridges.v2.patient_in import Sender, master
-from bridges.v2.refused import Refused, no_segment
-from bridges.v2.visit_in import People, visit
+from bridges.v2.order_in import show_mix_up
+from bridges.v2.receivers import receiver
+from bridges.v2.reception import Reception, Reply, Sender
+from bridges.v2.refused import Refused
 from fhir_server import clock, metrics
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
@@ -32,24 +31,6 @@ log = structlog.get_logger()
 MAX_SIZE = 15 * 1024 * 1024
 MAX_REPETITIONS = 200
 _TRY_AGAIN = AckError(code=207, text="not available now, send again")
-
-Receive = Callable[[UnitOfWork, Message, Sender], Awaitable[None]]
-
-
-async def receive_adt(unit: UnitOfWork, message: Message, sender: Sender) -> None:
-    """A registration or update by the master of patient identity (IHE RAD-1, RAD-12)."""
-    pid = message.first("PID")
-    if pid is None:
-        raise no_segment("PID", "the patient (PID)")
-    patient = await master(unit, pid, sender)
-    await visit(unit, message.first("PV1"), patient, sender, People(unit, sender), message.type[1])
-
-
-# MSH-9.1 and 9.2 -> what the message does. What isn't here is answered AR.
-MESSAGES: dict[tuple[str, str], Receive] = {
-    **{("ADT", event): receive_adt for event in ("A01", "A04", "A05", "A08", "A28", "A31")},
-    ("ORM", "O01"): receive_order,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +93,11 @@ class Inbound:
         message = received.message
         assert message is not None
         sender = Sender.of(message, self._zone)
-        ack = self._ack(message, "AA")
+        ack = b""
 
         async def work(unit: UnitOfWork) -> None:
-            await _receiver(message)(unit, message, sender)
+            nonlocal ack
+            ack = self._ack(message, "AA", reply=await receiver(message)(Reception(unit, message, sender)))
             await self._keep(unit, received, "AA", ack)
 
         try:
@@ -166,11 +148,12 @@ class Inbound:
             answer = None
         return answer or self._ack(received.message, "AR", _TRY_AGAIN)
 
-    def _ack(self, message: Message | None, code: str, *errors: AckError) -> bytes:
+    def _ack(self, message: Message | None, code: str, *errors: AckError, reply: Reply | None = None) -> bytes:
         text = "; ".join(e.text for e in errors)[:80]
         return acknowledge(
-            message, code, errors=errors, text=text, control_id=uuid.uuid4().hex[:20], when=datetime.now(self._zone)
-        )
+            message, code, errors=errors, text=text, control_id=uuid.uuid4().hex[:20], when=datetime.now(self._zone),
+            extra_segments=reply.segments if reply else (), response=reply.message_type if reply else None,
+        )  # fmt: skip
 
 
 def _read(frame: bytes) -> tuple[Message | None, Refused | None]:
@@ -190,18 +173,6 @@ def _too_much(message: Message) -> Refused | None:
             text = f"a field repeats at most {MAX_REPETITIONS} times"
             return Refused(AckError(segment.name, segment.number, field, code=102, text=text))
     return None
-
-
-def _receiver(message: Message) -> Receive:
-    """What a message of this type does. AR for types and events that we don't take."""
-    kind, event, _ = message.type
-    receive = MESSAGES.get((kind, event))
-    if receive is not None:
-        return receive
-    known_kind = any(k == kind for k, _ in MESSAGES)
-    text = f"{kind[:10]}^{event[:10]} is not a message that this system takes"
-    error = AckError("MSH", 1, 9, 2 if known_kind else 1, code=201 if known_kind else 200, text=text)
-    raise Refused(error, code="AR")
 
 
 def _log_error(received: Received, error: Exception) -> None:

@@ -3,20 +3,21 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from bridges.v2.codes import PRIORITY
 from bridges.v2.datatypes import CWE, EI, XCN
 from bridges.v2.message import Message, Segment
-from bridges.v2.patient_in import Sender, date_time, named, patient_identifiers
+from bridges.v2.patient_in import named, patient_identifiers
+from bridges.v2.people_in import People
+from bridges.v2.reception import Reception, Reply, Sender, date_time
 from bridges.v2.refused import Refused, missing, no_segment, required, wrong
 from bridges.v2.systems import concept, entity_identifier
-from bridges.v2.visit_in import People, visit
+from bridges.v2.visit_in import visit
 from fhir_server.elements import concept as coded
 from fhir_server.references import ref
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import identifiers, imaging_study, service_request, task, terms
 
-# TQ-6 and table 0485 -> request-priority.
-_PRIORITY = {"S": "stat", "A": "asap", "R": "routine", "P": "urgent", "C": "urgent", "T": "urgent"}
 # Modalities (DICOM CID 33, those that are ordered); other section codes of OBR-24, such as RAD, name no modality.
 MODALITIES = frozenset("BMD CR CT DX ECG EPS ES GM IO IVUS MG MR NM OCT OP OPT PT PX RF RG US XA XC".split())
 
@@ -80,15 +81,16 @@ def order_groups(message: Message) -> list[OrderGroup]:
     return groups
 
 
-async def receive_order(unit: UnitOfWork, message: Message, sender: Sender) -> None:
+async def receive_order(reception: Reception) -> Reply | None:
     """Do what each order group asks. All of the message or nothing."""
-    people = People(unit, sender)
-    for group in order_groups(message):
+    people = People(reception.unit, reception.sender)
+    for group in order_groups(reception.message):
         control = required(group.orc, 1, "the order control code").upper()
         act = _ACTS.get(control)
         if act is None:
             raise wrong(group.orc, 1, f"order control {control[:10]} is not supported", code=103)
-        await act(Order(unit, sender, message, people, group))
+        await act(Order(reception.unit, reception.sender, reception.message, people, group))
+    return None
 
 
 # NW: a new order
@@ -179,9 +181,9 @@ def _priority(order: Order) -> str | None:
     for segment, number, component in places:
         code = segment.get(number, component).strip().upper() if segment else ""
         if segment and code:
-            if code not in _PRIORITY:
+            if (priority := PRIORITY.fhir(code)) is None:
                 raise wrong(segment, number, "unknown priority", code=103, component=component if component > 1 else None)
-            return _PRIORITY[code]
+            return priority
     return None
 
 

@@ -1,12 +1,14 @@
 """PID -> Patient (HL7 v2-to-FHIR guide, segment PID): who it is, as a message says, and whom of ours that names."""
 
 from dataclasses import dataclass
-from datetime import tzinfo
 from typing import Any
 
 from bridges.v2 import times
+from bridges.v2.codes import ADDRESS_USE, GENDER, MARITAL_STATUS, NAME_USE, TELECOM_SYSTEM, TELECOM_USE
 from bridges.v2.datatypes import CWE, CX, XPN
-from bridges.v2.message import Field, Message, Segment, is_null
+from bridges.v2.mapping import Row, table
+from bridges.v2.message import Field, Segment, is_null
+from bridges.v2.reception import Sender, date_time
 from bridges.v2.refused import missing, no_segment, wrong
 from bridges.v2.systems import concept, identifier
 from fhir_server.elements import concept as coded
@@ -15,43 +17,13 @@ from fhir_server.unit_of_work import UnitOfWork
 from resources import identifiers, task
 from resources import patient as patients
 
-_GENDER = {"M": "male", "F": "female", "O": "other", "A": "other", "N": "other", "U": "unknown"}
-_NAME_USE = {"L": "official", "D": "usual", "M": "maiden", "A": "anonymous", "S": "anonymous", "N": "nickname"}
-_ADDRESS_USE = {"H": "home", "B": "work", "O": "work", "C": "temp", "BA": "old", "L": "home"}
-# Table 0201 (XTN-2) and 0202 (XTN-3).
-_TELECOM_USE = {"PRN": "home", "ORN": "home", "VHN": "home", "WPN": "work"}
-_TELECOM_SYSTEM = {"FX": "fax", "BP": "pager", "INTERNET": "email", "X.400": "email"}
-_MARITAL = "http://terminology.hl7.org/CodeSystem/v3-MaritalStatus"
-_TABLE_0002 = "http://terminology.hl7.org/CodeSystem/v2-0002"
-# Table 0002 where v3 has the same meaning, though not always the same letter; the others keep their v2 code.
-_MARITAL_STATUS = {"D": "D", "M": "M", "S": "S", "W": "W", "C": "C", "I": "I", "E": "L", "P": "T", "N": "A", "B": "U"}
-
 
 @dataclass(frozen=True, slots=True)
-class Sender:
-    """Whose dialect a message is in: the names of MSH-3 and MSH-4, and the zone of times without an offset."""
+class Pid:
+    """A PID of a sender."""
 
-    application: str
-    facility: str
-    zone: tzinfo
-
-    @classmethod
-    def of(cls, message: Message, zone: tzinfo) -> "Sender":
-        return cls(message.msh.field(3).strip(), message.msh.field(4).strip(), zone)
-
-    @property
-    def authority(self) -> str:
-        """Who assigned an identifier that doesn't say so."""
-        return self.facility or self.application or "unknown"
-
-
-def date_time(sender: Sender, segment: Segment, field: int, component: int = 1) -> str | None:
-    """A v2 TS as FHIR dateTime, None when it is empty; a malformed one is refused with its place."""
-    text = segment.get(field, component).strip()
-    try:
-        return times.to_datetime(text, sender.zone) if text else None
-    except ValueError as error:
-        raise wrong(segment, field, str(error), code=102, component=component if component > 1 else None) from None
+    segment: Segment
+    sender: Sender
 
 
 # PID
@@ -65,30 +37,15 @@ def patient_identifiers(pid: Segment, sender: Sender) -> list[Resource]:
     return found
 
 
-def map_patient(pid: Segment, sender: Sender) -> Resource:
+async def map_patient(pid: Segment, sender: Sender) -> Resource:
     """The Patient that a PID describes. Refused without PID-3."""
-    said: dict[str, Any] = {
-        "resourceType": "Patient",
-        "identifier": patient_identifiers(pid, sender),
-        "active": True,
-        "name": [n for f in pid.repetitions(5) if (n := human_name(XPN.from_field(f)))],
-        "telecom": [t for field in (13, 14, 40) for t in _telecoms(pid, field)],
-        "gender": _gender(pid),
-        "birthDate": _birth_date(pid),
-        "address": [a for f in pid.repetitions(11) if (a := _address(f))],
-        "maritalStatus": _marital_status(pid),
-        "communication": _communication(pid, sender),
-        "deceasedDateTime": date_time(sender, pid, 29),
-    }
-    if not said["deceasedDateTime"]:
-        said["deceasedBoolean"] = {"Y": True, "N": False}.get(pid.field(30).strip().upper())
-    return {k: v for k, v in said.items() if v not in (None, [])}
+    return await PID.build(Pid(pid, sender))
 
 
 def human_name(xpn: XPN) -> dict[str, Any] | None:
     """XPN -> HumanName; None when it names nobody."""
     parts: dict[str, Any] = {
-        "use": _NAME_USE.get(xpn.type),
+        "use": NAME_USE.fhir(xpn.type),
         "family": xpn.family,
         "given": [g for g in (xpn.given, xpn.middle) if g],
         "prefix": [xpn.prefix] if xpn.prefix else None,
@@ -100,9 +57,9 @@ def human_name(xpn: XPN) -> dict[str, Any] | None:
 
 def _gender(pid: Segment) -> str | None:
     sex = pid.field(8).strip().upper()
-    if sex and sex not in _GENDER:
+    if sex and GENDER.fhir(sex) is None:
         raise wrong(pid, 8, "the sex is none of table 0001", code=103)
-    return _GENDER.get(sex)
+    return GENDER.fhir(sex)
 
 
 def _birth_date(pid: Segment) -> str | None:
@@ -115,7 +72,7 @@ def _birth_date(pid: Segment) -> str | None:
 
 def _address(field: Field) -> dict[str, Any] | None:
     parts: dict[str, Any] = {
-        "use": _ADDRESS_USE.get(field.get(7)),
+        "use": ADDRESS_USE.fhir(field.get(7)),
         "line": [x for x in (field.get(1), field.get(2)) if x],
         "city": field.get(3),
         "state": field.get(4),
@@ -137,9 +94,9 @@ def _telecoms(pid: Segment, field: int) -> list[dict[str, Any]]:
             continue
         mobile = xtn.get(3) == "CP"
         by_field = {13: "home", 14: "work"}.get(field)
-        use = "mobile" if mobile else _TELECOM_USE.get(xtn.get(2), by_field)
+        use = "mobile" if mobile else TELECOM_USE.fhir(xtn.get(2)) or by_field
         email = value == xtn.get(4) or (xtn.get(2) == "NET" and "@" in value)
-        system = "email" if email else _TELECOM_SYSTEM.get(xtn.get(3).upper(), "phone")
+        system = "email" if email else TELECOM_SYSTEM.fhir(xtn.get(3)) or "phone"
         found.append({"system": system, "value": value.strip()} | ({"use": use} if use else {}))
     return found
 
@@ -148,7 +105,8 @@ def _marital_status(pid: Segment) -> dict[str, Any] | None:
     code = pid.field(16).strip().upper()
     if not code:
         return None
-    return coded(_MARITAL, _MARITAL_STATUS[code]) if code in _MARITAL_STATUS else coded(_TABLE_0002, code)
+    status = MARITAL_STATUS.fhir(code)
+    return coded(MARITAL_STATUS.target, status) if status else coded(MARITAL_STATUS.source, code)
 
 
 def _communication(pid: Segment, sender: Sender) -> list[dict[str, Any]] | None:
@@ -156,12 +114,39 @@ def _communication(pid: Segment, sender: Sender) -> list[dict[str, Any]] | None:
     return [{"language": language}] if language else None
 
 
+def _deceased(pid: Segment) -> bool | None:
+    return None if pid.field(29).strip() else {"Y": True, "N": False}.get(pid.field(30).strip().upper())
+
+
+def _each(field: int, read: Any) -> Any:
+    return lambda of: [x for f in of.segment.repetitions(field) if (x := read(f))]
+
+
+PID = table(
+    "PID -> Patient",
+    "Patient",
+    Row("PID-3", "identifier", lambda of: patient_identifiers(of.segment, of.sender),
+        "all repetitions; their order means nothing. The system is the OID or URI of CX.4, else the namespace's", "R"),
+    Row("PID-5", "name", _each(5, lambda f: human_name(XPN.from_field(f)))),
+    Row("PID-13, PID-14, PID-40", "telecom", lambda of: [t for n in (13, 14, 40) for t in _telecoms(of.segment, n)],
+        "phone, fax, pager or e-mail by XTN.3; home or work by XTN.2, else by the field"),
+    Row("PID-8", "gender", lambda of: _gender(of.segment), "a code outside of table 0001 is refused"),
+    Row("PID-7", "birthDate", lambda of: _birth_date(of.segment), "as precise as sent, to the day"),
+    Row("PID-11", "address", _each(11, _address)),
+    Row("PID-16", "maritalStatus", lambda of: _marital_status(of.segment)),
+    Row("PID-15", "communication", lambda of: _communication(of.segment, of.sender)),
+    Row("PID-29", "deceasedDateTime", lambda of: date_time(of.sender, of.segment, 29)),
+    Row("PID-30", "deceasedBoolean", lambda of: _deceased(of.segment), "not read where PID-29 has a time"),
+    active=True,
+)  # fmt: skip
+
+
 # Finding and storing
 
 
 async def master(unit: UnitOfWork, pid: Segment, sender: Sender) -> Resource:
     """Store what the master of patient identity says (ADT): a new Patient, or the known one brought up to date."""
-    said = map_patient(pid, sender)
+    said = await map_patient(pid, sender)
     known = await patients.match(unit, said["identifier"])
     if known is None:
         await patients.claim(unit, said["identifier"])
@@ -211,7 +196,7 @@ async def named(unit: UnitOfWork, pid: Segment | None, sender: Sender) -> Resour
     """The Patient that an order names. Made when unknown; never overwritten: a contradiction becomes a work item."""
     if pid is None:
         raise no_segment("PID", "the patient (PID)")
-    said = map_patient(pid, sender)
+    said = await map_patient(pid, sender)
     known = await patients.match(unit, said["identifier"])
     if known is None:
         await patients.claim(unit, said["identifier"])

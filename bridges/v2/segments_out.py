@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from bridges.v2 import times
+from bridges.v2.codes import GENDER, NAME_USE, PATIENT_CLASS, PRIORITY
 from bridges.v2.datatypes import CWE, CX, EI, XCN, XPN
 from bridges.v2.destination import Destination
 from bridges.v2.message import Comp, Raw, Seg
@@ -14,11 +15,6 @@ from bridges.v2.systems import OWN, RAW, cx_of, ei_of, name
 from fhir_server.elements import codes, codings, extension, identifier_of_type, identifier_value
 from fhir_server.registry import Resource
 from resources import terms
-
-_GENDER = {"male": "M", "female": "F", "other": "O", "unknown": "U"}
-_PRIORITY = {"stat": "S", "asap": "A", "urgent": "A", "routine": "R"}
-_NAME_TYPE = {"official": "L", "usual": "D", "maiden": "M", "anonymous": "A", "nickname": "N"}
-_CLASS = {"EMER": "E", "IMP": "I", "AMB": "O", "PRENC": "P"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +60,7 @@ def pid(patient: Resource, to: Destination) -> Seg:
             3: [cx_of(i) for i in patient.get("identifier", ()) if i.get("use") != "old" and "value" in i],
             5: [_xpn(n) for n in patient.get("name", ())] or XPN(type="U"),
             7: to.time(patient.get("birthDate")),
-            8: _GENDER.get(patient.get("gender", ""), ""),
+            8: GENDER.v2(patient.get("gender")),
         },
     )
 
@@ -78,7 +74,7 @@ def _xpn(human: dict[str, Any]) -> XPN:
         " ".join(human.get("suffix", [])),
         " ".join(human.get("prefix", [])),
         "",
-        _NAME_TYPE.get(human.get("use", ""), "L"),
+        NAME_USE.v2(human.get("use"), "L"),
     )
 
 
@@ -93,7 +89,7 @@ def _patient_class(encounter: Resource) -> str:
     """Table 0004; a class that came as such goes out as such."""
     of = encounter.get("class", {})
     code = str(of.get("code", ""))
-    return code if str(of.get("system", "")).endswith("/v2-0004") else _CLASS.get(code, "U")
+    return code if str(of.get("system", "")).endswith("/v2-0004") else PATIENT_CLASS.v2(code, "U")
 
 
 def _location(encounter: Resource) -> Raw | Comp | None:
@@ -155,7 +151,7 @@ def orc(order: Resource, to: Destination, *, control: str, status: str, requeste
 def timing(order: Resource, step: Resource | None, to: Destination) -> Comp:
     """TQ: the scheduled start and the priority."""
     start = (step or {}).get("restriction", {}).get("period", {}).get("start")
-    return Comp(None, None, None, to.time(start), None, _PRIORITY.get(order.get("priority", ""), ""))
+    return Comp(None, None, None, to.time(start), None, PRIORITY.v2(order.get("priority")))
 
 
 def obr(order: Resource, fields: dict[int, Any], *, requester: XCN | None, procedure: Resource | None = None) -> Seg:

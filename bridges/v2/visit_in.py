@@ -1,10 +1,12 @@
-"""PV1 -> Encounter and XCN -> Practitioner (HL7 v2-to-FHIR guide, segment PV1, datatype XCN)."""
+"""PV1 -> Encounter (HL7 v2-to-FHIR guide, segment PV1)."""
 
 from typing import Any
 
-from bridges.v2.datatypes import CX, XCN, XPN
+from bridges.v2.codes import PATIENT_CLASS
+from bridges.v2.datatypes import CX, XCN
 from bridges.v2.message import Segment
-from bridges.v2.patient_in import Sender, date_time, human_name
+from bridges.v2.people_in import People
+from bridges.v2.reception import Sender, date_time
 from bridges.v2.systems import RAW, identifier, typed
 from fhir_server.elements import concept
 from fhir_server.references import ref
@@ -12,43 +14,11 @@ from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources.identifiers import carriers
 
-_CLASS = {"E": "EMER", "I": "IMP", "O": "AMB", "P": "PRENC"}
-_ACT_CODE = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
-_TABLE_0004 = "http://terminology.hl7.org/CodeSystem/v2-0004"
 _NULL_FLAVOR = "http://terminology.hl7.org/CodeSystem/v3-NullFlavor"
 _PARTICIPATION = "http://terminology.hl7.org/CodeSystem/v3-ParticipationType"
 _ROLES = {7: "ATND", 8: "REF", 9: "CON", 17: "ADM"}
 # Trigger event -> Encounter.status. An order or an update of demographics says nothing of where the patient is.
 _STATUS = {"A01": "in-progress", "A04": "arrived", "A05": "planned"}
-
-
-class People:
-    """The practitioners that one message names, each looked up or made once."""
-
-    def __init__(self, unit: UnitOfWork, sender: Sender) -> None:
-        self._unit = unit
-        self._sender = sender
-        self._known: dict[tuple[str, str], Resource] = {}
-
-    async def reference(self, xcn: XCN) -> dict[str, Any] | None:
-        """A Reference to the Practitioner of an XCN, found by id and authority, or made; without an id just the name."""
-        display = ", ".join(x for x in (xcn.family, xcn.given) if x)
-        if not xcn.id.strip():
-            return {"display": display} if display else None
-        wanted = identifier(CX(xcn.id, xcn.authority), self._sender.authority)
-        key = wanted["system"], wanted["value"]
-        if key not in self._known:
-            self._known[key] = await self._find_or_make(wanted, xcn)
-        return ref(self._known[key], display or None)
-
-    async def _find_or_make(self, wanted: Resource, xcn: XCN) -> Resource:
-        found = await carriers(self._unit, "Practitioner", [wanted])
-        if found:
-            return found[0]
-        await self._unit.lock(f"practitioner:{wanted['value']}")  # whoever makes the same one meanwhile, makes us start again
-        made: Resource = {"resourceType": "Practitioner", "identifier": [wanted], "active": True}
-        name = human_name(XPN(xcn.family, xcn.given, xcn.middle, xcn.suffix, xcn.prefix, xcn.degree))
-        return await self._unit.create(made | ({"name": [name]} if name else {}))
 
 
 async def visit(
@@ -82,7 +52,8 @@ def _class(pv1: Segment) -> dict[str, Any] | None:
     code = " ".join(pv1.field(2).split()).upper()
     if not code:
         return None
-    return {"system": _ACT_CODE, "code": _CLASS[code]} if code in _CLASS else {"system": _TABLE_0004, "code": code}
+    known = PATIENT_CLASS.fhir(code)
+    return {"system": PATIENT_CLASS.target, "code": known} if known else {"system": PATIENT_CLASS.source, "code": code}
 
 
 def _location(pv1: Segment) -> list[dict[str, Any]]:

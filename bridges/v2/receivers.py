@@ -1,0 +1,28 @@
+"""Which messages are taken, and by what: MSH-9 -> receiver."""
+
+from typing import Final
+
+from bridges.v2.ack import AckError
+from bridges.v2.adt_in import receive_adt
+from bridges.v2.message import Message
+from bridges.v2.order_in import receive_order
+from bridges.v2.reception import Receive
+from bridges.v2.refused import Refused
+
+# MSH-9.1 and 9.2 -> what the message does. What isn't here is answered AR.
+MESSAGES: Final[dict[tuple[str, str], Receive]] = {
+    **{("ADT", event): receive_adt for event in ("A01", "A04", "A05", "A08", "A28", "A31")},
+    ("ORM", "O01"): receive_order,
+}
+
+
+def receiver(message: Message) -> Receive:
+    """What a message of this type does. AR for types and events that we don't take."""
+    kind, event, _ = message.type
+    receive = MESSAGES.get((kind, event))
+    if receive is not None:
+        return receive
+    known_kind = any(k == kind for k, _ in MESSAGES)
+    text = f"{kind[:10]}^{event[:10]} is not a message that this system takes"
+    error = AckError("MSH", 1, 9, 2 if known_kind else 1, code=201 if known_kind else 200, text=text)
+    raise Refused(error, code="AR")

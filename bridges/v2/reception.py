@@ -1,0 +1,61 @@
+"""What every mapping of a received message works with: the transaction, the message, its sender, and what to answer."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import tzinfo
+
+from bridges.v2 import times
+from bridges.v2.message import Message, Seg, Segment
+from bridges.v2.partner import Partner
+from bridges.v2.refused import wrong
+from fhir_server.unit_of_work import UnitOfWork
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Whose dialect a message is in: the names of MSH-3 and MSH-4, and the zone of times without an offset."""
+
+    application: str
+    facility: str
+    zone: tzinfo
+    partner: Partner = field(default_factory=Partner)
+
+    @classmethod
+    def of(cls, message: Message, zone: tzinfo, partner: Partner | None = None) -> "Sender":
+        """`zone` is the department's, for partners that don't name theirs."""
+        known = partner or Partner()
+        return cls(message.msh.field(3).strip(), message.msh.field(4).strip(), known.zone or zone, known)
+
+    @property
+    def authority(self) -> str:
+        """Who assigned an identifier that doesn't say so."""
+        return self.facility or self.application or "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer that says more than an acknowledgement: `("ORR", "O02", "ORR_O02")` with the segments after MSA."""
+
+    message_type: tuple[str, str, str]
+    segments: Sequence[Seg]
+
+
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """A message being received, in the transaction of what it does."""
+
+    unit: UnitOfWork
+    message: Message
+    sender: Sender
+
+
+Receive = Callable[[Reception], Awaitable[Reply | None]]
+
+
+def date_time(sender: Sender, segment: Segment, field: int, component: int = 1) -> str | None:
+    """A v2 TS as FHIR dateTime, None when it is empty; a malformed one is refused with its place."""
+    text = segment.get(field, component).strip()
+    try:
+        return times.to_datetime(text, sender.zone) if text else None
+    except ValueError as error:
+        raise wrong(segment, field, str(error), code=102, component=component if component > 1 else None) from None
