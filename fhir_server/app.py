@@ -161,6 +161,7 @@ def http_app(ris: Ris, *, fetcher: "JwksFetcher | None" = None) -> ASGIApp:
     app.router.routes.extend(server.routes)
     app.router.routes.extend(Route(path, _document(document(base_url))) for path, document in DISCOVERY.items())
     those = people.People.over(ris.interactions.store, base_url, ris.settings.data_dir, audit_people)
+    app.router.routes.extend(_v2_profiles())
     app.router.routes.extend([*pages.routes(), *login_pages.routes(those), *account_pages.routes(those)])
     cors.open_routes(app.router.routes, (*DISCOVERY, JWKS_PATH, STYLE_PATH))
     cors.open_routes(app.router.routes, (TOKEN_PATH, REVOKE_PATH), origins)
@@ -188,6 +189,23 @@ def _add_health(app: "FastAPI", ris: Ris) -> None:
     app.add_route("/livez", livez)
     app.add_route("/readyz", readyz)
     app.add_route("/metrics", show_metrics)
+
+
+def _v2_profiles() -> list[Route]:
+    """The HL7 v2 conformance profiles: a list, and a document for each message and direction."""
+    from capability import v2_profile
+
+    known = {f"{direction}/{kind}_{event}.xml": (kind, event, direction) for kind, event, direction in v2_profile.profiles()}
+    make = functools.cache(v2_profile.profile)
+
+    async def show(request: Request) -> Response:
+        found = known.get(request.path_params["name"])
+        return Response(make(*found), media_type="application/xml") if found else Response(status_code=404)
+
+    return [
+        Route("/hl7v2/profiles", _document({"profiles": [f"/hl7v2/profiles/{name}" for name in sorted(known)]})),
+        Route("/hl7v2/profiles/{name:path}", show),
+    ]
 
 
 def _document(content: dict[str, Any]) -> Callable[[Request], Awaitable[Response]]:

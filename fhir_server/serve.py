@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 import structlog
 import uvicorn
 
+from capability import concept_maps
 from fhir_server.app import SUPERVISOR, Ris, assemble, dicom_door, http_app, mllp_door
 from fhir_server.child import ends_with_us
 from fhir_server.database import connect
@@ -58,6 +59,8 @@ async def running(settings: Settings, roles: frozenset[str], stop: asyncio.Event
         db = await connect(uri, settings.mongodb_database)
         stack.push_async_callback(db.client.close)
         ris = await assemble(settings, db)
+        if "v2" in roles:
+            await concept_maps.publish(ris.interactions)
         if "delivery" in roles:
             await stack.enter_async_context(ris.delivery.running())
             ris.components["delivery"] = lambda: ris.delivery.working

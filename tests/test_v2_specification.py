@@ -1,0 +1,92 @@
+"""What the HL7 v2 interface says of itself: the tables of docs/hl7v2.md, the conformance profiles, the ConceptMaps."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from bridges.v2.codes import CODE_MAPS
+from bridges.v2.mapping import Table
+from bridges.v2.message import Segment
+from bridges.v2.receivers import MESSAGES
+from capability import concept_maps, v2_profile, v2_specification
+from fhir_server.references import Target
+from tests.department import ACCESS, Department
+from tests.v2_case import FILES, FOLDER, Case
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "hl7v2.md"
+
+
+@pytest.fixture(scope="module")
+def ris(mongodb_uri: str) -> Iterator[Department]:
+    with asyncio.Runner() as runner:
+        department = Department(runner, mongodb_uri)
+        yield department
+        department.run(department.close())
+
+
+def test_the_printed_tables_are_those_that_the_bridge_runs():
+    document = DOCUMENT.read_text("utf-8")
+    assert v2_specification.written(document) == document, "run python -m capability.v2_specification"
+
+
+@pytest.fixture
+def unnamed(monkeypatch) -> set[tuple[str, str, int]]:
+    """(table, segment, field) of each field that a row reads without naming it (in its note at least), while tables are built."""
+    read: set[tuple[str, int]] = set()
+    found: set[tuple[str, str, int]] = set()
+    raw, build = Segment.raw, Table.build
+
+    def recorded(self: Segment, field: int) -> str:
+        read.add((self.name, field))
+        return raw(self, field)
+
+    async def checked(self: Table, source: object) -> object:
+        for row in self.rows:
+            read.clear()
+            value = row.read(source)
+            if asyncio.iscoroutine(value):
+                await value
+            found.update((self.title, *place) for place in read - set(v2_specification.named_fields(f"{row.fields} {row.note}")))
+        return await build(self, source)
+
+    monkeypatch.setattr(Segment, "raw", recorded)
+    monkeypatch.setattr(Table, "build", checked)
+    return found
+
+
+@pytest.mark.parametrize("area", sorted({f.parent.name for f in FILES}))
+def test_every_row_names_the_fields_that_it_reads(ris, unnamed, area):
+    for file in FILES:
+        if file.parent == FOLDER / area:
+            ris.run(Case(ris).play(file.read_text("utf-8")))
+    assert unnamed == set()
+
+
+def test_there_is_a_profile_for_each_message_that_is_taken():
+    assert {(kind, event) for kind, event, direction in v2_profile.profiles() if direction == "in"} == set(MESSAGES)
+
+
+def test_a_profile_names_what_is_required_read_and_left_alone():
+    root = ET.fromstring(v2_profile.profile("ADT", "A04", "in"))
+    usage = {s.get("Name"): {f.get("Name"): f.get("Usage") for f in s.iter("Field")} for s in root.iter("Segment")}
+    assert usage["PID"]["Patient identifier list"] == "R"
+    assert usage["PID"]["Patient name"] == "O"
+    assert usage["PID"]["County code"] == "X"
+
+
+def test_the_code_maps_are_stored_once_and_found_by_their_url(ris):
+    async def scenario():
+        assert await concept_maps.publish(ris.interactions) == len(CODE_MAPS)
+        assert await concept_maps.publish(ris.interactions) == 0
+        (found,) = await ris.search("ConceptMap", url="urn:fhir-ris:concept-map:v2-sex")
+        assert found["meta"]["versionId"] == "1"
+        sexes = {e["code"]: e["target"][0]["code"] for e in found["group"][0]["element"]}
+        assert sexes["F"] == "female"
+        await ris.interactions.delete(ACCESS, "ConceptMap", "v2-sex")
+        assert await concept_maps.publish(ris.interactions) == 1
+        assert (await ris.store.read_many([Target("ConceptMap", "v2-sex")]))[Target("ConceptMap", "v2-sex")].resource is not None
+
+    ris.run(scenario())
