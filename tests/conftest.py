@@ -22,9 +22,13 @@ RunWithDb = Callable[[Callable[[AsyncDatabase[Document]], Awaitable[Result]]], R
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How long the searches are compared with the oracle's (tests/test_search_oracle.py), and where they start."""
+    """How long random searches are compared with the oracle's (tests/test_search_oracle.py), and how big the chaos of v2 is."""
     parser.addoption("--oracle-seconds", type=float, default=None, help="go on with random searches for so long, in each group")
     parser.addoption("--oracle-seed", type=int, default=0, help="begin with this seed")
+    parser.addoption(
+        "--chaos-messages", type=int, default=300, help="how many v2 messages go through the chaos (test_v2_chaos.py)"
+    )
+    parser.addoption("--chaos-seed", type=int, default=1, help="of the chaos")
 
 
 @pytest.fixture(scope="session")
