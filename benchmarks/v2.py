@@ -39,7 +39,7 @@ _HEAD = "MSH|^~\\&|EHR|EXAMPLEHOSP|FHIR_RIS|RAD|20260907081500||{kind}|{id}|P|2.
 _PID = (
     "PID|1||{patient}^^^EXAMPLEHOSP^MR||Muster^Mara^Lea||19700131|F|||Am Beispiel 1^^Musterstadt^^01234^DE||^PRN^PH^^49^30^555000"
 )
-_PV1 = "PV1|1|O|RAD^1||||815^Referrer^Rolf|||||||||||{visit}"
+_PV1 = "PV1|1|O|RAD^1||||815^Referrer^Rolf||||||||||||{visit}"
 _ORDER = _message(
     _HEAD,
     _PID,

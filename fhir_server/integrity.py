@@ -6,7 +6,6 @@ writes them all. Those who merely refer take turns with them, and processes use 
 patient makes nobody wait.
 """
 
-import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 # References inside these lead to what is in them, or elsewhere.
 _CARRIERS = frozenset({"Bundle"})
 _SLOTS = 4
-_turns = itertools.count()
 
 
 async def check(unit: "UnitOfWork", *, strict: bool) -> None:
@@ -47,7 +45,8 @@ async def check(unit: "UnitOfWork", *, strict: bool) -> None:
                     issues.append(Issue("not-supported", "conditional references are resolved in transactions only", path))
     await unit.note_links(links)  # before the locks: who deletes one of these afterwards must know where to look
     if strict:
-        await unit.lock(*_locks(unit, wanted, deleted, 2 * await unit.process_number() + next(_turns) % 2))
+        await unit.lock(*_locks(unit, wanted, deleted, 2 * await unit.process_number() + unit.place_in_process))
+        await unit.take_locks()
         gone = await unit.missing(wanted)
         issues += [Issue("value", f"{to} does not exist", path) for to in gone for path in wanted[to]]
     if issues:

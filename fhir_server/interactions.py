@@ -49,17 +49,19 @@ class Interactions:
         entities: Iterable[Document] = (),
         *,
         small: Iterable[Target] | None = None,
+        turns: Iterable[str] = (),
     ) -> T:
         """Run `work`, its reactions and its AuditEvent in one transaction, again from a clean state on a conflict.
 
         `entities` are those of the AuditEvent beyond what is changed. `small`: `work` is about one resource, beginning with
-        these, and may share its transaction with others that come at the same time.
+        these, and may share its transaction with others that come at the same time, but not with those that name one of the same
+        `turns`: these go one after the other.
         FhirError when a rule refuses, `forbidden` (403, and on record) when `work` requires more than `access` allows,
         `lock-error` (409) when others kept changing the same resources,
         `too-long` (413) for a resource that MongoDB can't hold, `transient` (503) when MongoDB is away.
         """
         async with self._refusals_recorded(access, act):
-            return await self._transactions.run(access, act, work, entities, small=small)
+            return await self._transactions.run(access, act, work, entities, small=small, turns=turns)
 
     # Interactions on one resource
 

@@ -31,7 +31,7 @@ class Part:
 class Entry:
     """A resource in this transaction: as it was found, as it is now, and what of that is already written."""
 
-    __slots__ = ("after", "before", "large", "method", "new_version", "part", "reacted", "written")
+    __slots__ = ("_index", "after", "before", "large", "method", "new_version", "part", "reacted", "written")
 
     def __init__(self, before: Version | None, method: str = "PUT") -> None:
         self.before = before
@@ -43,6 +43,14 @@ class Entry:
         self.part: int | None = None  # the request that changed it
         self.reacted: Resource | None = self.after
         self.written: Resource | None = self.after
+        self._index: tuple[Resource, Document] | None = None  # of this state of `after`
+
+    def index(self) -> Document:
+        """The search index of the present state, made once."""
+        assert self.after is not None
+        if self._index is None or self._index[0] is not self.after:
+            self._index = self.after, index(self.after)
+        return self._index[1]
 
     @property
     def was(self) -> Resource | None:
@@ -96,7 +104,7 @@ def write(to: Target, entry: Entry, now: datetime, current: Writes, history: Wri
         "method": entry.method,
         "updated": entry.moment(now),
         "resource": fhir_json.to_bson(entry.after),
-        "search": index(entry.after),
+        "search": entry.index(),
     }
     if entry.written is None:
         current.inserts.append(document)

@@ -6,9 +6,11 @@ the way of the whole, each is run on its own.
 """
 
 import asyncio
+import contextlib
+import itertools
 import random
 import time
-from collections.abc import Awaitable, Callable, Hashable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -57,6 +59,7 @@ class Job:
     work: Callable[[UnitOfWork], Awaitable[Any]]
     entities: list[Document]
     targets: list[Target] = field(default_factory=list)
+    turns: frozenset[str] = frozenset()  # what else it touches: others that do wait
     # What came of it when it was run with others; `alone` while it has yet to be run on its own.
     alone: bool = True
     result: Any = None
@@ -69,6 +72,7 @@ class Transactions:
     def __init__(self, store: Store, registry: Registry, *, strict_references: bool) -> None:
         self._store, self._registry, self._strict = store, registry, strict_references
         self.turns = Turns()
+        self._places: set[int] = set()
         self._together = Together[Job](self._joint, _touched, largest=_LARGEST_GROUP)
         # Set when a transaction has left messages in the outbox, so that delivery need not wait for its next look.
         self.outbox_filled = asyncio.Event()
@@ -81,19 +85,21 @@ class Transactions:
         entities: Iterable[Document] = (),
         *,
         small: Iterable[Target] | None = None,
+        turns: Iterable[str] = (),
     ) -> T:
         """Run `work`, its reactions and its AuditEvent in one transaction. The errors are those of `Interactions.transact`.
 
         `small`: it may share a transaction with others, and begins with these resources, which are read ahead.
+        `turns`: names of what else it works on; of those that name the same, one goes after the other.
         """
-        job = Job(access, act, work, list(entities))
+        job = Job(access, act, work, list(entities), turns=frozenset(turns))
         if small is not None:
             job.targets = list(small)
             await self._together.do(job)
             if job.refusal is not None:
                 raise job.refusal
         if job.alone:
-            async with self.turns.taken(str(to) for to in job.targets):
+            async with self.turns.taken((*(str(to) for to in job.targets), *job.turns)):
                 await self._until_done(job)
         result: T = job.result
         return result
@@ -119,6 +125,8 @@ class Transactions:
                     break
                 await _pause(attempt)
                 attempt += 1
+            except Exception:  # noqa: BLE001 - a fault in one must not fail the others: on its own, it shows whose it is
+                break
             else:
                 for job in jobs:
                     job.alone = False
@@ -152,9 +160,23 @@ class Transactions:
             attempt += 1
 
     async def _attempt(self, jobs: list[Job], deadline: float) -> None:
+        with self._place() as place:
+            await self._attempt_at(place, jobs, deadline)
+
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[int]:
+        """The lowest number that no other transaction of this process has meanwhile."""
+        place = next(n for n in itertools.count() if n not in self._places)
+        self._places.add(place)
+        try:
+            yield place
+        finally:
+            self._places.remove(place)
+
+    async def _attempt_at(self, place: int, jobs: list[Job], deadline: float) -> None:
         async with self._store.trail.lane() as lane, self._store.db.client.start_session() as session:
             async with await session.start_transaction(read_concern=_SNAPSHOT, write_concern=_DURABLE):
-                unit = UnitOfWork(self._store, self._registry, session, strict=self._strict)
+                unit = UnitOfWork(self._store, self._registry, session, strict=self._strict, together=len(jobs) > 1, place=place)
                 await unit.load(to for job in jobs for to in job.targets)
                 done = [(job, part) for job in jobs if (part := await _part(unit, job, together=len(jobs) > 1))]
                 await unit.complete()
@@ -185,7 +207,7 @@ async def _part(unit: UnitOfWork, job: Job, *, together: bool) -> Part | None:
 
 
 def _touched(job: Job) -> Iterable[Hashable]:
-    return job.targets
+    return (*job.targets, *job.turns)
 
 
 def unavailable(text: str = "the database is not available; try again") -> FhirError:

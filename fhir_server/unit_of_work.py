@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable
 from urllib.parse import parse_qsl
 
-from pymongo import UpdateOne
+from pymongo import ReplaceOne, UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
@@ -22,7 +22,7 @@ from fhir_server.references import Target, target, walk
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.search.index import NO_HOLD
 from fhir_server.search.matching import resource_matches
-from fhir_server.search.query import compile_query
+from fhir_server.search.query import Query, compile_query
 from fhir_server.search.resolve import Look, resolve
 from fhir_server.staging import Entry, Part, Writes, aside, content, refuse_invalid, write
 from fhir_server.store import LOCKS, Document, Store, lock_numbers, version
@@ -50,7 +50,21 @@ class UnitOfWork:
     each sees what those before it did, and no two of them may change the same resource.
     """
 
-    def __init__(self, store: Store, registry: Registry, session: AsyncClientSession, *, strict: bool) -> None:
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry,
+        session: AsyncClientSession,
+        *,
+        strict: bool,
+        together: bool = False,
+        place: int = 0,
+    ) -> None:
+        """`together`: it will have several parts, so what can wait is done once for all of them at the end.
+
+        `place`: which of the transactions under way in this process it is.
+        """
+        self.place_in_process = place
         self.parts: list[Part] = []
         self.session = session
         self.now = clock.now()
@@ -61,6 +75,8 @@ class UnitOfWork:
         self._store = store
         self._registry = registry
         self._strict = strict
+        self._locks: set[int] | None = set() if together else None  # those to be taken at the end
+        self._kept: dict[str, list[ReplaceOne[Document]]] = {}
         self._entries: dict[Target, Entry] = {}
         # What the entries of the present transaction Bundle write, so that they may refer to it before it is there.
         self.planned: set[Target] = set()
@@ -182,13 +198,28 @@ class UnitOfWork:
 
     async def search_all(self, resource_type: str, parameters: list[tuple[str, str]]) -> list[Resource]:
         """The same with parameters that may repeat. More than 500 matches are refused: a rule must not work on part of them."""
-        await self.flush()
         query = compile_query(resource_type, parameters)
-        await resolve(Look(self._store, Access.system("rules"), self.session), query)
+        staged = self._staged_matches(query)
+        if staged is None:
+            await self.flush()
+            await resolve(Look(self._store, Access.system("rules"), self.session), query)
         found = await self._store.find(query, limit=_REACTION_SEARCH_LIMIT + 1, session=self.session)
         if len(found) > _REACTION_SEARCH_LIMIT:
             raise fail("too-costly", f"more than {_REACTION_SEARCH_LIMIT} {query.type} resources are concerned")
-        return self._own(query.type, found)
+        if staged is None:
+            return self._own(query.type, found)
+        unstaged = [d for d in found if Target(query.type, d["_id"]) not in self._dirty]
+        return self._own(query.type, unstaged) + [r for r in map(duplicate, staged) if r is not None]
+
+    def _staged_matches(self, query: Query) -> list[Resource] | None:
+        """What is staged but not yet written and meets a query on its own type; None where that can't be told without writing."""
+        if query.pending or query.sort:
+            return None
+        staged = [e for to in self._dirty if to.type == query.type and (e := self._entries[to]).after is not None]
+        try:
+            return [e.after for e in staged if e.after and resource_matches(query.filter, e.after, e.index())]
+        except NotImplementedError:
+            return None
 
     def _own(self, resource_type: str, found: list[Document]) -> list[Resource]:
         """What was found, as copies of what this transaction holds of it."""
@@ -219,8 +250,21 @@ class UnitOfWork:
 
     async def lock(self, *keys: str) -> None:
         """Make transactions that name the same key wait their turn (by a write conflict, which starts the later one again)."""
-        writes = Writes([], [UpdateOne({"_id": n}, {"$inc": {"n": 1}}, upsert=True) for n in lock_numbers(keys)])
-        await self._apply(self._store.db[LOCKS], writes)
+        if self._locks is not None:
+            self._locks.update(lock_numbers(keys))
+        else:
+            await self._take(lock_numbers(keys))
+
+    async def take_locks(self) -> None:
+        """Take those that were left for the end: from here on, what is read outside of the transaction is settled too."""
+        if self._locks:
+            await self._take(sorted(self._locks))
+            self._locks.clear()
+
+    async def _take(self, numbers: Iterable[int]) -> None:
+        await self._apply(
+            self._store.db[LOCKS], Writes([], [UpdateOne({"_id": n}, {"$inc": {"n": 1}}, upsert=True) for n in numbers])
+        )
 
     async def process_number(self) -> int:
         """Which of the processes over this database we are, counted from the first that ever was."""
@@ -261,6 +305,10 @@ class UnitOfWork:
         """Have a further AuditEvent written with this transaction (`audit.audit_event`), which its resources may refer to."""
         self.events.append(event)
 
+    def keep(self, collection: str, write: "ReplaceOne[Document]") -> None:
+        """Have a document that is no resource written with this transaction. DuplicateKeyError then, where its key is taken."""
+        self._kept.setdefault(collection, []).append(write)
+
     def send(self, message: outbox.Outbound) -> None:
         """Put a message into the outbox of this transaction."""
         self.outbox.append(message)
@@ -284,7 +332,15 @@ class UnitOfWork:
         await integrity.check(self, strict=self._strict)
         for projection in self._registry.projections:
             await projection(self, self.changes())
+        await self.take_locks()
         await self.flush()
+        for collection, writes in self._kept.items():
+            try:
+                await self._store.db[collection].bulk_write(writes, ordered=False, session=self.session)
+            except BulkWriteError as error:
+                if all(e.get("code") == _DUPLICATE_KEY for e in error.details.get("writeErrors", ())):
+                    raise DuplicateKeyError(f"a key of {collection} is taken", _DUPLICATE_KEY, error.details) from error
+                raise
         if self.outbox:
             await self._store.db[outbox.COLLECTION].insert_many([outbox.document(m) for m in self.outbox], session=self.session)
 

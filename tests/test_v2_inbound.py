@@ -573,7 +573,7 @@ def test_an_internal_error_is_rejected_and_the_message_is_processed_when_it_come
 
 @pytest.mark.parametrize("where", ["answered", "keep"])
 def test_without_mongodb_a_message_is_rejected_and_processed_when_it_comes_again(ris, monkeypatch, where):
-    async def away(*_, **__):
+    def away(*_, **__):
         raise AutoReconnect("away")
 
     async def scenario():

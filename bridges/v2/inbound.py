@@ -98,10 +98,10 @@ class Inbound:
         async def work(unit: UnitOfWork) -> None:
             nonlocal ack
             ack = self._ack(message, "AA", reply=await receiver(message)(Reception(unit, message, sender)))
-            await self._keep(unit, received, "AA", ack)
+            self._keep(unit, received, "AA", ack)
 
         try:
-            await self._interactions.transact(received.access, received.act("AA"), work)
+            await self._interactions.transact(received.access, received.act("AA"), work, small=(), turns=touched(message))
         except Refused as failure:
             return await self._refuse(received, failure)
         except FhirError as error:
@@ -120,24 +120,24 @@ class Inbound:
     async def _refuse(self, received: Received, failure: Refused, *, final: bool = True) -> bytes:
         """Keep a refused message and say why. What isn't final may come again and is then processed afresh."""
         message = received.message
-        ack = self._ack(message, failure.code, *failure.errors)
+        ack = self._ack(message, failure.answer, *failure.errors)
 
         async def work(unit: UnitOfWork) -> None:
             if message is not None and failure.mixed_up is not None:
                 await show_mix_up(unit, message, Sender.of(message, self._zone), failure.mixed_up)
             errors = tuple(e.text for e in failure.errors)
-            await self._keep(unit, received, failure.code, ack, final=final, errors=errors)
+            self._keep(unit, received, failure.answer, ack, final=final, errors=errors)
 
-        await self._interactions.transact(received.access, received.act(failure.code), work)
-        metrics.MESSAGES_IN.labels(received.label, failure.code).inc()
+        await self._interactions.transact(received.access, received.act(failure.answer), work, small=())
+        metrics.MESSAGES_IN.labels(received.label, failure.answer).inc()
         return ack
 
-    async def _keep(
+    def _keep(
         self, unit: UnitOfWork, received: Received, outcome: str, ack: bytes, *, final: bool = True, errors: tuple[str, ...] = ()
     ) -> None:
-        about = tuple(f"{c.type}/{c.id}" for c in unit.changes())
-        await message_log.keep(
-            self._db, unit.session, received.key, received.frame, kind=received.kind, peer=received.peer.host,
+        about = tuple(f"{c.type}/{c.id}" for c in unit.changes(unit.parts[-1]))
+        message_log.keep(
+            unit, received.key, received.frame, kind=received.kind, peer=received.peer.host,
             received=received.when, outcome=outcome, ack=ack, final=final, errors=errors, about=about,
         )  # fmt: skip
 
@@ -154,6 +154,17 @@ class Inbound:
             message, code, errors=errors, text=text, control_id=uuid.uuid4().hex[:20], when=datetime.now(self._zone),
             extra_segments=reply.segments if reply else (), response=reply.message_type if reply else None,
         )  # fmt: skip
+
+
+# Where messages name patients, visits and orders: those that name the same are processed one after the other.
+_NAMES = (("PID", 3), ("MRG", 1), ("PV1", 19), ("ORC", 2), ("ORC", 3), ("OBR", 2), ("OBR", 3), ("SCH", 1), ("SCH", 2))
+
+
+def touched(message: Message) -> set[str]:
+    """The numbers that a message is about."""
+    return {
+        f.get(1).strip() for name, field in _NAMES for segment in message.all(name) for f in segment.repetitions(field) if f.raw
+    }  # fmt: skip
 
 
 def _read(frame: bytes) -> tuple[Message | None, Refused | None]:

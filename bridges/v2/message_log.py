@@ -12,12 +12,12 @@ from datetime import datetime
 from typing import Any
 
 from bson import Binary
-from pymongo import IndexModel
-from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo import IndexModel, ReplaceOne
 from pymongo.asynchronous.database import AsyncDatabase
 
 from bridges.v2.message import Message
 from fhir_server import clock
+from fhir_server.unit_of_work import UnitOfWork
 
 COLLECTION = "messages"
 Document = dict[str, Any]
@@ -59,9 +59,8 @@ async def answered(db: AsyncDatabase[Document], key: Key) -> bytes | None:
     return bytes(found["ack"]) if found else None
 
 
-async def keep(
-    db: AsyncDatabase[Document],
-    session: AsyncClientSession,
+def keep(
+    unit: UnitOfWork,
     key: Key,
     raw: bytes,
     *,
@@ -74,7 +73,7 @@ async def keep(
     errors: tuple[str, ...] = (),
     about: tuple[str, ...] = (),
 ) -> None:
-    """Store a message with its outcome, in the transaction of what it did. DuplicateKeyError when it was processed already."""
+    """Store a message with its outcome, in the transaction of what it did: DuplicateKeyError when it was processed already."""
     document = key.filter() | {
         "type": kind,
         "raw": Binary(raw),
@@ -86,4 +85,4 @@ async def keep(
         "errors": list(errors),
         "about": list(about),
     }
-    await db[COLLECTION].replace_one(key.filter() | {"final": False}, document, upsert=True, session=session)
+    unit.keep(COLLECTION, ReplaceOne(key.filter() | {"final": False}, document, upsert=True))

@@ -19,16 +19,16 @@ _CODES = {
 }
 
 
-class Refused(Exception):
-    """The message is refused. `code` is MSA-1: AE for its content, AR when it is not for us.
+class Refused(FhirError):
+    """The message is refused. `answer` is MSA-1: AE for its content, AR when it is not for us.
 
     `mixed_up` is the order whose placer number the message uses for a different patient: people must be shown that.
     """
 
     def __init__(self, *errors: AckError, code: str = "AE", mixed_up: Resource | None = None) -> None:
-        super().__init__("; ".join(e.text for e in errors))
+        super().__init__(*(Issue("processing", e.text) for e in errors))
         self.errors = errors
-        self.code = code
+        self.answer = code
         self.mixed_up = mixed_up
 
 

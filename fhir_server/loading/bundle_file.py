@@ -36,6 +36,7 @@ class _Noting(Interactions):
         entities: Iterable[Document] = (),
         *,
         small: Iterable[Target] | None = None,  # noqa: ARG002 - what is noted is never shared with others
+        turns: Iterable[str] = (),
     ) -> T:
         async def noted(unit: UnitOfWork) -> T:
             result = await work(unit)
@@ -43,7 +44,7 @@ class _Noting(Interactions):
             await note_range(unit, self._file, start, end, end + 1, end - start, ())
             return result
 
-        return await self._of.transact(access, act, noted, entities)
+        return await self._of.transact(access, act, noted, entities, turns=turns)
 
 
 async def load_bundle(interactions: Interactions, ledger: Ledger, file: Opened, base_url: str) -> Tally:

@@ -20,9 +20,9 @@ def matches(condition: Condition, id_: str, keys: Collection[str]) -> bool:
     return all(_meets(path, test, id_, keys) for path, test in condition.items())
 
 
-def resource_matches(condition: Condition, resource: dict[str, Any]) -> bool:
-    """The same for a valid resource."""
-    return matches(condition, resource["id"], index(resource)["t"])
+def resource_matches(condition: Condition, resource: dict[str, Any], indexed: dict[str, Any] | None = None) -> bool:
+    """The same for a valid resource, whose index may be given."""
+    return matches(condition, resource["id"], (indexed or index(resource))["t"])
 
 
 def _meets(path: str, test: Any, id_: str, keys: Collection[str]) -> bool:
