@@ -26,6 +26,7 @@ class Part:
     access: Access
     number: int
     shown: list[str]
+    held: dict[Target, None] = field(default_factory=dict)  # what it has looked at or written
 
 
 class Entry:

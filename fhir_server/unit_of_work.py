@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable
 from urllib.parse import parse_qsl
 
-from pymongo import ReplaceOne, UpdateOne
+from pymongo import UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
@@ -76,7 +76,7 @@ class UnitOfWork:
         self._registry = registry
         self._strict = strict
         self._locks: set[int] | None = set() if together else None  # those to be taken at the end
-        self._kept: dict[str, list[ReplaceOne[Document]]] = {}
+        self._kept: dict[str, list[UpdateOne]] = {}
         self._entries: dict[Target, Entry] = {}
         # What the entries of the present transaction Bundle write, so that they may refer to it before it is there.
         self.planned: set[Target] = set()
@@ -208,6 +208,7 @@ class UnitOfWork:
             raise fail("too-costly", f"more than {_REACTION_SEARCH_LIMIT} {query.type} resources are concerned")
         if staged is None:
             return self._own(query.type, found)
+        self.parts[-1].held |= {Target(query.type, r["id"]): None for r in staged}
         unstaged = [d for d in found if Target(query.type, d["_id"]) not in self._dirty]
         return self._own(query.type, unstaged) + [r for r in map(duplicate, staged) if r is not None]
 
@@ -228,6 +229,7 @@ class UnitOfWork:
             to = Target(resource_type, document["_id"])
             if to not in self._entries:
                 self._entries[to] = Entry(version(document, document["_id"]))
+            self.parts[-1].held[to] = None
             resources.append(duplicate(self._entries[to].after))
         return [r for r in resources if r is not None]
 
@@ -282,6 +284,7 @@ class UnitOfWork:
         `copy=False` is for callers that change neither what they give nor what they get from here on.
         """
         to = Target(resource["resourceType"], id_ or new_id())
+        self.parts[-1].held[to] = None
         return await self._stage(to, self._entries.setdefault(to, Entry(None, "POST")), resource, copy=copy)
 
     async def update(self, resource: Resource, *, copy: bool = True) -> Resource:
@@ -305,7 +308,7 @@ class UnitOfWork:
         """Have a further AuditEvent written with this transaction (`audit.audit_event`), which its resources may refer to."""
         self.events.append(event)
 
-    def keep(self, collection: str, write: "ReplaceOne[Document]") -> None:
+    def keep(self, collection: str, write: UpdateOne) -> None:
         """Have a document that is no resource written with this transaction. DuplicateKeyError then, where its key is taken."""
         self._kept.setdefault(collection, []).append(write)
 
@@ -320,6 +323,11 @@ class UnitOfWork:
             for to, e in self._entries.items()
             if e.after is not e.was and (part is None or e.part == part.number)
         ]
+
+    def held(self, resource_type: str) -> list[str]:
+        """The resources of a type that the present part has looked at or written, and that are there: "Patient/1"."""
+        here = (to for to in self.parts[-1].held if to.type == resource_type)
+        return [str(to) for to in here if self._entries[to].after is not None]
 
     def final(self, resource: Resource) -> Resource:
         """What this transaction made of a resource that was staged in it: reactions may have changed it since."""
@@ -382,6 +390,7 @@ class UnitOfWork:
     async def _entry(self, to: Target) -> Entry:
         if to not in self._entries:
             self._entries[to] = Entry(await self._store.read(to.type, to.id, self.session))
+        self.parts[-1].held[to] = None
         return self._entries[to]
 
     async def _stage(self, to: Target, entry: Entry, resource: Resource, *, copy: bool) -> Resource:
