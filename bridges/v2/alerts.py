@@ -85,7 +85,7 @@ class Looks:
     async def refusing(self, now: datetime) -> Findings:
         """Partners of which we refuse much more than usual."""
         messages, since = self.db[message_log.COLLECTION], clock.naive(now - self.habits.refused_window)
-        recent = [
+        recent: list[Document] = [
             {"$match": {"received": {"$gt": since, "$lte": clock.naive(now)}, "final": True}},
             {"$group": {"_id": "$partner", "all": {"$sum": 1}, "bad": {"$sum": {"$cond": [{"$eq": ["$outcome", "AA"]}, 0, 1]}}}},
         ]
@@ -102,7 +102,7 @@ class Looks:
 
     async def waiting(self, now: datetime) -> Findings:
         """Destinations whose messages wait too long, or are too many."""
-        pending = [
+        pending: list[Document] = [
             {"$match": {"state": "pending"}},
             {"$group": {"_id": "$destination", "n": {"$sum": 1}, "oldest": {"$min": "$created"}}},
         ]

@@ -35,7 +35,7 @@ async def follow(unit: UnitOfWork, change: Change) -> None:
 
 
 def _is_ours(endpoint: Resource | None) -> bool:
-    return (endpoint or {}).get("connectionType", {}).get("code") == CONNECTION_TYPE
+    return bool((endpoint or {}).get("connectionType", {}).get("code") == CONNECTION_TYPE)
 
 
 def register(registry: Registry) -> None:

@@ -1,4 +1,4 @@
-"""Watching the interfaces: one process at a time looks, raises an alert when something is not as usual, and ends it when it is over.
+"""Watching the interfaces: one process looks, raises an alert when something is not as usual, and ends it when it is over.
 
 An alert is a Task (`interface-alert`), a log line and a count. It is raised once: whoever completes its Task hears no more of it
 until it was over. A document of `alerts`: {_id: subject, since}.
@@ -76,10 +76,8 @@ class Watcher:
         """Look once: raise what is new, end what is over."""
         now = self._now()
         partners = (await self._inbound.partners.directory()).partners
-        found: dict[str, str] = {}
-        for findings in (self._looks.silent(partners, now), self._looks.refusing(now), self._looks.waiting(now)):
-            async for subject, text in findings:
-                found[subject] = text
+        looks = (self._looks.silent(partners, now), self._looks.refusing(now), self._looks.waiting(now))
+        found = {subject: text for findings in looks async for subject, text in findings}
         known = {d["_id"] async for d in self._db[COLLECTION].find()}
         for subject in sorted(found.keys() - known):
             await self._raise(subject, found[subject], now)
