@@ -87,3 +87,21 @@ PRIORITY = code_map(
     {"S": "stat", "A": "asap", "R": "routine", "P": "urgent", "C": "urgent", "T": "urgent"},
     urgent="A",
 )  # fmt: skip
+# Orders: what comes in.
+# Sections that name one modality; others (RAD, RX, ...) name none, and then the catalogue says it.
+SECTION = code_map(
+    "v2-section", "Diagnostic service section", "0074", "http://dicom.nema.org/resources/ontology/DCM",
+    {"NMR": "MR", "RUS": "US", "CUS": "US", "VUS": "US", "OUS": "US", "NMS": "NM"},
+)  # fmt: skip
+# What isn't in here is restricted (R), its own code kept beside.
+CONFIDENTIALITY = code_map(
+    "v2-confidentiality", "Confidentiality", "0177", "http://terminology.hl7.org/CodeSystem/v3-Confidentiality",
+    {"V": "V", "R": "R", "U": "N"},
+)  # fmt: skip
+# Order status as a placer says it of an order that is there (ris-domain.md 2.4); how far an examination is, we say.
+ORDER_STATUS = code_map(
+    "v2-order-status", "Order status", "0038", "http://hl7.org/fhir/request-status",
+    {"SC": "active", "IP": "active", "A": "active", "CM": "completed", "CA": "revoked", "DC": "revoked", "HD": "on-hold",
+     "ER": "entered-in-error", "RP": "revoked"},
+    active="IP", revoked="CA",
+)  # fmt: skip

@@ -15,6 +15,7 @@ from bridges.v2.message import Message, MessageError, parse
 from bridges.v2.message_log import Key
 from bridges.v2.mllp import Peer
 from bridges.v2.order_in import show_mix_up
+from bridges.v2.partner import Partner
 from bridges.v2.receivers import receiver
 from bridges.v2.reception import Reception, Reply, Sender
 from bridges.v2.refused import Refused
@@ -23,6 +24,7 @@ from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError
 from fhir_server.unit_of_work import UnitOfWork
+from resources import task
 from smart_auth.access import Access
 
 log = structlog.get_logger()
@@ -92,13 +94,14 @@ class Inbound:
     async def _process(self, received: Received) -> bytes:
         message = received.message
         assert message is not None
-        sender = Sender.of(message, self._zone)
         ack = b""
 
         async def work(unit: UnitOfWork) -> None:
             nonlocal ack
-            ack = self._ack(message, "AA", reply=await receiver(message)(Reception(unit, message, sender)))
-            await self._keep(unit, received, "AA", ack)
+            sender = Sender.of(message, self._zone, await _partner(unit, message))
+            reply = await receiver(message)(Reception(unit, message, sender))
+            ack = self._ack(message, "AA", reply=reply)
+            await self._keep(unit, received, "AA", ack, state=reply.state if reply else "")
 
         try:
             await self._interactions.transact(received.access, received.act("AA"), work)
@@ -120,11 +123,13 @@ class Inbound:
     async def _refuse(self, received: Received, failure: Refused, *, final: bool = True) -> bytes:
         """Keep a refused message and say why. What isn't final may come again and is then processed afresh."""
         message = received.message
-        ack = self._ack(message, failure.code, *failure.errors)
+        ack = self._ack(message, failure.code, *failure.errors, reply=failure.reply)
 
         async def work(unit: UnitOfWork) -> None:
             if message is not None and failure.mixed_up is not None:
                 await show_mix_up(unit, message, Sender.of(message, self._zone), failure.mixed_up)
+            for item in failure.shown:
+                await task.open_work_item(unit, item.kind, item.text, item.about, item.patient)
             errors = tuple(e.text for e in failure.errors)
             await self._keep(unit, received, failure.code, ack, final=final, errors=errors)
 
@@ -133,12 +138,13 @@ class Inbound:
         return ack
 
     async def _keep(
-        self, unit: UnitOfWork, received: Received, outcome: str, ack: bytes, *, final: bool = True, errors: tuple[str, ...] = ()
-    ) -> None:
+        self, unit: UnitOfWork, received: Received, outcome: str, ack: bytes, *, final: bool = True,
+        errors: tuple[str, ...] = (), state: str = "",
+    ) -> None:  # fmt: skip
         about = tuple(f"{c.type}/{c.id}" for c in unit.changes())
         await message_log.keep(
             self._db, unit.session, received.key, received.frame, kind=received.kind, peer=received.peer.host,
-            received=received.when, outcome=outcome, ack=ack, final=final, errors=errors, about=about,
+            received=received.when, outcome=outcome, ack=ack, final=final, errors=errors, about=about, state=state,
         )  # fmt: skip
 
     async def _answered_elsewhere(self, received: Received) -> bytes:
@@ -149,11 +155,21 @@ class Inbound:
         return answer or self._ack(received.message, "AR", _TRY_AGAIN)
 
     def _ack(self, message: Message | None, code: str, *errors: AckError, reply: Reply | None = None) -> bytes:
-        text = "; ".join(e.text for e in errors)[:80]
+        text = "; ".join(e.text for e in errors)[:80] or (reply.text if reply else "")
         return acknowledge(
             message, code, errors=errors, text=text, control_id=uuid.uuid4().hex[:20], when=datetime.now(self._zone),
             extra_segments=reply.segments if reply else (), response=reply.message_type if reply else None,
         )  # fmt: skip
+
+
+async def _partner(unit: UnitOfWork, message: Message) -> Partner | None:
+    """The partner that the message is from, by MSH-3 and MSH-4."""
+    application, facility = message.msh.field(3).strip(), message.msh.field(4).strip()
+    for endpoint in await unit.search("Endpoint", status="active", connection_type="hl7v2-mllp"):
+        found = Partner.of(endpoint)
+        if found and found.application == application and found.facility in {"", facility}:
+            return found
+    return None
 
 
 def _read(frame: bytes) -> tuple[Message | None, Refused | None]:

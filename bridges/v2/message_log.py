@@ -2,8 +2,9 @@
 
 A document of `messages`:
     {_id, sender: "HIS|HOSP", control_id, digest, type: "ADT^A04", raw: bytes, peer, received, outcome: AA | AE | AR,
-     final: bool, ack: bytes, errors: [text], about: ["Patient/1", ...]}
+     final: bool, ack: bytes, errors: [text], about: ["Patient/1", ...], state: text}
 `final` is false for what failed through no fault of the message; the same message again is then processed afresh.
+`state`, where there is one, says more than the outcome: `parked`, and then `played`, `refused-later` or `given-up`.
 """
 
 import hashlib
@@ -73,17 +74,28 @@ async def keep(
     final: bool = True,
     errors: tuple[str, ...] = (),
     about: tuple[str, ...] = (),
+    state: str = "",
 ) -> None:
     """Store a message with its outcome, in the transaction of what it did. DuplicateKeyError when it was processed already."""
-    document = key.filter() | {
-        "type": kind,
-        "raw": Binary(raw),
-        "peer": peer,
-        "received": clock.naive(received),
-        "outcome": outcome,
-        "final": final,
-        "ack": Binary(ack),
-        "errors": list(errors),
-        "about": list(about),
-    }
+    document = (
+        key.filter()
+        | {
+            "type": kind,
+            "raw": Binary(raw),
+            "peer": peer,
+            "received": clock.naive(received),
+            "outcome": outcome,
+            "final": final,
+            "ack": Binary(ack),
+            "errors": list(errors),
+            "about": list(about),
+        }
+        | ({"state": state} if state else {})
+    )
     await db[COLLECTION].replace_one(key.filter() | {"final": False}, document, upsert=True, session=session)
+
+
+async def mark(db: AsyncDatabase[Document], session: AsyncClientSession, key: Document, state: str, about: str = "") -> None:
+    """Say what became of a message that was kept waiting; `about` is what it then changed."""
+    change: Document = {"$set": {"state": state}} | ({"$addToSet": {"about": about}} if about else {})
+    await db[COLLECTION].update_one(key, change, session=session)

@@ -34,6 +34,10 @@ class Partner:
         accept-validation     `none`, `warn` or `strict`: the structure, by HL7's message definitions
         accept-response       `ack`, or `order` for ORR, ORG and ORI as the answer to orders
         accept-unknown-order  what a message about an order that we don't have does: `refuse`, or `park` until it comes
+        accept-unknown-order-hours  how long such a message waits; 24
+        accept-duplicate-days how near two alike orders are duplicates; 30
+        accept-protocol-field `OBR-4.4` when OBR-4.4 to 4.6 are the protocol, not another code for the procedure
+        accept-station-field  `ORC-18` when that is the AE title of the station that is wanted
         accept-unknown-procedure, accept-missing-reason, accept-duplicate-order, accept-implausible-date:
                               `accept`, `work-item`, `hold` or `refuse`
         accept-concept-map    the ConceptMap (`ConceptMap/1`) from its procedure codes to ours
@@ -57,6 +61,10 @@ class Partner:
     duplicate_order: Rule = "work-item"
     implausible_date: Rule = "work-item"
     concept_map: str = ""
+    unknown_order_hours: float = 24
+    duplicate_days: int = 30
+    protocol_field: str = ""
+    station_field: str = ""
 
     @classmethod
     def of(cls, endpoint: Resource) -> "Partner | None":
@@ -72,6 +80,8 @@ class Partner:
             "zone": ZoneInfo(said["accept-time-zone"]) if "accept-time-zone" in said else None,
             "processing": frozenset(listed(said.get("accept-processing", "P"))),
         }
+        numbers = {"unknown_order_hours": "unknown-order-hours", "duplicate_days": "duplicate-days"}
+        given |= {name: int(said[f"accept-{header}"]) for name, header in numbers.items() if f"accept-{header}" in said}
         texts = {
             "charset": "character-set",
             "validation": "validation",
@@ -82,6 +92,8 @@ class Partner:
             "duplicate_order": "duplicate-order",
             "implausible_date": "implausible-date",
             "concept_map": "concept-map",
+            "protocol_field": "protocol-field",
+            "station_field": "station-field",
         }
         given |= {name: said[f"accept-{header}"] for name, header in texts.items() if f"accept-{header}" in said}
         return cls(

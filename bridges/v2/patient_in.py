@@ -70,7 +70,7 @@ def _birth_date(pid: Segment) -> str | None:
         raise wrong(pid, 7, f"date of birth: {error}", code=102) from None
 
 
-def _address(field: Field) -> dict[str, Any] | None:
+def address(field: Field) -> dict[str, Any] | None:
     parts: dict[str, Any] = {
         "use": ADDRESS_USE.fhir(field.get(7)),
         "line": [x for x in (field.get(1), field.get(2)) if x],
@@ -83,7 +83,7 @@ def _address(field: Field) -> dict[str, Any] | None:
     return found if found.keys() - {"use"} else None
 
 
-def _telecoms(pid: Segment, field: int) -> list[dict[str, Any]]:
+def telecoms(pid: Segment, field: int) -> list[dict[str, Any]]:
     """XTN: a number as text (1, 12) or in parts (5 to 8), or an address of e-mail (4). PID-13 is home, PID-14 work."""
     found = []
     for xtn in pid.repetitions(field):
@@ -128,11 +128,11 @@ PID = table(
     Row("PID-3", "identifier", lambda of: patient_identifiers(of.segment, of.sender),
         "all repetitions; their order means nothing. The system is the OID or URI of CX.4, else the namespace's", "R"),
     Row("PID-5", "name", _each(5, lambda f: human_name(XPN.from_field(f)))),
-    Row("PID-13, PID-14, PID-40", "telecom", lambda of: [t for n in (13, 14, 40) for t in _telecoms(of.segment, n)],
+    Row("PID-13, PID-14, PID-40", "telecom", lambda of: [t for n in (13, 14, 40) for t in telecoms(of.segment, n)],
         "phone, fax, pager or e-mail by XTN.3; home or work by XTN.2, else by the field"),
     Row("PID-8", "gender", lambda of: _gender(of.segment), "a code outside of table 0001 is refused"),
     Row("PID-7", "birthDate", lambda of: _birth_date(of.segment), "as precise as sent, to the day"),
-    Row("PID-11", "address", _each(11, _address)),
+    Row("PID-11", "address", _each(11, address)),
     Row("PID-16", "maritalStatus", lambda of: _marital_status(of.segment)),
     Row("PID-15", "communication", lambda of: _communication(of.segment, of.sender)),
     Row("PID-29", "deceasedDateTime", lambda of: date_time(of.sender, of.segment, 29)),

@@ -6,6 +6,7 @@ from bridges.v2.ack import AckError
 from bridges.v2.adt_in import receive_adt
 from bridges.v2.message import Message
 from bridges.v2.order_in import receive_order
+from bridges.v2.order_reply_in import receive_order_reply
 from bridges.v2.reception import Receive
 from bridges.v2.refused import Refused
 
@@ -13,6 +14,11 @@ from bridges.v2.refused import Refused
 MESSAGES: Final[dict[tuple[str, str], Receive]] = {
     **{("ADT", event): receive_adt for event in ("A01", "A04", "A05", "A08", "A28", "A31")},
     ("ORM", "O01"): receive_order,
+    ("OMG", "O19"): receive_order,
+    ("OMI", "O23"): receive_order,
+    ("ORR", "O02"): receive_order_reply,
+    ("ORG", "O20"): receive_order_reply,
+    ("ORI", "O24"): receive_order_reply,
 }
 
 
