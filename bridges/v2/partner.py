@@ -4,7 +4,8 @@ A partner that sends is an active Endpoint of connectionType `hl7v2-mllp` with a
 be both: a destination, and a partner that sends.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import tzinfo
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final, Literal
@@ -15,6 +16,7 @@ from fhir_server.registry import Resource
 Rule = Literal["accept", "work-item", "hold", "refuse"]
 RULES: Final = ("accept", "work-item", "hold", "refuse")
 VALIDATION: Final = ("none", "warn", "strict")
+IDENTITY: Final = ("master", "follow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,9 @@ class Partner:
         accept-unknown-order  what a message about an order that we don't have does: `refuse`, or `park` until it comes
         accept-unknown-procedure, accept-missing-reason, accept-duplicate-order, accept-implausible-date:
                               `accept`, `work-item`, `hold` or `refuse`
+        accept-identity       `master`: its ADT messages are believed; `follow`: they change nothing of a patient that is known
+        accept-authority      its names of assigning authorities and what all call them, `NAME=1.2.276.0.76.1, OTHER=CLINIC`: an
+                              OID, a URI or another name, comma between
         accept-concept-map    the ConceptMap (`ConceptMap/1`) from its procedure codes to ours
     """
 
@@ -57,6 +62,13 @@ class Partner:
     duplicate_order: Rule = "work-item"
     implausible_date: Rule = "work-item"
     concept_map: str = ""
+    identity: str = "master"
+    authorities: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_master(self) -> bool:
+        """Whether its ADT messages are the master's."""
+        return self.identity != "follow"
 
     @classmethod
     def of(cls, endpoint: Resource) -> "Partner | None":
@@ -71,6 +83,7 @@ class Partner:
             "rate": float(said["accept-rate"]) if "accept-rate" in said else None,
             "zone": ZoneInfo(said["accept-time-zone"]) if "accept-time-zone" in said else None,
             "processing": frozenset(listed(said.get("accept-processing", "P"))),
+            "authorities": dict(_pair(p) for p in listed(said.get("accept-authority", "")) if "=" in p),
         }
         texts = {
             "charset": "character-set",
@@ -82,6 +95,7 @@ class Partner:
             "duplicate_order": "duplicate-order",
             "implausible_date": "implausible-date",
             "concept_map": "concept-map",
+            "identity": "identity",
         }
         given |= {name: said[f"accept-{header}"] for name, header in texts.items() if f"accept-{header}" in said}
         return cls(
@@ -93,6 +107,11 @@ def headers(endpoint: Resource) -> dict[str, str]:
     """The headers of an Endpoint by name, in lower case."""
     pairs = (str(header).partition(":") for header in endpoint.get("header", ()))
     return {name.strip().lower(): value.strip() for name, _, value in pairs}
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    return name.strip(), value.strip()
 
 
 def listed(text: str) -> list[str]:
