@@ -45,16 +45,18 @@ def merged_into(patient: Resource) -> str | None:
     return None
 
 
-async def present(unit: UnitOfWork, patient: Resource) -> Resource:
-    """The record that a patient has now: itself, or the end of the chain of merges that begins with it."""
+async def successors(unit: UnitOfWork, patient: Resource) -> list[Resource]:
+    """The records that have replaced this one, one after the other: the last is the one that the patient has now."""
+    found: list[Resource] = []
     seen = {patient["id"]}
     while (reference := merged_into(patient)) and len(seen) < _LONGEST_CHAIN:
         following = await unit.get(reference)
         if following is None or following["id"] in seen:
             break
         seen.add(following["id"])
+        found.append(following)
         patient = following
-    return patient
+    return found
 
 
 async def claim(unit: UnitOfWork, identifiers: Iterable[Resource]) -> None:

@@ -24,6 +24,7 @@ from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError
 from fhir_server.registry import Registry
 from fhir_server.store import Store
+from resources import patient_merge
 from smart_auth.access import Access
 
 T = TypeVar("T")
@@ -67,6 +68,7 @@ class Department:
         await self.store.ensure(*sorted(self.registry.core_types))
         await outbox.ensure_indexes(self.store)
         await message_log.ensure_indexes(self.db)
+        await patient_merge.ensure_indexes(self.db)
         self.interactions = Interactions(self.store, self.registry)
         self.inbound = Inbound(self.interactions, ZONE)
 

@@ -3,6 +3,7 @@
 import re
 import traceback
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 
@@ -94,10 +95,13 @@ class Inbound:
         assert message is not None
         sender = Sender.of(message, self._zone)
         ack = b""
+        afterwards: list[Callable[[Interactions], Awaitable[None]]] = []
 
         async def work(unit: UnitOfWork) -> None:
             nonlocal ack
-            ack = self._ack(message, "AA", reply=await receiver(message)(Reception(unit, message, sender)))
+            afterwards.clear()
+            reply = await receiver(message)(Reception(unit, message, sender, afterwards))
+            ack = self._ack(message, "AA", reply=reply)
             await self._keep(unit, received, "AA", ack)
 
         try:
@@ -114,8 +118,17 @@ class Inbound:
             _log_error(received, error)
             text = "an internal error; it is in the receiver's log"
             return await self._refuse(received, Refused(AckError(code=207, text=text), code="AR"), final=False)
+        await self._afterwards(received, afterwards)
         metrics.MESSAGES_IN.labels(received.label, "AA").inc()
         return ack
+
+    async def _afterwards(self, received: Received, what: list[Callable[[Interactions], Awaitable[None]]]) -> None:
+        """What is left to do of a message that is committed. It is on record, so its sender need not know of a failure."""
+        try:
+            for then in dict.fromkeys(what):
+                await then(self._interactions)
+        except (FhirError, PyMongoError) as error:
+            log.warning("what a message began is finished later", type=received.label, reason=type(error).__name__)
 
     async def _refuse(self, received: Received, failure: Refused, *, final: bool = True) -> bytes:
         """Keep a refused message and say why. What isn't final may come again and is then processed afresh."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import tzinfo
 
+from bridges.v2 import adt_out
 from bridges.v2.destination import Destination, check_endpoint
 from bridges.v2.message import Seg, encode
 from bridges.v2.oru_out import oru_r01
@@ -56,10 +57,11 @@ class Outbound:
 
     async def project(self, unit: UnitOfWork, changes: list[Change]) -> None:
         """Messages for the net changes of a transaction: schedule before status before result before the end of the order."""
+        await adt_out.forward(unit, changes, self.zone)
         due: list[Due] = []
         for resource_type, messages in _MESSAGES:
             for change in changes:
-                if change.type == resource_type:
+                if change.type == resource_type and not change.redirected:
                     due += await messages(unit, change)
         if due:
             await self._send(unit, due)

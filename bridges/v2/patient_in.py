@@ -51,9 +51,7 @@ async def master(unit: UnitOfWork, pid: Segment, sender: Sender) -> Resource | N
     differing = differences(known, said)
     if wholly_other(differing) and not is_unknown(said):
         source = f"An ADT message from {sender.application}"
-        note = (
-            f"{IDENTITY_CHANGED}: the identifier of this patient is used for somebody of other name and birth. Nothing was changed"
-        )
+        note = f"{IDENTITY_CHANGED}: somebody of another name and birth has this patient's identifier. Nothing was changed"
         await raise_mismatch(unit, known, differing, source, note=note)
         return None
     await patients.claim(unit, [i for i in own if not identifiers.carries(known, [i])])
