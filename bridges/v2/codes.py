@@ -87,14 +87,46 @@ PRIORITY = code_map(
     {"S": "stat", "A": "asap", "R": "routine", "P": "urgent", "C": "urgent", "T": "urgent"},
     urgent="A",
 )  # fmt: skip
-# Orders: what comes in.
+
+# Identity and visits: PV1-16, AL1, DG1, IN1, NK1
+
+CONFIDENTIALITY = code_map(
+    "v2-vip", "VIP indicator", "0099", "http://terminology.hl7.org/CodeSystem/v3-Confidentiality",
+    {"V": "V", "R": "R", "Y": "R"},
+)  # fmt: skip
+ALLERGY_CATEGORY = code_map(
+    "v2-allergen-type", "Allergen type", "0127", "http://hl7.org/fhir/allergy-intolerance-category",
+    {"DA": "medication", "FA": "food", "MA": "medication", "EA": "environment", "AA": "environment", "PA": "environment",
+     "LA": "environment"},
+)  # fmt: skip
+ALLERGY_SEVERITY = code_map(
+    "v2-allergy-severity", "Allergy severity", "0128", "http://hl7.org/fhir/reaction-event-severity",
+    {"SV": "severe", "MO": "moderate", "MI": "mild"},
+)  # fmt: skip
+ALLERGY_CRITICALITY = code_map(
+    "v2-allergy-criticality", "Allergy criticality", "0128", "http://hl7.org/fhir/allergy-intolerance-criticality",
+    {"SV": "high", "MI": "low", "U": "unable-to-assess"},
+)  # fmt: skip
+DIAGNOSIS_VERIFICATION = code_map(
+    "v2-diagnosis-type", "Diagnosis type", "0052", "http://terminology.hl7.org/CodeSystem/condition-ver-status",
+    {"A": "provisional", "W": "provisional", "F": "confirmed"},
+)  # fmt: skip
+SUBSCRIBER_RELATIONSHIP = code_map(
+    "v2-insured-relationship", "Insured's relationship to patient", "0063",
+    "http://terminology.hl7.org/CodeSystem/subscriber-relationship",
+    {"SEL": "self", "SPO": "spouse", "CHD": "child", "PAR": "parent", "FTH": "parent", "MTH": "parent", "OTH": "other",
+     "01": "self", "18": "self", "1": "self"},
+)  # fmt: skip
+
+# Orders: what comes in
+
 # Sections that name one modality; others (RAD, RX, ...) name none, and then the catalogue says it.
 SECTION = code_map(
     "v2-section", "Diagnostic service section", "0074", "http://dicom.nema.org/resources/ontology/DCM",
     {"NMR": "MR", "RUS": "US", "CUS": "US", "VUS": "US", "OUS": "US", "NMS": "NM"},
 )  # fmt: skip
 # What isn't in here is restricted (R), its own code kept beside.
-CONFIDENTIALITY = code_map(
+ORDER_CONFIDENTIALITY = code_map(
     "v2-confidentiality", "Confidentiality", "0177", "http://terminology.hl7.org/CodeSystem/v3-Confidentiality",
     {"V": "V", "R": "R", "U": "N"},
 )  # fmt: skip

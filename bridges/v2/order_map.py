@@ -3,13 +3,13 @@
 from collections.abc import Awaitable
 from typing import Any, Final
 
-from bridges.v2.codes import CONFIDENTIALITY, ORDER_STATUS, PRIORITY, SECTION
+from bridges.v2.codes import ORDER_CONFIDENTIALITY, ORDER_STATUS, PRIORITY, SECTION
 from bridges.v2.datatypes import CWE, CX, EI, XCN
 from bridges.v2.local_codes import translated
 from bridges.v2.mapping import Row, table
 from bridges.v2.message import Segment
 from bridges.v2.order_groups import Order
-from bridges.v2.patient_in import telecoms
+from bridges.v2.pid_in import telecoms
 from bridges.v2.reception import Sender, date_time
 from bridges.v2.refused import missing, wrong
 from bridges.v2.systems import concept, entity_identifier, identifier
@@ -261,9 +261,9 @@ def _labels(order: Order) -> list[Resource]:
     code = order.orc.field(28).strip().upper()
     if not code:
         return []
-    known = CONFIDENTIALITY.fhir(code)
-    label = {"system": CONFIDENTIALITY.target, "code": known or "R"}
-    return [label] if known else [label, {"system": CONFIDENTIALITY.source, "code": code}]
+    known = ORDER_CONFIDENTIALITY.fhir(code)
+    label = {"system": ORDER_CONFIDENTIALITY.target, "code": known or "R"}
+    return [label] if known else [label, {"system": ORDER_CONFIDENTIALITY.source, "code": code}]
 
 
 def _setting(order: Order) -> list[Resource]:

@@ -4,7 +4,7 @@ from bridges.v2.datatypes import XCN
 from bridges.v2.mapping import Row, table
 from bridges.v2.order_groups import Order
 from bridges.v2.order_map import first_concept
-from bridges.v2.patient_in import address, telecoms
+from bridges.v2.pid_in import postal_address, telecoms
 from bridges.v2.reception import date_time
 from fhir_server import clock
 from fhir_server.elements import concept as coded
@@ -45,7 +45,7 @@ def _shown(concept: Resource) -> str:
 def _facility(order: Order) -> list[Resource]:
     """ORC-21 to ORC-24: the organisation that orders, kept within."""
     name = next((f.get(1) for f in order.orc.repetitions(21)), "")
-    places = [a for field in (22, 24) for f in order.orc.repetitions(field) if (a := address(f))]
+    places = [a for field in (22, 24) for f in order.orc.repetitions(field) if (a := postal_address(f))]
     phones = telecoms(order.orc, 23)
     if not (name or places or phones):
         return []

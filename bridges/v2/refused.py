@@ -40,12 +40,14 @@ class Refused(Exception):
 
     `mixed_up` is the order whose placer number the message uses for a different patient: people must be shown that.
     `shown` are other work items that people get. `reply` is what is answered, where that is more than an acknowledgement.
+    `stranger`: nobody that we know has sent it.
     """
 
-    def __init__(self, *errors: AckError, code: str = "AE", mixed_up: Resource | None = None) -> None:
+    def __init__(self, *errors: AckError, code: str = "AE", mixed_up: Resource | None = None, stranger: bool = False) -> None:
         super().__init__("; ".join(e.text for e in errors))
         self.shown: list[Shown] = []
         self.reply: Reply | None = None
+        self.stranger = stranger
         self.errors = errors
         self.code = code
         self.mixed_up = mixed_up
