@@ -56,6 +56,8 @@ class UnitOfWork:
         self.now = clock.now()
         self.outbox: list[outbox.Outbound] = []
         self.events: list[Resource] = []
+        # The partner ("Endpoint/1") whose message this transaction does: what it has told us, it needn't be told.
+        self.origin = ""
         # Where a resource stands in what was sent ("Bundle.entry[2].resource"), for the expressions of refusals.
         self.places: dict[Target, str] = {}
         self._store = store

@@ -4,7 +4,7 @@ A partner that sends is an active Endpoint of connectionType `hl7v2-mllp` with a
 be both: a destination, and a partner that sends.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import tzinfo
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final, Literal
@@ -36,6 +36,7 @@ class Partner:
         accept-unknown-order  what a message about an order that we don't have does: `refuse`, or `park` until it comes
         accept-unknown-procedure, accept-missing-reason, accept-duplicate-order, accept-implausible-date:
                               `accept`, `work-item`, `hold` or `refuse`
+        accept-section-codes  its names (OBX-3.1) for the sections of a report: `BEF=59776-5, BEU=19005-8`
         accept-concept-map    the ConceptMap (`ConceptMap/1`) from its procedure codes to ours
     """
 
@@ -57,6 +58,7 @@ class Partner:
     duplicate_order: Rule = "work-item"
     implausible_date: Rule = "work-item"
     concept_map: str = ""
+    section_codes: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, endpoint: Resource) -> "Partner | None":
@@ -71,6 +73,7 @@ class Partner:
             "rate": float(said["accept-rate"]) if "accept-rate" in said else None,
             "zone": ZoneInfo(said["accept-time-zone"]) if "accept-time-zone" in said else None,
             "processing": frozenset(listed(said.get("accept-processing", "P"))),
+            "section_codes": dict(map(_pair, listed(said.get("accept-section-codes", "")))),
         }
         texts = {
             "charset": "character-set",
@@ -87,6 +90,11 @@ class Partner:
         return cls(
             f"Endpoint/{endpoint['id']}", said["accept-application"], said.get("accept-facility", ""), **given
         )  # fmt: skip
+
+
+def _pair(item: str) -> tuple[str, str]:
+    name, _, code = item.partition("=")
+    return name.strip(), code.strip()
 
 
 def headers(endpoint: Resource) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """The results of an ORU^R01: each OBR with what belongs to it, segments in their order, whatever the grammar says."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from bridges.v2.message import Message, Segment
@@ -94,7 +93,7 @@ def _groups(message: Message) -> list[ResultGroup]:
 def _joined(groups: list[ResultGroup]) -> list[ResultGroup]:
     joined: list[ResultGroup] = []
     for group in groups:
-        same = _first(joined, group, lambda g, o: o.has_content and g.content == o.content)
+        same = _first([o for o in joined if o.has_content and o.content == group.content], group)
         if same is not None:
             same.also.append(group)
         else:
@@ -102,8 +101,8 @@ def _joined(groups: list[ResultGroup]) -> list[ResultGroup]:
     reports = [g for g in joined if g.has_content]
     for group in (g for g in joined if not g.has_content):
         # The text that follows its OBR; an OBR at the end goes with the text before it.
-        after = _first(reports, group, lambda g, o: o.obr.number > g.obr.number)
-        owner = after or _first(reports[::-1], group, lambda g, o: True)
+        after = _first([o for o in reports if o.obr.number > group.obr.number], group)
+        owner = after or _first(reports[::-1], group)
         if owner is not None:
             owner.also.append(group)
         else:
@@ -111,8 +110,6 @@ def _joined(groups: list[ResultGroup]) -> list[ResultGroup]:
     return sorted(reports, key=lambda g: g.obr.number)
 
 
-def _first(
-    among: list[ResultGroup], group: ResultGroup, belongs: Callable[[ResultGroup, ResultGroup], bool]
-) -> ResultGroup | None:
-    """The first report of the same patient in the same status that the group belongs to."""
-    return next((o for o in among if o.pid is group.pid and o.status == group.status and belongs(group, o)), None)
+def _first(among: list[ResultGroup], group: ResultGroup) -> ResultGroup | None:
+    """The first report of the same patient in the same status."""
+    return next((o for o in among if o.pid is group.pid and o.status == group.status), None)
