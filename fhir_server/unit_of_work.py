@@ -55,9 +55,9 @@ class UnitOfWork:
         self.session = session
         self.now = clock.now()
         self.outbox: list[outbox.Outbound] = []
+        # The partner whose message is being processed, "Endpoint/his": it is not told what it told us.
+        self.origin: str | None = None
         self.events: list[Resource] = []
-        # The partner ("Endpoint/1") whose message this transaction does: what it has told us, it needn't be told.
-        self.origin = ""
         # Where a resource stands in what was sent ("Bundle.entry[2].resource"), for the expressions of refusals.
         self.places: dict[Target, str] = {}
         self._store = store

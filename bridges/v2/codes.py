@@ -90,7 +90,7 @@ PRIORITY = code_map(
 )  # fmt: skip
 
 # Results that come in (OBR-25, OBX-8, OBX-11), and appointments of an outside scheduler (SCH-25).
-RESULT_STATUS = code_map(
+RESULT_STATUS_IN = code_map(
     "v2-result-status", "Result status", "0123", "http://hl7.org/fhir/diagnostic-report-status",
     {
         "I": "registered", "O": "registered", "S": "registered", "N": "registered", "R": "partial", "A": "partial",
@@ -98,7 +98,7 @@ RESULT_STATUS = code_map(
     },
     amended="C", appended="C", entered_in_error="X",
 )  # fmt: skip
-OBSERVATION_STATUS = code_map(
+OBSERVATION_STATUS_IN = code_map(
     "v2-observation-status", "Observation result status", "0085", "http://hl7.org/fhir/observation-status",
     {
         "F": "final", "U": "final", "P": "preliminary", "R": "preliminary", "C": "corrected", "A": "amended", "B": "amended",
@@ -110,7 +110,7 @@ INTERPRETATION = code_map(
     "v2-abnormal-flags", "Abnormal flags", "0078", "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation",
     {flag: flag for flag in ("L", "H", "LL", "HH", "<", ">", "N", "A", "AA", "U", "D", "B", "W", "S", "R", "I", "MS", "VS")},
 )  # fmt: skip
-APPOINTMENT_STATUS = code_map(
+FILLER_STATUS_IN = code_map(
     "v2-filler-status", "Filler status of an appointment", "0278", "http://hl7.org/fhir/appointmentstatus",
     {
         "Pending": "pending", "Waitlist": "waitlist", "Booked": "booked", "Overbook": "booked", "Started": "checked-in",

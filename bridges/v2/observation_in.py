@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from bridges.v2 import times
-from bridges.v2.codes import INTERPRETATION, OBSERVATION_STATUS
+from bridges.v2.codes import INTERPRETATION, OBSERVATION_STATUS_IN
 from bridges.v2.datatypes import CWE, XCN
 from bridges.v2.mapping import Row, table
 from bridges.v2.message import Field, Segment
@@ -57,7 +57,7 @@ class Obx:
 
 def observation_status(obx: Segment, report: str) -> str:
     """OBX-11; where it is empty, or holds what isn't in table 0085 (its fields are shifted), the report's status."""
-    return OBSERVATION_STATUS.fhir(obx.field(11)) or status_of_part(report)
+    return OBSERVATION_STATUS_IN.fhir(obx.field(11)) or status_of_part(report)
 
 
 def status_of_part(report: str) -> str:

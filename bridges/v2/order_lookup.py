@@ -175,6 +175,22 @@ async def _planned(reception: Reception, names: OrderNames, orders: list[Resourc
     return Found(orders, patient, meant, [s for p in meant for s in studies[p["id"]]])
 
 
+def all_of(found: list[Found]) -> Found | None:
+    """What several parts of a message are about, each once; None where none is about anything."""
+    if not found:
+        return None
+    return Found(
+        _once(o for f in found for o in f.orders),
+        found[0].patient,
+        _once(p for f in found for p in f.procedures),
+        _once(s for f in found for s in f.studies),
+    )
+
+
+def _once(resources: Iterable[Resource]) -> list[Resource]:
+    return list({r["id"]: r for r in resources}.values())
+
+
 async def refuse_or_park(reception: Reception, names: OrderNames, at: Segment, number: int) -> None:
     """An order that we don't have: refused (204), or by the partner's rule `accept-unknown-order` kept for a person."""
     text = "no order here has one of these numbers" if names.all else "the message names no order"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bridges.v2.attachment_in import documents, pointer
-from bridges.v2.codes import OBSERVATION_STATUS
+from bridges.v2.codes import OBSERVATION_STATUS_IN
 from bridges.v2.datatypes import CWE
 from bridges.v2.message import Field, Segment
 from bridges.v2.observation_in import CODED, OBX, Obx, interpretations, status_of_part
@@ -85,7 +85,7 @@ def _split(group: ResultGroup, procedure: str, sections: dict[str, str]) -> tupl
     rest: list[Line] = []
     lines = [line for line in group.lines if not is_study_uid(line.obx)]
     for i, line in enumerate(lines):
-        withdrawn = OBSERVATION_STATUS.fhir(line.obx.field(11))
+        withdrawn = OBSERVATION_STATUS_IN.fhir(line.obx.field(11))
         neighbours = [n.obx for n in (*lines[max(0, i - 1) : i], *lines[i + 1 : i + 2])]
         if _is_text(line.obx, neighbours, procedure, sections):
             if withdrawn not in _WITHDRAWN:
@@ -159,7 +159,7 @@ def _flags(obx: Segment) -> list[Resource]:
 
 def _add_urgency(found: Content, obx: Segment) -> None:
     """Critical flags, and graded findings wherever senders put them: OBX-5, OBX-8, OBX-15."""
-    if OBSERVATION_STATUS.fhir(obx.field(11)) in _WITHDRAWN:
+    if OBSERVATION_STATUS_IN.fhir(obx.field(11)) in _WITHDRAWN:
         return
     what = obx.get(3, 2).strip() or obx.field(3).strip()
     for code, text in _codes_in(obx):

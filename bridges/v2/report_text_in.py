@@ -119,5 +119,7 @@ def code_of(text: Text, facility: str, unnamed: str) -> Resource:
     if not loinc:
         return said
     named = coded(terms.LOINC, loinc, TITLES[loinc])
-    others = [c for c in said.get("coding", ()) if c.get("code") != loinc and not text.has_suffix]
+    if text.has_suffix:
+        return named | {"text": TITLES[loinc]}
+    others = [c for c in said.get("coding", ()) if c.get("code") != loinc]
     return {"coding": [*named["coding"], *others], "text": said.get("text") or TITLES[loinc]}

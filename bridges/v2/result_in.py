@@ -5,11 +5,11 @@ from datetime import datetime
 from typing import Any, Final
 
 from bridges.v2 import times
-from bridges.v2.codes import RESULT_STATUS
+from bridges.v2.codes import RESULT_STATUS_IN
 from bridges.v2.datatypes import CWE, EI, XCN
 from bridges.v2.mapping import Row, table
 from bridges.v2.message import Field, Segment
-from bridges.v2.order_lookup import Found, OrderNames, find_orders, of_patient, refuse_or_park, said
+from bridges.v2.order_lookup import Found, OrderNames, all_of, find_orders, of_patient, refuse_or_park, said
 from bridges.v2.people_in import People
 from bridges.v2.reception import Reception, Reply, date_time
 from bridges.v2.refused import missing, no_segment, wrong
@@ -48,7 +48,6 @@ class Result:
 
 async def receive_result(reception: Reception) -> Reply | None:
     """Each report of the message: a new one, or the next state of one that we have. All of the message or nothing."""
-    reception.unit.origin = reception.sender.partner.reference
     people = People(reception.unit, reception.sender)
     for group in result_groups(reception.message):
         await _receive(Result(reception, group, people))
@@ -56,18 +55,19 @@ async def receive_result(reception: Reception) -> Reply | None:
 
 
 async def _receive(result: Result) -> None:
-    names = _names(result.group)
     status = _status(result)
     instance = _instance(result)
     known = await find_report(result.reception.unit, instance) if instance else None
-    found = await find_orders(result.reception, names, result.group.pid)
+    each = [(g, await find_orders(result.reception, _names(g), g.pid)) for g in result.group.groups]
+    found = all_of([f for _, f in each if f])
     if found is None and known is not None:
         found = await _of_report(result, known)
+    unknown = next((g for g, f in each if f is None and (found is None or _names(g).all)), None)
     if not status:
         await _show_unknown(result, found)
-    elif found is None:
-        await refuse_or_park(result.reception, names, result.obr, 3)
-    else:
+    elif unknown is not None and not (found and known):
+        await refuse_or_park(result.reception, _names(unknown), unknown.obr, 3)
+    elif found is not None:
         await _report(result, status, found, known, instance)
 
 
@@ -112,7 +112,7 @@ def _status(result: Result) -> str:
         raise missing(result.obr, 25, "the status of the result")
     if result.group.status in _NO_ORDER:
         return ""
-    status = RESULT_STATUS.fhir(result.group.status)
+    status = RESULT_STATUS_IN.fhir(result.group.status)
     if status is None:
         raise wrong(result.obr, 25, "the status is none of table 0123", code=103)
     return status
@@ -120,14 +120,13 @@ def _status(result: Result) -> str:
 
 def _names(group: ResultGroup) -> OrderNames:
     """Accession OBR-18; filler ORC-3, OBR-3; placer ORC-2, OBR-2; the study OBX 113014, ZDS-1; the procedure OBR-19."""
-    groups = group.groups
-    uids = [line.obx for g in groups for line in g.lines if is_study_uid(line.obx)]
+    uids = [line.obx for line in group.lines if is_study_uid(line.obx)]
     return OrderNames(
-        accessions=said(*((g.obr, 18) for g in groups)),
-        fillers=said(*((s, 3) for g in groups for s in (g.orc, g.obr))),
-        placers=said(*((s, 2) for g in groups for s in (g.orc, g.obr))),
-        studies=said(*((g.study, 1) for g in groups), *((obx, 5) for obx in uids)),
-        procedures=said(*((g.obr, 19) for g in groups)),
+        accessions=said((group.obr, 18)),
+        fillers=said((group.orc, 3), (group.obr, 3)),
+        placers=said((group.orc, 2), (group.obr, 2)),
+        studies=said((group.study, 1), *((obx, 5) for obx in uids)),
+        procedures=said((group.obr, 19)),
     )
 
 
@@ -142,7 +141,7 @@ async def _links(result: Result, found: Found) -> Resource:
         based += [ref(order)] if len(part) == len(own) else [ref(p) for p in part]
     studies = [ref(s) for s in found.studies]
     known = {imaging_study.study_uid(s) for s in found.studies}
-    for place in _names(result.group).studies:
+    for place in (p for g in result.group.groups for p in _names(g).studies):
         uid = place.field.get(1).strip()
         if not imaging_study.is_uid(uid):
             raise wrong(place.segment, place.number, "the Study Instance UID is no UID", code=102)
