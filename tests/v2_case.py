@@ -16,11 +16,13 @@ A case is a text file under `tests/v2_cases/<area>/`. It begins with a line `# t
     --- not sent NAME ORU^R01
 
 `{n}` is a number that no other case uses. Elements: `identifier[code=PLAC].value` takes the first item that holds that code
-anywhere, `[0]` by index; `= *` any value, `absent` in place of a value for none, `~ text` contains. Fields: `PID-5` as it is
-written, `PID-5.1` a component, `PID-3(2).1` a repetition, `OBX[2]-5` the second OBX; `OBX count = 4` how many.
+anywhere, `[0]` by index; `= *` any value, `absent` in place of a value for none, `~ text` contains;
+`presentedForm[0].data:text` is what base64 holds, its line ends as `\\n`. Fields: `PID-5` as it is written, `PID-5.1` a
+component, `PID-3(2).1` a repetition, `OBX[2]-5` the second OBX; `OBX count = 4` how many.
 Lines that begin with `#` say something to people.
 """
 
+import base64
 import json
 import re
 from dataclasses import dataclass, field
@@ -152,7 +154,9 @@ def _bytes(line: str, charset: str) -> bytes:
 
 def _check_element(resource: dict[str, Any], line: str) -> None:
     path, sign, wanted = _line(line)
-    found = _value(resource, path)
+    found = _value(resource, path.removesuffix(":text"))
+    if path.endswith(":text") and found is not None:
+        found = base64.b64decode(found).decode().replace("\n", "\\n")
     if sign == "absent":
         assert found is None, f"{path} is {found!r}"
     elif sign == "~":

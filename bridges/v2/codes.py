@@ -35,7 +35,8 @@ class CodeMap:
 
     def fhir(self, code: str) -> str | None:
         """The FHIR code of a v2 code, letters in either case; None for one that isn't in the map."""
-        return self.codes.get(code.strip().upper())
+        key = code.strip().upper()
+        return self.codes.get(key) or next((fhir for v2, fhir in self.codes.items() if v2.upper() == key), None)
 
     def v2(self, code: str | None, default: str = "") -> str:
         """The v2 code that is written for a FHIR code."""
@@ -136,4 +137,34 @@ ORDER_STATUS = code_map(
     {"SC": "active", "IP": "active", "A": "active", "CM": "completed", "CA": "revoked", "DC": "revoked", "HD": "on-hold",
      "ER": "entered-in-error", "RP": "revoked"},
     active="IP", revoked="CA",
+)  # fmt: skip
+# Results that come in (OBR-25, OBX-8, OBX-11), and appointments of an outside scheduler (SCH-25).
+RESULT_STATUS_IN = code_map(
+    "v2-result-status", "Result status", "0123", "http://hl7.org/fhir/diagnostic-report-status",
+    {
+        "I": "registered", "O": "registered", "S": "registered", "N": "registered", "R": "partial", "A": "partial",
+        "P": "preliminary", "M": "preliminary", "F": "final", "C": "corrected", "X": "cancelled",
+    },
+    amended="C", appended="C", entered_in_error="X",
+)  # fmt: skip
+OBSERVATION_STATUS_IN = code_map(
+    "v2-observation-status", "Observation result status", "0085", "http://hl7.org/fhir/observation-status",
+    {
+        "F": "final", "U": "final", "P": "preliminary", "R": "preliminary", "C": "corrected", "A": "amended", "B": "amended",
+        "X": "cancelled", "D": "entered-in-error", "W": "entered-in-error", "I": "registered", "O": "registered",
+        "S": "registered", "N": "registered",
+    },
+)  # fmt: skip
+INTERPRETATION = code_map(
+    "v2-abnormal-flags", "Abnormal flags", "0078", "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation",
+    {flag: flag for flag in ("L", "H", "LL", "HH", "<", ">", "N", "A", "AA", "U", "D", "B", "W", "S", "R", "I", "MS", "VS")},
+)  # fmt: skip
+FILLER_STATUS_IN = code_map(
+    "v2-filler-status", "Filler status of an appointment", "0278", "http://hl7.org/fhir/appointmentstatus",
+    {
+        "Pending": "pending", "Waitlist": "waitlist", "Booked": "booked", "Overbook": "booked", "Started": "checked-in",
+        "Complete": "fulfilled", "Cancelled": "cancelled", "Discontinued": "cancelled", "Noshow": "noshow",
+        "Deleted": "entered-in-error",
+    },
+    proposed="Pending", arrived="Started",
 )  # fmt: skip

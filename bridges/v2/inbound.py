@@ -199,6 +199,7 @@ class Inbound:
         async def work(unit: UnitOfWork) -> None:
             nonlocal ack
             afterwards.clear()
+            unit.origin = sender.partner.reference or None
             reply = await receiver(message)(Reception(unit, message, sender, afterwards))
             ack = self._ack(message, "AA", reply=reply)
             await unit.react()  # what follows from the message is its doing too

@@ -72,7 +72,7 @@ class Outbound:
         for endpoint in sorted(endpoints, key=lambda e: str(e["id"])):
             to = Destination.of(endpoint, self.zone)
             for message in due:
-                if message.kind in to.wants:
+                if message.kind in to.wants and (to.reference != unit.origin or message.kind[:3] not in {"ORU", "SIU"}):
                     control_id = new_control_id()
                     unit.send(
                         outbox.Outbound(

@@ -48,6 +48,7 @@ class Partner:
         accept-identity       `master`: its ADT messages are believed; `follow`: they change nothing of a patient that is known
         accept-authority      its names of assigning authorities and what all call them, `NAME=1.2.276.0.76.1, OTHER=CLINIC`: an
                               OID, a URI or another name, comma between
+        accept-section-codes  its names (OBX-3.1) for the sections of a report: `BEF=59776-5, BEU=19005-8`
         accept-concept-map    the ConceptMap (`ConceptMap/1`) from its procedure codes to ours
         expect-every          the longest silence that is usual (`30m`, `12h`, `2d`); learned from its past when left out
     """
@@ -77,6 +78,7 @@ class Partner:
     identity: str = "master"
     authorities: Mapping[str, str] = field(default_factory=dict)
     expect_every: timedelta | None = None
+    section_codes: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_master(self) -> bool:
@@ -127,6 +129,7 @@ class Partner:
             "processing": frozenset(listed(said.get("accept-processing", "P"))),
             "authorities": dict(_pair(p) for p in listed(said.get("accept-authority", "")) if "=" in p),
             "expect_every": duration(said["expect-every"]) if "expect-every" in said else None,
+            "section_codes": dict(map(_pair, listed(said.get("accept-section-codes", "")))),
         }
         numbers = {"unknown_order_hours": "unknown-order-hours", "duplicate_days": "duplicate-days"}
         given |= {name: int(said[f"accept-{header}"]) for name, header in numbers.items() if f"accept-{header}" in said}

@@ -9,6 +9,8 @@ from bridges.v2.order_in import receive_order
 from bridges.v2.order_reply_in import receive_order_reply
 from bridges.v2.reception import Receive
 from bridges.v2.refused import Refused
+from bridges.v2.result_in import receive_result
+from bridges.v2.schedule_in import receive_schedule
 
 # MSH-9.1 and 9.2 -> what the message does. What isn't here is answered AR.
 MESSAGES: Final[dict[tuple[str, str], Receive]] = {
@@ -19,6 +21,8 @@ MESSAGES: Final[dict[tuple[str, str], Receive]] = {
     ("ORR", "O02"): receive_order_reply,
     ("ORG", "O20"): receive_order_reply,
     ("ORI", "O24"): receive_order_reply,
+    ("ORU", "R01"): receive_result,
+    **{("SIU", event): receive_schedule for event in ("S12", "S13", "S14", "S15", "S16", "S17", "S26")},
 }
 
 

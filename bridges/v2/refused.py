@@ -89,6 +89,16 @@ _PLACES: dict[str, tuple[str, int | None]] = {
     "Patient.address": ("PID", 11),
     "Patient.": ("PID", None),
     "Encounter.": ("PV1", None),
+    "DiagnosticReport.status": ("OBR", 25),
+    "DiagnosticReport.subject": ("PID", 3),
+    "DiagnosticReport.": ("OBR", None),
+    "Observation.": ("OBX", None),
+    "Appointment.start": ("SCH", 11),
+    "Appointment.end": ("SCH", 11),
+    "Appointment.status": ("SCH", 25),
+    "Appointment.basedOn": ("SCH", 26),
+    "Appointment.participant": ("AIG", 3),
+    "Appointment.": ("SCH", None),
 }
 
 
