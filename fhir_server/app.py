@@ -24,8 +24,9 @@ import resources
 from bridges.dicom import worklist_rows
 from bridges.v2 import message_log, outbound
 from bridges.v2.delivery import Delivery
+from bridges.v2.door import listener
 from bridges.v2.inbound import Inbound
-from bridges.v2.mllp import MllpServer
+from bridges.v2.mllp_tls import TlsError, TlsFiles
 from fhir_server import audit, clock, cors, metrics, outbox
 from fhir_server.audit import Act
 from fhir_server.audit_key import audit_key
@@ -65,6 +66,7 @@ class Ris:
     tokens: Tokens
     inbound: Inbound
     delivery: Delivery
+    tls: TlsFiles
     dicom: "DicomServer"
     heartbeat: Heartbeat
     # Component name -> whether it does its work; what `/readyz` asks.
@@ -98,6 +100,11 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
     from smart_auth import people
     from smart_auth import routes as oauth
 
+    tls = TlsFiles(settings.mllp_tls_cert, settings.mllp_tls_key, settings.mllp_tls_ca)
+    try:
+        tls.check()
+    except TlsError as error:
+        raise StartError(str(error)) from None
     tokens = Tokens(db)
     interactions = await interactions_over(settings, db, tokens)
     await oauth.ensure_indexes(db)
@@ -109,7 +116,8 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
         tokens=tokens,
         heartbeat=Heartbeat(db, os.environ.get(SUPERVISOR)),
         inbound=Inbound(interactions, settings.zone),
-        delivery=Delivery(interactions),
+        delivery=Delivery(interactions, tls=tls),
+        tls=tls,
         dicom=DicomServer(
             interactions,
             DicomSettings(settings.dicom_host, settings.dicom_port, settings.ae_title, settings.zone),
@@ -213,11 +221,12 @@ async def _count_outbox(db: AsyncDatabase[Document], gauge: Gauge) -> None:
 
 @contextlib.asynccontextmanager
 async def mllp_door(ris: Ris) -> AsyncIterator[None]:
-    server = MllpServer(ris.settings.mllp_host, ris.settings.mllp_port, ris.inbound.handle)
+    settings = ris.settings
+    server = listener(ris.inbound, ris.interactions, settings.mllp_host, settings.mllp_port, ris.tls)
     try:
         await server.start()
     except OSError as error:
-        raise StartError(taken_address("MLLP", ris.settings.mllp_host, ris.settings.mllp_port, error)) from None
+        raise StartError(taken_address("MLLP", settings.mllp_host, settings.mllp_port, error)) from None
     listening = True
     ris.components["v2"] = lambda: listening
     try:

@@ -275,6 +275,10 @@ class UnitOfWork:
             if e.after is not e.was and (part is None or e.part == part.number)
         ]
 
+    def held(self, resource_type: str) -> list[str]:
+        """The resources of a type that this transaction has looked at or written, and that are there: "Patient/1"."""
+        return [str(to) for to, e in self._entries.items() if to.type == resource_type and e.after is not None]
+
     def final(self, resource: Resource) -> Resource:
         """What this transaction made of a resource that was staged in it: reactions may have changed it since."""
         return self._entries[Target(resource["resourceType"], resource["id"])].after or resource

@@ -1,20 +1,16 @@
 """Endpoint -> an outbound HL7 v2 destination (DESIGN.md 2.5): where it is, what it wants, and its dialect."""
 
-import re
 from dataclasses import dataclass
 from datetime import tzinfo
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 from bridges.v2 import times
-from bridges.v2.charset import codec_of
 from bridges.v2.partner import headers as headers_of
 from fhir_server.elements import codings
-from fhir_server.outcome import fail
 from fhir_server.registry import Resource
 
 VERSIONS = ("2.1", "2.2", "2.3", "2.3.1", "2.4", "2.5", "2.5.1", "2.6", "2.7", "2.7.1", "2.8", "2.8.1", "2.8.2")
-_TIMEOUT = re.compile(r"[1-9][0-9]{0,2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +19,9 @@ class Destination:
 
     Headers: sending-application, sending-facility, receiving-application, receiving-facility, hl7-version (2.5.1),
     character-set (as in MSH-18; UNICODE UTF-8), time-zone (IANA; the department's), time-offset (`no`: times without it),
-    ack-timeout (seconds).
+    ack-timeout (seconds), ack-mode (`enhanced`: its accept acknowledgement and then its application acknowledgement are asked for
+    and waited for; else `original`), tls-server-name (the name in its certificate, where that isn't the host's), alert-after (how
+    long its messages may wait before people are told; 10m).
     """
 
     reference: str
@@ -47,6 +45,11 @@ class Destination:
         return VERSIONS.index(self.version) < VERSIONS.index(version)
 
     @property
+    def enhanced(self) -> bool:
+        """Whether its accept and its application acknowledgement are asked for (MSH-15, MSH-16)."""
+        return self.headers.get("ack-mode") == "enhanced"
+
+    @property
     def coded(self) -> str:
         """The type name of a coded element, for OBX-2."""
         return "CE" if self.before("2.5") else "CWE"
@@ -68,25 +71,11 @@ def address(endpoint: Resource) -> tuple[str, int, bool]:
     return place.hostname, place.port or 2575, place.scheme == "mllps"
 
 
+def enhanced(endpoint: Resource) -> bool:
+    """Whether its application acknowledgement is waited for, after its accept acknowledgement."""
+    return headers_of(endpoint).get("ack-mode") == "enhanced"
+
+
 def ack_timeout(endpoint: Resource, default: float) -> float:
     """How many seconds this receiver may take to answer."""
     return float(headers_of(endpoint).get("ack-timeout", default))
-
-
-def check_endpoint(endpoint: Resource) -> None:
-    """FhirError when no message could be written for an HL7 v2 Endpoint, or sent to it."""
-    if endpoint.get("connectionType", {}).get("code") != "hl7v2-mllp":
-        return
-    headers = headers_of(endpoint)
-    try:
-        address(endpoint)
-    except ValueError as error:
-        raise fail("value", str(error), "Endpoint.address", status=422) from None
-    if headers.get("hl7-version", "2.5.1") not in VERSIONS:
-        raise fail("value", f"hl7-version is one of {', '.join(VERSIONS)}", "Endpoint.header", status=422)
-    if codec_of(headers.get("character-set", "UTF-8")) is None:
-        raise fail("value", "character-set is none of HL7 table 0211", "Endpoint.header", status=422)
-    if headers.get("time-zone", "UTC") not in available_timezones():
-        raise fail("value", "time-zone is no IANA time zone", "Endpoint.header", status=422)
-    if not _TIMEOUT.fullmatch(headers.get("ack-timeout", "10")):
-        raise fail("value", "ack-timeout is a number of seconds, from 1 to 999", "Endpoint.header", status=422)

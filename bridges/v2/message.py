@@ -6,7 +6,6 @@ unescaped. Numbers count as the standard counts: fields and components from 1 (M
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
@@ -46,6 +45,7 @@ __all__ = [
 MAX_SEGMENTS: Final = 50_000
 MAX_HEADER: Final = 10_000  # bytes among which MSH-18 is looked for
 _LINE_END: Final = re.compile(r"[\r\n]")
+_SEGMENT: Final = re.compile(r"[A-Za-z0-9]{3}.")
 
 
 class MessageError(Exception):
@@ -77,10 +77,10 @@ class _Context:
         return unescape(raw, self.separators, self.codec, guess=self.guess)
 
     def part(self, raw: str, component: int, subcomponent: int) -> str:
-        if not raw:
-            return ""
-        separators = self.separators
-        return self.text(_part(_part(raw, separators.component, component), separators.subcomponent, subcomponent))
+        part = _part(raw, self.separators.component, component)
+        if not part or (part.isalnum() and subcomponent == 1):
+            return part
+        return self.text(_part(part, self.separators.subcomponent, subcomponent))
 
 
 class Field:
@@ -167,6 +167,11 @@ class Segment:
         fields = self.values()
         return [n for n, text in enumerate(fields) if n and text and text != DELETE and not self._asked >> n & 1]
 
+    @property
+    def repetition(self) -> str:
+        """The character between the repetitions of a field."""
+        return self._context.separators.repetition
+
     def values(self) -> list[str]:
         """All fields as they came, by their numbers (0 is the segment's name), without counting as read."""
         fields = self._line.split(self._context.separators.field)
@@ -198,6 +203,8 @@ class Segment:
         raw = self.raw(field)
         if not raw:
             return ""
+        if raw.isalnum():  # most are one plain word, with nothing to cut or to unescape
+            return raw if component == subcomponent == 1 and repetition == 0 else ""
         if field <= 2 and self.name == "MSH":
             return raw if component == subcomponent == 1 and repetition == 0 else ""
         return self._context.part(_part(raw, self._context.separators.repetition, repetition + 1), component, subcomponent)
@@ -233,17 +240,19 @@ class Message:
     declared: the codec that MSH-18 names, None when it names none that is known
     """
 
-    __slots__ = ("_context", "declared", "raw", "segments")
+    __slots__ = ("_by_name", "_context", "declared", "raw", "segments")
 
     def __init__(self, raw: bytes, lines: Iterable[str], context: _Context, declared: str | None) -> None:
         self.raw = raw
         self._context = context
         self.declared = declared
-        seen: Counter[str] = Counter()
         self.segments: list[Segment] = []
+        self._by_name: dict[str, list[Segment]] = {}
         for line in lines:
-            seen[line[:3]] += 1
-            self.segments.append(Segment(line, context, seen[line[:3]]))
+            same = self._by_name.setdefault(line[:3], [])
+            segment = Segment(line, context, len(same) + 1)
+            same.append(segment)
+            self.segments.append(segment)
 
     @property
     def codec(self) -> str:
@@ -259,11 +268,12 @@ class Message:
 
     def first(self, name: str) -> Segment | None:
         """The first segment of this name."""
-        return next((s for s in self.segments if s.name == name), None)
+        found = self._by_name.get(name)
+        return found[0] if found else None
 
     def all(self, name: str) -> list[Segment]:
         """All segments of this name, in their order."""
-        return [s for s in self.segments if s.name == name]
+        return list(self._by_name.get(name, ()))
 
     @property
     def type(self) -> tuple[str, str, str]:
@@ -329,6 +339,12 @@ def _msh_18(header: str, separators: Separators) -> str:
 
 def _lines(text: str, separator: str) -> list[str]:
     """Segments, each with the lines that go on with it; blank lines count only between such lines."""
+    if "\n" not in text:
+        whole = text.strip("\r\x1c").split("\r")
+        if len(whole) <= MAX_SEGMENTS and all(_SEGMENT.match(line) and line[3] == separator for line in whole):
+            if any(line.startswith("MSH") for line in whole[1:]):
+                raise MessageError("the message has more than one MSH segment")
+            return whole
     segments: list[list[str]] = []
     blanks = 0
     for line in text.replace("\r\n", "\n").replace("\r", "\n").strip("\n\x1c").split("\n"):

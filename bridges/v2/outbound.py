@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import tzinfo
 
-from bridges.v2.destination import Destination, check_endpoint
+from bridges.v2.destination import Destination
+from bridges.v2.endpoint_check import check_alone, check_endpoint
 from bridges.v2.message import Seg, encode
 from bridges.v2.oru_out import oru_r01
 from bridges.v2.schedule_out import FILLER_STATUS, orm_o01, siu
@@ -166,10 +167,11 @@ def _content(report: Resource | None) -> Resource:
     return {k: v for k, v in (report or {}).items() if k != "meta"}
 
 
-async def _of_endpoint(_unit: UnitOfWork, change: Change) -> list[Due]:
-    """No message; but an Endpoint that no message could be written for is refused."""
+async def _of_endpoint(unit: UnitOfWork, change: Change) -> list[Due]:
+    """No message; but an Endpoint that no message could be written for, or whose sender can't be told, is refused."""
     if change.after is not None:
         check_endpoint(change.after)
+        await check_alone(unit, change.after)
     return []
 
 

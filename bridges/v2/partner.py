@@ -4,9 +4,10 @@ A partner that sends is an active Endpoint of connectionType `hl7v2-mllp` with a
 be both: a destination, and a partner that sends.
 """
 
+import re
 from dataclasses import dataclass, field
-from datetime import tzinfo
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from datetime import timedelta, tzinfo
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
@@ -14,7 +15,9 @@ from fhir_server.registry import Resource
 
 Rule = Literal["accept", "work-item", "hold", "refuse"]
 RULES: Final = ("accept", "work-item", "hold", "refuse")
+DEFAULT_CHARSET: Final = "utf-8"
 VALIDATION: Final = ("none", "warn", "strict")
+_UNITS: Final = {"s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class Partner:
                               `accept`, `work-item`, `hold` or `refuse`
         accept-section-codes  its names (OBX-3.1) for the sections of a report: `BEF=59776-5, BEU=19005-8`
         accept-concept-map    the ConceptMap (`ConceptMap/1`) from its procedure codes to ours
+        expect-every          the longest silence that is usual (`30m`, `12h`, `2d`); learned from its past when left out
     """
 
     reference: str = ""
@@ -48,7 +52,7 @@ class Partner:
     messages: frozenset[str] = frozenset()
     rate: float | None = None
     zone: tzinfo | None = None
-    charset: str = "utf-8"
+    charset: str = DEFAULT_CHARSET
     processing: frozenset[str] = frozenset({"P"})
     validation: str = "none"
     response: str = "ack"
@@ -58,7 +62,37 @@ class Partner:
     duplicate_order: Rule = "work-item"
     implausible_date: Rule = "work-item"
     concept_map: str = ""
-    section_codes: dict[str, str] = field(default_factory=dict)
+    section_codes: dict[str, str] = field(default_factory=dict, hash=False)
+    expect_every: timedelta | None = None
+
+    @property
+    def name(self) -> str:
+        """How it is called in the message store and the metrics: the reference of its Endpoint, empty for one that has none."""
+        return self.reference
+
+    @property
+    def specificity(self) -> tuple[bool, bool, bool]:
+        """Who is described more closely comes first where several descriptions fit."""
+        return bool(self.facility), bool(self.addresses), bool(self.certificates)
+
+    def may_come_from(self, host: str) -> bool:
+        """Whether its connections may come from this address."""
+        if not self.addresses:
+            return True
+        address = address_of(host)
+        return address is not None and any(address in network for network in self.addresses)
+
+    def is_called(self, application: str, facility: str) -> bool:
+        """Whether MSH-3 and MSH-4 are its names."""
+        return application == self.application and self.facility in {"", facility}
+
+    def shows(self, certificate_names: frozenset[str]) -> bool:
+        """Whether one of these names of a certificate (fingerprint, common name) is agreed; any where none is."""
+        return not self.certificates or not self.certificates.isdisjoint(certificate_names)
+
+    def may_send(self, kind: str, event: str) -> bool:
+        """Whether this message is agreed, by `ADT^A04` or `ADT^*`."""
+        return not self.messages or not self.messages.isdisjoint({f"{kind}^{event}", f"{kind}^*", kind})
 
     @classmethod
     def of(cls, endpoint: Resource) -> "Partner | None":
@@ -68,11 +102,12 @@ class Partner:
             return None
         given: dict[str, Any] = {
             "addresses": tuple(ip_network(a, strict=False) for a in listed(said.get("accept-address", ""))),
-            "certificates": frozenset(listed(said.get("accept-certificate", ""))),
+            "certificates": frozenset(certificate_name(c) for c in listed(said.get("accept-certificate", ""))),
             "messages": frozenset(listed(said.get("accept-messages", ""))),
             "rate": float(said["accept-rate"]) if "accept-rate" in said else None,
             "zone": ZoneInfo(said["accept-time-zone"]) if "accept-time-zone" in said else None,
             "processing": frozenset(listed(said.get("accept-processing", "P"))),
+            "expect_every": duration(said["expect-every"]) if "expect-every" in said else None,
             "section_codes": dict(map(_pair, listed(said.get("accept-section-codes", "")))),
         }
         texts = {
@@ -106,3 +141,29 @@ def headers(endpoint: Resource) -> dict[str, str]:
 def listed(text: str) -> list[str]:
     """The items of a list with commas between."""
     return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def certificate_name(text: str) -> str:
+    """A fingerprint as plain lower-case hex, however it was written; a common name as it is."""
+    plain = text.replace(":", "").replace(" ", "").lower()
+    return plain if re.fullmatch("[0-9a-f]{64}", plain) else text
+
+
+def address_of(host: str) -> IPv4Address | IPv6Address | None:
+    """The address of a peer; an IPv4 one that came in over IPv6 as what it is. None for what is no address."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def duration(text: str) -> timedelta:
+    """`90s`, `30m`, `12h`, `2d`. ValueError for others."""
+    found = re.fullmatch(r"([1-9][0-9]{0,5})([smhd])", text.strip())
+    if found is None:
+        raise ValueError("not a time such as 30m, 12h or 2d")
+    return (
+        int(found[1])
+        * {"s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(1)}[found[2]]
+    )

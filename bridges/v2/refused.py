@@ -23,10 +23,12 @@ class Refused(Exception):
     """The message is refused. `code` is MSA-1: AE for its content, AR when it is not for us.
 
     `mixed_up` is the order whose placer number the message uses for a different patient: people must be shown that.
+    `stranger`: nobody that we know has sent it.
     """
 
-    def __init__(self, *errors: AckError, code: str = "AE", mixed_up: Resource | None = None) -> None:
+    def __init__(self, *errors: AckError, code: str = "AE", mixed_up: Resource | None = None, stranger: bool = False) -> None:
         super().__init__("; ".join(e.text for e in errors))
+        self.stranger = stranger
         self.errors = errors
         self.code = code
         self.mixed_up = mixed_up

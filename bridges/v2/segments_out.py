@@ -47,6 +47,8 @@ def msh(to: Destination, kind: str, structure: str, control_id: str, now: dateti
             10: control_id,
             11: "P",
             12: to.version,
+            15: "AL" if to.enhanced else "",
+            16: "AL" if to.enhanced else "",
             18: to.charset,
         },
     )
