@@ -87,6 +87,10 @@ HEADERS: Final[dict[str, tuple[Callable[[str], bool], str]]] = {
         _each(_matches(r"[^=,]{1,227}=[^=,]{1,227}")),
         "is a list such as HOSP=1.2.276.0.76.1, KH=CLINIC",
     ),
+    "accept-section-codes": (
+        _matches(r"[^,=]+=[0-9]+-[0-9](?: *, *[^,=]+=[0-9]+-[0-9])*"),
+        "is a list such as `BEF=59776-5, BEU=19005-8`",
+    ),
     "accept-concept-map": (_matches(r"ConceptMap/[A-Za-z0-9.-]{1,64}"), "is a reference such as ConceptMap/1"),
     "expect-every": (_duration, "is a time such as 30m, 12h or 2d"),
 }

@@ -77,8 +77,8 @@ class Partner:
     station_field: str = ""
     identity: str = "master"
     authorities: Mapping[str, str] = field(default_factory=dict)
+    section_codes: dict[str, str] = field(default_factory=dict, hash=False)
     expect_every: timedelta | None = None
-    section_codes: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_master(self) -> bool:
