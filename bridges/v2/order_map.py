@@ -225,7 +225,9 @@ def _clinical(order: Order) -> list[Resource]:
 
 def _comments(order: Order) -> list[Resource]:
     notes = [nte for d in order.group.details for nte in d.notes]
-    return _note(*("\n".join(line.text for line in nte.repetitions(3)) for nte in notes))
+    nameless = [obx for d in order.group.details for obx, _ in d.observations if not obx.raw(3)]
+    places = [(nte, 3) for nte in notes] + [(obx, 5) for obx in nameless]
+    return _note(*("\n".join(line.text for line in segment.repetitions(field)) for segment, field in places))
 
 
 def _timing_text(order: Order) -> list[Resource]:
@@ -318,7 +320,8 @@ ORDER = table(
     Row("OBR-11", "orderDetail", _action, "table 0065"),
     Row("OBR-12", "note", _danger, "as `Danger: ...`"),
     Row("OBR-13", "note", _clinical),
-    Row("NTE-3", "note", _comments, "a note for each NTE behind ORC or OBR; repetitions are lines"),
+    Row("NTE-3, OBX-3, OBX-5", "note", _comments,
+        "a note for each NTE behind ORC or OBR, and for each OBX without OBX-3; repetitions are lines"),
     Row("TQ1-10, TQ1-11", "note", _timing_text),
     Row("ORC-14, OBR-17", "extension", _callback, "`urn:fhir-ris:order-callback`"),
     Row("ORC-16", "extension", lambda of: _coded_extension(of, 16, terms.STATUS_REASON),
