@@ -173,7 +173,12 @@ async def _show_moved_wish(unit: UnitOfWork, order: Resource) -> None:
 
 
 async def replace(unit: UnitOfWork, old: Resource) -> Resource:
-    """End an order that another one takes the place of; what that one says of it (`replaces`). Refused once it has begun."""
+    """End an order that another one takes the place of; what that one says of it (`replaces`).
+
+    Refused once it has begun, and where another order has taken its place already.
+    """
+    if await unit.search("ServiceRequest", replaces=f"ServiceRequest/{old['id']}"):
+        raise fail("business-rule", "the order has been replaced already", "ServiceRequest.status")
     if old["status"] == "completed":
         raise fail("business-rule", "the order is completed and can't be replaced any more", "ServiceRequest.status")
     await cancel(unit, old)

@@ -149,7 +149,7 @@ def _within(order: Order) -> Resource | None:
 
 
 def _repeatedly(order: Order) -> list[str]:
-    starts = _starts(order)
+    starts = [when for t in order.timings if (when := date_time(order.sender, t, 7))]
     return starts if len(starts) > 1 else []
 
 
@@ -309,8 +309,8 @@ ORDER = table(
         "both triplets; translated by `accept-concept-map`, ours first; of several OBR the first", "R"),
     Row("TQ1-9, ORC-7.6, OBR-27.6, OBR-5", "priority", priority, "a code that isn't known is refused"),
     Row("TQ1-7, TQ1-8, ORC-7.4, OBR-27.4, OBR-36, OBR-6", "occurrenceDateTime", _at, "when it is wanted; not a booking"),
-    Row("TQ1-7, TQ1-8, ORC-7.4, OBR-27.4, OBR-36, OBR-6", "occurrencePeriod", _within, "with an end (TQ1-8)"),
-    Row("TQ1-7, ORC-7.4, OBR-27.4, OBR-36, OBR-6", "occurrenceTiming.event", _repeatedly, "of several TQ1"),
+    Row("TQ1-7, TQ1-8", "occurrencePeriod", _within, "with an end (TQ1-8)"),
+    Row("TQ1-7", "occurrenceTiming.event", _repeatedly, "of several TQ1"),
     Row("ORC-9", "authoredOn", lambda of: date_time(of.sender, of.orc, 9), "of a new order"),
     Row("ORC-12, OBR-16", "requester", _requester),
     Row("OBR-31, DG1-3, DG1-4", "reasonCode", _reasons, "all of both, each once; DG1-4 where DG1-3 is empty"),
