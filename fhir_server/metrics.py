@@ -17,6 +17,10 @@ HTTP_SECONDS = Histogram(
 )
 _KNOWN_METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "PATCH"})
 MESSAGES_IN = Counter("ris_v2_messages_in_total", "HL7 v2 messages received", ["type", "answer"])
+CHARACTERS = Counter(
+    "ris_v2_characters_replaced_total", "Characters that a receiver's character set lacks", ["destination", "by"]
+)
+INVALID = Counter("ris_v2_messages_invalid_total", "Messages that break HL7's definitions and were not sent", ["destination"])
 DELIVERIES = Counter("ris_outbox_deliveries_total", "Attempts to deliver a message", ["destination", "outcome"])
 
 

@@ -1,7 +1,7 @@
 """The outbox: what must leave, written in the transaction that makes it so, and sent by the delivery workers afterwards.
 
 A document of `outbox`:
-    {_id, destination: "Endpoint/ehr", key: nanoseconds (the order of sending), state: pending | delivered | refused,
+    {_id, destination: "Endpoint/ehr", key: nanoseconds (the order of sending), state: pending | delivered | refused | invalid,
      type: "ORU^R01", control_id, message: bytes, about: ["ServiceRequest/1", ...], patient: "Patient/1",
      created, attempts, next_attempt, error, answer, delivered}
 """
@@ -21,7 +21,7 @@ COLLECTION = "outbox"
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """One message for one destination, ready to be sent byte for byte."""
+    """One message for one destination, ready to be sent byte for byte; `invalid`: why it is kept, shown and not sent."""
 
     destination: str
     type: str
@@ -29,6 +29,7 @@ class Outbound:
     message: bytes
     about: tuple[str, ...] = ()
     patient: str | None = None
+    invalid: str | None = None
 
 
 def document(message: Outbound) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def document(message: Outbound) -> dict[str, Any]:
         "_id": ObjectId(),
         "destination": message.destination,
         "key": time.time_ns(),
-        "state": "pending",
+        "state": "invalid" if message.invalid else "pending",
         "type": message.type,
         "control_id": message.control_id,
         "message": Binary(message.message),
@@ -47,7 +48,7 @@ def document(message: Outbound) -> dict[str, Any]:
         "created": created,
         "attempts": 0,
         "next_attempt": created,
-    }
+    } | ({"error": message.invalid} if message.invalid else {})
 
 
 async def ensure_indexes(store: Store) -> None:

@@ -97,6 +97,7 @@ class Inbound:
 
         async def work(unit: UnitOfWork) -> None:
             nonlocal ack
+            unit.origin = sender.partner.reference or f"v2:{received.key.sender}"
             ack = self._ack(message, "AA", reply=await receiver(message)(Reception(unit, message, sender)))
             await self._keep(unit, received, "AA", ack)
 

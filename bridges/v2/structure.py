@@ -1,7 +1,7 @@
 """The structure of a message, judged by hl7apy's tables of the standard: segments in their order, required and repeated fields.
 
-hl7apy's own validation refuses every ORM^O01 and all Z segments, and takes 13 to 40 ms a message; its tables are sound. So they are
-read here: the same grammar for all messages, Z segments passed over wherever they stand, fields beyond a segment's end named.
+hl7apy's own validation refuses every ORM^O01 and all Z segments, and takes 13 to 40 ms a message; its tables are sound. So they
+are read here: the same grammar for all messages, Z segments passed over wherever they stand, fields beyond the last one named.
 """
 
 import importlib
