@@ -269,8 +269,8 @@ def test_a_booking_segment_by_segment(ris, ehr, version):
                 f"{procedure['identifier'][0]['value']}|{step['identifier'][0]['value']}||||CT|||{timing}|||||||||{start}||||||||{code}"
             ),
         ]
-        for message, kind, structure in ((siu, "SIU^S12", "SIU_S12"), (orm, "ORM^O01", "ORM_O01")):
-            assert message.msh.raw(9) == (kind if version == "2.3.1" else f"{kind}^{structure}")
+        for message, kind, shape in ((siu, "SIU^S12", "SIU_S12"), (orm, "ORM^O01", "ORM_O01")):
+            assert message.msh.raw(9) == (kind if version == "2.3.1" else f"{kind}^{shape}")
             assert [message.msh.field(n) for n in (3, 4, 5, 6, 11, 12)] == ["FHIR_RIS", "RAD", "EHR", "EXAMPLEHOSP", "P", version]
             assert 0 < len(message.control_id) <= 20
         valid(siu)

@@ -24,6 +24,7 @@ from bridges.v2.destination import ack_timeout, address
 from bridges.v2.leases import Lease
 from bridges.v2.mllp import MllpError
 from bridges.v2.mllp_client import MllpClient
+from bridges.v2.reply_in import learn_from_reply
 from fhir_server import audit, clock, metrics, outbox
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
@@ -192,6 +193,7 @@ class Delivery:
                 {"$set": outcome | ({"delivered": clock.naive(unit.now)} if delivered else {}), "$inc": {"attempts": 1}},
                 session=unit.session,
             )
+            await learn_from_reply(unit, message["about"], ack)
 
         act = Act(message["type"], source="v2-out", detail=f"{state} {control_id} {destination}")
         await self._interactions.transact(Access.system("delivery"), act, work, entities=audit.seen(message["about"]))
