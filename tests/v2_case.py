@@ -88,7 +88,7 @@ class Case:
                 self._name(rest, stored)
             case ["sent", name, kind, *which]:
                 await self._check_sent(name, kind, int(which[0][1:]) - 1 if which else -1, lines)
-            case [count, "sent", name, kind]:
+            case [count, "sent", name, kind] if count.isdigit():
                 assert len(await self._sent(name, kind)) == int(count), f"{len(await self._sent(name, kind))} were sent"
             case ["not", "sent", name, kind]:
                 assert not await self._sent(name, kind), "it was sent"

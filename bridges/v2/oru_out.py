@@ -193,23 +193,29 @@ def _text_part(section: Section, to: Destination) -> Part:
 
 
 def _documents(of: Report, to: Destination) -> tuple[list[Part], bool]:
-    """Documents as encapsulated data (ED), or as a pointer (RP) where we only have that; and whether a PDF is among them."""
+    """Documents as encapsulated data (ED), or as a pointer (RP) where we only have that; and whether a PDF is among them.
+
+    A PDF is made only where the report has none: beside the one that was signed it would be another document.
+    """
     style = to.says("report-style")
     found: list[Part] = []
-    as_pdf = False
+    has_pdf = as_pdf = False
     for form in of.report.get("presentedForm", ()):
         mime = form.get("contentType", "").partition(";")[0].strip().lower()
         is_pdf = mime == "application/pdf"
+        has_pdf = has_pdf or is_pdf
         if ("data" in form and mime == "text/plain") or (is_pdf and style in {"a", "b", "c"} and to.says("pdf") == "no"):
             continue
         part = _document(form, mime, to)
         if part is not None:
             found.append(part)
             as_pdf = as_pdf or (is_pdf and part.kind != "TX")
-    if style in {"d", "e"} and not as_pdf:
+    if style in {"d", "e"} and not has_pdf:
         made = base64.b64encode(of.pdf()).decode()
-        found.append(_document({"data": made}, "application/pdf", to) or Part("TX", to.code(REPORT), ""))
-        as_pdf = found[-1].kind == "ED"
+        part = _document({"data": made}, "application/pdf", to)
+        assert part is not None  # it has data
+        found.append(part)
+        as_pdf = part.kind == "ED"
     return found, as_pdf
 
 
