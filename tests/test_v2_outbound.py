@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 import pytest
-from hl7apy.consts import VALIDATION_LEVEL
-from hl7apy.parser import parse_message
 
-from bridges.v2 import structure
 from bridges.v2.message import Message
 from tests.department import LOINC, Department, Resource, booking, lines, unused, v2
+from tests.v2_case import valid
 
 ALL = ("SIU^S12", "SIU^S13", "SIU^S14", "SIU^S15", "SIU^S17", "SIU^S26", "ORM^O01", "ORU^R01")
 
@@ -75,13 +73,6 @@ async def v2_order(ris: Department, **fields: str) -> Resource:
 
 def number(resource: Resource, code: str) -> str:
     return next(i["value"] for i in resource["identifier"] if i["type"]["coding"][0]["code"] == code)
-
-
-def valid(message: Message) -> None:
-    """hl7apy's definitions of the standard find nothing wrong; its own validation, which refuses every ORM^O01, neither."""
-    assert structure.problems(message) == []
-    if message.type[0] != "ORM":
-        parse_message(message.raw.decode(message.codec), validation_level=VALIDATION_LEVEL.STRICT, find_groups=True).validate()
 
 
 # Who gets what
