@@ -180,7 +180,7 @@ class Case:
 def valid(message: Message) -> None:
     """HL7's definitions hold for a message: by hl7apy's tables, and where it takes such messages at all, by its strict parser.
 
-    It refuses every ORM^O01, and texts of 200 characters (the standard's TX has 65,536): long ones are cut before it looks. Of the
+    It refuses every ORM^O01, and texts of 200 characters (the standard has 65,536): long ones are cut before it looks. Of the
     SIU events of 2.3.1, which share one structure, it knows the first only.
     """
     assert structure.problems(message) == []
