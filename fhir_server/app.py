@@ -3,6 +3,7 @@
 What only a server needs is imported where it is needed: `fhir-ris load` starts several processes that are none.
 """
 
+import asyncio
 import contextlib
 import functools
 import os
@@ -22,10 +23,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import resources
 from bridges.dicom import worklist_rows
-from bridges.v2 import message_log, outbound
+from bridges.v2 import message_log, order_parked, outbound
 from bridges.v2.delivery import Delivery
+from bridges.v2.door import listener
 from bridges.v2.inbound import Inbound
-from bridges.v2.mllp import MllpServer
+from bridges.v2.mllp_tls import TlsError, TlsFiles
 from fhir_server import audit, clock, cors, metrics, outbox
 from fhir_server.audit import Act
 from fhir_server.audit_key import audit_key
@@ -38,6 +40,7 @@ from fhir_server.rest import Rest
 from fhir_server.settings import Settings
 from fhir_server.start_error import StartError, taken_address
 from fhir_server.store import Document, Store
+from resources import patient_merge
 from smart_auth import break_glass_log
 from smart_auth.access import Access
 from smart_auth.break_glass import BreakGlass
@@ -65,6 +68,7 @@ class Ris:
     tokens: Tokens
     inbound: Inbound
     delivery: Delivery
+    tls: TlsFiles
     dicom: "DicomServer"
     heartbeat: Heartbeat
     # Component name -> whether it does its work; what `/readyz` asks.
@@ -87,6 +91,8 @@ async def interactions_over(settings: Settings, db: AsyncDatabase[Document], tok
     await store.ensure(*sorted(registry.core_types))
     await outbox.ensure_indexes(store)
     await message_log.ensure_indexes(db)
+    await order_parked.ensure_indexes(db)
+    await patient_merge.ensure_indexes(db)
     await worklist_rows.ensure_indexes(db)
     await break_glass_log.ensure_indexes(db)
     return Interactions(store, registry, strict_references=settings.referential_integrity == "strict")
@@ -98,6 +104,11 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
     from smart_auth import people
     from smart_auth import routes as oauth
 
+    tls = TlsFiles(settings.mllp_tls_cert, settings.mllp_tls_key, settings.mllp_tls_ca)
+    try:
+        tls.check()
+    except TlsError as error:
+        raise StartError(str(error)) from None
     tokens = Tokens(db)
     interactions = await interactions_over(settings, db, tokens)
     await oauth.ensure_indexes(db)
@@ -109,7 +120,8 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
         tokens=tokens,
         heartbeat=Heartbeat(db, os.environ.get(SUPERVISOR)),
         inbound=Inbound(interactions, settings.zone),
-        delivery=Delivery(interactions),
+        delivery=Delivery(interactions, tls=tls),
+        tls=tls,
         dicom=DicomServer(
             interactions,
             DicomSettings(settings.dicom_host, settings.dicom_port, settings.ae_title, settings.zone),
@@ -213,16 +225,20 @@ async def _count_outbox(db: AsyncDatabase[Document], gauge: Gauge) -> None:
 
 @contextlib.asynccontextmanager
 async def mllp_door(ris: Ris) -> AsyncIterator[None]:
-    server = MllpServer(ris.settings.mllp_host, ris.settings.mllp_port, ris.inbound.handle)
+    settings = ris.settings
+    server = listener(ris.inbound, ris.interactions, settings.mllp_host, settings.mllp_port, ris.tls)
     try:
         await server.start()
     except OSError as error:
-        raise StartError(taken_address("MLLP", ris.settings.mllp_host, ris.settings.mllp_port, error)) from None
+        raise StartError(taken_address("MLLP", settings.mllp_host, settings.mllp_port, error)) from None
     listening = True
     ris.components["v2"] = lambda: listening
+    sweeper = asyncio.create_task(order_parked.sweep(ris.interactions))
     try:
-        yield
+        async with patient_merge.finishing(ris.interactions):
+            yield
     finally:
+        sweeper.cancel()
         listening = False
         await server.stop(grace=5)
 

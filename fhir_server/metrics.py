@@ -16,11 +16,20 @@ HTTP_SECONDS = Histogram(
     buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
 )
 _KNOWN_METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "PATCH"})
-MESSAGES_IN = Counter("ris_v2_messages_in_total", "HL7 v2 messages received", ["type", "answer"])
 CHARACTERS = Counter(
     "ris_v2_characters_replaced_total", "Characters that a receiver's character set lacks", ["destination", "by"]
 )
 INVALID = Counter("ris_v2_messages_invalid_total", "Messages that break HL7's definitions and were not sent", ["destination"])
+MESSAGES_IN = Counter("ris_v2_messages_in_total", "HL7 v2 messages received", ["type", "answer", "partner"])
+MESSAGE_SECONDS = Histogram(
+    "ris_v2_message_seconds",
+    "Time from a received HL7 v2 message to its outcome, without what a partner's rate makes it wait",
+    ["type"],
+    buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
+)
+CONNECTIONS = Gauge("ris_v2_connections", "HL7 v2 connections that are open", multiprocess_mode="livesum")
+CONNECTIONS_REFUSED = Counter("ris_v2_connections_refused_total", "HL7 v2 connections that were not taken", ["reason"])
+ALERTS = Counter("ris_v2_alerts_total", "Alerts raised about HL7 v2 interfaces", ["kind"])
 DELIVERIES = Counter("ris_outbox_deliveries_total", "Attempts to deliver a message", ["destination", "outcome"])
 
 

@@ -1,9 +1,10 @@
 """The outbox: what must leave, written in the transaction that makes it so, and sent by the delivery workers afterwards.
 
 A document of `outbox`:
-    {_id, destination: "Endpoint/ehr", key: nanoseconds (the order of sending), state: pending | delivered | refused | invalid,
-     type: "ORU^R01", control_id, message: bytes, about: ["ServiceRequest/1", ...], patient: "Patient/1",
-     created, attempts, next_attempt, error, answer, delivered}
+    {_id, destination: "Endpoint/ehr", key: nanoseconds (the order of sending), state: pending | delivered | refused |
+     dead | cancelled, type: "ORU^R01", control_id, message: bytes, about: ["ServiceRequest/1", ...], patient: "Patient/1",
+     created, attempts, refusals, unanswered, next_attempt, error, answer, delivered, replayed, states: [{state, at}]}
+`refused` by its receiver, `dead`: sent many times and never answered, `invalid`: it breaks HL7's definitions and is not sent.
 """
 
 import time
@@ -56,7 +57,11 @@ async def ensure_indexes(store: Store) -> None:
         [
             IndexModel([("destination", 1), ("state", 1), ("key", 1)]),
             IndexModel([("control_id", 1)]),
-            IndexModel([("about", 1)]),
+            IndexModel([("about", 1), ("key", -1)]),
+            IndexModel([("patient", 1), ("key", -1)]),
+            IndexModel([("type", 1), ("key", -1)]),
+            IndexModel([("destination", 1), ("key", -1)]),
+            IndexModel([("key", -1)]),
             IndexModel([("state", 1), ("key", 1)]),
         ]
     )

@@ -74,6 +74,13 @@ def _data_dir(value: Path) -> Path:
     return path
 
 
+def _file(value: Path) -> Path:
+    path = value.expanduser().resolve()
+    if not path.is_file() or not os.access(path, os.R_OK):
+        raise ValueError("not a file")
+    return path
+
+
 def _ae_title(value: str) -> str:
     """An application entity title (PS3.5 6.2, AE): spaces around it mean nothing, and there must be something else."""
     title = value.strip(" ")
@@ -112,6 +119,7 @@ def _default_log_format() -> Literal["console", "json"]:
 
 Host = Annotated[str, AfterValidator(_host), Field(description="must be a host name or an IP address to listen on")]
 Port = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=65535, description="must be a port, 1 to 65535")]
+PemFile = Annotated[Path, AfterValidator(_file)]
 
 
 class Settings(BaseSettings):
@@ -140,6 +148,9 @@ class Settings(BaseSettings):
     )
     mllp_host: Host = "127.0.0.1"
     mllp_port: Port = 2575
+    mllp_tls_cert: PemFile | None = Field(default=None, description="must be a file with a certificate and its chain, as PEM")
+    mllp_tls_key: PemFile | None = Field(default=None, description="must be a file with the certificate's key, as PEM")
+    mllp_tls_ca: PemFile | None = Field(default=None, description="must be a file with certificates of authorities, as PEM")
     dicom_host: Host = "127.0.0.1"
     dicom_port: Port = 11112
     ae_title: Annotated[str, AfterValidator(_ae_title)] = Field(

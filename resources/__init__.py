@@ -8,6 +8,7 @@ from resources import (
     device,
     diagnostic_report,
     imaging_study,
+    patient_merge,
     procedure,
     scheduled_step,
     service_request,
@@ -15,10 +16,10 @@ from resources import (
 )
 
 CORE_TYPES = (
-    "ActivityDefinition Appointment AuditEvent Binary ChargeItem Communication CommunicationRequest Coverage "
-    "CoverageEligibilityRequest CoverageEligibilityResponse Device DiagnosticReport Encounter Endpoint HealthcareService "
-    "ImagingStudy Location Observation Organization Patient Practitioner PractitionerRole Procedure Provenance Schedule "
-    "ServiceRequest Slot Task"
+    "Account ActivityDefinition AllergyIntolerance Appointment AuditEvent Binary ChargeItem ClaimResponse Communication "
+    "CommunicationRequest Condition Coverage CoverageEligibilityRequest CoverageEligibilityResponse Device DiagnosticReport "
+    "Encounter Endpoint HealthcareService ImagingStudy Location Observation Organization Patient Practitioner PractitionerRole "
+    "Procedure Provenance RelatedPerson Schedule ServiceRequest Slot Task"
 ).split()
 
 
@@ -31,6 +32,7 @@ def register(registry: Registry, *, uid_root: str) -> None:
     device.register(registry)
     diagnostic_report.register(registry)
     imaging_study.register(registry, uid_root)
+    patient_merge.register(registry)
     procedure.register(registry)
     scheduled_step.register(registry)
     service_request.register(registry)

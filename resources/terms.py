@@ -22,6 +22,12 @@ READING = f"{TASK_CODE}|{INTERPRETATION}"  # the reading worklist, as a search p
 
 SCHEDULED_STEP = "urn:fhir-ris:scheduled-procedure-step"  # extension on Procedure: the Task it performs
 
+# Extensions on ServiceRequest: what the placer says of an order that R4 has no element for.
+CALLBACK = "urn:fhir-ris:order-callback"
+TRANSPORT = "urn:fhir-ris:transport"
+STATUS_MODIFIER = "urn:fhir-ris:order-status-modifier"
+STATUS_REASON = "http://hl7.org/fhir/StructureDefinition/request-statusReason"
+
 # Accession number, requested procedure id and scheduled step id are DICOM SH (PS3.5 6.2): 16 characters, no backslash.
 SHORT_STRING = 16
 # Placer and filler order number of an imaging service request are DICOM LO (PS3.3 C.4.15, PS3.5 6.2).

@@ -14,23 +14,25 @@ from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 import resources
-from bridges.v2 import message_log, outbound
+from bridges.v2 import message_log, order_parked, outbound
 from bridges.v2.inbound import Inbound
 from bridges.v2.message import Message, parse
 from bridges.v2.mllp import Peer
+from bridges.v2.partners import Partners
 from fhir_server import outbox
 from fhir_server.database import connect
 from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError
 from fhir_server.registry import Registry
 from fhir_server.store import Store
+from resources import patient_merge
 from smart_auth.access import Access
 
 T = TypeVar("T")
 Resource = dict[str, Any]
 ZONE = ZoneInfo("Europe/Berlin")
 ACCESS = Access.system("test")
-PEER = Peer("192.0.2.1", 40000)
+PEER = Peer("127.0.0.1", 40000)
 DCM = "http://dicom.nema.org/resources/ontology/DCM"
 LOINC = "http://loinc.org"
 CT_CHEST = {"coding": [{"system": LOINC, "code": "24627-2", "display": "CT Chest"}]}
@@ -67,8 +69,10 @@ class Department:
         await self.store.ensure(*sorted(self.registry.core_types))
         await outbox.ensure_indexes(self.store)
         await message_log.ensure_indexes(self.db)
+        await order_parked.ensure_indexes(self.db)
+        await patient_merge.ensure_indexes(self.db)
         self.interactions = Interactions(self.store, self.registry)
-        self.inbound = Inbound(self.interactions, ZONE)
+        self.inbound = Inbound(self.interactions, ZONE, Partners(self.store, max_age=0))
 
     async def close(self) -> None:
         await self.db.client.drop_database(self.db.name)

@@ -67,6 +67,7 @@ def _key(name: str) -> str:
     return key
 
 
+@lru_cache(maxsize=256)
 def codec_of(name: str) -> str | None:
     """The Python codec of a character set, named as in MSH-18 or as Python names it; None when unknown or empty.
 
@@ -88,6 +89,8 @@ def declared_codec(msh_18: str, repetition: str = "~") -> str | None:
 
 def wide_codec(data: bytes) -> tuple[str, int] | None:
     """(codec, length of the byte order mark) of a message in UTF-16 or UTF-32, or with any mark; None for all others."""
+    if data.startswith(b"MSH"):
+        return None
     for bom, codec in _BOMS:
         if data.startswith(bom):
             return codec, len(bom)

@@ -2,13 +2,15 @@
 
 Any number of processes may run this; the lease in MongoDB decides who serves a destination. A message is sent byte for byte as it
 was written, under the same control id however often. A receiver that is away is tried again with growing pauses, for ever.
-One that refuses (AE) is asked a few times, one that rejects (AR: it may be in trouble itself) for some minutes; then the message
-is set aside as `refused`, shown, and can be replayed.
+One that refuses (AE) is asked a few times, one that rejects (AR: it may be in trouble itself) for some minutes, one that takes a
+message and never answers for half an hour; then the message is set aside as `refused` or `dead`, shown, and can be replayed.
+
+Messages are read ahead, and what became of those that are delivered is written while the next ones are under way.
 """
 
 import asyncio
 import contextlib
-import ssl as tls
+import time
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -20,18 +22,20 @@ from pymongo.errors import PyMongoError
 
 from bridges.v2 import leases
 from bridges.v2.ack import Ack
-from bridges.v2.destination import ack_timeout, address
 from bridges.v2.leases import Lease
+from bridges.v2.line import Line
 from bridges.v2.mllp import MllpError
-from bridges.v2.mllp_client import MllpClient
-from bridges.v2.reply_in import learn_from_reply
-from fhir_server import audit, clock, metrics, outbox
-from fhir_server.audit import Act
+from bridges.v2.mllp_client import ConnectError
+from bridges.v2.mllp_tls import TlsFiles
+from bridges.v2.settlement import Settled, Settlement, described
+from fhir_server import clock, metrics, outbox
 from fhir_server.interactions import Interactions
-from fhir_server.unit_of_work import UnitOfWork
-from smart_auth.access import Access
 
 log = structlog.get_logger()
+
+_AHEAD = 200  # messages that are read ahead of their sending; MongoDB gives at most 16 MiB of them at a time
+_BATCH = 50
+_LAST_WRITE = 5  # seconds that what is delivered may take to be written when the worker ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Timing:
     ack: float = 10
     refusals: int = 4
     rejections: int = 14
+    unanswered: int = 60
 
     def pause(self, failures: int) -> float:
         """The seconds to wait after so many failures."""
@@ -55,8 +60,9 @@ class Timing:
 class Delivery:
     """The delivery role."""
 
-    def __init__(self, interactions: Interactions, timing: Timing | None = None) -> None:
+    def __init__(self, interactions: Interactions, timing: Timing | None = None, tls: TlsFiles | None = None) -> None:
         self.timing = timing or Timing()
+        self._tls = tls or TlsFiles()
         self.working = False
         self._interactions = interactions
         self._db = interactions.store.db
@@ -106,7 +112,8 @@ class Delivery:
         """Deliver to one destination while we hold its lease. Whatever goes wrong here, others don't feel it."""
         lease = Lease(self._db, f"delivery:{destination}", self._owner, self.timing.lease)
         renewal = asyncio.create_task(lease.keep())
-        line = Line(self.timing)
+        line = Line(self.timing.connect, self.timing.ack, self._tls)
+        settlement = Settlement(self._interactions)
         try:
             while True:
                 if not await lease.held():
@@ -114,17 +121,37 @@ class Delivery:
                     continue
                 wake = self._wake[destination]
                 wake.clear()
-                message = await self._outbox.find_one({"destination": destination, "state": "pending"}, sort=[("key", 1)])
-                if message is None:
+                if not await self._send_pending(destination, lease, line, settlement):
                     await self._wait(wake)
-                    continue
-                await line.to(await self._endpoint(destination))
-                await asyncio.sleep(await self._deliver(message, line))
         except Exception as error:  # noqa: BLE001 - the next look starts the worker again; the text may name a patient
             log.warning("delivery stops for now", destination=destination, reason=type(error).__name__)
         finally:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(_LAST_WRITE):
+                    await settlement.done()
             renewal.cancel()
             await line.close()
+
+    async def _send_pending(self, destination: str, lease: Lease, line: Line, settlement: Settlement) -> bool:
+        """Send what is pending, up to the first that fails; whether there was anything."""
+        found = False
+        where = {"destination": destination, "state": "pending"}
+        async with self._outbox.find(where, sort=[("key", 1)], limit=_AHEAD, batch_size=_BATCH) as pending:
+            looked = float("-inf")
+            async for message in pending:
+                found = True
+                if time.monotonic() - looked > self.timing.look:
+                    await line.to(await self._endpoint(destination))
+                    looked = time.monotonic()
+                if not await lease.held():
+                    break
+                pause = await self._deliver(message, line, settlement)
+                if pause is not None:
+                    await settlement.done()
+                    await asyncio.sleep(pause)
+                    break
+        await settlement.done()
+        return found
 
     async def _endpoint(self, destination: str) -> dict[str, Any] | None:
         """The Endpoint as it is now; None when it is gone or not active."""
@@ -133,31 +160,35 @@ class Delivery:
         endpoint = found.resource if found else None
         return endpoint if endpoint is not None and endpoint.get("status") == "active" else None
 
-    async def _deliver(self, message: dict[str, Any], line: "Line") -> float:
-        """One attempt; the seconds to wait before the next."""
+    async def _deliver(self, message: dict[str, Any], line: Line, settlement: Settlement) -> float | None:
+        """One attempt. None: it is settled, and the next one may go; else the seconds to wait before this one's next."""
         if line.client is None:
             await self._not_possible(message, line.problem)
             return 3 * self.timing.look
         try:
-            ack = await line.client.send(bytes(message["message"]), message["control_id"])
-        except MllpError as error:
-            pause = self.timing.pause(message["attempts"] - message.get("refusals", 0) + 1)
-            await self._failed(message, str(error), pause)
-            return pause
+            ack = await line.client.send(bytes(message["message"]), message["control_id"], application=line.application)
+        except ConnectError as error:
+            return await self._failed(message, str(error), self._pause_after(message))
+        except MllpError as error:  # it was sent, and nobody knows what became of it
+            if message.get("unanswered", 0) + 1 < self.timing.unanswered:
+                return await self._failed(message, str(error), self._pause_after(message), unanswered=1)
+            state, ack = "dead", Ack("", message["control_id"], str(error))
         except ValueError as error:  # it can't be framed, now and ever
-            ack = Ack("AE", message["control_id"], str(error))
-            await self._settle(message, "refused", ack)
-            return 0
-        if ack.positive:
-            await self._settle(message, "delivered", ack)
-            return 0
-        refusals = message.get("refusals", 0) + 1
-        if refusals >= (self.timing.refusals if ack.code in {"AE", "CE"} else self.timing.rejections):
-            await self._settle(message, "refused", ack)
-            return 0
-        pause = self.timing.pause(refusals)
-        await self._failed(message, _answer(ack), pause, refusals=1)
-        return pause
+            state, ack = "refused", Ack("AE", message["control_id"], str(error))
+        else:
+            state = "delivered" if ack.positive else "refused"
+            refusals = message.get("refusals", 0) + 1
+            most = self.timing.refusals if ack.code in {"AE", "CE"} else self.timing.rejections
+            if not ack.positive and refusals < most:
+                return await self._failed(message, described(ack), self.timing.pause(refusals), refusals=1)
+        if state != "delivered":
+            place = {"destination": message["destination"], "control_id": message["control_id"]}
+            log.error("a message is set aside", state=state, **place)
+        await settlement.add(Settled(message, state, ack))
+        return None
+
+    def _pause_after(self, message: dict[str, Any]) -> float:
+        return self.timing.pause(message["attempts"] - message.get("refusals", 0) + 1)
 
     async def _not_possible(self, message: dict[str, Any], problem: str) -> None:
         """Say once why nothing is sent: the Endpoint is as people have set it."""
@@ -167,8 +198,10 @@ class Delivery:
         if changed.modified_count:
             log.warning("nothing is sent", destination=message["destination"], reason=problem)
 
-    async def _failed(self, message: dict[str, Any], error: str, pause: float, refusals: int = 0) -> None:
-        """Remember a failed attempt."""
+    async def _failed(
+        self, message: dict[str, Any], error: str, pause: float, *, refusals: int = 0, unanswered: int = 0
+    ) -> float:
+        """Remember a failed attempt; the seconds to wait."""
         destination, control_id = message["destination"], message["control_id"]
         reason = "refused" if refusals else error  # a receiver's own text may name a patient
         log.warning(
@@ -178,60 +211,9 @@ class Delivery:
         again = clock.naive(clock.now() + timedelta(seconds=pause))
         await self._outbox.update_one(
             {"_id": message["_id"], "state": "pending"},
-            {"$inc": {"attempts": 1, "refusals": refusals}, "$set": {"error": error, "next_attempt": again}},
+            {
+                "$inc": {"attempts": 1, "refusals": refusals, "unanswered": unanswered},
+                "$set": {"error": error, "next_attempt": again},
+            },
         )
-
-    async def _settle(self, message: dict[str, Any], state: str, ack: Ack) -> None:
-        """The receiver has answered for good: state, answer and AuditEvent in one transaction."""
-        destination, control_id = message["destination"], message["control_id"]
-        delivered = state == "delivered"
-
-        async def work(unit: UnitOfWork) -> None:
-            outcome = {"state": state, "answer": f"{ack.code} {ack.text}".strip(), "error": None if delivered else _answer(ack)}
-            await self._outbox.update_one(
-                {"_id": message["_id"], "state": "pending"},
-                {"$set": outcome | ({"delivered": clock.naive(unit.now)} if delivered else {}), "$inc": {"attempts": 1}},
-                session=unit.session,
-            )
-            await learn_from_reply(unit, message["about"], ack)
-
-        act = Act(message["type"], source="v2-out", detail=f"{state} {control_id} {destination}")
-        await self._interactions.transact(Access.system("delivery"), act, work, entities=audit.seen(message["about"]))
-        metrics.DELIVERIES.labels(destination, state).inc()
-        if not delivered:
-            log.error("a receiver refused a message; it is set aside", destination=destination, control_id=control_id)
-
-
-class Line:
-    """The connection to where an Endpoint points now. `client` is None where it points nowhere; `problem` says why."""
-
-    def __init__(self, timing: Timing) -> None:
-        self.client: MllpClient | None = None
-        self.problem = ""
-        self._timing = timing
-        self._to: tuple[str, int, bool, float] | None = None
-
-    async def to(self, endpoint: dict[str, Any] | None) -> None:
-        """Follow the Endpoint, which people may change at any time."""
-        try:
-            place = (*address(endpoint), ack_timeout(endpoint, self._timing.ack)) if endpoint else None
-            self.problem = "" if endpoint else "the Endpoint is not active"
-        except ValueError as error:
-            place, self.problem = None, str(error)
-        if place == self._to:
-            return
-        await self.close()
-        self._to = place
-        if place is not None:
-            host, port, secure, patience = place
-            context = tls.create_default_context() if secure else None
-            self.client = MllpClient(host, port, ssl=context, connect_timeout=self._timing.connect, ack_timeout=patience)
-
-    async def close(self) -> None:
-        if self.client is not None:
-            await self.client.close()
-        self.client, self._to = None, None
-
-
-def _answer(ack: Ack) -> str:
-    return f"{ack.code}: {ack.text}"[:500]
+        return pause

@@ -11,11 +11,10 @@ from zoneinfo import ZoneInfo, available_timezones
 from bridges.v2 import times
 from bridges.v2.charset import codec_of
 from bridges.v2.datatypes import CWE
+from bridges.v2.partner import duration, listed
 from bridges.v2.partner import headers as headers_of
-from bridges.v2.partner import listed
 from bridges.v2.systems import SYSTEMS, name
 from fhir_server.elements import codings
-from fhir_server.outcome import fail
 from fhir_server.registry import Resource
 
 VERSIONS = ("2.1", "2.2", "2.3", "2.3.1", "2.4", "2.5", "2.5.1", "2.6", "2.7", "2.7.1", "2.8", "2.8.1", "2.8.2")
@@ -28,8 +27,8 @@ KINDS: Final[dict[str, str]] = {
     "OMI^O23": "2.5",
     "ORU^R01": "2.1",
     "DFT^P03": "2.1",
-    # ADT as it is forwarded
-    **dict.fromkeys(("ADT^A01", "ADT^A04", "ADT^A08", "ADT^A28", "ADT^A31", "ADT^A40"), "2.1"),
+    "ADT^A08": "2.1",
+    "ADT^A40": "2.3.1",
 }
 ORDER_KINDS: Final = ("ORM^O01", "OMG^O19", "OMI^O23")
 PLACER: Final = "placer"
@@ -60,6 +59,17 @@ def _each_of(*values: str) -> tuple[Callable[[str], bool], str]:
 def _number(least: int, most: int) -> tuple[Callable[[str], bool], str]:
     takes = re.compile(r"[1-9][0-9]{0,5}|0")
     return (lambda v: takes.fullmatch(v) is not None and least <= int(v) <= most), f"a number from {least} to {most}"
+
+
+def _matches(pattern: str) -> Callable[[str], bool]:
+    return lambda text: re.fullmatch(pattern, text) is not None
+
+
+def _is_duration(text: str) -> bool:
+    try:
+        return bool(duration(text))
+    except ValueError:
+        return False
 
 
 _TEXT: Final = ((lambda _: True), "a text")
@@ -96,6 +106,11 @@ HEADERS: Final = (
            "`yes`: each message is checked against HL7's definitions; one that doesn't fit is kept as `invalid` and not sent, "
            "and a work item says so"),
     Header("ack-timeout", "10", *_number(1, 999), "seconds that the receiver may take to answer"),
+    Header("ack-mode", "original", *_one_of("original", "enhanced"),
+           "`enhanced`: its accept and then its application acknowledgement are asked for (MSH-15, MSH-16) and waited for"),
+    Header("tls-server-name", "the host", _matches(r"[A-Za-z0-9.-]{1,253}"), "a host name", "the name in its certificate"),
+    Header("alert-after", "10m", _is_duration, "a time such as 10m, 12h or 2d",
+           "how long its messages may wait before people are told"),
 )  # fmt: skip
 _DEFAULTS: Final = {h.name: h.default for h in HEADERS}
 
@@ -134,6 +149,11 @@ class Destination:
     def before(self, version: str) -> bool:
         """Whether the receiver speaks an older version than this: 2.4 brought message structures, 2.5 TQ1, IPC and CWE."""
         return self._level < VERSIONS.index(version)
+
+    @property
+    def enhanced(self) -> bool:
+        """Whether its accept and its application acknowledgement are asked for (MSH-15, MSH-16)."""
+        return self.says("ack-mode") == "enhanced"
 
     @property
     def coded(self) -> str:
@@ -183,6 +203,11 @@ def address(endpoint: Resource) -> tuple[str, int, bool]:
     return place.hostname, place.port or 2575, place.scheme == "mllps"
 
 
+def enhanced(endpoint: Resource) -> bool:
+    """Whether its application acknowledgement is waited for, after its accept acknowledgement."""
+    return headers_of(endpoint).get("ack-mode") == "enhanced"
+
+
 def ack_timeout(endpoint: Resource, default: float) -> float:
     """How many seconds this receiver may take to answer."""
     return float(headers_of(endpoint).get("ack-timeout", default))
@@ -191,34 +216,3 @@ def ack_timeout(endpoint: Resource, default: float) -> float:
 def is_v2(endpoint: Resource | None) -> bool:
     """Whether this is an HL7 v2 Endpoint."""
     return endpoint is not None and endpoint.get("connectionType", {}).get("code") == "hl7v2-mllp"
-
-
-def check_endpoint(endpoint: Resource) -> None:
-    """FhirError when no message could be written for an HL7 v2 Endpoint, or sent to it."""
-    if not is_v2(endpoint):
-        return
-    headers = headers_of(endpoint)
-    try:
-        address(endpoint)
-    except ValueError as error:
-        raise fail("value", str(error), "Endpoint.address", status=422) from None
-    for header in HEADERS:
-        value = headers.get(header.name)
-        if value is not None and not header.takes(value):
-            raise fail("value", f"{header.name} is {header.says}", "Endpoint.header", status=422)
-    _check_wants(endpoint, headers.get("hl7-version", "2.5.1"))
-
-
-def _check_wants(endpoint: Resource, version: str) -> None:
-    """What an Endpoint wants is something that we send, and exists in its version."""
-    for i, payload in enumerate(endpoint.get("payloadType", ())):
-        for coding in codings(payload):
-            code = coding.get("code", "")
-            if coding.get("system") != MESSAGE and "^" not in code:
-                continue
-            place = f"Endpoint.payloadType[{i}]"
-            if code not in KINDS and code != "none":
-                raise fail("value", f"{code} is not sent. What is sent: {', '.join(sorted(KINDS))}", place, status=422)
-            since = KINDS.get(code, "2.1")
-            if VERSIONS.index(version) < VERSIONS.index(since):
-                raise fail("value", f"HL7 {version} has no {code}, which came with {since}", place, status=422)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from bridges.v2.codes import ORDER_STATUS
+from bridges.v2.codes import STEP_STATUS
 from bridges.v2.destination import IMAGE_MANAGER, ORDER_KINDS, PLACER, Destination
 from bridges.v2.due import Context, Due
 from bridges.v2.order_facts import OrderFacts, facts_of
@@ -57,7 +57,7 @@ async def of_step(context: Context, change: Change) -> list[Due]:
     step, before = change.after, change.before or {}
     if step is None or not task.is_step(step) or not any(map(_to_placers, context.destinations)):
         return []
-    status, was = ORDER_STATUS.v2(step["status"]), ORDER_STATUS.v2(before.get("status", ""))
+    status, was = STEP_STATUS.v2(step["status"]), STEP_STATUS.v2(before.get("status", ""))
     moved = status == "SC" and before.get("restriction") != step.get("restriction")
     if not status or (status == was and not moved):
         return []

@@ -1,86 +1,122 @@
-"""Receiving: a frame comes in, one transaction does what it says, and the acknowledgement goes out after the commit."""
+"""Receiving: a frame comes in, one transaction does what it says, and the acknowledgement goes out after the commit.
 
-import re
+In enhanced mode (MSH-15, MSH-16) there are two answers: one when the message is safely stored, one when it is processed.
+"""
+
+import asyncio
+import time
 import traceback
 import uuid
-from dataclasses import dataclass
-from datetime import datetime, tzinfo
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime, timedelta, tzinfo
+from typing import Any, Final
 
 import structlog
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from bridges.v2 import message_log, refused
-from bridges.v2.ack import AckError, acknowledge
-from bridges.v2.message import Message, MessageError, parse
-from bridges.v2.message_log import Key
+from bridges.v2.ack import AckError, acknowledge, read_ack
+from bridges.v2.ack_modes import AckMode
+from bridges.v2.admission import admit
+from bridges.v2.message import Message
+from bridges.v2.message_log import ACCEPTED, Outcome
 from bridges.v2.mllp import Peer
 from bridges.v2.order_in import show_mix_up
+from bridges.v2.partners import Partners
+from bridges.v2.provenance_in import provenance
+from bridges.v2.rates import Rates
+from bridges.v2.received import MAX_SIZE, Received, receive
 from bridges.v2.receivers import receiver
 from bridges.v2.reception import Reception, Reply, Sender
 from bridges.v2.refused import Refused
 from fhir_server import clock, metrics
-from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError
 from fhir_server.unit_of_work import UnitOfWork
-from smart_auth.access import Access
+from resources import task
+from resources.work_items import raise_once
 
 log = structlog.get_logger()
 
-# A message is kept whole in one MongoDB document, which has at most 16 MiB.
-MAX_SIZE = 15 * 1024 * 1024
-MAX_REPETITIONS = 200
 _TRY_AGAIN = AckError(code=207, text="not available now, send again")
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A message as it came in."""
-
-    frame: bytes
-    message: Message | None
-    peer: Peer
-    when: datetime
-    key: Key
-
-    @property
-    def kind(self) -> str:
-        """Such as `ADT^A04`."""
-        return "^".join(self.message.type[:2]) if self.message else ""
-
-    @property
-    def label(self) -> str:
-        """The kind, as far as it is one: for metrics and the audit, where a sender's arbitrary text has no place."""
-        return self.kind if re.fullmatch(r"[A-Z]{3}\^[A-Z]\d\d", self.kind) else "other" if self.message else "unreadable"
-
-    @property
-    def access(self) -> Access:
-        return Access.system(f"v2:{self.key.sender or 'unknown'}")
-
-    def act(self, code: str) -> Act:
-        control_id = self.message.control_id[:200] if self.message else ""
-        return Act(self.label, source="v2", detail=f"{code} {control_id}".strip(), peer=self.peer.host)
+_STRANGER_RATE: Final = 1.0  # messages a second of senders at an address that we don't know
+_TRIES: Final = 5  # to process what was accepted, before it is left to whoever looks for what is left
+_PASSING: Final = frozenset({"transient", "lock-error", "timeout"})
 
 
 class Inbound:
     """The handler of the MLLP listener."""
 
-    def __init__(self, interactions: Interactions, zone: tzinfo) -> None:
+    def __init__(self, interactions: Interactions, zone: tzinfo, partners: Partners | None = None) -> None:
+        self.partners = partners or Partners(interactions.store)
         self._interactions = interactions
         self._db = interactions.store.db
         self._zone = zone
+        self._rates = Rates()
+
+    async def admits(self, host: str) -> bool:
+        """Whether a connection from this address is taken."""
+        return (await self.partners.directory()).admits(host)
+
+    async def converse(self, frame: bytes, peer: Peer) -> bytes | AsyncIterator[bytes]:
+        """The answer to a frame, or the answers. Whatever the frame holds, there is one, unless the message wants none."""
+        received = await self._receive(frame, peer)
+        mode = AckMode.of(received.message) if received.message else AckMode()
+        return self._in_two_steps(received, mode) if mode.is_enhanced else await self._answer(received)
 
     async def handle(self, frame: bytes, peer: Peer) -> bytes:
-        """The acknowledgement of a frame. Whatever the frame holds, there is one."""
-        message, failure = _read(frame)
-        received = Received(frame, message, peer, clock.now(), Key.of(frame, message))
+        """The application's answer to a frame, whatever the message asks for."""
+        return await self._answer(await self._receive(frame, peer))
+
+    async def process_again(self, document: dict[str, Any]) -> str:
+        """Process a message of the store that was refused or not processed yet; the new outcome.
+
+        Raises FhirError or PyMongoError when it can't be done now.
+        """
+        received = await self._stored(document)
+        await self._db[message_log.COLLECTION].update_one(
+            {"_id": document["_id"], "outcome": {"$ne": "AA"}}, {"$set": {"final": False}}
+        )
         try:
-            if len(frame) > MAX_SIZE:
+            return (await self._outcome(received))[0]
+        except DuplicateKeyError:
+            found = await self._db[message_log.COLLECTION].find_one({"_id": document["_id"]}, {"outcome": 1})
+            return str(found["outcome"]) if found else ""
+
+    async def take_up(self, older_than: timedelta) -> int:
+        """Process what was accepted (CA) so long ago and never processed: its process has died. How many were."""
+        where = {"outcome": ACCEPTED, "received": {"$lt": clock.naive(clock.now() - older_than)}}
+        done = 0
+        async for document in self._db[message_log.COLLECTION].find(where, sort=[("received", 1)]):
+            await self.process_again(document)
+            done += 1
+        return done
+
+    async def _receive(self, frame: bytes, peer: Peer) -> Received:
+        """Who sent it, after the wait that is due to who sends too fast."""
+        received = receive(frame, peer, await self.partners.directory())
+        if received.failure is not None and received.failure.stranger:
+            await self._rates.take(f"stranger {peer.host}", _STRANGER_RATE)
+        elif received.partner.rate is not None:
+            await self._rates.take(received.partner.reference, received.partner.rate)
+        return received
+
+    async def _stored(self, document: dict[str, Any]) -> Received:
+        """A message of the store, as it was received, from who is its partner now."""
+        directory = await self.partners.directory()
+        known = next((p for p in directory.partners if p.reference == document.get("partner")), None)
+        return receive(bytes(document["raw"]), Peer(document["peer"], 0), directory, known)
+
+    async def _answer(self, received: Received) -> bytes:
+        """Original mode: one answer, the application's."""
+        message = received.message
+        try:
+            if len(received.frame) > MAX_SIZE:
                 return self._ack(message, "AR", AckError(code=207, text=f"a message has at most {MAX_SIZE} bytes"))
             if answer := await message_log.answered(self._db, received.key):
                 log.info("a message came again and got its first answer", type=received.label)
                 return answer
-            return await self._process(received) if failure is None else await self._refuse(received, failure)
+            return (await self._outcome(received))[1]
         except DuplicateKeyError:  # the same message was processed meanwhile on another connection
             return await self._answered_elsewhere(received)
         except (FhirError, PyMongoError) as error:
@@ -89,57 +125,150 @@ class Inbound:
             _log_error(received, error)
         return self._ack(message, "AR", _TRY_AGAIN)
 
-    async def _process(self, received: Received) -> bytes:
+    # Enhanced mode
+
+    async def _in_two_steps(self, received: Received, mode: AckMode) -> AsyncIterator[bytes]:
+        code, ack = await self._accept(received)
+        if mode.wants_accept(code):
+            yield ack
+        if code != ACCEPTED:
+            return
+        if (done := await self._processed(received)) is not None and mode.wants_application(done[0]):
+            yield done[1]
+
+    async def _accept(self, received: Received) -> tuple[str, bytes]:
+        """CA when the message is safely stored; CR for what isn't for us, CE when it can't be stored now."""
         message = received.message
         assert message is not None
-        sender = Sender.of(message, self._zone)
+        accepted = self._ack(message, ACCEPTED)
+        try:
+            if len(received.frame) > MAX_SIZE:
+                return "CR", self._ack(message, "CR", AckError(code=207, text=f"a message has at most {MAX_SIZE} bytes"))
+            if await message_log.answered(self._db, received.key):
+                return ACCEPTED, accepted
+            if (failure := _not_for_us(received)) is not None:
+                return await self._refuse(received, failure, accept_level=True)
+            await self._store(None, received, Outcome(ACCEPTED, b"", final=False))
+        except DuplicateKeyError:
+            return ACCEPTED, accepted
+        except (FhirError, PyMongoError) as error:
+            log.warning("a message could not be stored now", type=received.label, reason=type(error).__name__)
+            return "CE", self._ack(message, "CE", _TRY_AGAIN)
+        return ACCEPTED, accepted
+
+    async def _processed(self, received: Received) -> tuple[str, bytes] | None:
+        """The application's answer to what was accepted; None when it must be processed later, by `take_up`."""
+        for attempt in range(_TRIES):
+            try:
+                if answer := await message_log.answered(self._db, received.key):
+                    return read_ack(answer).code, answer
+                return await self._outcome(received)
+            except DuplicateKeyError:
+                continue
+            except (FhirError, PyMongoError) as error:
+                log.warning("an accepted message could not be processed now", type=received.label, reason=type(error).__name__)
+                await asyncio.sleep(0.2 * 2**attempt)
+            except Exception as error:  # noqa: BLE001 - the listener goes on; the error's text may name a patient
+                _log_error(received, error)
+                return None
+        return None
+
+    # What a message does
+
+    async def _outcome(self, received: Received) -> tuple[str, bytes]:
+        """What became of a message, stored with it: MSA-1, and the answer. FhirError and PyMongoError: nothing, now."""
+        began = time.perf_counter()
+        try:
+            if received.failure is not None:
+                raise received.failure
+            assert received.message is not None
+            warnings = admit(received.message, received.partner)
+            return await self._process(received, tuple(warnings))
+        except Refused as failure:
+            return await self._refuse(received, failure)
+        finally:
+            metrics.MESSAGE_SECONDS.labels(received.label).observe(time.perf_counter() - began)
+
+    async def _process(self, received: Received, warnings: tuple[str, ...]) -> tuple[str, bytes]:
+        message = received.message
+        assert message is not None
+        sender = Sender.of(message, self._zone, received.partner)
         ack = b""
+        afterwards: list[Callable[[Interactions], Awaitable[None]]] = []
 
         async def work(unit: UnitOfWork) -> None:
             nonlocal ack
-            unit.origin = sender.partner.reference or f"v2:{received.key.sender}"
-            ack = self._ack(message, "AA", reply=await receiver(message)(Reception(unit, message, sender)))
-            await self._keep(unit, received, "AA", ack)
+            afterwards.clear()
+            unit.origin = sender.partner.reference or None
+            reply = await receiver(message)(Reception(unit, message, sender, afterwards))
+            ack = self._ack(message, "AA", reply=reply)
+            await unit.react()  # what follows from the message is its doing too
+            changes = unit.changes()
+            made = provenance(changes, received.key.id, received.key.sender, received.kind, unit.now)
+            if made is not None:
+                await unit.create(made, copy=False)
+            about = tuple(dict.fromkeys([*(f"{c.type}/{c.id}" for c in changes), *unit.held("ServiceRequest")]))
+            outcome = Outcome(
+                "AA", ack, warnings=warnings, about=about,
+                patient=next(iter(unit.held("Patient")), ""), unmapped=message_log.unmapped(message),
+                state=reply.state if reply else "",
+            )  # fmt: skip
+            await self._store(unit, received, outcome)
 
         try:
             await self._interactions.transact(received.access, received.act("AA"), work)
-        except Refused as failure:
-            return await self._refuse(received, failure)
-        except FhirError as error:
-            if error.code in {"transient", "lock-error", "timeout"}:
-                raise
-            return await self._refuse(received, refused.from_fhir(error))
-        except PyMongoError:
+        except (Refused, PyMongoError):
             raise
-        except Exception as error:  # noqa: BLE001 - as in `handle`
+        except FhirError as error:
+            if error.code in _PASSING:
+                raise
+            raise refused.from_fhir(error) from None
+        except Exception as error:  # noqa: BLE001 - as in `_answer`
             _log_error(received, error)
             text = "an internal error; it is in the receiver's log"
             return await self._refuse(received, Refused(AckError(code=207, text=text), code="AR"), final=False)
-        metrics.MESSAGES_IN.labels(received.label, "AA").inc()
-        return ack
+        await self._afterwards(received, afterwards)
+        metrics.MESSAGES_IN.labels(received.label, "AA", received.partner.reference).inc()
+        return "AA", ack
 
-    async def _refuse(self, received: Received, failure: Refused, *, final: bool = True) -> bytes:
+    async def _afterwards(self, received: Received, what: list[Callable[[Interactions], Awaitable[None]]]) -> None:
+        """What is left to do of a message that is committed. It is on record, so its sender need not know of a failure."""
+        try:
+            for then in dict.fromkeys(what):
+                await then(self._interactions)
+        except (FhirError, PyMongoError) as error:
+            log.warning("what a message began is finished later", type=received.label, reason=type(error).__name__)
+
+    async def _refuse(
+        self, received: Received, failure: Refused, *, final: bool = True, accept_level: bool = False
+    ) -> tuple[str, bytes]:
         """Keep a refused message and say why. What isn't final may come again and is then processed afresh."""
         message = received.message
-        ack = self._ack(message, failure.code, *failure.errors)
+        code = f"C{failure.code[1]}" if accept_level else failure.code
+        ack = self._ack(message, code, *failure.errors, reply=failure.reply)
 
         async def work(unit: UnitOfWork) -> None:
             if message is not None and failure.mixed_up is not None:
-                await show_mix_up(unit, message, Sender.of(message, self._zone), failure.mixed_up)
+                await show_mix_up(unit, message, Sender.of(message, self._zone, received.partner), failure.mixed_up)
+            for item in failure.shown:
+                await task.open_work_item(unit, item.kind, item.text, item.about, item.patient)
+            if failure.stranger:
+                await _show_stranger(unit, received, failure)
             errors = tuple(e.text for e in failure.errors)
-            await self._keep(unit, received, failure.code, ack, final=final, errors=errors)
+            about = tuple(f"{c.type}/{c.id}" for c in unit.changes())
+            patient = next(iter(unit.held("Patient")), "")
+            last = final and not failure.stranger
+            outcome = Outcome(failure.code, ack, final=last, errors=errors, about=about, patient=patient)
+            await self._store(unit, received, outcome)
 
-        await self._interactions.transact(received.access, received.act(failure.code), work)
-        metrics.MESSAGES_IN.labels(received.label, failure.code).inc()
-        return ack
+        await self._interactions.transact(received.access, received.act(code), work)
+        metrics.MESSAGES_IN.labels(received.label, failure.code, received.partner.reference).inc()
+        return code, ack
 
-    async def _keep(
-        self, unit: UnitOfWork, received: Received, outcome: str, ack: bytes, *, final: bool = True, errors: tuple[str, ...] = ()
-    ) -> None:
-        about = tuple(f"{c.type}/{c.id}" for c in unit.changes())
+    async def _store(self, unit: UnitOfWork | None, received: Received, outcome: Outcome) -> None:
         await message_log.keep(
-            self._db, unit.session, received.key, received.frame, kind=received.kind, peer=received.peer.host,
-            received=received.when, outcome=outcome, ack=ack, final=final, errors=errors, about=about,
+            self._db, unit.session if unit else None, received.key, received.frame, kind=received.kind,
+            peer=received.peer.host, partner=received.partner.reference, received=received.when, outcome=outcome,
         )  # fmt: skip
 
     async def _answered_elsewhere(self, received: Received) -> bytes:
@@ -150,30 +279,31 @@ class Inbound:
         return answer or self._ack(received.message, "AR", _TRY_AGAIN)
 
     def _ack(self, message: Message | None, code: str, *errors: AckError, reply: Reply | None = None) -> bytes:
-        text = "; ".join(e.text for e in errors)[:80]
+        text = "; ".join(e.text for e in errors)[:80] or (reply.text if reply else "")
         return acknowledge(
             message, code, errors=errors, text=text, control_id=uuid.uuid4().hex[:20], when=datetime.now(self._zone),
             extra_segments=reply.segments if reply else (), response=reply.message_type if reply else None,
         )  # fmt: skip
 
 
-def _read(frame: bytes) -> tuple[Message | None, Refused | None]:
-    """The message of a frame, or why there is none."""
+def _not_for_us(received: Received) -> Refused | None:
+    """Why a message isn't even accepted: sender, type, processing id, version (HL7 v2.5.1 2.9.3.1)."""
+    message = received.message
+    assert message is not None
     try:
-        message = parse(frame)
-    except MessageError as error:
-        return None, Refused(AckError(code=100, text=str(error)), code="AR")
-    return message, _too_much(message)
-
-
-def _too_much(message: Message) -> Refused | None:
-    """A field that repeats without end would keep everybody else waiting. Text (OBX, NTE) may have many lines."""
-    for segment in message.segments:
-        field, count = segment.most_repeated() if segment.name not in {"OBX", "NTE"} else (0, 0)
-        if count > MAX_REPETITIONS:
-            text = f"a field repeats at most {MAX_REPETITIONS} times"
-            return Refused(AckError(segment.name, segment.number, field, code=102, text=text))
+        if received.failure is not None:
+            raise received.failure
+        admit(message, received.partner)
+        receiver(message)
+    except Refused as failure:
+        return failure if failure.code == "AR" else None
     return None
+
+
+async def _show_stranger(unit: UnitOfWork, received: Received, failure: Refused) -> None:
+    """One open work item for an address, however many messages come from it."""
+    text = f"HL7 v2 messages from {received.peer.host} are refused: {failure.errors[0].text}. Names: {received.key.sender[:100]}"
+    await raise_once(unit, "unknown-sender", received.peer.host, text)
 
 
 def _log_error(received: Received, error: Exception) -> None:

@@ -1,15 +1,13 @@
-"""Reading and writing v2 messages (HL7 v2 chapter 2): tolerant on the way in, exact on the way out.
+"""Reading v2 messages (HL7 v2 chapter 2): tolerant. Writing them is `writing.py`, whose names can be had here too.
 
 Reading is lazy: `parse` cuts segments, a segment cuts its fields when one is asked for, and only what is asked for is
 unescaped. Numbers count as the standard counts: fields and components from 1 (MSH-1 is the field separator), while
 `repetition` is an index from 0.
 """
 
-import logging
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, Protocol, TypeAlias
+from collections.abc import Iterable
+from typing import Final
 
 from bridges.v2.charset import (
     DEFAULT,
@@ -18,13 +16,12 @@ from bridges.v2.charset import (
     codec_of,
     declared_codec,
     decode,
-    escape,
     read_separators,
     restate,
-    to_bytes,
     unescape,
     wide_codec,
 )
+from bridges.v2.writing import DELETE, NULL, Comp, Raw, Seg, Sub, Typed, Value, encode
 
 __all__ = [
     "DEFAULT",
@@ -38,18 +35,17 @@ __all__ = [
     "Segment",
     "Separators",
     "Sub",
+    "Typed",
+    "Value",
     "encode",
     "is_null",
     "parse",
 ]
 
-log = logging.getLogger(__name__)
-
 MAX_SEGMENTS: Final = 50_000
 MAX_HEADER: Final = 10_000  # bytes among which MSH-18 is looked for
-DELETE: Final = '""'
 _LINE_END: Final = re.compile(r"[\r\n]")
-_NAME: Final = re.compile(r"[A-Z][A-Z0-9]{2}")
+_SEGMENT: Final = re.compile(r"[A-Za-z0-9]{3}.")
 
 
 class MessageError(Exception):
@@ -81,10 +77,10 @@ class _Context:
         return unescape(raw, self.separators, self.codec, guess=self.guess)
 
     def part(self, raw: str, component: int, subcomponent: int) -> str:
-        if not raw:
-            return ""
-        separators = self.separators
-        return self.text(_part(_part(raw, separators.component, component), separators.subcomponent, subcomponent))
+        part = _part(raw, self.separators.component, component)
+        if not part or (part.isalnum() and subcomponent == 1):
+            return part
+        return self.text(_part(part, self.separators.subcomponent, subcomponent))
 
 
 class Field:
@@ -114,6 +110,15 @@ class Field:
         raw = _part(self.raw, separators.component, number)
         return Field(raw.replace(separators.subcomponent, separators.component), self._context)
 
+    def rest(self, number: int) -> "Field":
+        """This component and all after it, for data that may hold separators (ED.5)."""
+        parts = self.raw.split(self._context.separators.component, number - 1)
+        return Field(parts[number - 1] if len(parts) >= number else "", self._context)
+
+    def whole(self, number: int) -> str:
+        """The text of a component in which subcomponent separators were left unescaped, such as a URL."""
+        return self._context.text(_part(self.raw, self._context.separators.component, number))
+
     @property
     def text(self) -> str:
         """The whole repetition as one text, for ST, TX and FT: component separators that were left unescaped are text."""
@@ -135,7 +140,7 @@ class Segment:
     number: which one of its name it is in the message, from 1, as an error location counts (ERL.2)
     """
 
-    __slots__ = ("_context", "_fields", "_line", "name", "number")
+    __slots__ = ("_asked", "_context", "_fields", "_line", "name", "number")
 
     def __init__(self, line: str, context: _Context, number: int = 1) -> None:
         self.name = line[:3]
@@ -143,6 +148,7 @@ class Segment:
         self._line = line
         self._context = context
         self._fields: list[str] | None = None
+        self._asked = 0  # a bit for each field that was asked for
 
     def most_repeated(self) -> tuple[int, int]:
         """The field that repeats most, and how often."""
@@ -151,11 +157,35 @@ class Segment:
         most = max(counts)
         return counts.index(most) + (self.name == "MSH"), most
 
+    @property
+    def was_read(self) -> bool:
+        """Whether a field of it was asked for."""
+        return bool(self._asked)
+
+    def unread(self) -> list[int]:
+        """The fields that hold something and that nobody has asked for."""
+        fields = self.values()
+        return [n for n, text in enumerate(fields) if n and text and text != DELETE and not self._asked >> n & 1]
+
+    @property
+    def repetition(self) -> str:
+        """The character between the repetitions of a field."""
+        return self._context.separators.repetition
+
+    def values(self) -> list[str]:
+        """All fields as they came, by their numbers (0 is the segment's name), without counting as read."""
+        fields = self._line.split(self._context.separators.field)
+        if self.name == "MSH":
+            fields.insert(1, self._context.separators.field)
+        return fields
+
     def __repr__(self) -> str:
         return f"Segment({self._line!r})"
 
     def raw(self, field: int) -> str:
         """The field as it came, with all its repetitions and escape sequences."""
+        if field >= 0:
+            self._asked |= 1 << field
         fields = self._fields
         if fields is None:
             separator = self._context.separators.field
@@ -173,6 +203,8 @@ class Segment:
         raw = self.raw(field)
         if not raw:
             return ""
+        if raw.isalnum():  # most are one plain word, with nothing to cut or to unescape
+            return raw if component == subcomponent == 1 and repetition == 0 else ""
         if field <= 2 and self.name == "MSH":
             return raw if component == subcomponent == 1 and repetition == 0 else ""
         return self._context.part(_part(raw, self._context.separators.repetition, repetition + 1), component, subcomponent)
@@ -180,6 +212,10 @@ class Segment:
     def text(self, field: int, repetition: int = 0) -> str:
         """The text of a whole repetition, for ST, TX and FT: component separators that were left unescaped are text."""
         return self._context.text(_part(self.raw(field), self._context.separators.repetition, repetition + 1))
+
+    def unsplit(self, field: int) -> Field:
+        """The field as one repetition, for data that may hold separators (ED.5)."""
+        return Field(self.raw(field), self._context)
 
     def repetitions(self, field: int) -> list[Field]:
         """All repetitions, the empty ones between others included; none where the field is empty."""
@@ -204,17 +240,19 @@ class Message:
     declared: the codec that MSH-18 names, None when it names none that is known
     """
 
-    __slots__ = ("_context", "declared", "raw", "segments")
+    __slots__ = ("_by_name", "_context", "declared", "raw", "segments")
 
     def __init__(self, raw: bytes, lines: Iterable[str], context: _Context, declared: str | None) -> None:
         self.raw = raw
         self._context = context
         self.declared = declared
-        seen: Counter[str] = Counter()
         self.segments: list[Segment] = []
+        self._by_name: dict[str, list[Segment]] = {}
         for line in lines:
-            seen[line[:3]] += 1
-            self.segments.append(Segment(line, context, seen[line[:3]]))
+            same = self._by_name.setdefault(line[:3], [])
+            segment = Segment(line, context, len(same) + 1)
+            same.append(segment)
+            self.segments.append(segment)
 
     @property
     def codec(self) -> str:
@@ -230,11 +268,12 @@ class Message:
 
     def first(self, name: str) -> Segment | None:
         """The first segment of this name."""
-        return next((s for s in self.segments if s.name == name), None)
+        found = self._by_name.get(name)
+        return found[0] if found else None
 
     def all(self, name: str) -> list[Segment]:
         """All segments of this name, in their order."""
-        return [s for s in self.segments if s.name == name]
+        return list(self._by_name.get(name, ()))
 
     @property
     def type(self) -> tuple[str, str, str]:
@@ -300,6 +339,12 @@ def _msh_18(header: str, separators: Separators) -> str:
 
 def _lines(text: str, separator: str) -> list[str]:
     """Segments, each with the lines that go on with it; blank lines count only between such lines."""
+    if "\n" not in text:
+        whole = text.strip("\r\x1c").split("\r")
+        if len(whole) <= MAX_SEGMENTS and all(_SEGMENT.match(line) and line[3] == separator for line in whole):
+            if any(line.startswith("MSH") for line in whole[1:]):
+                raise MessageError("the message has more than one MSH segment")
+            return whole
     segments: list[list[str]] = []
     blanks = 0
     for line in text.replace("\r\n", "\n").replace("\r", "\n").strip("\n\x1c").split("\n"):
@@ -316,112 +361,3 @@ def _lines(text: str, separator: str) -> list[str]:
     if len(segments) > MAX_SEGMENTS:
         raise MessageError(f"the message has more than {MAX_SEGMENTS} segments")
     return ["\n".join(lines) for lines in segments]
-
-
-class Raw:
-    """A value that is written as it is: already escaped, in the separators of the message it goes into.
-
-    Only what would break the segment or the frame is escaped.
-    """
-
-    __slots__ = ("text",)
-    _BREAKS: Final = re.compile(r"\r\n|[\r\n\x0b\x1c]")
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def written(self, separators: Separators) -> str:
-        return self._BREAKS.sub(lambda m: escape("\n" if m[0] == "\r" else m[0], separators), self.text)
-
-
-NULL: Final = Raw(DELETE)
-
-
-class Sub:
-    """The subcomponents of one component, in their order."""
-
-    __slots__ = ("parts",)
-
-    def __init__(self, *parts: "str | int | Raw | None") -> None:
-        self.parts = parts
-
-
-class Comp:
-    """The components of one repetition, in their order."""
-
-    __slots__ = ("parts",)
-
-    def __init__(self, *parts: "str | int | Raw | Sub | None") -> None:
-        self.parts = parts
-
-
-class Typed(Protocol):
-    """A value of one of the data types of `datatypes`."""
-
-    def value(self) -> "Comp | Raw":
-        """How it is written."""
-
-
-Value: TypeAlias = str | int | Raw | Sub | Comp | Typed | None
-
-
-class Seg:
-    """A segment to be written: `Seg("PID", {1: 1, 3: [CX(...), CX(...)], 5: Comp("Doe", "Jane"), 8: "F"})`.
-
-    A list has repetitions, None and empty text write nothing, and empty ends are trimmed. MSH-1 and MSH-2 are filled in.
-    """
-
-    __slots__ = ("fields", "name")
-
-    def __init__(self, name: str, fields: Mapping[int, Value | Sequence[Value]]) -> None:
-        lowest = 3 if name == "MSH" else 1
-        if not _NAME.fullmatch(name) or min(fields, default=lowest) < lowest:
-            raise ValueError(f"{name} is no segment name, or it has a field below {lowest}")
-        self.name = name
-        self.fields = fields
-
-    def written(self, separators: Separators) -> str:
-        written = {number: _written(value, separators) for number, value in self.fields.items()}
-        last = max((number for number, text in written.items() if text), default=0)
-        head = [self.name, separators.encoding] if self.name == "MSH" else [self.name]
-        first = len(head) + (self.name == "MSH")
-        return separators.field.join([*head, *(written.get(number, "") for number in range(first, last + 1))])
-
-
-def _written(value: Value | Sequence[Value], separators: Separators) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return escape(value, separators)
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, Raw):
-        return value.written(separators)
-    if isinstance(value, Sub):
-        return _joined(value.parts, separators.subcomponent, separators)
-    if isinstance(value, Comp):
-        return _joined(value.parts, separators.component, separators)
-    if isinstance(value, Sequence):
-        return _joined(value, separators.repetition, separators)
-    return _written(value.value(), separators)
-
-
-def _joined(parts: Iterable[Value], separator: str, separators: Separators) -> str:
-    written = [_written(part, separators) for part in parts]
-    while written and not written[-1]:
-        written.pop()
-    return separator.join(written)
-
-
-def encode(segments: Iterable[Seg], charset: str = "utf-8", separators: Separators = DEFAULT) -> bytes:
-    """The message, each segment ended by CR. `charset` is named as in MSH-18 or as Python does; ValueError when unknown.
-
-    Characters that the character set lacks become `?`, and how many is logged (`charset.to_bytes` tells the number).
-    """
-    codec = codec_of(charset)
-    if codec is None:
-        raise ValueError(f"unknown character set: {charset}")
-    data, lost = to_bytes("".join(segment.written(separators) + "\r" for segment in segments), codec)
-    if lost:
-        log.warning("%d characters have no place in %s and were sent as question marks", lost, charset)
-    return data

@@ -1,17 +1,21 @@
 """Every message received, as it came, with its outcome. The unique key makes receiving idempotent.
 
 A document of `messages`:
-    {_id, sender: "HIS|HOSP", control_id, digest, type: "ADT^A04", raw: bytes, peer, received, outcome: AA | AE | AR,
-     final: bool, ack: bytes, errors: [text], about: ["Patient/1", ...]}
-`final` is false for what failed through no fault of the message; the same message again is then processed afresh.
+    {_id, sender: "HIS|HOSP", control_id, digest, type: "ADT^A04", raw: bytes, peer, partner: "Endpoint/his" or empty, received,
+     outcome: CA | AA | AE | AR, final: bool, ack: bytes, errors: [text], warnings: [text], about: ["Patient/1", ...],
+     patient: "Patient/1", unmapped: ["PV2-3", "ZXY", ...], states: [{state, at}], state: text}
+`final` is false for what failed through no fault of the message; the same message again is then processed afresh. `CA` is one
+that was accepted (enhanced mode) and is yet to be processed. `unmapped` are the fields and whole segments that nothing has read.
+`state`, where there is one, says more than the outcome: `parked`, and then `played`, `refused-later` or `given-up`.
+`_id` follows from sender, control id and content.
 """
 
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from bson import Binary
+from bson import Binary, ObjectId
 from pymongo import IndexModel
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
@@ -20,7 +24,11 @@ from bridges.v2.message import Message
 from fhir_server import clock
 
 COLLECTION = "messages"
+ACCEPTED = "CA"
 Document = dict[str, Any]
+_MOST_UNMAPPED: Final = 50
+# Segments whose first field counts them: it says nothing that a mapping could lose.
+_COUNTED: Final = frozenset("PID NK1 PV1 OBR OBX NTE DG1 AL1 IN1 IN2 GT1 FT1 PR1 IPC SPM TQ1 RGS AIS AIG AIL AIP".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +46,40 @@ class Key:
             return cls("", "", digest)
         return cls(f"{message.msh.field(3)}|{message.msh.field(4)}", message.control_id, digest)
 
+    @property
+    def id(self) -> ObjectId:
+        """The id of its document, the same in every process."""
+        text = f"{self.sender}\n{self.control_id}\n{self.digest}"
+        return ObjectId(hashlib.sha256(text.encode()).digest()[:12])
+
     def filter(self) -> Document:
         return {"sender": self.sender, "control_id": self.control_id, "digest": self.digest}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a message: MSA-1, whether that is the last word, the answer, and what it was about."""
+
+    code: str
+    ack: bytes
+    final: bool = True
+    errors: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    about: tuple[str, ...] = ()
+    patient: str = ""
+    unmapped: tuple[str, ...] = ()
+    state: str = ""
 
 
 async def ensure_indexes(db: AsyncDatabase[Document]) -> None:
     await db[COLLECTION].create_indexes(
         [
             IndexModel([("sender", 1), ("control_id", 1), ("digest", 1)], unique=True),
-            IndexModel([("about", 1)]),
+            IndexModel([("about", 1), ("received", -1)]),
+            IndexModel([("patient", 1), ("received", -1)]),
+            IndexModel([("control_id", 1)]),
+            IndexModel([("partner", 1), ("received", -1)]),
+            IndexModel([("type", 1), ("received", -1)]),
             IndexModel([("received", -1)]),
             IndexModel([("outcome", 1), ("received", -1)]),
         ]
@@ -61,29 +94,53 @@ async def answered(db: AsyncDatabase[Document], key: Key) -> bytes | None:
 
 async def keep(
     db: AsyncDatabase[Document],
-    session: AsyncClientSession,
+    session: AsyncClientSession | None,
     key: Key,
     raw: bytes,
     *,
     kind: str,
     peer: str,
+    partner: str,
     received: datetime,
-    outcome: str,
-    ack: bytes,
-    final: bool = True,
-    errors: tuple[str, ...] = (),
-    about: tuple[str, ...] = (),
+    outcome: Outcome,
 ) -> None:
     """Store a message with its outcome, in the transaction of what it did. DuplicateKeyError when it was processed already."""
-    document = key.filter() | {
+    document = {
         "type": kind,
         "raw": Binary(raw),
         "peer": peer,
+        "partner": partner,
         "received": clock.naive(received),
-        "outcome": outcome,
-        "final": final,
-        "ack": Binary(ack),
-        "errors": list(errors),
-        "about": list(about),
-    }
-    await db[COLLECTION].replace_one(key.filter() | {"final": False}, document, upsert=True, session=session)
+        "outcome": outcome.code,
+        "final": outcome.final,
+        "ack": Binary(outcome.ack),
+        "errors": list(outcome.errors),
+        "warnings": list(outcome.warnings),
+        "about": list(outcome.about),
+        "patient": outcome.patient,
+        "unmapped": list(outcome.unmapped),
+    } | ({"state": outcome.state} if outcome.state else {})
+    state = {"state": outcome.state or outcome.code, "at": clock.naive(clock.now())}
+    change = {"$set": document, "$setOnInsert": {"_id": key.id}, "$push": {"states": {"$each": [state], "$slice": -100}}}
+    await db[COLLECTION].update_one(key.filter() | {"final": False}, change, upsert=True, session=session)
+
+
+def unmapped(message: Message) -> tuple[str, ...]:
+    """The fields that hold something and that nobody has read, and the segments of which nothing was: `PV2-3`, `ZXY`."""
+    found: dict[str, None] = {}
+    for segment in message.segments:
+        if len(found) >= _MOST_UNMAPPED:
+            break
+        if segment.name == "MSH":
+            continue
+        if not segment.was_read:
+            found[segment.name] = None
+            continue
+        found |= {f"{segment.name}-{n}": None for n in segment.unread() if n != 1 or segment.name not in _COUNTED}
+    return tuple(found)[:_MOST_UNMAPPED]
+
+
+async def mark(db: AsyncDatabase[Document], session: AsyncClientSession, key: Document, state: str, about: str = "") -> None:
+    """Say what became of a message that was kept waiting; `about` is what it then changed."""
+    change: Document = {"$set": {"state": state}, "$push": {"states": {"state": state, "at": clock.naive(clock.now())}}}
+    await db[COLLECTION].update_one(key, change | ({"$addToSet": {"about": about}} if about else {}), session=session)

@@ -1,139 +1,57 @@
-"""MLLP, the transport of v2 messages (HL7 "Minimal Lower Layer Protocol", release 1): 0B, message, 1C 0D.
-
-Frames and the listening side. Neither knows what is in a message.
-"""
+"""MLLP, the transport of v2 messages: the listening side, and frames (`mllp_frames.py`). Neither knows what is in a message."""
 
 import asyncio
 import contextlib
+import functools
+import hashlib
 import logging
 import socket
 import ssl as tls
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from bridges.v2.mllp_frames import END, MAX_JUNK, MAX_SIZE, START, FrameError, FrameReader, MllpError, frame, tune
+
+__all__ = [
+    "END", "MAX_JUNK", "MAX_SIZE", "START",
+    "FrameError", "FrameReader", "Handler", "MllpError", "MllpServer", "Peer", "frame", "tune",
+]  # fmt: skip
+
 log = logging.getLogger(__name__)
 
-START: Final = b"\x0b"
-END: Final = b"\x1c\x0d"
-MAX_SIZE: Final = 16 * 1024 * 1024
-MAX_JUNK: Final = 4096
-_END_MARK: Final = 0x1C
-_AFTER_END: Final = b"\x0d\x0a\x0b"
 _CR_WAIT: Final = 0.5  # seconds in which the 0D of a frame end may come after its 1C
 _LINGER: Final = 2  # seconds in which what was written may still leave a connection that closes
 _CHUNK: Final = 65536
-
-
-class MllpError(Exception):
-    """What the transport can't do. The texts hold nothing of a message."""
-
-
-class FrameError(MllpError):
-    """A frame is longer than allowed, or a peer sends bytes outside of frames."""
-
-
-def frame(message: bytes) -> bytes:
-    """The message in its frame. ValueError where it holds the frame's own end mark."""
-    if b"\x1c" in message:
-        raise ValueError("the message holds the byte that ends a frame")
-    return START + message + END
-
-
-class FrameReader:
-    """Finds frames in a byte stream, however it is cut.
-
-    A frame ends with 1C 0D. Two habits are allowed for: 1C 0A, and a 1C with nothing after it but the next frame (or a
-    pause: `waits_for_cr`, then `finish`). A 1C before any other byte belongs to the message. Where a sender broke off a frame
-    and began anew, what came before is dropped.
-
-    junk: how many bytes outside of frames were dropped, line ends not counted
-    """
-
-    def __init__(self, max_size: int = MAX_SIZE, max_junk: int = MAX_JUNK) -> None:
-        self.max_size = max_size
-        self.max_junk = max_junk
-        self.junk = 0
-        self._junk_in_a_row = 0
-        self._buffer = bytearray()
-        self._inside = False
-        self._seen = 0
-
-    @property
-    def inside(self) -> bool:
-        """Whether a frame has begun and not ended."""
-        return self._inside
-
-    @property
-    def waits_for_cr(self) -> bool:
-        """Whether the last byte was a 1C within a frame, so that nothing but 0D should follow."""
-        return self._inside and self._buffer.endswith(b"\x1c")
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """The messages that these bytes complete, without their frames. Raises FrameError."""
-        self._buffer += data
-        messages: list[bytes] = []
-        while self._enter() and (end := self._end()) >= 0:
-            messages.append(self._take(end))
-        return messages
-
-    def finish(self) -> list[bytes]:
-        """The message of a frame that ended in 1C without a 0D, when nothing more has come."""
-        return [self._take(len(self._buffer) - 1)] if self.waits_for_cr else []
-
-    def _enter(self) -> bool:
-        """Drop what stands before the next frame; whether one has begun."""
-        if not self._inside:
-            start = self._buffer.find(START)
-            outside = self._buffer[: start if start >= 0 else len(self._buffer)]
-            self._drop(outside)
-            del self._buffer[: len(outside) + 1]
-            self._inside = start >= 0
-            self._seen = 0
-        return self._inside
-
-    def _end(self) -> int:
-        """Where the message ends; -1 while it doesn't."""
-        buffer = self._buffer
-        end = buffer.find(_END_MARK, self._seen)
-        while 0 <= end < len(buffer) - 1 and buffer[end + 1] not in _AFTER_END:
-            end = buffer.find(_END_MARK, end + 1)
-        complete = 0 <= end < len(buffer) - 1
-        self._seen = end if end >= 0 else len(buffer)
-        if (end if complete else len(buffer)) > self.max_size:
-            raise FrameError(f"a frame is longer than {self.max_size} bytes")
-        return end if complete else -1
-
-    def _take(self, end: int) -> bytes:
-        message = bytes(self._buffer[:end])
-        del self._buffer[: end + 1 if self._buffer[end + 1 : end + 2] == START else end + 2]
-        self._inside = False
-        self._junk_in_a_row = 0
-        restart = message.rfind(b"\x0bMSH")
-        if restart >= 0:
-            self.junk += restart
-            return message[restart + 1 :]
-        return message
-
-    def _drop(self, outside: bytearray) -> None:
-        dropped = len(outside.translate(None, b"\r\n"))
-        self.junk += dropped
-        self._junk_in_a_row += dropped
-        if self._junk_in_a_row > self.max_junk:
-            raise FrameError(f"more than {self.max_junk} bytes outside of frames")
+_HANDSHAKE: Final = 10  # seconds that a TLS handshake may take
+_BACKLOG: Final = 100
+_NO_SOCKETS: Final = 0.5  # seconds to wait when the system has no more sockets for us
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is at the other end. `certificate` is as `ssl.SSLSocket.getpeercert` tells it, None without mutual TLS."""
+    """Who is at the other end.
+
+    certificate: as `ssl.SSLSocket.getpeercert` tells it, None without mutual TLS
+    fingerprint: SHA-256 of the certificate, as hex
+    """
 
     host: str
     port: int
     certificate: dict[str, Any] | None = field(default=None, repr=False)
+    fingerprint: str = ""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What its certificate may be known by: fingerprint and common names of the subject."""
+        subject = (self.certificate or {}).get("subject", ())
+        common = {value for part in subject for name, value in part if name == "commonName"}
+        return frozenset(common | {self.fingerprint}) - {""}
 
 
-Handler = Callable[[bytes, Peer], Awaitable[bytes | None]]
+# Several answers are sent as they come: an accept acknowledgement, and later that of the application.
+Handler = Callable[[bytes, Peer], Awaitable[bytes | AsyncIterator[bytes] | None]]
 
 
 @dataclass(slots=True, eq=False)
@@ -142,15 +60,28 @@ class _Connection:
     busy: bool = False
 
 
+async def _everybody(_host: str) -> bool:
+    return True
+
+
+async def _unnoticed(_host: str, _reason: str) -> None:
+    return None
+
+
 class MllpServer:
     """Listens for messages and answers them with what `handler` gives; None is no answer.
 
-    The messages of one connection are handled in their order, one at a time. A handler that raises costs its connection, so
-    that the sender gets no answer and repeats; the listener goes on.
+    The messages of one connection are handled in their order, one at a time; what a sender sends ahead waits in the connection,
+    and is not even read while a handler takes its time. A handler that raises costs its connection, so that the sender gets no
+    answer and repeats; the listener goes on.
 
     idle_timeout: seconds a connection may be silent between messages
     frame_timeout: seconds a frame may take to arrive, and an answer to be taken
     max_connections: more are closed at once
+    ssl: the TLS context, or what gives the one that is valid now, asked for each connection
+    admits: whether connections from an address are taken at all; asked before a byte is read
+    counted: told how many connections are open, whenever that changes
+    refused: told of each connection that is not taken: its address, and `address`, `connections` or `tls`
     """
 
     def __init__(
@@ -164,7 +95,10 @@ class MllpServer:
         idle_timeout: float = 3600,
         frame_timeout: float = 60,
         max_connections: int = 200,
-        ssl: tls.SSLContext | None = None,
+        ssl: tls.SSLContext | Callable[[], tls.SSLContext] | None = None,
+        admits: Callable[[str], Awaitable[bool]] = _everybody,
+        refused: Callable[[str, str], Awaitable[None]] = _unnoticed,
+        counted: Callable[[float], object] = lambda _: None,
     ) -> None:
         self.host = host
         self.port = port
@@ -175,7 +109,11 @@ class MllpServer:
         self.frame_timeout = frame_timeout
         self.max_connections = max_connections
         self.ssl = ssl
-        self._server: asyncio.Server | None = None
+        self._admits = admits
+        self._refused = refused
+        self._counted = counted
+        self._sockets: list[socket.socket] = []
+        self._listening: list[asyncio.Task[None]] = []
         self._connections: set[_Connection] = set()
         self._stopping = False
 
@@ -186,12 +124,17 @@ class MllpServer:
 
     async def start(self) -> None:
         """Listen. `port` 0 becomes the port that was given to us. OSError where the address can't be had."""
-        handshake = self.frame_timeout if self.ssl else None
         self._stopping = False
-        self._server = await asyncio.start_server(
-            self._accepted, self.host, self.port, ssl=self.ssl, limit=_CHUNK, ssl_handshake_timeout=handshake
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
+        try:
+            for family, address in await _addresses(self.host, self.port):
+                self._sockets.append(_bound(family, (address[0], self.port, *address[2:])))
+                self.port = self._sockets[-1].getsockname()[1]
+        except OSError:
+            for listener in self._sockets:
+                listener.close()
+            self._sockets = []
+            raise
+        self._listening = [asyncio.create_task(self._accept(listener)) for listener in self._sockets]
 
     async def stop(self, grace: float = 10) -> None:
         """Stop listening, let messages under way be handled and answered for `grace` seconds, then close.
@@ -199,9 +142,12 @@ class MllpServer:
         A message that has come but is not yet in hand stays unanswered, so that its sender repeats it.
         """
         self._stopping = True
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        for listening in self._listening:
+            listening.cancel()
+        await asyncio.gather(*self._listening, return_exceptions=True)
+        for listener in self._sockets:
+            listener.close()
+        self._listening, self._sockets = [], []
         tasks = {connection.task for connection in self._connections}
         for connection in self._connections:
             if not connection.busy:
@@ -212,20 +158,32 @@ class MllpServer:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        host, port = (writer.get_extra_info("peername") or ("unknown", 0))[:2]
-        peer = Peer(host, port, writer.get_extra_info("peercert") or None)
-        task = asyncio.current_task()
-        assert task is not None
-        connection = _Connection(task)
-        if self._stopping or len(self._connections) >= self.max_connections:
-            log.warning("connection from %s refused: %d are open", host, len(self._connections))
-            writer.close()
-            return
-        self._connections.add(connection)
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sock, address = await loop.sock_accept(listener)
+            except OSError as error:
+                log.error("no connection can be accepted: %s", type(error).__name__)  # noqa: TRY400 - it says all
+                await asyncio.sleep(_NO_SOCKETS)
+                continue
+            sock.setblocking(False)
+            task = asyncio.create_task(self._taken(sock, address[0], address[1]))
+            connection = _Connection(task)
+            self._connections.add(connection)
+            self._counted(len(self._connections))
+            task.add_done_callback(functools.partial(self._gone, connection))
+
+    async def _taken(self, sock: socket.socket, host: str, port: int) -> None:
+        """One connection, from its first to its last moment."""
+        writer: asyncio.StreamWriter | None = None
         try:
-            tune(writer.get_extra_info("socket"))
-            await self._converse(connection, reader, writer, peer)
+            if reason := await self._objection(host):
+                log.warning("connection from %s refused: %s", host, reason)
+                await self._refused(host, reason)
+                return
+            reader, writer = await self._opened(sock, host)
+            await self._converse(self._own(), reader, writer, _peer(writer, host, port))
         except MllpError as error:
             log.warning("connection from %s closed: %s", host, error)
         except (OSError, TimeoutError) as error:
@@ -233,13 +191,51 @@ class MllpServer:
         except asyncio.CancelledError:
             log.info("connection from %s closed: the server stops", host)
         finally:
-            writer.close()
-            connection.busy = True  # the last answer may still be on its way
-            with contextlib.suppress(OSError, TimeoutError, asyncio.CancelledError):
-                async with asyncio.timeout(_LINGER):
-                    await writer.wait_closed()
-            writer.transport.abort()
-            self._connections.discard(connection)
+            await self._closed(sock, writer)
+
+    def _gone(self, connection: _Connection, _: "asyncio.Task[None]") -> None:
+        self._connections.discard(connection)
+        self._counted(len(self._connections))
+
+    async def _objection(self, host: str) -> str:
+        """Why a connection isn't taken; empty when it is."""
+        if self._stopping or len(self._connections) > self.max_connections:
+            return "connections"
+        return "" if await self._admits(host) else "address"
+
+    async def _opened(self, sock: socket.socket, host: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """The connection's streams, after its TLS handshake where there is one."""
+        loop = asyncio.get_running_loop()
+        tune(sock)
+        reader = asyncio.StreamReader(limit=_CHUNK, loop=loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        context = self.ssl() if callable(self.ssl) else self.ssl
+        try:
+            transport, _ = await loop.connect_accepted_socket(
+                lambda: protocol, sock, ssl=context, ssl_handshake_timeout=_HANDSHAKE if context else None
+            )
+        except (OSError, TimeoutError) as error:
+            if context is None:
+                raise
+            log.warning("connection from %s refused: no TLS (%s)", host, getattr(error, "reason", None) or type(error).__name__)
+            await self._refused(host, "tls")
+            raise
+        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+    def _own(self) -> _Connection:
+        task = asyncio.current_task()
+        return next(connection for connection in self._connections if connection.task is task)
+
+    async def _closed(self, sock: socket.socket, writer: asyncio.StreamWriter | None) -> None:
+        if writer is None:
+            sock.close()
+            return
+        writer.close()
+        self._own().busy = True  # the last answer may still be on its way
+        with contextlib.suppress(OSError, TimeoutError, asyncio.CancelledError):
+            async with asyncio.timeout(_LINGER):
+                await writer.wait_closed()
+        writer.transport.abort()
 
     async def _converse(
         self, connection: _Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer
@@ -278,25 +274,67 @@ class MllpServer:
         """Whether the connection may go on."""
         try:
             answer = await self.handler(message, peer)
-            framed = None if answer is None else frame(answer)
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises, the listener lives; the text may name a patient
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            kind = type(error).__name__
-            log.error("handling a message from %s failed: %s at %s:%s", peer.host, kind, where.name, where.lineno)  # noqa: TRY400 - as above
+            if isinstance(answer, bytes):
+                await self._write(answer, writer)
+            elif answer is not None:
+                async for one in answer:
+                    await self._write(one, writer)
+        except (OSError, TimeoutError) as error:
+            if not isinstance(error, _Unsent):
+                _log_failure(peer, error)
+                return False
+            raise error.error from None
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises, the listener lives
+            _log_failure(peer, error)
             return False
-        if framed is not None:
-            writer.write(framed)
-            async with asyncio.timeout(self.frame_timeout):
-                await writer.drain()
         return True
 
+    async def _write(self, answer: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(frame(answer))
+        try:
+            async with asyncio.timeout(self.frame_timeout):
+                await writer.drain()
+        except (OSError, TimeoutError) as error:
+            raise _Unsent(error) from None
 
-def tune(sock: socket.socket | None) -> None:
-    """No delay for small answers, and probes that find a dead peer within about two minutes."""
-    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
-        if hasattr(socket, name):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+class _Unsent(OSError):
+    """An answer could not be sent: no fault of the handler's."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self.error = error
+
+
+def _log_failure(peer: Peer, error: Exception) -> None:
+    """Where it happened, without the error's text: that may name a patient."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    log.error("handling a message from %s failed: %s at %s:%s", peer.host, type(error).__name__, where.name, where.lineno)
+
+
+async def _addresses(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
+    """The family and address of every place that `host` means on this machine, each once."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+
+
+def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _peer(writer: asyncio.StreamWriter, host: str, port: int) -> Peer:
+    session = writer.get_extra_info("ssl_object")
+    shown = session.getpeercert(binary_form=True) if session else None
+    fingerprint = hashlib.sha256(shown).hexdigest() if shown else ""
+    return Peer(host, port, writer.get_extra_info("peercert") or None, fingerprint)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import ssl as tls
+from collections.abc import Callable
 from typing import cast
 
 from bridges.v2.ack import POSITIVE, Ack, read_ack
@@ -32,6 +33,7 @@ class _Link(asyncio.Protocol):
         self.strays = 0
         self.transport: asyncio.Transport | None = None
         self._control_id = ""
+        self._application = False
         self._waiting: asyncio.Future[Ack] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -56,8 +58,9 @@ class _Link(asyncio.Protocol):
             ConnectionLost(f"the connection ended ({type(exc).__name__})" if exc else "the receiver closed the connection")
         )
 
-    def expect(self, control_id: str) -> "asyncio.Future[Ack]":
+    def expect(self, control_id: str, *, application: bool) -> "asyncio.Future[Ack]":
         self._control_id = control_id
+        self._application = application
         self._waiting = asyncio.get_running_loop().create_future()
         return self._waiting
 
@@ -76,7 +79,8 @@ class _Link(asyncio.Protocol):
             self.strays += 1
             log.warning("an acknowledgement that no message waits for was dropped")
             return
-        waiting.set_result(ack)
+        if not (self._application and ack.code == "CA"):  # the receiver has it; what it makes of it is still to come
+            waiting.set_result(ack)
 
     def _fits(self, ack: Ack) -> bool:
         """By MSA-2. A refusal may lack it: its sender could not read our message, and just one is under way."""
@@ -90,6 +94,8 @@ class _Link(asyncio.Protocol):
 class MllpClient:
     """A persistent connection to one receiver, opened when there is something to send, with one message under way at a time.
 
+    ssl: the TLS context, or what gives the one for the next connection
+    server_name: the name in the receiver's certificate, where that isn't `host`
     connect_timeout, ack_timeout: seconds
     strays: how many acknowledgements were dropped because no message waited for them
     """
@@ -99,7 +105,8 @@ class MllpClient:
         host: str,
         port: int,
         *,
-        ssl: tls.SSLContext | None = None,
+        ssl: tls.SSLContext | Callable[[], tls.SSLContext] | None = None,
+        server_name: str = "",
         connect_timeout: float = 10,
         ack_timeout: float = 30,
         max_size: int = MAX_SIZE,
@@ -107,6 +114,7 @@ class MllpClient:
         self.host = host
         self.port = port
         self.ssl = ssl
+        self.server_name = server_name
         self.connect_timeout = connect_timeout
         self.ack_timeout = ack_timeout
         self.max_size = max_size
@@ -122,8 +130,10 @@ class MllpClient:
     def strays(self) -> int:
         return self._strays + (self._link.strays if self._link else 0)
 
-    async def send(self, message: bytes, control_id: str) -> Ack:
+    async def send(self, message: bytes, control_id: str, *, application: bool = False) -> Ack:
         """Send, and wait for the acknowledgement of this control id, positive or not.
+
+        application: CA is not enough, the application's acknowledgement is to follow it (HL7 v2.5.1 2.9.3)
 
         Raises ConnectError, AckTimeout or ConnectionLost. After the last two, and when cancelled, the connection is closed: a
         late acknowledgement can't be taken for the next message's.
@@ -132,7 +142,7 @@ class MllpClient:
         async with self._lock:
             link = await self._connect()
             assert link.transport is not None
-            waiting = link.expect(control_id.strip())
+            waiting = link.expect(control_id.strip(), application=application)
             link.transport.write(framed)
             try:
                 async with asyncio.timeout(self.ack_timeout):
@@ -156,7 +166,11 @@ class MllpClient:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self.connect_timeout):
-                _, self._link = await loop.create_connection(lambda: _Link(self.max_size), self.host, self.port, ssl=self.ssl)
+                context = self.ssl() if callable(self.ssl) else self.ssl
+                name = self.server_name or self.host if context else None
+                _, self._link = await loop.create_connection(
+                    lambda: _Link(self.max_size), self.host, self.port, ssl=context, server_hostname=name
+                )
         except (OSError, TimeoutError) as error:
             raise ConnectError(f"no connection to {self.host}:{self.port} ({type(error).__name__})") from None
         return self._link

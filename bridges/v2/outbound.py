@@ -6,32 +6,32 @@ from typing import Final
 
 import structlog
 
-from bridges.v2 import structure, transliteration
-from bridges.v2.destination import Destination, check_endpoint
+from bridges.v2 import transliteration, version_structure
+from bridges.v2.adt_out import of_patients
+from bridges.v2.destination import Destination
 from bridges.v2.destinations import Destinations
 from bridges.v2.due import Context, Due, Messages
 from bridges.v2.due_orders import of_order, of_step, of_steps_for_images
 from bridges.v2.due_reports import of_appointment, of_charges, of_report
+from bridges.v2.endpoint_check import check_alone, check_concept_map, check_endpoint
 from bridges.v2.message import parse
-from bridges.v2.partner import headers
 from bridges.v2.segments_out import new_control_id
 from bridges.v2.transliteration import Written
 from fhir_server import metrics, outbox
-from fhir_server.outcome import fail
 from fhir_server.registry import Change, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import task
+from resources import work_items
 
 log = structlog.get_logger()
 
-# The order in which one transaction tells: schedule before status before result before the end of the order.
+# The order in which one transaction tells: identity, schedule, status, result, the end of the order, charges.
 _MESSAGES: Final[tuple[tuple[str, Messages], ...]] = (
     ("Appointment", of_appointment),
     ("Task", of_step),
     ("DiagnosticReport", of_report),
     ("ServiceRequest", of_order),
 )
-_TYPES: Final = frozenset({"Endpoint", "ConceptMap", "ChargeItem", *(t for t, _ in _MESSAGES)})
+_TYPES: Final = frozenset({"Endpoint", "ConceptMap", "ChargeItem", "Patient", *(t for t, _ in _MESSAGES)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Outbound:
             return
         destinations = await self.destinations.active(unit, relevant)
         if destinations:
-            context = Context(unit, changes, destinations)
+            context = Context(unit, [c for c in changes if not c.redirected], destinations)
             for due in await _due(context):
                 for to in destinations:
                     if due.is_for(to):
@@ -62,7 +62,7 @@ class Outbound:
 
 
 async def _due(context: Context) -> list[Due]:
-    due: list[Due] = []
+    due = await of_patients(context)
     for resource_type, messages in _MESSAGES:
         for change in context.changes:
             if change.type == resource_type:
@@ -73,11 +73,10 @@ async def _due(context: Context) -> list[Due]:
 
 
 async def _check(unit: UnitOfWork, endpoint: Resource) -> None:
-    """An Endpoint that no message could be written for is refused."""
+    """An Endpoint that no message could be written for, or whose sender can't be told, is refused."""
     check_endpoint(endpoint)
-    reference = headers(endpoint).get("concept-map")
-    if reference and await unit.get(reference) is None:
-        raise fail("value", f"there is no {reference}", "Endpoint.header", status=422)
+    await check_concept_map(unit, endpoint)
+    await check_alone(unit, endpoint)
 
 
 async def _send(unit: UnitOfWork, due: Due, to: Destination) -> None:
@@ -85,11 +84,14 @@ async def _send(unit: UnitOfWork, due: Due, to: Destination) -> None:
     written = transliteration.write(due.render(to, control_id), to.charset)
     _count(written, to)
     invalid = None
-    if to.says("check-structure") == "yes" and (found := structure.problems(parse(written.data, default_charset=to.charset))):
+    if to.says("check-structure") == "yes" and (
+        found := version_structure.problems(parse(written.data, default_charset=to.charset))
+    ):
         invalid = "; ".join(found)
         metrics.INVALID.labels(to.reference).inc()
-        text = f"A message {due.kind} for {to.reference} breaks HL7's definitions and is not sent: {invalid[:500]}"
-        await task.open_work_item(unit, "invalid-message", text, about=to.reference, patient=due.patient or None)
+        text = f"{due.kind} for {to.reference} breaks HL7's definitions and is not sent: {invalid[:500]}"
+        subject = f"{to.reference} {due.about[0] if due.about else control_id}"
+        await work_items.raise_once(unit, "invalid-message", subject, text, about=to.reference, patient=due.patient or None)
     unit.send(
         outbox.Outbound(
             destination=to.reference,

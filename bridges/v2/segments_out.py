@@ -55,13 +55,15 @@ MSH: Final[Layout[Header]] = layout(
     Out(10, "", lambda of, _: of.control_id, "20 characters; the same in every attempt", "R"),
     Out(11, "Endpoint.header", lambda _, to: to.says("processing-id"), "processing-id", "R"),
     Out(12, "Endpoint.header", lambda _, to: to.version, "hl7-version", "R"),
+    Out(15, "Endpoint.header", lambda _, to: "AL" if to.enhanced else "", "ack-mode"),
+    Out(16, "Endpoint.header", lambda _, to: "AL" if to.enhanced else "", "ack-mode"),
     Out(18, "Endpoint.header", lambda _, to: to.charset, "character-set"),
 )  # fmt: skip
 
 EVN: Final[Layout[Header]] = layout(
     "Event",
     "EVN",
-    Out(1, "", lambda of, _: of.kind.split("^")[1]),
+    Out(1, "", lambda of, to: of.kind.split("^")[1] if to.before("2.5") else "", "the trigger event, up to version 2.4"),
     Out(2, "now", lambda of, to: moment(of.now, to), "when it was recorded", "R"),
 )
 
@@ -104,16 +106,17 @@ def _xad(address: dict[str, Any]) -> Comp:
     )  # fmt: skip
 
 
-def _xtn(telecom: dict[str, Any]) -> Comp:
-    mail = telecom.get("system") == "email"
-    value = telecom.get("value", "")
-    equipment = "CP" if telecom.get("use") == "mobile" else TELECOM_SYSTEM.v2(telecom.get("system"), "PH")
-    use = "NET" if mail else TELECOM_USE.v2(telecom.get("use"), "PRN")
-    return Comp(None if mail else value, use, equipment, value if mail else None)
+def _xtn(point: dict[str, Any]) -> Comp:
+    value, system = point.get("value", ""), point.get("system")
+    if system == "email":
+        return Comp(None, "NET", "Internet", value)
+    equipment = "CP" if point.get("use") == "mobile" else TELECOM_SYSTEM.v2(system, "PH")
+    return Comp(value, "WPN" if point.get("use") == "work" else TELECOM_USE.v2(point.get("use"), "PRN"), equipment)
 
 
 def _telecoms(patient: Resource, *, at_work: bool) -> list[Comp]:
-    return [_xtn(t) for t in patient.get("telecom", ()) if "value" in t and (t.get("use") == "work") is at_work]
+    current = [t for t in patient.get("telecom", ()) if "value" in t and t.get("use") != "old"]
+    return [_xtn(t) for t in current if (t.get("use") == "work") is at_work]
 
 
 PID: Final[Layout[Resource]] = layout(
@@ -126,7 +129,7 @@ PID: Final[Layout[Resource]] = layout(
         "type U where the patient has no name", "R"),
     Out(7, "Patient.birthDate", lambda of, to: to.time(of.get("birthDate"))),
     Out(8, "Patient.gender", lambda of, _: GENDER.v2(of.get("gender")), "table 0001"),
-    Out(11, "Patient.address", lambda of, _: [_xad(a) for a in of.get("address", ())]),
+    Out(11, "Patient.address", lambda of, _: [_xad(a) for a in of.get("address", ()) if a.get("use") != "old"]),
     Out(13, "Patient.telecom", lambda of, _: _telecoms(of, at_work=False), "home"),
     Out(14, "Patient.telecom", lambda of, _: _telecoms(of, at_work=True), "work"),
 )  # fmt: skip

@@ -1,120 +1,137 @@
-"""The structure of a message, judged by hl7apy's tables of the standard: segments in their order, required and repeated fields.
+"""Is a message built as HL7 v2.5.1 says? Grammar, required fields and repetitions, by `definitions.py`.
 
-hl7apy's own validation refuses every ORM^O01 and all Z segments, and takes 13 to 40 ms a message; its tables are sound. So they
-are read here: the same grammar for all messages, Z segments passed over wherever they stand, fields beyond the last one named.
+For partners that want it (accept-validation). Z segments are nobody's business, and may stand anywhere. Segments that an older
+or newer version allows are judged by 2.5.1 all the same: that is what the interface specification describes.
 """
 
-import importlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
+from bridges.v2 import definitions
+from bridges.v2.ack import AckError
 from bridges.v2.message import Message, Segment
 
-_VERSIONS: Final = ("2.1", "2.2", "2.3", "2.3.1", "2.4", "2.5", "2.5.1", "2.6", "2.7", "2.8", "2.8.1", "2.8.2")
-# Events that share a structure, for versions below 2.4, where MSH-9.3 doesn't say it.
-_STRUCTURES: Final = {("SIU", None): "SIU_S12", ("ADT", "A40"): "ADT_A39", ("ADT", "A08"): "ADT_A01", ("ADT", "A31"): "ADT_A05"}
-_MAX_PROBLEMS: Final = 20
+# MSH-9.1 and 9.2 -> structure, where it isn't the two joined (HL7 v2.5.1 table 0354).
+_STRUCTURES: Final = {
+    **{f"ADT_A{event}": "ADT_A01" for event in ("01", "04", "08", "13")},
+    **{f"ADT_A{event}": "ADT_A05" for event in ("05", "14", "28", "31")},
+    **{f"ADT_A{event}": "ADT_A06" for event in ("06", "07")},
+    **{f"ADT_A{event}": "ADT_A09" for event in ("09", "10", "11")},
+    **{f"ADT_A{event}": "ADT_A30" for event in ("30", "34", "35", "36", "46", "47", "48", "49")},
+    **{f"ADT_A{event}": "ADT_A39" for event in ("39", "40", "41", "42")},
+    **{f"SIU_S{event}": "SIU_S12" for event in range(12, 27)},
+}
+# What 2.5.1 requires of segments but real senders of other versions, and IHE's use of them, can't give.
+_LEFT_OUT: Final = frozenset({("EVN", 2), ("SCH", 6), ("SCH", 16), ("SCH", 20), ("MSH", 12)})
+_MARK: Final = re.compile(r"[A-Z][A-Z0-9]{2}|[\[\]{}()]")
+_REST: Final = frozenset({"DSC", "ADD"})
 
 
-def problems(message: Message) -> list[str]:
-    """What doesn't fit, each with its place and nothing of the content; empty when all fits."""
-    version = message.version
-    if version not in _VERSIONS:
-        return [f"HL7 {version[:10]} has no definitions here"]
-    structure = _structure(message)
-    grammar = _tables(version, "messages").get(structure)
+class _Grammar:
+    """A structure as an automaton over the names of segments. States are numbered as the structure is written."""
+
+    def __init__(self, text: str) -> None:
+        self.steps: list[list[tuple[str, int]]] = []  # from each state: (name, or empty for none) and the state after it
+        self.start = self._state()
+        self.end = self._sequence(iter(_MARK.findall(text)), self.start, "")
+
+    def _state(self) -> int:
+        self.steps.append([])
+        return len(self.steps) - 1
+
+    def _step(self, name: str, here: int) -> int:
+        after = self._state()
+        self.steps[here].append((name, after))
+        return after
+
+    def _sequence(self, marks: Iterator[str], here: int, close: str) -> int:
+        for mark in marks:
+            if mark == close:
+                return here
+            if mark == "[":
+                inner = self._sequence(marks, begin := self._step("", here), "]")
+                here = self._step("", inner)
+                self.steps[begin].append(("", here))
+            elif mark == "{":
+                inner = self._sequence(marks, begin := self._step("", here), "}")
+                self.steps[inner].append(("", begin))
+                here = self._step("", inner)
+            elif mark == "(":
+                ends = [self._step(name, here) for name in iter(marks.__next__, ")")]
+                here = self._state()
+                for end in ends:
+                    self.steps[end].append(("", here))
+            else:
+                here = self._step(mark, here)
+        return here
+
+    def reached(self, states: set[int]) -> set[int]:
+        """These states and those that follow without a segment."""
+        todo, all_ = list(states), set(states)
+        while todo:
+            for name, after in self.steps[todo.pop()]:
+                if not name and after not in all_:
+                    all_.add(after)
+                    todo.append(after)
+        return all_
+
+    def after(self, states: set[int], name: str) -> set[int]:
+        """The states after a segment; none where it can't stand."""
+        return self.reached({after for state in states for wanted, after in self.steps[state] if wanted == name})
+
+    def required(self, states: set[int]) -> str:
+        """The segment that must come, sooner or later, before anything else can; empty where the message may end.
+
+        What is optional comes before it, and nothing after it can be reached: it is the last that could come.
+        """
+        if self.end in states:
+            return ""
+        return max((after, name) for state in states for name, after in self.steps[state] if name)[1]
+
+
+def faults(message: Message) -> list[AckError]:
+    """What is wrong, in the order of the message; nothing for a structure that we have no definition of."""
+    kind, event, _ = message.type
+    name = f"{kind}_{event}"
+    grammar = _grammar(_STRUCTURES.get(name, name))
     if grammar is None:
-        return [f"HL7 {version} has no message structure {structure[:20]}"]
-    segments = [s for s in message.segments if not s.name.startswith("Z")]
-    names = [s.name for s in segments]
-    reached = _longest(grammar, names)
-    found = []
-    if reached < len(names):
-        found.append(f"{names[reached]}[{segments[reached].number}] is out of place in {structure}")
-    elif not _ends(grammar, names):
-        found.append(f"{structure} is incomplete")
-    for segment in segments:
-        found += _segment_problems(segment, version)
-    return found[:_MAX_PROBLEMS]
+        return []
+    return [*_order(message, grammar), *(fault for s in message.segments for fault in _fields(s))]
 
 
-def _structure(message: Message) -> str:
-    kind, event, structure = message.type
-    if structure:
-        return structure
-    return _STRUCTURES.get((kind, event)) or _STRUCTURES.get((kind, None)) or f"{kind}_{event}"
+def _order(message: Message, grammar: _Grammar) -> Iterator[AckError]:
+    """The first segment that can't stand where it does, or the required one that is missing."""
+    states = grammar.reached({grammar.start})
+    for segment in message.segments:
+        if segment.name.startswith("Z") or segment.name in _REST:
+            continue
+        after = grammar.after(states, segment.name)
+        if not after:
+            if missing := grammar.required(states):
+                yield AckError(missing, 1, code=100, text=f"{missing} is missing before {segment.name}")
+            else:
+                yield AckError(segment.name, segment.number, code=100, text=f"{segment.name} can't stand where it does")
+            return
+        states = after
+    if missing := grammar.required(states):
+        yield AckError(missing, 1, code=100, text=f"{missing} is missing")
+
+
+def _fields(segment: Segment) -> Iterator[AckError]:
+    known = definitions.fields(segment.name)
+    values = segment.values() if known else []
+    repetition = segment.repetition
+    for number, definition in known.items():
+        value = values[number] if number < len(values) else ""
+        if definition.required and not value.strip() and (segment.name, number) not in _LEFT_OUT:
+            yield AckError(segment.name, segment.number, number, code=101, text=f"{definition.name} is missing")
+        elif not definition.repeats and repetition in value and (segment.name, number) not in {("MSH", 2), ("OBX", 5)}:
+            yield AckError(segment.name, segment.number, number, code=102, text=f"{definition.name} doesn't repeat")
 
 
 @cache
-def _tables(version: str, which: str) -> dict[str, Any]:
-    module = importlib.import_module(f"hl7apy.v{version.replace('.', '_')}.{which}")
-    tables: dict[str, Any] = getattr(module, which.upper())
-    return tables
-
-
-# Segments against the grammar: the set of positions that can be reached, so that no choice has to be undone.
-
-
-def _ends(grammar: Any, names: Sequence[str]) -> bool:
-    return len(names) in _match(grammar, names, {0}, [0])
-
-
-def _longest(grammar: Any, names: Sequence[str]) -> int:
-    """How many segments could be placed: all of them, or up to the first that has no place."""
-    furthest = [0]
-    ends = _match(grammar, names, {0}, furthest)
-    return len(names) if len(names) in ends else min(furthest[0], len(names))
-
-
-def _match(grammar: Any, names: Sequence[str], starts: set[int], furthest: list[int]) -> set[int]:
-    if grammar[0] == "choice":
-        one = [(name, definition, (1, 1), kind) for name, definition, _, kind in grammar[1]]
-        return {end for child in one for end in _repeated(child, names, starts, furthest)}
-    positions = starts
-    for child in grammar[1]:
-        positions = _repeated(child, names, positions, furthest)
-        if not positions:
-            break
-    return positions
-
-
-def _repeated(child: Any, names: Sequence[str], starts: set[int], furthest: list[int]) -> set[int]:
-    """The positions after a segment or group that stands as often as its cardinality allows."""
-    name, definition, (least, most), kind = child
-    reached = set(starts) if least == 0 else set()
-    current, count = starts, 0
-    while current and (most < 0 or count < most):
-        if kind == "SEG":
-            current = {p + 1 for p in current if p < len(names) and names[p] == name}
-            furthest[0] = max(furthest[0], *current, 0) if current else furthest[0]
-        else:
-            current = {end for p in current for end in _match(definition, names, {p}, furthest) if end > p}
-        count += 1
-        if count >= least:
-            reached |= current
-    return reached
-
-
-# Fields
-
-
-def _segment_problems(segment: Segment, version: str) -> list[str]:
-    definition = _tables(version, "segments").get(segment.name)
-    if definition is None:
-        return [f"HL7 {version} has no segment {segment.name}"]
-    found = []
-    fields = {int(name.rpartition("_")[2]): cardinality for name, _, cardinality, _ in definition[1]}
-    first = 3 if segment.name == "MSH" else 1
-    for number, (least, most) in fields.items():
-        if number < first:
-            continue
-        place = f"{segment.name}[{segment.number}]-{number}"
-        if least and not segment.raw(number):
-            found.append(f"{place} is required")
-        elif 0 <= most < len(segment.repetitions(number)):
-            found.append(f"{place} repeats" if most else f"{place} is not to be used")
-    last = max(fields)
-    if any(segment.raw(n) for n in range(last + 1, last + 30)):
-        found.append(f"{segment.name}[{segment.number}] has fields beyond {last}")
-    return found
+def _grammar(structure: str) -> _Grammar | None:
+    text = definitions.structures().get(structure)
+    return _Grammar(text) if text else None

@@ -1,0 +1,68 @@
+"""A message as it came in: what was read of it, from whom it is, and how it is called in metrics, audit and store."""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+
+from bridges.v2.ack import AckError
+from bridges.v2.message import Message, MessageError, parse
+from bridges.v2.message_log import Key
+from bridges.v2.mllp import Peer
+from bridges.v2.partner import DEFAULT_CHARSET, Partner
+from bridges.v2.partners import Directory
+from bridges.v2.refused import Refused
+from fhir_server import clock
+from fhir_server.audit import Act
+from smart_auth.access import Access
+
+# A message is kept whole in one MongoDB document, which has at most 16 MiB.
+MAX_SIZE = 15 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message as it came in. `failure` says why it can't be taken, before anything of its content is looked at."""
+
+    frame: bytes
+    message: Message | None
+    peer: Peer
+    when: datetime
+    key: Key
+    partner: Partner
+    failure: Refused | None = None
+
+    @property
+    def kind(self) -> str:
+        """Such as `ADT^A04`."""
+        return "^".join(self.message.type[:2]) if self.message else ""
+
+    @property
+    def label(self) -> str:
+        """The kind, as far as it is one: for metrics and the audit, where a sender's arbitrary text has no place."""
+        return self.kind if re.fullmatch(r"[A-Z]{3}\^[A-Z]\d\d", self.kind) else "other" if self.message else "unreadable"
+
+    @property
+    def access(self) -> Access:
+        return Access.system(f"v2:{self.key.sender or 'unknown'}")
+
+    def act(self, code: str) -> Act:
+        control_id = self.message.control_id[:200] if self.message else ""
+        return Act(self.label, source="v2", detail=f"{code} {control_id}".strip(), peer=self.peer.host)
+
+
+def receive(frame: bytes, peer: Peer, directory: Directory, known: Partner | None = None) -> Received:
+    """Read a frame and find out who sent it. `known`: that is known already, of a message that was kept."""
+    when = clock.now()
+    try:
+        message = parse(frame)
+    except MessageError as error:
+        failure = Refused(AckError(code=100, text=str(error)), code="AR")
+        return Received(frame, None, peer, when, Key.of(frame, None), known or Partner(), failure)
+    key = Key.of(frame, message)
+    try:
+        partner = known or directory.sender(message, peer)
+    except Refused as stranger:
+        return Received(frame, message, peer, when, key, Partner(), stranger)
+    if message.declared is None and partner.charset != DEFAULT_CHARSET:
+        message = parse(frame, default_charset=partner.charset)
+    return Received(frame, message, peer, when, key, partner)
