@@ -55,6 +55,8 @@ class UnitOfWork:
         self.session = session
         self.now = clock.now()
         self.outbox: list[outbox.Outbound] = []
+        # The partner whose message is being processed, "Endpoint/his": it is not told what it told us.
+        self.origin: str | None = None
         self.events: list[Resource] = []
         # Where a resource stands in what was sent ("Bundle.entry[2].resource"), for the expressions of refusals.
         self.places: dict[Target, str] = {}

@@ -23,9 +23,8 @@ async def raise_once(
     """
     await unit.lock(f"work-item:{code}:{subject}")
     if known := await _open(unit, code, subject):
-        return (
-            known[0] if known[0].get("description") == description else await unit.update(known[0] | {"description": description})
-        )
+        same = known[0].get("description") == description
+        return known[0] if same else await unit.update(known[0] | {"description": description})
     item: Resource = {
         "resourceType": "Task",
         "identifier": [{"system": SUBJECT, "value": f"{code} {subject}"}],

@@ -33,6 +33,7 @@ from fhir_server import clock, metrics
 from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError
 from fhir_server.unit_of_work import UnitOfWork
+from resources import task
 from resources.work_items import raise_once
 
 log = structlog.get_logger()
@@ -198,6 +199,7 @@ class Inbound:
         async def work(unit: UnitOfWork) -> None:
             nonlocal ack
             afterwards.clear()
+            unit.origin = sender.partner.reference or None
             reply = await receiver(message)(Reception(unit, message, sender, afterwards))
             ack = self._ack(message, "AA", reply=reply)
             await unit.react()  # what follows from the message is its doing too
@@ -209,6 +211,7 @@ class Inbound:
             outcome = Outcome(
                 "AA", ack, warnings=warnings, about=about,
                 patient=next(iter(unit.held("Patient")), ""), unmapped=message_log.unmapped(message),
+                state=reply.state if reply else "",
             )  # fmt: skip
             await self._store(unit, received, outcome)
 
@@ -242,11 +245,13 @@ class Inbound:
         """Keep a refused message and say why. What isn't final may come again and is then processed afresh."""
         message = received.message
         code = f"C{failure.code[1]}" if accept_level else failure.code
-        ack = self._ack(message, code, *failure.errors)
+        ack = self._ack(message, code, *failure.errors, reply=failure.reply)
 
         async def work(unit: UnitOfWork) -> None:
             if message is not None and failure.mixed_up is not None:
                 await show_mix_up(unit, message, Sender.of(message, self._zone, received.partner), failure.mixed_up)
+            for item in failure.shown:
+                await task.open_work_item(unit, item.kind, item.text, item.about, item.patient)
             if failure.stranger:
                 await _show_stranger(unit, received, failure)
             errors = tuple(e.text for e in failure.errors)
@@ -274,7 +279,7 @@ class Inbound:
         return answer or self._ack(received.message, "AR", _TRY_AGAIN)
 
     def _ack(self, message: Message | None, code: str, *errors: AckError, reply: Reply | None = None) -> bytes:
-        text = "; ".join(e.text for e in errors)[:80]
+        text = "; ".join(e.text for e in errors)[:80] or (reply.text if reply else "")
         return acknowledge(
             message, code, errors=errors, text=text, control_id=uuid.uuid4().hex[:20], when=datetime.now(self._zone),
             extra_segments=reply.segments if reply else (), response=reply.message_type if reply else None,

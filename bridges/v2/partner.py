@@ -39,11 +39,16 @@ class Partner:
         accept-validation     `none`, `warn` or `strict`: the structure, by HL7's message definitions
         accept-response       `ack`, or `order` for ORR, ORG and ORI as the answer to orders
         accept-unknown-order  what a message about an order that we don't have does: `refuse`, or `park` until it comes
+        accept-unknown-order-hours  how long such a message waits; 24
+        accept-duplicate-days how near two alike orders are duplicates; 30
+        accept-protocol-field `OBR-4.4` when OBR-4.4 to 4.6 are the protocol, not another code for the procedure
+        accept-station-field  `ORC-18` when that is the AE title of the station that is wanted
         accept-unknown-procedure, accept-missing-reason, accept-duplicate-order, accept-implausible-date:
                               `accept`, `work-item`, `hold` or `refuse`
         accept-identity       `master`: its ADT messages are believed; `follow`: they change nothing of a patient that is known
         accept-authority      its names of assigning authorities and what all call them, `NAME=1.2.276.0.76.1, OTHER=CLINIC`: an
                               OID, a URI or another name, comma between
+        accept-section-codes  its names (OBX-3.1) for the sections of a report: `BEF=59776-5, BEU=19005-8`
         accept-concept-map    the ConceptMap (`ConceptMap/1`) from its procedure codes to ours
         expect-every          the longest silence that is usual (`30m`, `12h`, `2d`); learned from its past when left out
     """
@@ -66,8 +71,13 @@ class Partner:
     duplicate_order: Rule = "work-item"
     implausible_date: Rule = "work-item"
     concept_map: str = ""
+    unknown_order_hours: float = 24
+    duplicate_days: int = 30
+    protocol_field: str = ""
+    station_field: str = ""
     identity: str = "master"
     authorities: Mapping[str, str] = field(default_factory=dict)
+    section_codes: dict[str, str] = field(default_factory=dict, hash=False)
     expect_every: timedelta | None = None
 
     @property
@@ -119,7 +129,10 @@ class Partner:
             "processing": frozenset(listed(said.get("accept-processing", "P"))),
             "authorities": dict(_pair(p) for p in listed(said.get("accept-authority", "")) if "=" in p),
             "expect_every": duration(said["expect-every"]) if "expect-every" in said else None,
+            "section_codes": dict(map(_pair, listed(said.get("accept-section-codes", "")))),
         }
+        numbers = {"unknown_order_hours": "unknown-order-hours", "duplicate_days": "duplicate-days"}
+        given |= {name: int(said[f"accept-{header}"]) for name, header in numbers.items() if f"accept-{header}" in said}
         texts = {
             "charset": "character-set",
             "validation": "validation",
@@ -130,6 +143,8 @@ class Partner:
             "duplicate_order": "duplicate-order",
             "implausible_date": "implausible-date",
             "concept_map": "concept-map",
+            "protocol_field": "protocol-field",
+            "station_field": "station-field",
             "identity": "identity",
         }
         given |= {name: said[f"accept-{header}"] for name, header in texts.items() if f"accept-{header}" in said}

@@ -49,10 +49,17 @@ class Sender:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer that says more than an acknowledgement: `("ORR", "O02", "ORR_O02")` with the segments after MSA."""
+    """An answer that says more than an acknowledgement: `("ORR", "O02", "ORR_O02")` with the segments after MSA.
 
-    message_type: tuple[str, str, str]
-    segments: Sequence[Seg]
+    message_type: None for a plain acknowledgement
+    text: MSA-3
+    state: what the message store says of the message beside its outcome, such as `parked`
+    """
+
+    message_type: tuple[str, str, str] | None = None
+    segments: Sequence[Seg] = ()
+    text: str = ""
+    state: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What became of messages that were sent, written down: those that are settled while one write is under way share the next one."""
+"""What became of messages that were sent, written down: those settled while one write is under way share the next one."""
 
 import asyncio
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any, Final
 from pymongo import UpdateOne
 
 from bridges.v2.ack import Ack
+from bridges.v2.reply_in import learn_from_reply
 from fhir_server import audit, clock, metrics, outbox
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
@@ -101,6 +102,7 @@ class Settlement:
                 unit.record(audit.audit_event(settled.act(), access, audit.seen(settled.message["about"])))
             for settled in group:
                 await _work_item(unit, settled)
+                await learn_from_reply(unit, settled.message["about"], settled.ack)
 
         first = group[0]
         await self._interactions.transact(access, first.act(), work, entities=audit.seen(first.message["about"]))
@@ -116,11 +118,15 @@ async def _work_item(unit: UnitOfWork, settled: Settled) -> None:
             await work_items.close(unit, REFUSED, settled.subject, "delivered")
         return
     why = "never answered" if settled.state == "dead" else "refused"
-    text = (
-        f"{message['type']} {message['control_id']} for {message['destination']} was {why}; it is set aside until it is replayed"
-    )
-    about = next(iter(message["about"]), None)
-    await work_items.raise_once(unit, REFUSED, settled.subject, text, about=about, patient=message.get("patient"))
+    text = f"{message['type']} {message['control_id']} for {message['destination']} was {why}; it is set aside until replayed"
+    about = await _there(unit, next(iter(message["about"]), None))
+    patient = await _there(unit, message.get("patient"))
+    await work_items.raise_once(unit, REFUSED, settled.subject, text, about=about, patient=patient)
+
+
+async def _there(unit: UnitOfWork, reference: str | None) -> str | None:
+    """The reference, unless what it points to was deleted meanwhile."""
+    return reference if reference and await unit.get({"reference": reference}) is not None else None
 
 
 def described(ack: Ack) -> str:
