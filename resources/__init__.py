@@ -4,6 +4,7 @@ from fhir_server.registry import Registry
 from resources import (
     appointment,
     audit_event,
+    charge_item,
     device,
     diagnostic_report,
     imaging_study,
@@ -27,6 +28,7 @@ def register(registry: Registry, *, uid_root: str) -> None:
     registry.core(CORE_TYPES)
     appointment.register(registry)
     audit_event.register(registry)
+    charge_item.register(registry)
     device.register(registry)
     diagnostic_report.register(registry)
     imaging_study.register(registry, uid_root)

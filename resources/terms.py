@@ -2,8 +2,9 @@
 
 V2_0203 = "http://terminology.hl7.org/CodeSystem/v2-0203"  # identifier types
 SNOMED = "http://snomed.info/sct"
-DCM = "http://dicom.nema.org/resources/ontology/DCM"
 LOINC = "http://loinc.org"
+DCM = "http://dicom.nema.org/resources/ontology/DCM"
+
 IMAGING = "363679005"  # SNOMED CT: Imaging
 DICOM_UID = "urn:dicom:uid"
 

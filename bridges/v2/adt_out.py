@@ -6,17 +6,15 @@ into the outbox for each Endpoint that wants it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, tzinfo
+from datetime import datetime
 from typing import Any, Final
 
-from bridges.v2 import times
-from bridges.v2.codes import ADDRESS_USE, TELECOM_USE
 from bridges.v2.destination import Destination
+from bridges.v2.due import Context, Due
 from bridges.v2.mapping import Layout, Out, layout
-from bridges.v2.message import Comp, Seg, encode
-from bridges.v2.segments_out import msh, new_control_id, pid
+from bridges.v2.message import Seg
+from bridges.v2.segments_out import evn, msh, pid
 from bridges.v2.systems import cx_of
-from fhir_server import outbox
 from fhir_server.registry import Change, Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources.patient import merged_into
@@ -40,31 +38,6 @@ class Told:
     now: datetime
 
 
-def _xad(address: dict[str, Any]) -> Comp:
-    lines = address.get("line", [])
-    return Comp(
-        lines[0] if lines else "",
-        " ".join(lines[1:]),
-        address.get("city", ""),
-        address.get("state", ""),
-        address.get("postalCode", ""),
-        address.get("country", ""),
-        ADDRESS_USE.v2(address.get("use")),
-    )
-
-
-def _xtn(point: dict[str, Any]) -> Comp:
-    value, system = point.get("value", ""), point.get("system")
-    if system == "email":
-        return Comp(None, "NET", "Internet", value)
-    kind = "CP" if point.get("use") == "mobile" else {"fax": "FX", "pager": "BP"}.get(str(system), "PH")
-    return Comp(value, "WPN" if point.get("use") == "work" else TELECOM_USE.v2(point.get("use"), "PRN"), kind)
-
-
-def _telecoms(told: Told, *, work: bool) -> list[Comp]:
-    return [_xtn(t) for t in told.patient.get("telecom", ()) if (t.get("use") == "work") == work and t.get("use") != "old"]
-
-
 def _code(concept: Resource | None) -> str:
     return next((str(c["code"]) for c in (concept or {}).get("coding", ()) if "code" in c), "")
 
@@ -81,17 +54,9 @@ def _deceased(told: Told) -> str:
     return "" if dead is None else "Y" if dead else "N"
 
 
-EVN: Layout[Told] = layout(
-    "ADT -> EVN", "EVN",
-    Out(1, "", lambda told, to: told.event if to.before("2.5") else "", "the trigger event, up to version 2.4"),
-    Out(2, "meta.lastUpdated", lambda told, to: times.from_datetime(told.now.astimezone(to.zone))),
-)  # fmt: skip
 # What an ADT adds to the PID that every message has.
 PID_MORE: Layout[Told] = layout(
     "Patient -> PID (in ADT, beside the fields of every message)", "PID",
-    Out(11, "address", lambda told, _: [_xad(a) for a in told.patient.get("address", ()) if a.get("use") != "old"]),
-    Out(13, "telecom", lambda told, _: _telecoms(told, work=False)),
-    Out(14, "telecom", lambda told, _: _telecoms(told, work=True)),
     Out(15, "communication.language", lambda told, _: _language(told)),
     Out(16, "maritalStatus", lambda told, _: _code(told.patient.get("maritalStatus"))),
     Out(29, "deceasedDateTime", lambda told, to: to.time(told.patient.get("deceasedDateTime"))),
@@ -118,27 +83,27 @@ def render(told: Told) -> Render:
         structure = "ADT_A39" if told.event == "A40" else "ADT_A01"
         whole = Seg("PID", {**pid(told.patient, to).fields, **PID_MORE.seg(told, to).fields})
         last = MRG.seg(told, to) if told.event == "A40" else Seg("PV1", {1: 1, 2: "N"})
-        return [msh(to, f"ADT^{told.event}", structure, control_id, told.now), EVN.seg(told, to), whole, last]
+        return [
+            msh(to, f"ADT^{told.event}", structure, control_id, told.now),
+            evn(to, f"ADT^{told.event}", told.now),
+            whole,
+            last,
+        ]
 
     return write
 
 
-async def forward(unit: UnitOfWork, changes: list[Change], zone: tzinfo) -> None:
-    """Write the messages that these changes of Patients make due. `zone` is the department's."""
-    due = await _due(unit, [c for c in changes if c.type == "Patient" and c.before is not None and c.after is not None])
-    if not due:
-        return
-    endpoints = await unit.search("Endpoint", status="active", connection_type="hl7v2-mllp")
-    for endpoint in sorted(endpoints, key=lambda e: str(e["id"])):
-        to = Destination.of(endpoint, zone)
-        for told in due:
-            if (kind := f"ADT^{told.event}") in to.wants:
-                control_id, patient = new_control_id(), f"Patient/{told.patient['id']}"
-                message = encode(render(told)(to, control_id), to.charset)
-                unit.send(outbox.Outbound(to.reference, kind, control_id, message, (patient,), patient))
+async def of_patients(context: Context) -> list[Due]:
+    """The messages that the changes of Patients make due."""
+    if not context.wanted("ADT^A08", "ADT^A40"):
+        return []
+    changes = [c for c in context.changes if c.type == "Patient" and c.before is not None and c.after is not None]
+    told = await _told(context.unit, changes)
+    patients = [f"Patient/{t.patient['id']}" for t in told]
+    return [Due(f"ADT^{t.event}", render(t), (patient,), patient) for t, patient in zip(told, patients, strict=True)]
 
 
-async def _due(unit: UnitOfWork, changes: list[Change]) -> list[Told]:
+async def _told(unit: UnitOfWork, changes: list[Change]) -> list[Told]:
     """The merges, then the other changes: who hears of both gets them in an order that makes sense."""
     merges: list[Told] = []
     updates: list[Told] = []

@@ -89,6 +89,40 @@ PRIORITY = code_map(
     urgent="A",
 )  # fmt: skip
 
+# What goes out: FHIR status -> v2 (ris-domain: status tables). The ways in are elsewhere, as they aren't the reverse.
+REPORT_STATUS = code_map(
+    "v2-result-status-out", "Result status of a report sent", "0123", "http://hl7.org/fhir/diagnostic-report-status",
+    {"R": "partial", "P": "preliminary", "F": "final", "C": "corrected", "X": "cancelled"},
+    registered="I", amended="C", appended="C", entered_in_error="X",
+)  # fmt: skip
+RESULT_STATUS = code_map(
+    "v2-observation-status-out", "Status of a result sent", "0085", "http://hl7.org/fhir/observation-status",
+    {"I": "registered", "P": "preliminary", "F": "final", "C": "corrected", "X": "cancelled", "W": "entered-in-error"},
+    amended="C",
+)  # fmt: skip
+# ORC-5 of a report that is told: A some results are there, CM all.
+REPORTED_ORDER_STATUS = code_map(
+    "v2-order-status-of-report", "Order status by its report", "0038", "http://hl7.org/fhir/diagnostic-report-status",
+    {"IP": "registered", "A": "preliminary", "CM": "final", "CA": "cancelled"},
+    partial="A", amended="CM", corrected="CM", appended="CM", entered_in_error="CA",
+)  # fmt: skip
+STEP_STATUS = code_map(
+    "v2-order-status-of-step", "Order status by its step", "0038", "http://hl7.org/fhir/task-status",
+    {"SC": "accepted", "IP": "in-progress", "A": "completed", "CA": "cancelled", "DC": "failed", "HD": "on-hold"},
+    ready="SC",
+)  # fmt: skip
+APPOINTMENT_STATUS = code_map(
+    "v2-filler-status-out", "Filler status of an appointment sent", "0278", "http://hl7.org/fhir/appointmentstatus",
+    {"Pending": "proposed", "Booked": "booked", "Started": "arrived", "Complete": "fulfilled", "Cancelled": "cancelled",
+     "Noshow": "noshow", "Deleted": "entered-in-error", "Waitlist": "waitlist"},
+    pending="Pending", checked_in="Started",
+)  # fmt: skip
+CHARGE_TYPE = code_map(
+    "v2-transaction-type-out", "Transaction type of a charge", "0017", "http://hl7.org/fhir/chargeitem-status",
+    {"CG": "billable", "CD": "aborted"},
+    entered_in_error="CD", not_billable="CD", billed="CG",
+)  # fmt: skip
+
 # Identity and visits: PV1-16, AL1, DG1, IN1, NK1
 
 CONFIDENTIALITY = code_map(
