@@ -109,7 +109,7 @@ def _implausible_date(order: Resource, patient: Resource, now: datetime) -> Find
         return Finding("implausible-date", "the order is wanted more than two years from now", "ServiceRequest.occurrence")
     birth = _birth(patient)
     for said, element in ((authored, "authoredOn"), (wish, "occurrence")):
-        if birth and said and said[:10] < birth:
+        if birth and said and (day := said[:10]) < birth[: len(day)]:
             return Finding("implausible-date", "the order is dated before the patient's birth", f"ServiceRequest.{element}")
     return None
 
