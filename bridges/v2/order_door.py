@@ -7,7 +7,7 @@ from bridges.v2.partner import Partner, Rule
 from bridges.v2.refused import Refused, Shown, wrong
 from fhir_server.registry import Resource
 from resources import order_intake, task, terms
-from resources.order_intake import Finding
+from resources.order_intake import Finding, Kind
 
 # Where each finding is in a message, and its code of table 0357.
 _PLACES = {
@@ -36,22 +36,23 @@ class Verdict:
             await task.open_work_item(order.unit, terms.ORDER_HOLD, text, about, patient)
 
 
-def _rule(partner: Partner, finding: Finding) -> Rule:
-    rules: dict[str, Rule] = {
+def _rules(partner: Partner) -> dict[Kind, Rule]:
+    return {
         "unknown-procedure": partner.unknown_procedure,
         "missing-reason": partner.missing_reason,
         "duplicate-order": partner.duplicate_order,
         "implausible-date": partner.implausible_date,
     }
-    return rules[finding.kind]
 
 
 async def judge(order: Order, request: Resource, patient: Resource) -> Verdict:
     """What the partner's rules say of an order that is not stored yet. Refused where one of them says so."""
     verdict = Verdict()
     partner = order.sender.partner
-    for finding in await order_intake.examine(order.unit, request, patient, partner.duplicate_days):
-        rule = _rule(partner, finding)
+    rules = _rules(partner)
+    kinds = [kind for kind, rule in rules.items() if rule != "accept"]
+    for finding in await order_intake.examine(order.unit, request, patient, kinds, partner.duplicate_days):
+        rule = rules[finding.kind]
         if rule == "refuse":
             raise _refusal(order, finding, patient)
         if rule == "hold":
