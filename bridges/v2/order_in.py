@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from bridges.v2.codes import PRIORITY
 from bridges.v2.datatypes import CWE, EI, XCN
-from bridges.v2.message import Message, Segment
+from bridges.v2.message import Message, Segment, readable
 from bridges.v2.patient_in import named, patient_identifiers
 from bridges.v2.people_in import People
 from bridges.v2.reception import Reception, Reply, Sender, date_time
@@ -270,7 +270,7 @@ _ACTS: dict[str, Act] = {
 async def show_mix_up(unit: UnitOfWork, message: Message, sender: Sender, order: Resource) -> None:
     """A work item for a message that was refused because its placer order number is that of another patient's order."""
     text = (
-        f"Refused: message {message.control_id[:50]} of {sender.application} uses the placer order number of this order "
+        f"Refused: message {readable(message.control_id, 50)} of {sender.application} uses the placer order number of this order "
         "for a different patient"
     )
     about = f"ServiceRequest/{order['id']}"
