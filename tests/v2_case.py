@@ -186,6 +186,16 @@ class Case:
         return list(found.matches)
 
 
+def case_messages(text: str) -> list[list[bytes]]:
+    """The messages of a case, as lines, with their `{n}` and `{id}`."""
+    found = []
+    for head, lines in _sections(text):
+        words = head.split()
+        if words[0] in {"message", "bytes"}:
+            found.append([_bytes(line, words[1] if len(words) > 1 else "utf-8") for line in lines])
+    return found
+
+
 def valid(message: Message) -> None:
     """HL7's definitions hold for a message: by hl7apy's tables, and where it takes such messages at all, by its strict parser.
 
