@@ -200,11 +200,11 @@ def valid(message: Message) -> None:
     """HL7's definitions hold for a message: by hl7apy's tables, and where it takes such messages at all, by its strict parser.
 
     It refuses every ORM^O01, and texts of 200 characters (the standard has 65,536): long ones are cut before it looks. Of the
-    SIU events of 2.3.1, which share one structure, it knows the first only.
+    SIU events of 2.3.1, which share one structure, it knows the first only, and of the merges the A39.
     """
     assert version_structure.problems(message) == []
     if message.type[0] != "ORM":
-        text = re.sub(r"\|SIU\^S\d\d\|", "|SIU^S12|", _without_data(message))
+        text = re.sub(r"\|SIU\^S\d\d\|", "|SIU^S12|", _without_data(message)).replace("|ADT^A40|", "|ADT^A39|")
         text = re.sub(r"(?<=\|)[^|\r]{200,}(?=\|)", lambda m: m[0][:20], text)
         parse_message(text, validation_level=VALIDATION_LEVEL.STRICT, find_groups=True).validate()
 
