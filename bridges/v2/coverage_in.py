@@ -14,6 +14,7 @@ from bridges.v2.message import Message, Segment
 from bridges.v2.pid_in import human_name, postal_address, telecoms
 from bridges.v2.reception import Sender, date_time
 from bridges.v2.systems import concept, identifier, typed
+from fhir_server.elements import codings
 from fhir_server.elements import concept as coded
 from fhir_server.references import ref
 from fhir_server.registry import Resource
@@ -294,7 +295,11 @@ async def related_people(unit: UnitOfWork, message: Message, sender: Sender, pat
         same = _same_person([*made, *known], said)
         if same is not None:
             roles = same.get("relationship", [])
-            said["relationship"] = [*roles, *(r for r in said.get("relationship", ()) if r not in roles)]
+            known_codes = {(c.get("system"), c.get("code")) for c in codings(roles)}
+            new = [
+                r for r in said.get("relationship", ()) if not any((c["system"], c["code"]) in known_codes for c in codings(r))
+            ]
+            said["relationship"] = [*roles, *new]
             said = {k: v for k, v in said.items() if v}
         made.append(await (unit.update(same | said) if same else unit.create(said)))
     return made
