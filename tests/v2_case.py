@@ -197,6 +197,16 @@ def _without_data(message: Message) -> str:
     return re.sub(r"Base64\^[A-Za-z0-9+/=]+", "Base64^AAAA", message.raw.decode(message.codec))
 
 
+def case_messages(text: str) -> list[list[bytes]]:
+    """The messages of a case, as lines, with their `{n}` and `{id}`."""
+    found = []
+    for head, lines in _sections(text):
+        words = head.split()
+        if words[0] in {"message", "bytes"}:
+            found.append([_bytes(line, words[1] if len(words) > 1 else "utf-8") for line in lines])
+    return found
+
+
 def _sections(text: str) -> list[tuple[str, list[str]]]:
     sections: list[tuple[str, list[str]]] = []
     for line in text.splitlines():

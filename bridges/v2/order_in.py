@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from bridges.v2 import order_parked
 from bridges.v2.ack import AckError
-from bridges.v2.message import Message
+from bridges.v2.message import Message, readable
 from bridges.v2.order_control import Batch, Control, UnknownOrder, control_of, unknown_order
 from bridges.v2.order_groups import Order, OrderGroup, order_groups
 from bridges.v2.order_reply import Answer, answer, reply
@@ -113,7 +113,7 @@ def _negative(order: Order, group: OrderGroup) -> str:
 async def show_mix_up(unit: UnitOfWork, message: Message, sender: Sender, order: Resource) -> None:
     """A work item for a message that was refused because its placer order number is that of another patient's order."""
     text = (
-        f"Refused: message {message.control_id[:50]} of {sender.application} uses the placer order number of this order "
+        f"Refused: message {readable(message.control_id, 50)} of {sender.application} uses the placer order number of this order "
         "for a different patient"
     )
     about = f"ServiceRequest/{order['id']}"
