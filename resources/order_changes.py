@@ -21,7 +21,7 @@ _OPEN: Final = ("draft", "active", "on-hold")
 # What a placer may change of an order that is open. What is examined, and of whom, isn't among it.
 CHANGEABLE: Final = (
     "priority", "occurrenceDateTime", "occurrencePeriod", "occurrenceTiming", "reasonCode", "note", "requester", "extension",
-    "locationCode", "supportingInfo", "insurance", "requisition",
+    "locationCode", "reasonReference", "supportingInfo", "insurance", "requisition",
 )  # fmt: skip
 # Of these, what is said is added: a placer that repeats half of them must not take the other half away.
 _ADDED: Final = frozenset({"note", "supportingInfo"})
@@ -52,17 +52,10 @@ async def hold(unit: UnitOfWork, order: Resource) -> None:
 async def release(unit: UnitOfWork, order: Resource) -> None:
     """A held order goes on. Refused for what the department itself holds, until a person there has looked at it."""
     for member in await members(unit, order):
-        if member["status"] == "on-hold" and await held_here(unit, member):
+        if member["status"] == "on-hold" and await service_request.held_for(unit, member):
             text = "the order is held until a person of the department has looked at it"
             raise fail("business-rule", text, "ServiceRequest.status")
         await _become(unit, member, "active", ("on-hold",))
-
-
-async def held_here(unit: UnitOfWork, order: Resource) -> bool:
-    """Whether a work item says that a person of the department must release the order."""
-    return bool(
-        await unit.search("Task", focus=f"ServiceRequest/{order['id']}", code=f"{terms.TASK_CODE}|order-hold", status="requested")
-    )
 
 
 async def _become(unit: UnitOfWork, order: Resource, status: str, only_from: tuple[str, ...]) -> None:
@@ -180,7 +173,12 @@ async def _show_moved_wish(unit: UnitOfWork, order: Resource) -> None:
 
 
 async def replace(unit: UnitOfWork, old: Resource) -> Resource:
-    """End an order that another one takes the place of; what that one says of it (`replaces`). Refused once it has begun."""
+    """End an order that another one takes the place of; what that one says of it (`replaces`).
+
+    Refused once it has begun, and where another order has taken its place already.
+    """
+    if await unit.search("ServiceRequest", replaces=f"ServiceRequest/{old['id']}"):
+        raise fail("business-rule", "the order has been replaced already", "ServiceRequest.status")
     if old["status"] == "completed":
         raise fail("business-rule", "the order is completed and can't be replaced any more", "ServiceRequest.status")
     await cancel(unit, old)

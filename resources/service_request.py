@@ -221,6 +221,8 @@ async def follow(unit: UnitOfWork, change: Change) -> None:
         await _hold(unit, request)
     elif is_order(request) and change.became("status", "revoked", "entered-in-error"):
         await _revoke(unit, request)
+    if is_order(request) and change.before and change.before.get("status") == "on-hold" != request.get("status"):
+        await _no_longer_held(unit, request)
     if is_order(request) and change.before and any(change.before.get(e) != request.get(e) for e in _PASSED_ON):
         await _pass_on(unit, change.before, request)
     if is_order(request) and change.before and labels(change.before) != labels(request):
@@ -251,6 +253,19 @@ async def _hold(unit: UnitOfWork, order: Resource) -> None:
     for procedure in await procedures_of(unit, order["id"]):
         if procedure["status"] == "active":
             await unit.update(procedure | {"status": "on-hold"})
+
+
+async def _no_longer_held(unit: UnitOfWork, order: Resource) -> None:
+    """Whoever was asked to look at the order before it goes on, need not any more."""
+    for item in await held_for(unit, order):
+        await unit.update(item | {"status": "completed"})
+
+
+async def held_for(unit: UnitOfWork, order: Resource) -> list[Resource]:
+    """The open work items that hold an order until a person of the department has looked at it."""
+    hold = f"{terms.TASK_CODE}|{terms.ORDER_HOLD}"
+    found = await unit.search("Task", focus=f"ServiceRequest/{order['id']}", code=hold)
+    return [item for item in found if item["status"] in task.OPEN]
 
 
 async def _release(unit: UnitOfWork, order: Resource) -> None:

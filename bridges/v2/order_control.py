@@ -8,6 +8,7 @@ from bridges.v2.codes import ORDER_STATUS
 from bridges.v2.mapping import Table
 from bridges.v2.message import is_null
 from bridges.v2.order_door import judge
+from bridges.v2.order_facts_in import Whose, around, facts
 from bridges.v2.order_groups import Order
 from bridges.v2.order_map import ORDER, entity, filler_ei, has_placer, placer_number, placer_segment
 from bridges.v2.order_provenance import record
@@ -28,6 +29,7 @@ class Batch:
     replaced: list[Resource] = field(default_factory=list)
     parent: Resource | None = None
     next_control: str = ""
+    whose: Whose | None = None
 
 
 Act = Callable[[Order, Batch], Awaitable[Resource | None]]
@@ -53,19 +55,20 @@ class UnknownOrder(Refused):
 # NW, RO, CH: a new order
 
 
-async def new(order: Order, _batch: Batch) -> Resource:
+async def new(order: Order, batch: Batch) -> Resource:
     """The order, its requested procedures and steps, after a look at what is odd about it."""
-    return await _take(order, {})
+    return await _take(order, batch, {})
 
 
-async def _take(order: Order, elements: Resource) -> Resource:
+async def _take(order: Order, batch: Batch, elements: Resource) -> Resource:
     placer = placer_segment(order)
     request = await ORDER.build(order)
     if "coding" not in request.get("code", {}):
         raise missing(order.obr, 4, "the procedure ordered")
-    patient = await named(order.unit, order.message.first("PID"), order.sender)
-    encounter = await visit(order.unit, order.message.first("PV1"), patient, order.sender, order.people)
-    request |= {"subject": ref(patient)} | ({"encounter": ref(encounter)} if encounter else {})
+    whose = await _whose(order, batch)
+    patient = whose.patient
+    request |= {"subject": ref(patient)} | ({"encounter": ref(whose.encounter)} if whose.encounter else {})
+    request |= await facts(order, whose)
     request |= {e: v if e != "basedOn" else [*v, *request.get("basedOn", [])] for e, v in elements.items()}
     procedures = await planned(order)
     verdict = await judge(order, request, patient)
@@ -82,11 +85,20 @@ async def _take(order: Order, elements: Resource) -> Resource:
     return stored
 
 
+async def _whose(order: Order, batch: Batch) -> Whose:
+    """The patient and visit of the message: the same for all its orders."""
+    if batch.whose is None:
+        patient = await named(order.unit, order.message.first("PID"), order.sender)
+        encounter = await visit(order.unit, order.message.first("PV1"), patient, order.sender, order.people)
+        batch.whose = await around(order, patient, encounter)
+    return batch.whose
+
+
 async def _replacement(order: Order, batch: Batch) -> Resource:
     """RO: takes the place of the orders of the RP before it."""
     if not batch.replaced:
         raise wrong(order.orc, 1, "a replacement order (RO) follows the order that it replaces (RP)", code=103)
-    return await _take(order, {"replaces": [ref(old) for old in batch.replaced]})
+    return await _take(order, batch, {"replaces": [ref(old) for old in batch.replaced]})
 
 
 async def _replace(order: Order, batch: Batch) -> Resource:
@@ -99,7 +111,7 @@ async def _replace(order: Order, batch: Batch) -> Resource:
     if not order.group.procedures:
         raise no_segment("OBR", "what is ordered in its place (RO, or OBR)", order.orc.number)
     await order.unit.react()  # the number is free once the old order is done with
-    return await _take(order, replaced)
+    return await _take(order, batch, replaced)
 
 
 async def _parent(order: Order, batch: Batch) -> Resource:
@@ -109,8 +121,8 @@ async def _parent(order: Order, batch: Batch) -> Resource:
         request = await ORDER.build(order)
         if "coding" not in request.get("code", {}):
             raise missing(order.obr, 4, "what the parent order is")
-        patient = await named(order.unit, order.message.first("PID"), order.sender)
-        batch.parent = await order.unit.create(request | {"intent": "original-order", "subject": ref(patient)})
+        whose = await _whose(order, batch)
+        batch.parent = await order.unit.create(request | {"intent": "original-order", "subject": ref(whose.patient)})
     else:
         await _check_patient(order, batch.parent)
     return batch.parent
@@ -119,14 +131,14 @@ async def _parent(order: Order, batch: Batch) -> Resource:
 async def _child(order: Order, batch: Batch) -> Resource:
     """CH: an order of its own, based on the parent of the PA before it, else of ORC-8."""
     if batch.parent is None:
-        return await _take(order, {})
+        return await _take(order, batch, {})
     group = service_request.placer_number(batch.parent)
     elements: Resource = {"basedOn": [ref(batch.parent)]}
     if group is not None and not order.orc.field(4).strip():
         elements["requisition"] = {k: v for k, v in group.items() if k != "type"}
     if order.orc.field(8).strip():
         elements.pop("basedOn")
-    return await _take(order, elements)
+    return await _take(order, batch, elements)
 
 
 # The order exists
@@ -203,6 +215,8 @@ async def _change(order: Order, found: Resource) -> None:
         await _status(order, found)
         return
     said = await ORDER_CHANGES.build(order)
+    patient = await order.unit.get(found["subject"]) or {}
+    said |= await facts(order, Whose(patient, await order.unit.get(found.get("encounter"))))
     await order_changes.change(order.unit, found, said, _deleted(order))
 
 
@@ -242,6 +256,16 @@ async def _status(order: Order, found: Resource) -> None:
     elif wanted != found["status"]:
         text = f"the order is {found['status']}: how far an examination is, its filler tells ({code[:5]})"
         raise wrong(order.orc, 5, text, code=207)
+
+
+async def check_alone(order: Order) -> None:
+    """Refuse at once what is wrong whatever its order is, so that only what may yet be right is kept waiting."""
+    placer_number(order)
+    code = order.orc.field(1).strip().upper()
+    if code == "XO":
+        await ORDER_CHANGES.build(order)
+    if code == "SC" and ORDER_STATUS.fhir(order.orc.field(5)) is None:
+        raise wrong(order.orc, 5, "the order status is none of table 0038", code=103)
 
 
 async def _number_assigned(order: Order, _batch: Batch) -> Resource:

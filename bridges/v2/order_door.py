@@ -6,7 +6,7 @@ from bridges.v2.order_groups import Order
 from bridges.v2.partner import Partner, Rule
 from bridges.v2.refused import Refused, Shown, wrong
 from fhir_server.registry import Resource
-from resources import order_intake, task
+from resources import order_intake, task, terms
 from resources.order_intake import Finding
 
 # Where each finding is in a message, and its code of table 0357.
@@ -33,7 +33,7 @@ class Verdict:
             await task.open_work_item(order.unit, finding.kind, f"An order was taken, but {finding.text}", about, patient)
         if self.held:
             text = f"An order is on hold until somebody has looked at it: {'; '.join(f.text for f in self.held)}"
-            await task.open_work_item(order.unit, "order-hold", text, about, patient)
+            await task.open_work_item(order.unit, terms.ORDER_HOLD, text, about, patient)
 
 
 def _rule(partner: Partner, finding: Finding) -> Rule:

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 from bridges.v2 import order_parked
 from bridges.v2.ack import AckError
-from bridges.v2.message import Message, readable
-from bridges.v2.order_control import Batch, Control, UnknownOrder, control_of, unknown_order
+from bridges.v2.message import Message
+from bridges.v2.order_control import Batch, Control, UnknownOrder, check_alone, control_of, unknown_order
 from bridges.v2.order_groups import Order, OrderGroup, order_groups
+from bridges.v2.order_map import has_placer
 from bridges.v2.order_reply import Answer, answer, reply
 from bridges.v2.people_in import People
 from bridges.v2.reception import Reception, Reply, Sender
@@ -50,7 +51,9 @@ async def _act(order: Order, control: Control, batch: Batch) -> Resource | None:
     try:
         stored = await control.act(order, batch)
     except UnknownOrder as failure:
-        if control.waits and order.sender.partner.unknown_order == "park" and await order_parked.park(order):
+        if control.waits and order.sender.partner.unknown_order == "park" and has_placer(order):
+            await check_alone(order)
+            await order_parked.park(order)
             return _PARKED
         failure.shown.append(unknown_order(order))
         raise
@@ -113,7 +116,7 @@ def _negative(order: Order, group: OrderGroup) -> str:
 async def show_mix_up(unit: UnitOfWork, message: Message, sender: Sender, order: Resource) -> None:
     """A work item for a message that was refused because its placer order number is that of another patient's order."""
     text = (
-        f"Refused: message {readable(message.control_id, 50)} of {sender.application} uses the placer order number of this order "
+        f"Refused: message {message.control_id[:50]} of {sender.application} uses the placer order number of this order "
         "for a different patient"
     )
     about = f"ServiceRequest/{order['id']}"

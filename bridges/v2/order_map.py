@@ -149,7 +149,7 @@ def _within(order: Order) -> Resource | None:
 
 
 def _repeatedly(order: Order) -> list[str]:
-    starts = _starts(order)
+    starts = [when for t in order.timings if (when := date_time(order.sender, t, 7))]
     return starts if len(starts) > 1 else []
 
 
@@ -225,7 +225,9 @@ def _clinical(order: Order) -> list[Resource]:
 
 def _comments(order: Order) -> list[Resource]:
     notes = [nte for d in order.group.details for nte in d.notes]
-    return _note(*("\n".join(line.text for line in nte.repetitions(3)) for nte in notes))
+    nameless = [obx for d in order.group.details for obx, _ in d.observations if not obx.raw(3)]
+    places = [(nte, 3) for nte in notes] + [(obx, 5) for obx in nameless]
+    return _note(*("\n".join(line.text for line in segment.repetitions(field)) for segment, field in places))
 
 
 def _timing_text(order: Order) -> list[Resource]:
@@ -307,8 +309,8 @@ ORDER = table(
         "both triplets; translated by `accept-concept-map`, ours first; of several OBR the first", "R"),
     Row("TQ1-9, ORC-7.6, OBR-27.6, OBR-5", "priority", priority, "a code that isn't known is refused"),
     Row("TQ1-7, TQ1-8, ORC-7.4, OBR-27.4, OBR-36, OBR-6", "occurrenceDateTime", _at, "when it is wanted; not a booking"),
-    Row("TQ1-7, TQ1-8, ORC-7.4, OBR-27.4, OBR-36, OBR-6", "occurrencePeriod", _within, "with an end (TQ1-8)"),
-    Row("TQ1-7, ORC-7.4, OBR-27.4, OBR-36, OBR-6", "occurrenceTiming.event", _repeatedly, "of several TQ1"),
+    Row("TQ1-7, TQ1-8", "occurrencePeriod", _within, "with an end (TQ1-8)"),
+    Row("TQ1-7", "occurrenceTiming.event", _repeatedly, "of several TQ1"),
     Row("ORC-9", "authoredOn", lambda of: date_time(of.sender, of.orc, 9), "of a new order"),
     Row("ORC-12, OBR-16", "requester", _requester),
     Row("OBR-31, DG1-3, DG1-4", "reasonCode", _reasons, "all of both, each once; DG1-4 where DG1-3 is empty"),
@@ -318,7 +320,8 @@ ORDER = table(
     Row("OBR-11", "orderDetail", _action, "table 0065"),
     Row("OBR-12", "note", _danger, "as `Danger: ...`"),
     Row("OBR-13", "note", _clinical),
-    Row("NTE-3", "note", _comments, "a note for each NTE behind ORC or OBR; repetitions are lines"),
+    Row("NTE-3, OBX-3, OBX-5", "note", _comments,
+        "a note for each NTE behind ORC or OBR, and for each OBX without OBX-3; repetitions are lines"),
     Row("TQ1-10, TQ1-11", "note", _timing_text),
     Row("ORC-14, OBR-17", "extension", _callback, "`urn:fhir-ris:order-callback`"),
     Row("ORC-16", "extension", lambda of: _coded_extension(of, 16, terms.STATUS_REASON),

@@ -24,7 +24,7 @@ from bridges.v2 import message_log
 from bridges.v2.message import parse
 from bridges.v2.order_control import unknown_order
 from bridges.v2.order_groups import Order, order_groups
-from bridges.v2.order_map import has_placer, placer_number
+from bridges.v2.order_map import placer_number
 from bridges.v2.partner import Partner
 from bridges.v2.people_in import People
 from bridges.v2.reception import Sender
@@ -49,10 +49,8 @@ async def ensure_indexes(db: AsyncDatabase[Document]) -> None:
     await db[COLLECTION].create_indexes([IndexModel([("placer", 1), ("received", 1)]), IndexModel([("until", 1)])])
 
 
-async def park(order: Order) -> bool:
-    """Keep this order group until its order arrives. False where it has no placer order number to wait for."""
-    if not has_placer(order):
-        return False
+async def park(order: Order) -> None:
+    """Keep this order group until its order, of this placer order number, arrives."""
     unit, partner = order.unit, order.sender.partner
     placer = placer_number(order)
     await unit.lock(f"placer:{placer['value']}")  # whoever brings the order meanwhile, starts one of us again
@@ -73,7 +71,6 @@ async def park(order: Order) -> bool:
         },
         session=unit.session,
     )
-    return True
 
 
 async def play(order: Order, stored: Resource, perform: Callable[[Order], Awaitable[None]]) -> None:
