@@ -22,11 +22,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import resources
 from bridges.dicom import worklist_rows
-from bridges.v2 import message_log, order_parked, outbound
+from bridges.v2 import message_log, order_parked, outbound, routes
 from bridges.v2.delivery import Delivery
 from bridges.v2.door import listener
 from bridges.v2.inbound import Inbound
 from bridges.v2.mllp_tls import TlsError, TlsFiles
+from bridges.v2.watch import Watcher
 from fhir_server import audit, clock, cors, metrics, outbox
 from fhir_server.audit import Act
 from fhir_server.audit_key import audit_key
@@ -66,6 +67,7 @@ class Ris:
     interactions: Interactions
     tokens: Tokens
     inbound: Inbound
+    watcher: Watcher
     delivery: Delivery
     tls: TlsFiles
     dicom: "DicomServer"
@@ -84,6 +86,7 @@ async def interactions_over(settings: Settings, db: AsyncDatabase[Document], tok
     standard.register(registry)
     registry.projection(worklist_rows.WorklistRows(settings.zone).project)
     registry.projection(outbound.Outbound(settings.zone).project)
+    routes.register(registry)
     if tokens is not None:
         BreakGlass(tokens).register(registry)
     store = Store(db, audit_key=audit_key(settings.data_dir))
@@ -112,13 +115,15 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
     interactions = await interactions_over(settings, db, tokens)
     await oauth.ensure_indexes(db)
     await people.ensure_indexes(db)
+    inbound = Inbound(interactions, settings.zone)
     return Ris(
         settings=settings,
         db=db,
         interactions=interactions,
         tokens=tokens,
         heartbeat=Heartbeat(db, os.environ.get(SUPERVISOR)),
-        inbound=Inbound(interactions, settings.zone),
+        inbound=inbound,
+        watcher=Watcher(interactions, inbound),
         delivery=Delivery(interactions, tls=tls),
         tls=tls,
         dicom=DicomServer(
@@ -193,7 +198,7 @@ def _add_health(app: "FastAPI", ris: Ris) -> None:
 
     async def show_metrics(_request: Request) -> Response:
         own = CollectorRegistry()
-        await _count_outbox(ris.db, metrics.outbox_gauge(own))
+        await _count_outbox(ris.db, metrics.outbox_gauge(own), metrics.outbox_age_gauge(own))
         return Response(metrics.latest(own), media_type=CONTENT_TYPE_LATEST)
 
     app.add_route("/livez", livez)
@@ -215,11 +220,17 @@ async def _reachable(db: AsyncDatabase[Document]) -> bool:
         return False
 
 
-async def _count_outbox(db: AsyncDatabase[Document], gauge: Gauge) -> None:
-    waiting = {"$match": {"state": {"$in": ["pending", "refused"]}}}
-    grouped = {"$group": {"_id": {"destination": "$destination", "state": "$state"}, "n": {"$sum": 1}}}
-    async for row in await db[outbox.COLLECTION].aggregate([waiting, grouped]):
-        gauge.labels(row["_id"]["destination"], row["_id"]["state"]).set(row["n"])
+async def _count_outbox(db: AsyncDatabase[Document], gauge: Gauge, ages: Gauge) -> None:
+    waiting = {"$match": {"state": {"$in": ["pending", "refused", "dead"]}}}
+    key = {"destination": "$destination", "state": "$state"}
+    now = clock.naive(clock.now())
+    async for row in await db[outbox.COLLECTION].aggregate(
+        [waiting, {"$group": {"_id": key, "n": {"$sum": 1}, "oldest": {"$min": "$created"}}}]
+    ):
+        destination, state = row["_id"]["destination"], row["_id"]["state"]
+        gauge.labels(destination, state).set(row["n"])
+        if state == "pending":
+            ages.labels(destination).set((now - row["oldest"]).total_seconds())
 
 
 @contextlib.asynccontextmanager

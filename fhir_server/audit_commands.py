@@ -1,7 +1,6 @@
 """`fhir-ris audit verify | export | prune`: the audit trail for whoever answers for it."""
 
 import contextlib
-import getpass
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fhir_server.command import Db, end, run_command, settings
+from fhir_server.command import Db, end, operator, run_command, settings
 
 app = typer.Typer(no_args_is_help=True, help="The audit trail.")
 _SHOWN = 100
@@ -90,15 +89,8 @@ def prune(
         store = Store(db, audit_key=key)
         await store.ensure("AuditEvent")
         act = audit.Act("audit-prune", source="command", detail=f"events before {before:%Y-%m-%dT%H:%M:%SZ}")
-        await audit.GroupCommit(store).write(audit.audit_event(act, Access.system(_operator()), ()))
+        await audit.GroupCommit(store).write(audit.audit_event(act, Access.system(operator()), ()))
         await store.trail.note_heads()
         typer.echo(f"{await audit_retention.prune(db, key, before)} events removed")
 
     run_command(remove)
-
-
-def _operator() -> str:
-    try:
-        return f"command-line:{getpass.getuser()}"
-    except (OSError, KeyError):  # no such user on this machine, as in some containers
-        return "command-line"

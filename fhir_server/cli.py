@@ -12,19 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bridges.v2 import message_commands
 from fhir_server import audit_commands, client_commands, key_commands, user_commands
-from fhir_server.command import Db
 from fhir_server.command import end as _end
-from fhir_server.command import print_table as _print
 from fhir_server.command import run as _run
-from fhir_server.command import run_command as _command
 from fhir_server.command import settings as _settings
-from fhir_server.command import table as _table
 from fhir_server.database import connect
 from fhir_server.logs import configure_logging
 from fhir_server.mongod import mongodb_for_command
 from fhir_server.settings import Settings
-from fhir_server.start_error import StartError
 
 if TYPE_CHECKING:
     from fhir_server.interactions import Interactions
@@ -32,12 +28,11 @@ if TYPE_CHECKING:
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="A radiology information system."
 )
-messages_app = typer.Typer(no_args_is_help=True, help="HL7 v2 messages, received and sent.")
 app.add_typer(client_commands.app, name="client")
 app.add_typer(key_commands.app, name="keys")
 app.add_typer(user_commands.app, name="user")
 app.add_typer(audit_commands.app, name="audit")
-app.add_typer(messages_app, name="messages")
+app.add_typer(message_commands.app, name="messages")
 
 
 @app.command()
@@ -111,57 +106,6 @@ async def _interactions(settings: Settings, uri: str) -> "Interactions":
 def version() -> None:
     """Print the version."""
     typer.echo(f"fhir-ris {metadata.version('fhir-ris')}")
-
-
-@messages_app.command("list")
-def messages_list(
-    outbound: Annotated[bool, typer.Option("--out", help="those sent, instead of those received")] = False,
-    state: Annotated[str, typer.Option(help="only AA, AE, AR (received) or pending, delivered, refused (sent)")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=10000)] = 50,
-    plain: Annotated[bool, typer.Option("--plain", help="tab-separated, for scripts")] = False,
-) -> None:
-    """List the newest messages."""
-    from bridges.v2 import operations
-
-    async def show(db: Db) -> None:
-        rows = await operations.list_messages(db, outbound=outbound, state=state, limit=limit)
-        if plain:
-            for row in rows:
-                typer.echo("\t".join(row))
-            return
-        table = _table("id", "when", "type", "control id", "partner", "state", "attempts" if outbound else "refers to", "error")
-        for row in rows:
-            table.add_row(*row)
-        _print(table)
-
-    _command(show)
-
-
-@messages_app.command("show")
-def messages_show(message_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
-    """Show a message and its outcome."""
-    from bridges.v2 import operations
-
-    async def show(db: Db) -> None:
-        text = await operations.show_message(db, message_id)
-        if text is None:
-            raise StartError(f"there is no message {message_id}")
-        typer.echo(text)
-
-    _command(show)
-
-
-@messages_app.command("replay")
-def messages_replay(message_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
-    """Send a message that was refused again, as it was, under the same control id."""
-    from bridges.v2 import operations
-
-    async def replay(db: Db) -> None:
-        if not await operations.replay(db, message_id):
-            raise StartError(f"there is no refused message {message_id} in the outbox")
-        typer.echo("it will be sent again")
-
-    _command(replay)
 
 
 def _share_metrics(settings: Settings) -> None:

@@ -1,6 +1,7 @@
 """What the commands of `fhir-ris` share: settings, database, tables, and how they end."""
 
 import asyncio
+import getpass
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NoReturn, TypeVar
@@ -69,6 +70,14 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         end([f"MongoDB: {type(error).__name__}"])
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+
+
+def operator() -> str:
+    """Who the audit trail shows for what a command does."""
+    try:
+        return f"command-line:{getpass.getuser()}"
+    except (OSError, KeyError):  # no such user on this machine, as in some containers
+        return "command-line"
 
 
 def end(lines: list[str]) -> NoReturn:

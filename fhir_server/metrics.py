@@ -52,6 +52,13 @@ def outbox_gauge(registry: CollectorRegistry) -> Gauge:
     )
 
 
+def outbox_age_gauge(registry: CollectorRegistry) -> Gauge:
+    """How long the oldest message of each destination has waited, in seconds."""
+    return Gauge(
+        "ris_outbox_oldest_seconds", "Age of the oldest message that waits to be sent", ["destination"], registry=registry
+    )
+
+
 def latest(own: CollectorRegistry) -> bytes:
     """The metrics of all processes of this server, and those of `own`."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:

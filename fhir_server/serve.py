@@ -63,6 +63,8 @@ async def running(settings: Settings, roles: frozenset[str], stop: asyncio.Event
             ris.components["delivery"] = lambda: ris.delivery.working
         if "v2" in roles:
             await stack.enter_async_context(mllp_door(ris))
+        if not roles.isdisjoint({"v2", "delivery"}):
+            await stack.enter_async_context(ris.watcher.running())
         if "dicom" in roles:
             await stack.enter_async_context(dicom_door(ris))
         if listener is not None:

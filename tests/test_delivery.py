@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from bridges.v2 import operations
 from bridges.v2.delivery import Delivery, Timing
 from bridges.v2.leases import Lease, give_back
+from bridges.v2.operations import Operator
 from demo.ehr import Listener
 from demo.server import free_port
 from fhir_server import outbox
-from tests.department import Department, Resource, unused, v2
+from tests.department import ACCESS, ZONE, Department, Resource, unused, v2
 
 QUICK = Timing(
     lease=0.9, look=0.05, first_pause=0.02, longest_pause=0.1, connect=0.5, ack=0.25, refusals=3, rejections=6
@@ -129,6 +129,8 @@ def test_a_listener_that_is_away_gets_everything_when_it_comes_back(ris):
 
 
 def test_a_receiver_that_refuses_is_asked_a_few_times_then_the_next_message_goes_on(ris):
+    operator = Operator(ris.interactions, ACCESS, ZONE)
+
     async def scenario():
         async with listening(answer="AE") as ehr, Delivery(ris.interactions, QUICK).running():
             to = await line(ris, ehr.port)
@@ -143,12 +145,15 @@ def test_a_receiver_that_refuses_is_asked_a_few_times_then_the_next_message_goes
             (second,) = await to.post()
             await until(to.settled)
             assert await to.states() == ["refused", "delivered"]
+            (item,) = await ris.search("Task", code="urn:fhir-ris:task|message-refused", status="requested")
+            assert first in item["description"]
             # An operator mends the receiver's trouble and replays.
-            assert await operations.replay(ris.db, str(refused["_id"]))
+            assert await operator.replay(str(refused["_id"])) == "it will be sent again"
             await until(to.settled)
             assert await to.states() == ["delivered", "delivered"]
             assert ids(ehr)[-2:] == [second, first]
-            assert not await operations.replay(ris.db, str(refused["_id"]))
+            (item,) = await ris.search("Task", code="urn:fhir-ris:task|message-refused")
+            assert (item["status"], item["statusReason"]["text"]) == ("completed", "delivered")
 
     ris.run(scenario())
 

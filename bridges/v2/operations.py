@@ -1,82 +1,94 @@
-"""What an interface operator does with messages: list, show, replay."""
+"""What an interface operator does with messages: send again, process again, cancel. Each is on record with who did it."""
 
-from typing import Any
+from dataclasses import dataclass
+from datetime import tzinfo
+from typing import Any, Final
 
-from bson import ObjectId
-from bson.errors import InvalidId
-from pymongo.asynchronous.database import AsyncDatabase
+from bridges.v2 import message_log, message_show
+from bridges.v2.inbound import Inbound
+from bridges.v2.settlement import REFUSED
+from fhir_server import audit, clock, outbox
+from fhir_server.audit import Act
+from fhir_server.interactions import Interactions
+from fhir_server.unit_of_work import UnitOfWork
+from resources import work_items
+from smart_auth.access import Access
 
-from bridges.v2 import message_log
-from bridges.v2.message import MessageError, parse
-from fhir_server import clock, outbox
-
-Document = dict[str, Any]
-
-
-async def list_messages(db: AsyncDatabase[Document], *, outbound: bool, state: str, limit: int) -> list[list[str]]:
-    """Rows of the newest messages: id, when, type, control id, partner, state, attempts or resources, error."""
-    if outbound:
-        where = {"state": state} if state else {}
-        cursor = db[outbox.COLLECTION].find(where, {"message": 0}, sort=[("key", -1)], limit=limit)
-        return [
-            _row(d, d["created"], d["destination"], d["state"], str(d["attempts"]), d.get("error") or "") async for d in cursor
-        ]
-    where = {"outcome": state} if state else {}
-    cursor = db[message_log.COLLECTION].find(where, {"raw": 0, "ack": 0}, sort=[("received", -1)], limit=limit)
-    return [
-        _row(d, d["received"], d["sender"], d["outcome"], ", ".join(d["about"][:3]), "; ".join(d["errors"])) async for d in cursor
-    ]
+_SENT_AGAIN: Final = ("refused", "dead", "delivered", "cancelled")
+_MOST_REASON: Final = 200
 
 
-def _row(document: Document, when: Any, partner: str, state: str, more: str, error: str) -> list[str]:
-    return [
-        str(document["_id"]),
-        f"{when:%Y-%m-%d %H:%M:%S}",
-        document.get("type", ""),
-        document.get("control_id", ""),
-        partner,
-        state,
-        more,
-        error,
-    ]
+class NotPossible(Exception):
+    """The message isn't there, or isn't in a state in which this can be done. The text says so."""
 
 
-async def show_message(db: AsyncDatabase[Document], message_id: str) -> str | None:
-    """A message, a segment a line, with its outcome; None if there is none."""
-    id_ = _id(message_id)
-    if id_ is None:
-        return None
-    found = await db[message_log.COLLECTION].find_one({"_id": id_})
-    if found:
-        return "\n".join(
-            [_readable(found["raw"]), "", "answered:", _readable(found["ack"]), "refers to: " + ", ".join(found["about"])]
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Somebody who may work on messages; `access` is who the audit trail shows."""
+
+    interactions: Interactions
+    access: Access
+    zone: tzinfo
+
+    async def show(self, message_id: str, *, fields: bool = False, names: bool = True) -> str:
+        """A message with its outcome. That it was shown is on record before it is."""
+        document = await self._read(message_id)
+        seen = [document["patient"]] if document.get("patient") else []
+        await self.interactions.record(self.access, _act("show", document), audit.seen([*seen, *document["about"]]))
+        return message_show.shown(document, fields=fields, names=names)
+
+    async def replay(self, message_id: str) -> str:
+        """Send a message again, under the same control id, or process one that was refused again; what is or will be done."""
+        document = await self._read(message_id)
+        if "destination" in document:
+            await self._change(
+                document, _SENT_AGAIN, {"state": "pending", "refusals": 0, "unanswered": 0, "error": None}, "replay"
+            )
+            return "it will be sent again"
+        if document["outcome"] == "AA":
+            raise NotPossible(f"message {message_id} was processed")
+        await self.interactions.record(self.access, _act("replay", document), audit.seen(document["about"]))
+        outcome = await Inbound(self.interactions, self.zone).process_again(document)
+        return f"it was processed again: {outcome}"
+
+    async def cancel(self, message_id: str, reason: str) -> None:
+        """Don't send a message that waits."""
+        document = await self._read(message_id)
+        if "destination" not in document:
+            raise NotPossible(f"message {message_id} was received; only one that waits to be sent can be cancelled")
+        said = " ".join(reason.split())[:_MOST_REASON]
+        if not said:
+            raise NotPossible("a reason is needed")
+        await self._change(
+            document, ("pending", "refused", "dead"), {"state": "cancelled", "error": f"cancelled: {said}"}, "cancel"
         )
-    found = await db[outbox.COLLECTION].find_one({"_id": id_})
-    if found is None:
-        return None
-    outcome = f"{found['state']}, {found['attempts']} attempts, {found.get('answer') or found.get('error') or 'no answer yet'}"
-    return "\n".join([_readable(found["message"]), "", outcome, "refers to: " + ", ".join(found["about"])])
+
+    async def _change(self, document: dict[str, Any], states: tuple[str, ...], change: dict[str, Any], event: str) -> None:
+        async def work(unit: UnitOfWork) -> None:
+            state = {"state": change["state"], "at": clock.naive(unit.now)}
+            said = change | ({"replayed": clock.naive(unit.now)} if event == "replay" else {})
+            done = await unit.db[outbox.COLLECTION].update_one(
+                {"_id": document["_id"], "state": {"$in": states}},
+                {"$set": said, "$push": {"states": {"$each": [state], "$slice": -100}}},
+                session=unit.session,
+            )
+            if not done.modified_count:
+                raise NotPossible(f"message {document['_id']} is {document['state']}")
+            if event == "cancel":
+                subject = f"{document['destination']} {next(iter(document['about']), document['control_id'])}"
+                await work_items.close(unit, REFUSED, subject, "cancelled")
+
+        await self.interactions.transact(self.access, _act(event, document), work, audit.seen(document["about"]))
+        self.interactions.outbox_filled.set()
+
+    async def _read(self, message_id: str) -> dict[str, Any]:
+        document = await message_show.read(self.interactions.store.db, message_id)
+        if document is None:
+            raise NotPossible(f"there is no message {message_id}")
+        return document
 
 
-async def replay(db: AsyncDatabase[Document], message_id: str) -> bool:
-    """Make a refused outbound message pending again."""
-    id_ = _id(message_id)
-    changed = await db[outbox.COLLECTION].update_one(
-        {"_id": id_, "state": "refused"}, {"$set": {"state": "pending", "refusals": 0, "replayed": clock.naive(clock.now())}}
-    )
-    return changed.modified_count == 1
-
-
-def _id(text: str) -> ObjectId | None:
-    try:
-        return ObjectId(text)
-    except InvalidId:
-        return None
-
-
-def _readable(raw: bytes) -> str:
-    try:
-        message = parse(bytes(raw))
-    except MessageError:
-        return repr(bytes(raw))
-    return bytes(raw).decode(message.codec, "replace").replace("\r", "\n").strip()
+def _act(event: str, document: dict[str, Any]) -> Act:
+    where = outbox.COLLECTION if "destination" in document else message_log.COLLECTION
+    detail = f"{event} {where} {document['_id']} {document.get('control_id', '')[:200]}"
+    return Act(f"message-{event}", source="v2-operator", detail=detail)

@@ -116,7 +116,7 @@ def _negative(order: Order, group: OrderGroup) -> str:
 async def show_mix_up(unit: UnitOfWork, message: Message, sender: Sender, order: Resource) -> None:
     """A work item for a message that was refused because its placer order number is that of another patient's order."""
     text = (
-        f"Refused: message {readable(message.control_id, 50)} of {sender.application} uses the placer order number of this order "
+        f"Refused: message {message.control_id[:50]} of {sender.application} uses the placer order number of this order "
         "for a different patient"
     )
     about = f"ServiceRequest/{order['id']}"
