@@ -26,13 +26,14 @@ class Part:
     access: Access
     number: int
     shown: list[str]
+    origin: str | None = None  # the partner whose message it is
     held: dict[Target, None] = field(default_factory=dict)  # what it has looked at or written
 
 
 class Entry:
     """A resource in this transaction: as it was found, as it is now, and what of that is already written."""
 
-    __slots__ = ("_index", "after", "before", "large", "method", "new_version", "part", "reacted", "written")
+    __slots__ = ("_index", "after", "before", "large", "method", "new_version", "part", "reacted", "redirected", "written")
 
     def __init__(self, before: Version | None, method: str = "PUT") -> None:
         self.before = before
@@ -42,6 +43,7 @@ class Entry:
         self.new_version: int | None = None
         self.large = False
         self.part: int | None = None  # the request that changed it
+        self.redirected = False  # that only its references were redirected
         self.reacted: Resource | None = self.after
         self.written: Resource | None = self.after
         self._index: tuple[Resource, Document] | None = None  # of this state of `after`
@@ -61,6 +63,14 @@ class Entry:
     @property
     def next_version(self) -> int:
         return self.before.version + 1 if self.before else 1
+
+    def state(self, to: Target, resource: Resource, now: datetime) -> Resource:
+        """Make this what the resource is now, under the number and time of its next version."""
+        meta = {k: v for k, v in resource.get("meta", {}).items() if k not in {"versionId", "lastUpdated"}}
+        stamped = {"versionId": str(self.next_version), "lastUpdated": clock.instant(self.moment(now)), **meta}
+        rest = {k: v for k, v in resource.items() if k not in {"resourceType", "id", "meta"}}
+        self.after = after = {"resourceType": to.type, "id": to.id, "meta": stamped} | rest
+        return after
 
     def moment(self, now: datetime) -> datetime:
         """When this version is made, in UTC without tzinfo: never before the last one, whatever another machine's clock said."""

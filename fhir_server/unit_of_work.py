@@ -66,6 +66,7 @@ class UnitOfWork:
         """
         self.place_in_process = place
         self.parts: list[Part] = []
+        self._at: Part  # the one that is being done
         self.session = session
         self.now = clock.now()
         self.outbox: list[outbox.Outbound] = []
@@ -87,17 +88,27 @@ class UnitOfWork:
     @property
     def access(self) -> Access:
         """The rights of the request that is being done."""
-        return self.parts[-1].access
+        return self._at.access
+
+    @property
+    def origin(self) -> str | None:
+        """The partner whose message is being processed, "Endpoint/his": it is not told what it told us."""
+        return self._at.origin
+
+    @origin.setter
+    def origin(self, partner: str | None) -> None:
+        self._at.origin = partner
 
     @property
     def shown(self) -> list[str]:
         """What its AuditEvent names beside what is changed: "Patient/1"."""
-        return self.parts[-1].shown
+        return self._at.shown
 
     def begin(self, access: Access) -> Part:
         """What follows is this request's."""
-        self.parts.append(Part(access, len(self.parts), []))
-        return self.parts[-1]
+        self._at = Part(access, len(self.parts), [])
+        self.parts.append(self._at)
+        return self._at
 
     @property
     def db(self) -> AsyncDatabase[Document]:
@@ -208,7 +219,7 @@ class UnitOfWork:
             raise fail("too-costly", f"more than {_REACTION_SEARCH_LIMIT} {query.type} resources are concerned")
         if staged is None:
             return self._own(query.type, found)
-        self.parts[-1].held |= {Target(query.type, r["id"]): None for r in staged}
+        self._at.held |= {Target(query.type, r["id"]): None for r in staged}
         unstaged = [d for d in found if Target(query.type, d["_id"]) not in self._dirty]
         return self._own(query.type, unstaged) + [r for r in map(duplicate, staged) if r is not None]
 
@@ -229,7 +240,7 @@ class UnitOfWork:
             to = Target(resource_type, document["_id"])
             if to not in self._entries:
                 self._entries[to] = Entry(version(document, document["_id"]))
-            self.parts[-1].held[to] = None
+            self._at.held[to] = None
             resources.append(duplicate(self._entries[to].after))
         return [r for r in resources if r is not None]
 
@@ -276,7 +287,34 @@ class UnitOfWork:
         """Remember for good that resources of these types (first) refer to some of those (second)."""
         await self._store.note_links(links)
 
+    async def referring(self, to: Target, first: Iterable[str], limit: int) -> list[Resource]:
+        """What refers to a resource, own writes included, at most `limit`; not what merely tells of it (`NO_HOLD`).
+
+        Types other than its own, in the order of `first`, then the others; within a type the newest first.
+        """
+        await self.flush()
+        types = await self._store.types_referring_to(to.type) - {to.type}
+        found: list[Resource] = []
+        for resource_type in [*(t for t in first if t in types), *sorted(types.difference(first))]:
+            where = {"search.t": f">{to}"}
+            cursor = self._store.current(resource_type).find(
+                where, {"search": 0}, sort=[("_id", -1)], limit=limit - len(found), session=self.session
+            )
+            found += self._own(resource_type, await cursor.to_list())
+            if len(found) >= limit:
+                break
+        return found
+
     # Writing
+
+    def redirect(self, resource: Resource) -> None:
+        """Stage a resource of which only references have changed, past all rules and reactions: `redirection.py` alone may."""
+        to = Target(resource["resourceType"], resource["id"])
+        entry = self._entries[to]
+        entry.redirected = entry.after is entry.was or entry.redirected
+        entry.state(to, resource, self.now)
+        self._changed(to, entry)
+        entry.reacted = entry.after
 
     async def create(self, resource: Resource, id_: str | None = None, *, copy: bool = True) -> Resource:
         """Stage a new resource under a fresh id; `id_` is one that the caller has drawn. The answer has id and meta.
@@ -284,7 +322,7 @@ class UnitOfWork:
         `copy=False` is for callers that change neither what they give nor what they get from here on.
         """
         to = Target(resource["resourceType"], id_ or new_id())
-        self.parts[-1].held[to] = None
+        self._at.held[to] = None
         return await self._stage(to, self._entries.setdefault(to, Entry(None, "POST")), resource, copy=copy)
 
     async def update(self, resource: Resource, *, copy: bool = True) -> Resource:
@@ -319,15 +357,20 @@ class UnitOfWork:
     def changes(self, part: Part | None = None) -> list[Change]:
         """The net changes so far (of one part, if given), in the order in which they were first made."""
         return [
-            Change(to.type, to.id, e.was, e.after)
+            Change(to.type, to.id, e.was, e.after, e.redirected)
             for to, e in self._entries.items()
             if e.after is not e.was and (part is None or e.part == part.number)
         ]
 
     def held(self, resource_type: str) -> list[str]:
         """The resources of a type that the present part has looked at or written, and that are there: "Patient/1"."""
-        here = (to for to in self.parts[-1].held if to.type == resource_type)
+        here = (to for to in self._at.held if to.type == resource_type)
         return [str(to) for to in here if self._entries[to].after is not None]
+
+    @property
+    def part(self) -> Part:
+        """The part that is being done."""
+        return self._at
 
     def final(self, resource: Resource) -> Resource:
         """What this transaction made of a resource that was staged in it: reactions may have changed it since."""
@@ -338,8 +381,11 @@ class UnitOfWork:
     async def complete(self) -> None:
         """Once nothing more follows from the reactions: check the references, project, and write everything."""
         await integrity.check(self, strict=self._strict)
-        for projection in self._registry.projections:
-            await projection(self, self.changes())
+        for part in self.parts:
+            self._at = part
+            if changes := self.changes(part):
+                for projection in self._registry.projections:
+                    await projection(self, changes)
         await self.take_locks()
         await self.flush()
         for collection, writes in self._kept.items():
@@ -390,7 +436,7 @@ class UnitOfWork:
     async def _entry(self, to: Target) -> Entry:
         if to not in self._entries:
             self._entries[to] = Entry(await self._store.read(to.type, to.id, self.session))
-        self.parts[-1].held[to] = None
+        self._at.held[to] = None
         return self._entries[to]
 
     async def _stage(self, to: Target, entry: Entry, resource: Resource, *, copy: bool) -> Resource:
@@ -408,13 +454,10 @@ class UnitOfWork:
                 judgement.require_within(self.access, entry.after, staged)
         if entry.after is not None and same(content(entry.after), content(staged)):
             return duplicate(entry.after) if copy else entry.after
-        meta = {k: v for k, v in staged.get("meta", {}).items() if k not in {"versionId", "lastUpdated"}}
-        stamped = {"versionId": str(entry.next_version), "lastUpdated": clock.instant(entry.moment(self.now)), **meta}
-        entry.after = {"resourceType": to.type, "id": to.id, "meta": stamped} | {
-            k: v for k, v in staged.items() if k not in {"resourceType", "id", "meta"}
-        }
+        entry.redirected = False
+        after = entry.state(to, staged, self.now)
         self._changed(to, entry)
-        return duplicate(entry.after) if copy else entry.after
+        return duplicate(after) if copy else after
 
     @property
     def _is_judged(self) -> bool:
@@ -430,9 +473,9 @@ class UnitOfWork:
             self._following -= 1
 
     def _changed(self, to: Target, entry: Entry) -> None:
-        if entry.part is not None and entry.part != self.parts[-1].number:
+        if entry.part is not None and entry.part != self._at.number:
             raise Entangled
-        entry.part = self.parts[-1].number
+        entry.part = self._at.number
         self._queue.append(to)
         self._dirty[to] = None
 

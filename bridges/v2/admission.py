@@ -12,7 +12,7 @@ from bridges.v2.structure import faults
 MAX_REPETITIONS: Final = 200
 _MOST_FAULTS: Final = 20
 # Versions that are read alike: 2.x, written in any way, and what senders that don't know theirs write.
-_READABLE: Final = re.compile(r"(|\D{0,5}2(\.\d{1,2}){0,2}|3\.0)", re.ASCII)
+_READABLE: Final = re.compile(r"(|(HL7)?\s*v?2(\.\d{1,2}){0,2}|3\.0)", re.ASCII | re.IGNORECASE)
 
 
 def admit(message: Message, partner: Partner) -> list[str]:

@@ -29,7 +29,7 @@ class Rates:
         """The seconds that a message of now must wait; it is counted."""
         if len(self._buckets) >= _MOST:
             self._buckets = {n: b for n, b in self._buckets.items() if b.free_at > now}
-        bucket = self._buckets.setdefault(name, _Bucket(now))
+        bucket = self._buckets.setdefault(name, _Bucket(float("-inf")))
         earliest = now - max(_BURST, 1 / rate)
         bucket.free_at = max(bucket.free_at, earliest) + 1 / rate
         return max(0.0, bucket.free_at - now)

@@ -1,0 +1,237 @@
+"""Original and enhanced acknowledgement, in and out (HL7 v2.5.1 2.9.2, 2.9.3): which answers come, when, and what survives."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hl7.client import MLLPClient
+
+from bridges.v2.ack import acknowledge
+from bridges.v2.delivery import Delivery
+from bridges.v2.message import Message, parse
+from bridges.v2.mllp import MllpServer
+from tests.department import Department, code, unused, v2
+from tests.test_delivery import QUICK, Line, line, until
+from tests.v2_door import calling, door
+
+
+@pytest.fixture(scope="module")
+def ris(mongodb_uri: str) -> Iterator[Department]:
+    with asyncio.Runner() as runner:
+        department = Department(runner, mongodb_uri)
+        yield department
+        department.run(department.close())
+
+
+def adt(accept: str = "", application: str = "", *, number: str | None = None, kind: str = "ADT^A04") -> bytes:
+    """A registration that asks for these acknowledgements; `number` empty: one that is refused."""
+    head = f"MSH|^~\\&|HIS|HOSP|RIS|RAD|20260907081500||{kind}|{{id}}|P|2.5.1|||{accept}|{application}||UNICODE UTF-8"
+    return v2(head, f"PID|1||{unused('P') if number is None else number}||Muster^Mara||19700131|F")
+
+
+def control_id(message: bytes) -> str:
+    return message.split(b"|")[9].decode()
+
+
+@pytest.mark.parametrize(
+    ("accept", "application", "good", "bad"),
+    [
+        ("", "", ["AA"], ["AE"]),
+        ("AL", "AL", ["CA", "AA"], ["CA", "AE"]),
+        ("AL", "NE", ["CA"], ["CA"]),
+        ("AL", "ER", ["CA"], ["CA", "AE"]),
+        ("AL", "SU", ["CA", "AA"], ["CA"]),
+        ("AL", "", ["CA"], ["CA"]),
+        ("NE", "AL", ["AA"], ["AE"]),
+        ("", "AL", ["AA"], ["AE"]),
+        ("ER", "AL", ["AA"], ["AE"]),
+        ("SU", "ER", ["CA"], ["CA", "AE"]),
+        ("NE", "NE", [], []),
+    ],
+)
+def test_the_answers_are_those_that_the_message_asks_for(ris, accept, application, good, bad):
+    async def scenario():
+        async with door(ris) as server:
+            for number, expected in ((None, good), ("", bad)):
+                message = adt(accept, application, number=number)
+                async with calling(server) as caller:
+                    await caller.send(message)
+                    answers = [await caller.answer() for _ in expected]
+                    assert [code(a) for a in answers] == expected
+                    assert all(a.segments[1].field(2) == control_id(message) for a in answers)
+                    assert await caller.quiet()
+                stored = await ris.db["messages"].find_one({"control_id": control_id(message)})
+                assert (stored["outcome"], stored["final"]) == ("AE" if number == "" else "AA", True)
+
+    ris.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("kind", "head", "error"),
+    [("XYZ^Z99", "", "200"), ("ADT^A99", "", "201"), ("ADT^A04", "|T|", "202"), ("ADT^A04", "|9.9|", "203")],
+)
+def test_what_is_not_for_us_is_rejected_before_it_is_accepted(ris, kind, head, error):
+    async def scenario():
+        message = adt("AL", "AL", kind=kind)
+        if head == "|T|":
+            message = message.replace(b"|P|2.5.1", b"|T|2.5.1")
+        elif head == "|9.9|":
+            message = message.replace(b"|P|2.5.1", b"|P|9.9")
+        async with door(ris) as server, calling(server) as caller:
+            ack = await caller.ask(message)
+            assert (code(ack), ack.first("ERR").get(3)) == ("CR", error)
+            assert await caller.quiet()
+
+    ris.run(scenario())
+
+
+def test_the_same_message_again_gets_the_same_application_answer_and_changes_nothing(ris):
+    async def scenario():
+        message = adt("AL", "AL")
+        async with door(ris) as server, calling(server) as caller:
+            await caller.send(message, message)
+            answers = [await caller.answer() for _ in range(4)]
+            assert [code(a) for a in answers] == ["CA", "AA", "CA", "AA"]
+            assert answers[1].raw == answers[3].raw
+        assert await ris.db["messages"].count_documents({"control_id": control_id(message)}) == 1
+
+    ris.run(scenario())
+
+
+def test_messages_sent_ahead_are_answered_in_their_order_whatever_each_asks_for(ris):
+    async def scenario():
+        number = unused("P")
+        messages = [adt(*mode, number=number) for mode in (("AL", "AL"), ("", ""), ("NE", "AL"), ("AL", "NE"))]
+        async with door(ris) as server, calling(server) as caller:
+            await caller.send(*messages)
+            answers = [await caller.answer() for _ in range(5)]
+        told = [(code(a), a.segments[1].field(2)) for a in answers]
+        first, second, third, fourth = map(control_id, messages)
+        assert told == [("CA", first), ("AA", first), ("AA", second), ("AA", third), ("CA", fourth)]
+
+    ris.run(scenario())
+
+
+def test_a_message_that_was_accepted_by_a_process_that_died_is_processed_by_another_once(ris):
+    async def scenario():
+        number = unused("P")
+        received = await ris.inbound._receive(adt("AL", "AL", number=f"{number}^^^HOSP"), _peer())
+        accepted, ack = await ris.inbound._accept(received)
+        assert (accepted, code(parse(ack))) == ("CA", "CA")
+        assert await ris.search("Patient", identifier=number) == []
+        # Here the process would process it, and dies.
+        assert await ris.inbound.take_up(timedelta(minutes=5)) == 0
+        assert await ris.inbound.take_up(timedelta()) == 1
+        assert await ris.inbound.take_up(timedelta()) == 0
+        assert len(await ris.search("Patient", identifier=number)) == 1
+        stored = await ris.db["messages"].find_one({"control_id": received.key.control_id})
+        assert [s["state"] for s in stored["states"]] == ["CA", "AA"]
+
+    ris.run(scenario())
+
+
+def _peer():
+    from bridges.v2.mllp import Peer
+
+    return Peer("127.0.0.1", 40000)
+
+
+def test_a_client_of_others_making_is_understood(ris):
+    def play(port: int) -> list[bytes]:
+        with MLLPClient("127.0.0.1", port) as client:
+            return [client.send_message(adt()), client.send_message(adt(number="").decode())]
+
+    async def scenario():
+        async with door(ris) as server:
+            answers = await asyncio.to_thread(play, server.port)
+        assert [code(parse(a.strip(b"\x0b\x1c\r"))) for a in answers] == ["AA", "AE"]
+
+    ris.run(scenario())
+
+
+# Out
+
+
+@contextlib.asynccontextmanager
+async def receiver(*codes: str) -> AsyncIterator[tuple[int, list[Message]]]:
+    """A receiver that answers each message with all of these codes, one after the other."""
+    received: list[Message] = []
+
+    async def handle(message: bytes, _peer: object) -> AsyncIterator[bytes]:
+        received.append(parse(message))
+
+        async def answers() -> AsyncIterator[bytes]:
+            for number, one in enumerate(codes):
+                yield acknowledge(received[-1], one, control_id=f"R{len(received)}.{number}", when=datetime.now(UTC))
+                await asyncio.sleep(0.01)
+
+        return answers()
+
+    server = MllpServer("127.0.0.1", 0, handle)
+    await server.start()
+    try:
+        yield server.port, received
+    finally:
+        await server.stop(1)
+
+
+async def sent(ris: Department, codes: tuple[str, ...], *headers: str) -> tuple[Line, list[Message]]:
+    async with receiver(*codes) as (port, received), Delivery(ris.interactions, QUICK).running():
+        to = await line(ris, port)
+        await to.point_to(port, header=[*headers] or ["ack-mode: original"])
+        await to.post(2)
+        await until(to.settled)
+    return to, received
+
+
+@pytest.mark.parametrize(
+    ("codes", "headers", "states"),
+    [
+        (("AA",), (), ["delivered", "delivered"]),
+        (("CA",), (), ["delivered", "delivered"]),
+        (("CA", "AA"), (), ["delivered", "delivered"]),
+        (("CA", "AA"), ("ack-mode: enhanced",), ["delivered", "delivered"]),
+        (("AA",), ("ack-mode: enhanced",), ["delivered", "delivered"]),
+        (("CA", "AE"), ("ack-mode: enhanced",), ["refused", "refused"]),
+        (("CE",), ("ack-mode: enhanced",), ["refused", "refused"]),
+    ],
+)
+def test_a_receiver_s_two_answers_are_understood(ris, codes, headers, states):
+    async def scenario():
+        to, _ = await sent(ris, codes, *headers)
+        assert await to.states() == states
+        answers = {d["answer"].split()[0] for d in await to.documents()}
+        assert answers == {codes[-1] if headers else codes[0]}
+
+    ris.run(scenario())
+
+
+def test_a_receiver_whose_application_never_answers_gets_the_same_message_again(ris):
+    async def scenario():
+        async with receiver("CA") as (port, received), Delivery(ris.interactions, QUICK).running():
+            to = await line(ris, port)
+            await to.point_to(port, header=["ack-mode: enhanced"])
+            (posted,) = await to.post()
+
+            async def asked() -> bool:
+                return len(received) >= 3
+
+            await until(asked)
+            assert {m.control_id for m in received} == {posted}
+            assert await to.states() == ["pending"]
+
+    ris.run(scenario())
+
+
+def test_a_message_to_a_receiver_in_enhanced_mode_asks_for_both_answers(ris):
+    async def scenario():
+        destination = await ris.destination("SIU^S12", ack_mode="enhanced")
+        plain = await ris.destination("SIU^S12")
+        await ris.book(await ris.order(), None)
+        (asking,), (quiet,) = await ris.sent(destination), await ris.sent(plain)
+        assert [asking.msh.field(n) for n in (15, 16)] == ["AL", "AL"]
+        assert [quiet.msh.field(n) for n in (15, 16)] == ["", ""]
+
+    ris.run(scenario())
