@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import suppress
+from os import environ
 from typing import Any
 
 import pytest
@@ -20,7 +21,11 @@ from resources.terms import V2_0203
 from tests.department import PEER, Department, booking
 from tests.v2_mutation import DAMAGES, Story, damaged, story
 
-BOUNDED = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+# The same few examples each time; `RIS_FUZZ=1000` tries that many others.
+EXAMPLES = int(environ.get("RIS_FUZZ", "0"))
+BOUNDED = settings(
+    max_examples=EXAMPLES or 40, derandomize=not EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None
+)
 STORIES = st.integers(0, 9999)
 DAMAGE = st.lists(st.tuples(st.integers(0, len(DAMAGES) - 1), st.integers(0, 2**32)), min_size=1, max_size=3)
 # What says that the fault was ours.
@@ -180,7 +185,7 @@ def test_a_damaged_stream_on_a_real_connection_gets_an_answer_for_each_frame(ris
     for number, damage in picks:
         message = story(number).messages[0]
         messages.append(damaged(message, damage) if damage else b"\r".join(message) + b"\r")
-    stream = b"".join(junk[i % len(junk)] + frame(m) for i, m in enumerate(messages))
+    stream = b"".join(junk[i % len(junk)] + b"\x0b" + m + b"\x1c\r" for i, m in enumerate(messages))
     stream += frame(b"MSH|^~\\&|torn")[:torn] if torn < 12 else b""
     reader = FrameReader()
     framed = reader.feed(stream) + reader.finish()

@@ -212,7 +212,7 @@ def case_messages(text: str) -> list[list[bytes]]:
     for head, lines in _sections(text):
         words = head.split()
         if words[0] in {"message", "bytes"}:
-            found.append([_bytes(line, words[1] if len(words) > 1 else "utf-8") for line in lines])
+            found.append([_bytes(line, words[1] if words[0] == "bytes" else "utf-8") for line in lines])
     return found
 
 

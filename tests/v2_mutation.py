@@ -25,6 +25,7 @@ _CODES: Final = [b"NM", b"SN", b"ED", b"RP", b"TS", b"CWE", b"TX", b"F", b"C", b
 _IN_MSH: Final = (
     [b"", b"x" * 300, b"ADT^A01", b"ORU^R01", b"SIU^S12", b"ORM^O01", b"2.1", b"9.9", b"T", b"\xe4\xf6", b"\\F\\", b"A&B^C~D"]
 )  # fmt: skip
+_RECEIVED: Final = [f for f in FILES if case_messages(f.read_text("utf-8"))]
 _numbers = count(700_000)
 
 
@@ -38,7 +39,7 @@ class Story:
 
 def story(number: int) -> Story:
     """One case file's messages, with a number that nothing else uses."""
-    file = FILES[number % len(FILES)]
+    file = _RECEIVED[number % len(_RECEIVED)]
     own = str(next(_numbers))
     return Story(f"{file.parent.name}/{file.name}", [
         [line.replace(b"{n}", own.encode()).replace(b"{id}", f"M{next(_numbers)}".encode()) for line in message]

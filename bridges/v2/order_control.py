@@ -6,7 +6,7 @@ from typing import Final
 
 from bridges.v2.codes import ORDER_STATUS
 from bridges.v2.mapping import Table
-from bridges.v2.message import is_null
+from bridges.v2.message import is_null, readable
 from bridges.v2.order_door import judge
 from bridges.v2.order_facts_in import Whose, around, facts
 from bridges.v2.order_groups import Order
@@ -327,5 +327,5 @@ def unknown_order(order: Order) -> Shown:
     number = entity(placer_segment(order), 2, "PLAC", order.sender) if has_placer(order) else None
     named_ = (number or {}).get("value", "an order that it doesn't name")
     code = order.orc.field(1).strip().upper()[:10]
-    text = f"Message {order.message.control_id[:50]} of {order.sender.application} ({code}) is about {named_}, which isn't here"
-    return Shown("unknown-order", text)
+    message = f"Message {order.message.control_id[:50]} of {order.sender.application} ({code})"
+    return Shown("unknown-order", readable(f"{message} is about {named_}, which isn't here", 1000))

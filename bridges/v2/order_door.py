@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from bridges.v2.message import readable
 from bridges.v2.order_groups import Order
 from bridges.v2.partner import Partner, Rule
 from bridges.v2.refused import Refused, Shown, wrong
@@ -68,6 +69,6 @@ def _refusal(order: Order, finding: Finding, patient: Resource) -> Refused:
         segment, number = order.timings[0], 7
     refusal = wrong(segment, number, finding.text, code=_CODES[finding.kind])
     known = not order_intake.is_new(order.unit, f"Patient/{patient['id']}")
-    text = f"Refused: order {order.message.control_id[:50]} of {order.sender.application}: {finding.text}"
+    text = f"Refused: order {readable(order.message.control_id, 50)} of {order.sender.application}: {finding.text}"
     refusal.shown.append(Shown(finding.kind, text, patient=f"Patient/{patient['id']}" if known else None))
     return refusal
