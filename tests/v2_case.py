@@ -186,6 +186,26 @@ class Case:
         return list(found.matches)
 
 
+def valid(message: Message) -> None:
+    """HL7's definitions hold for a message: by hl7apy's tables, and where it takes such messages at all, by its strict parser.
+
+    It refuses every ORM^O01, and texts of 200 characters (the standard has 65,536): long ones are cut before it looks. Structures
+    that several events share it finds in MSH-9 only, which below 2.4 doesn't say them.
+    """
+    assert version_structure.problems(message) == []
+    if message.type[0] != "ORM":
+        kind, event, _ = message.type
+        structure = version_structure.structure(message)
+        text = _without_data(message).replace(f"|{kind}^{event}|", f"|{kind}^{event}^{structure}|", 1)
+        text = re.sub(r"(?<=\|)[^|\r]{200,}(?=\|)", lambda m: m[0][:20], text)
+        parse_message(text, validation_level=VALIDATION_LEVEL.STRICT, find_groups=True).validate()
+
+
+def _without_data(message: Message) -> str:
+    """The message with its long base64 data cut."""
+    return re.sub(r"Base64\^[A-Za-z0-9+/=]+", "Base64^AAAA", message.raw.decode(message.codec))
+
+
 def case_messages(text: str) -> list[list[bytes]]:
     """The messages of a case, as lines, with their `{n}` and `{id}`."""
     found = []
@@ -194,24 +214,6 @@ def case_messages(text: str) -> list[list[bytes]]:
         if words[0] in {"message", "bytes"}:
             found.append([_bytes(line, words[1] if words[0] == "bytes" else "utf-8") for line in lines])
     return found
-
-
-def valid(message: Message) -> None:
-    """HL7's definitions hold for a message: by hl7apy's tables, and where it takes such messages at all, by its strict parser.
-
-    It refuses every ORM^O01, and texts of 200 characters (the standard has 65,536): long ones are cut before it looks. Of the
-    SIU events of 2.3.1, which share one structure, it knows the first only, and of the merges the A39.
-    """
-    assert version_structure.problems(message) == []
-    if message.type[0] != "ORM":
-        text = re.sub(r"\|SIU\^S\d\d\|", "|SIU^S12|", _without_data(message)).replace("|ADT^A40|", "|ADT^A39|")
-        text = re.sub(r"(?<=\|)[^|\r]{200,}(?=\|)", lambda m: m[0][:20], text)
-        parse_message(text, validation_level=VALIDATION_LEVEL.STRICT, find_groups=True).validate()
-
-
-def _without_data(message: Message) -> str:
-    """The message with its long base64 data cut."""
-    return re.sub(r"Base64\^[A-Za-z0-9+/=]+", "Base64^AAAA", message.raw.decode(message.codec))
 
 
 def _sections(text: str) -> list[tuple[str, list[str]]]:

@@ -22,27 +22,28 @@ def problems(message: Message) -> list[str]:
     version = message.version
     if version not in _VERSIONS:
         return [f"HL7 {version[:10]} has no definitions here"]
-    structure = _structure(message)
-    grammar = _tables(version, "messages").get(structure)
+    name = structure(message)
+    grammar = _tables(version, "messages").get(name)
     if grammar is None:
-        return [f"HL7 {version} has no message structure {structure[:20]}"]
+        return [f"HL7 {version} has no message structure {name[:20]}"]
     segments = [s for s in message.segments if not s.name.startswith("Z")]
     names = [s.name for s in segments]
     reached = _longest(grammar, names)
     found = []
     if reached < len(names):
-        found.append(f"{names[reached]}[{segments[reached].number}] is out of place in {structure}")
+        found.append(f"{names[reached]}[{segments[reached].number}] is out of place in {name}")
     elif not _ends(grammar, names):
-        found.append(f"{structure} is incomplete")
+        found.append(f"{name} is incomplete")
     for segment in segments:
         found += _segment_problems(segment, version)
     return found[:_MAX_PROBLEMS]
 
 
-def _structure(message: Message) -> str:
-    kind, event, structure = message.type
-    if structure:
-        return structure
+def structure(message: Message) -> str:
+    """The structure that MSH-9 names, or that its event has."""
+    kind, event, named = message.type
+    if named:
+        return named
     return _STRUCTURES.get((kind, event)) or _STRUCTURES.get((kind, None)) or f"{kind}_{event}"
 
 
