@@ -71,6 +71,18 @@ def test_two_new_orders_at_once_under_one_number_make_one(ris):
     ris.run(scenario())
 
 
+def test_two_alike_orders_at_once_are_one_where_duplicates_are_refused(ris):
+    async def scenario():
+        async with partner(ris, "accept-duplicate-order: refuse") as sender:
+            for _ in range(5):
+                patient = unused("P")
+                await ris.accepted(order(sender, patient, unused("L"), procedure="36801-9"))
+                acks = await asyncio.gather(*(ris.receive(order(sender, patient, unused("L"))) for _ in range(3)))
+                assert sorted(code(a) for a in acks) == ["AA", "AE", "AE"]
+
+    ris.run(scenario())
+
+
 def test_a_cancel_and_a_start_at_once_have_one_winner(ris):
     async def scenario():
         won = set()
