@@ -122,8 +122,7 @@ async def change(unit: UnitOfWork, order: Resource, said: Resource, deleted: fro
     What is examined may differ only while the order is a draft. A booked order that is wanted at another time stays booked, and
     becomes a work item: moving a patient takes a person.
     """
-    if order["status"] not in _OPEN:
-        raise fail("business-rule", f"the order is {order['status']} and can't be changed any more", "ServiceRequest.status")
+    check_open(order)
     _check_same(order, said)
     changed = {e: v for e, v in order.items() if e not in deleted}
     if _TIMES & said.keys():
@@ -144,6 +143,12 @@ async def change(unit: UnitOfWork, order: Resource, said: Resource, deleted: fro
     if any(order.get(e) != stored.get(e) for e in _TIMES):
         await _show_moved_wish(unit, stored)
     return stored
+
+
+def check_open(order: Resource) -> None:
+    """FhirError for an order that is over."""
+    if order["status"] not in _OPEN:
+        raise fail("business-rule", f"the order is {order['status']} and can't be changed any more", "ServiceRequest.status")
 
 
 def _check_same(order: Resource, said: Resource) -> None:

@@ -168,6 +168,37 @@ def test_the_store_says_that_a_message_waits_and_then_that_it_was_played(ris):
     ris.run(scenario())
 
 
+def test_a_message_about_two_orders_waits_until_both_are_here(ris):
+    async def scenario():
+        async with partner(ris, "accept-unknown-order: park") as sender:
+            patient, first, second = unused("P"), unused("L"), unused("L")
+            both = order(sender, patient, first, "HD") + f"ORC|HD|{second}^NORD\rOBR|1|{second}^NORD||30799-1^CT^LN\r".encode()
+            await ris.accepted(both)
+            await ris.accepted(order(sender, patient, first))
+            assert (await message(ris, both))["state"] == "parked"
+            await ris.accepted(order(sender, patient, second, procedure="30799-1"))
+            assert (await message(ris, both))["state"] == "played"
+            for placer in (first, second):
+                assert (await ris.one("ServiceRequest", identifier=placer, intent="order"))["status"] == "on-hold"
+
+    ris.run(scenario())
+
+
+def test_a_change_that_is_refused_later_leaves_nothing_behind(ris):
+    async def scenario():
+        async with partner(ris, "accept-unknown-order: park") as sender:
+            patient, placer = unused("P"), unused("L")
+            await ris.accepted(order(sender, patient, placer, "CA"))
+            await ris.accepted(order(sender, patient, placer, "XO") + b"OBX|1|ST|ASK^Asked^L||yes||||||F\r")
+            await ris.accepted(order(sender, patient, placer))
+            made = await ris.one("ServiceRequest", identifier=placer, intent="order")
+            assert made["status"] == "revoked"
+            assert await ris.search("Observation", patient=made["subject"]["reference"]) == []
+            assert len(await ris.work_items("parked-message-refused", focus=f"ServiceRequest/{made['id']}")) == 1
+
+    ris.run(scenario())
+
+
 def test_what_waits_too_long_becomes_a_work_item_and_is_not_played_any_more(ris):
     async def scenario():
         async with partner(ris, "accept-unknown-order: park", "accept-unknown-order-hours: 2") as sender:
