@@ -86,14 +86,23 @@ async def _discontinue(unit: UnitOfWork, order: Resource, reason: str) -> None:
         text = "the examination is done: the order can't be discontinued any more"
         raise fail("conflict", text, "ServiceRequest.status")
     if done:
-        for step in steps:
-            if step["status"] in task.BEFORE_START:
-                await unit.update(step | {"status": "cancelled"})
+        await _end_rest(unit, order, steps)
     else:
         await unit.update(order | {"status": "revoked"})
     for step in steps:
         if step["status"] == "in-progress":
             await _stop(unit, step, reason)
+
+
+async def _end_rest(unit: UnitOfWork, order: Resource, steps: list[Resource]) -> None:
+    """What has not begun is cancelled; procedures of which nothing is done are revoked, so the last report ends the order."""
+    for step in steps:
+        if step["status"] in task.BEFORE_START:
+            await unit.update(step | {"status": "cancelled"})
+    for procedure in await service_request.procedures_of(unit, order["id"]):
+        mine = [s for s in steps if s.get("focus", {}).get("reference") == f"ServiceRequest/{procedure['id']}"]
+        if not any(s["status"] == "completed" for s in mine):
+            await service_request.revoke_procedure(unit, procedure)
 
 
 async def _stop(unit: UnitOfWork, step: Resource, reason: str) -> None:
@@ -113,8 +122,7 @@ async def change(unit: UnitOfWork, order: Resource, said: Resource, deleted: fro
     What is examined may differ only while the order is a draft. A booked order that is wanted at another time stays booked, and
     becomes a work item: moving a patient takes a person.
     """
-    if order["status"] not in _OPEN:
-        raise fail("business-rule", f"the order is {order['status']} and can't be changed any more", "ServiceRequest.status")
+    check_open(order)
     _check_same(order, said)
     changed = {e: v for e, v in order.items() if e not in deleted}
     if _TIMES & said.keys():
@@ -135,6 +143,12 @@ async def change(unit: UnitOfWork, order: Resource, said: Resource, deleted: fro
     if any(order.get(e) != stored.get(e) for e in _TIMES):
         await _show_moved_wish(unit, stored)
     return stored
+
+
+def check_open(order: Resource) -> None:
+    """FhirError for an order that is over."""
+    if order["status"] not in _OPEN:
+        raise fail("business-rule", f"the order is {order['status']} and can't be changed any more", "ServiceRequest.status")
 
 
 def _check_same(order: Resource, said: Resource) -> None:

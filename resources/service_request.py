@@ -289,14 +289,19 @@ async def _revoke(unit: UnitOfWork, order: Resource) -> None:
         if step["status"] in task.BEFORE_START:
             await unit.update(step | {"status": "cancelled"})
     for procedure in await procedures_of(unit, order["id"]):
-        if procedure["status"] in {"active", "on-hold", "draft"}:
-            await unit.update(procedure | {"status": "revoked"})
-        for study in await unit.search("ImagingStudy", basedon=f"ServiceRequest/{procedure['id']}"):
-            if study["status"] == "registered" and "series" not in study:
-                await unit.update(study | {"status": "cancelled"})
+        await revoke_procedure(unit, procedure)
     for appointment in await unit.search("Appointment", based_on=f"ServiceRequest/{order['id']}"):
         if appointment["status"] in {"proposed", "pending", "booked", "arrived", "checked-in", "waitlist"}:
             await unit.update(appointment | {"status": "cancelled"})
+
+
+async def revoke_procedure(unit: UnitOfWork, procedure: Resource) -> None:
+    """A requested procedure that isn't done any more, with its study to be."""
+    if procedure["status"] in {"active", "on-hold", "draft"}:
+        await unit.update(procedure | {"status": "revoked"})
+    for study in await unit.search("ImagingStudy", basedon=f"ServiceRequest/{procedure['id']}"):
+        if study["status"] == "registered" and "series" not in study:
+            await unit.update(study | {"status": "cancelled"})
 
 
 def _refuse_if_begun(steps: list[Resource], what: str, *, unless: bool = False) -> None:

@@ -114,7 +114,7 @@ async def steps_of(unit: UnitOfWork, *procedure_ids: str) -> list[Resource]:
 async def open_work_item(
     unit: UnitOfWork, code: str, description: str, about: str | None = None, patient: str | None = None
 ) -> Resource:
-    """A Task that asks a person to look at something: `patient-mismatch`, `unscheduled-procedure-step`, ..."""
+    """A Task that asks a person to look at something: `patient-mismatch`, `unknown-order`, `order-hold`, ..."""
     item: Resource = {
         "resourceType": "Task",
         "status": "requested",

@@ -71,6 +71,18 @@ def test_two_new_orders_at_once_under_one_number_make_one(ris):
     ris.run(scenario())
 
 
+def test_two_alike_orders_at_once_are_one_where_duplicates_are_refused(ris):
+    async def scenario():
+        async with partner(ris, "accept-duplicate-order: refuse") as sender:
+            for _ in range(5):
+                patient = unused("P")
+                await ris.accepted(order(sender, patient, unused("L"), procedure="36801-9"))
+                acks = await asyncio.gather(*(ris.receive(order(sender, patient, unused("L"))) for _ in range(3)))
+                assert sorted(code(a) for a in acks) == ["AA", "AE", "AE"]
+
+    ris.run(scenario())
+
+
 def test_a_cancel_and_a_start_at_once_have_one_winner(ris):
     async def scenario():
         won = set()
@@ -152,6 +164,37 @@ def test_the_store_says_that_a_message_waits_and_then_that_it_was_played(ris):
             assert kept["about"] == [f"ServiceRequest/{made['id']}"]
             assert [s["state"] for s in kept["states"]] == ["parked", "played"]
             assert await ris.answer(change) == first
+
+    ris.run(scenario())
+
+
+def test_a_message_about_two_orders_waits_until_both_are_here(ris):
+    async def scenario():
+        async with partner(ris, "accept-unknown-order: park") as sender:
+            patient, first, second = unused("P"), unused("L"), unused("L")
+            both = order(sender, patient, first, "HD") + f"ORC|HD|{second}^NORD\rOBR|1|{second}^NORD||30799-1^CT^LN\r".encode()
+            await ris.accepted(both)
+            await ris.accepted(order(sender, patient, first))
+            assert (await message(ris, both))["state"] == "parked"
+            await ris.accepted(order(sender, patient, second, procedure="30799-1"))
+            assert (await message(ris, both))["state"] == "played"
+            for placer in (first, second):
+                assert (await ris.one("ServiceRequest", identifier=placer, intent="order"))["status"] == "on-hold"
+
+    ris.run(scenario())
+
+
+def test_a_change_that_is_refused_later_leaves_nothing_behind(ris):
+    async def scenario():
+        async with partner(ris, "accept-unknown-order: park") as sender:
+            patient, placer = unused("P"), unused("L")
+            await ris.accepted(order(sender, patient, placer, "CA"))
+            await ris.accepted(order(sender, patient, placer, "XO") + b"OBX|1|ST|ASK^Asked^L||yes||||||F\r")
+            await ris.accepted(order(sender, patient, placer))
+            made = await ris.one("ServiceRequest", identifier=placer, intent="order")
+            assert made["status"] == "revoked"
+            assert await ris.search("Observation", patient=made["subject"]["reference"]) == []
+            assert len(await ris.work_items("parked-message-refused", focus=f"ServiceRequest/{made['id']}")) == 1
 
     ris.run(scenario())
 

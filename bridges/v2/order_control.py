@@ -219,6 +219,7 @@ async def _change(order: Order, found: Resource) -> None:
     if code in {"CA", "DC", "HD", "ER"}:
         await _status(order, found)
         return
+    order_changes.check_open(found)
     said = await ORDER_CHANGES.build(order)
     patient = await order.unit.get(found["subject"]) or {}
     said |= await facts(order, Whose(patient, await order.unit.get(found.get("encounter"))))

@@ -52,6 +52,8 @@ async def judge(order: Order, request: Resource, patient: Resource) -> Verdict:
     partner = order.sender.partner
     rules = _rules(partner)
     kinds = [kind for kind, rule in rules.items() if rule != "accept"]
+    if rules["duplicate-order"] in {"refuse", "hold"} and not order_intake.is_new(order.unit, f"Patient/{patient['id']}"):
+        await order.unit.lock(f"orders-of:{patient['id']}")  # of two alike orders at once, one must see the other
     for finding in await order_intake.examine(order.unit, request, patient, kinds, partner.duplicate_days):
         rule = rules[finding.kind]
         if rule == "refuse":

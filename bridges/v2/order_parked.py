@@ -47,7 +47,8 @@ Document = dict[str, Any]
 
 
 async def ensure_indexes(db: AsyncDatabase[Document]) -> None:
-    await db[COLLECTION].create_indexes([IndexModel([("placer", 1), ("received", 1)]), IndexModel([("until", 1)])])
+    keys = [[("placer", 1), ("received", 1)], [("until", 1)], [("message.digest", 1)]]
+    await db[COLLECTION].create_indexes([IndexModel(key) for key in keys])
 
 
 async def park(order: Order) -> None:
@@ -94,7 +95,14 @@ async def play(order: Order, stored: Resource, perform: Callable[[Order], Awaita
             about = f"ServiceRequest/{stored['id']}"
             await task.open_work_item(unit, "parked-message-refused", text, about, stored["subject"].get("reference"))
         await unit.db[COLLECTION].delete_one({"_id": document["_id"]}, session=unit.session)
+        if state == "played" and await unit.db[COLLECTION].find_one(_of_message(document), session=unit.session):
+            state = "parked"  # another order of the same message is still to come
         await message_log.mark(unit.db, unit.session, document["message"], state, f"ServiceRequest/{stored['id']}")
+
+
+def _of_message(document: Document) -> Document:
+    """The other groups of the same message."""
+    return {f"message.{part}": value for part, value in document["message"].items()}
 
 
 async def _again(unit: UnitOfWork, document: Document) -> Order:
