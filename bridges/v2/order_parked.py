@@ -46,7 +46,9 @@ Document = dict[str, Any]
 
 
 async def ensure_indexes(db: AsyncDatabase[Document]) -> None:
-    await db[COLLECTION].create_indexes([IndexModel([("placer", 1), ("received", 1)]), IndexModel([("until", 1)])])
+    await db[COLLECTION].create_indexes(
+        [IndexModel([("placer", 1), ("received", 1)]), IndexModel([("numbers", 1)]), IndexModel([("until", 1)])]
+    )
 
 
 async def park(order: Order) -> bool:
