@@ -326,6 +326,9 @@ def _services(booking: Booking) -> list[Resource]:
     return [c for i, c in enumerate(found) if c and c not in found[:i]]
 
 
+_STARTING: Final = "SCH-11.4, AIS-4, TQ1-7, AIG-8, AIL-6, AIP-6, AIS-2, AIG-2, AIL-2, AIP-2"
+_ENDING: Final = f"SCH-11.5, SCH-9, SCH-10, SCH-11.3, AIS-7, AIS-8, AIG-11, AIG-12, AIL-9, AIL-10, TQ1-8, {_STARTING}"
+
 SCH = table(
     "SCH, AIS -> Appointment",
     "Appointment",
@@ -333,10 +336,10 @@ SCH = table(
     Row("SCH-25", "status", _status, "else booked when new; S15 and S16 cancel, S17 enters in error, S26 is a no-show"),
     Row("SCH-7", "reasonCode", lambda of: [c] if (c := _coded(of, 7)) else None),
     Row("SCH-8", "appointmentType", lambda of: _coded(of, 8)),
-    Row("AIS-3", "serviceType", _services),
-    Row("SCH-11.4, AIS-4, TQ1-7, AIG-8, AIL-6, AIP-6", "start", lambda of: _instant(_start(of)), "a time of day is needed"),
-    Row("SCH-11.5, SCH-9, SCH-10, SCH-11.3, AIS-7, AIS-8, AIG-11, AIG-12, AIL-9, AIL-10, TQ1-8", "end",
+    Row("AIS-3, AIS-2", "serviceType", _services, "segments with action D are left out"),
+    Row(_STARTING, "start", lambda of: _instant(_start(of)), "a time of day is needed; segments with action D don't count"),
+    Row(_ENDING, "end",
         lambda of: _instant(_end_of(of)), "the end, or the start and the duration; units s, min (also without one), h, d"),
-    Row("SCH-11, SCH-9, AIS-7", "minutesDuration", _minutes),
+    Row(_ENDING, "minutesDuration", _minutes, "from start to end"),
     Row("NTE-3", "comment", _comment),
 )  # fmt: skip
