@@ -1,7 +1,7 @@
 """OBX -> Observation (HL7 v2-to-FHIR guide, segment OBX): what is coded, measured or timed in a result."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
@@ -34,15 +34,15 @@ _UCUM: Final = frozenset(
 class Obx:
     """One value of an OBX, of a sender; `status` is the Observation's where OBX-11 says none, that of the report.
 
-    value: the repetition of OBX-5
+    repetition: which value of OBX-5, from 0; notes: the NTE below it
     """
 
     obx: Segment
-    value: Field | None
+    repetition: int
     sender: Sender
     people: People
     status: str
-    note: str = ""
+    notes: Sequence[Segment] = ()
 
     @property
     def type(self) -> str:
@@ -52,7 +52,8 @@ class Obx:
     @property
     def present(self) -> Field | None:
         """The value, None where it is empty."""
-        return self.value if self.value is not None and self.value.raw.strip() and not self.value.is_null else None
+        value = next(iter(self.obx.repetitions(5)[self.repetition :]), None)
+        return value if value is not None and value.raw.strip() and not value.is_null else None
 
 
 def observation_status(obx: Segment, report: str) -> str:
@@ -114,10 +115,8 @@ def _structured(of: Obx) -> tuple[str, Any]:
 
 
 def _quantity(of: Obx) -> Any:
-    if of.present is None:
-        return None
     if of.type == "NM":
-        return _number(of, of.present.get(1))
+        return _number(of, of.present.get(1)) if of.present else None
     return _of_structured(of, "valueQuantity")
 
 
@@ -158,7 +157,7 @@ def _concept(of: Obx) -> Resource | None:
 
 def _text(of: Obx) -> str | None:
     """Everything else as people read it: texts, and types that FHIR has no value for (EI, XCN, CP, ...)."""
-    if of.present is None or of.type in CODED | TIMES | {"NM", "TM", "DR"}:
+    if of.type in CODED | TIMES | {"NM", "TM", "DR"} or of.present is None:
         return None
     if of.type == "SN":
         name, value = _structured(of)
@@ -187,6 +186,10 @@ async def _performer(of: Obx) -> list[Resource]:
     return [who for who in found if who]
 
 
+def _note(of: Obx) -> str:
+    return "\n".join(said.text for nte in of.notes for said in nte.repetitions(3)).strip()
+
+
 def _concept_of(field: int) -> Callable[[Obx], Resource | None]:
     return lambda of: concept(CWE.from_field(of.obx.repetitions(field)[0]), of.sender.authority) if of.obx.raw(field) else None
 
@@ -196,14 +199,14 @@ OBX = table(
     "Observation",
     Row("OBX-11", "status", lambda of: observation_status(of.obx, of.status), "OBR-25's where it is empty"),
     Row("OBX-3", "code", _code, "both triplets", "R"),
-    Row("OBX-5, OBX-6", "valueQuantity", _quantity, "NM and SN; UCUM where OBX-6 says so or can be nothing else"),
-    Row("OBX-5, OBX-6", "valueRange", lambda of: _of_structured(of, "valueRange"), "SN with `-`"),
-    Row("OBX-5, OBX-6", "valueRatio", lambda of: _of_structured(of, "valueRatio"), "SN with `:` or `/`"),
-    Row("OBX-5", "valueCodeableConcept", _concept, "CE, CWE, CNE, CF, IS, ID; each repetition is an Observation"),
-    Row("OBX-5", "valueDateTime", _timed, "DT, TS, DTM"),
-    Row("OBX-5", "valueTime", _time_of_day, "TM"),
-    Row("OBX-5", "valuePeriod", _period, "DR"),
-    Row("OBX-5", "valueString", _text, "ST that is no part of the report's text, and all other types as people read them"),
+    Row("OBX-2, OBX-5, OBX-6", "valueQuantity", _quantity, "NM and SN; UCUM where OBX-6 says so or can be nothing else"),
+    Row("OBX-2, OBX-5, OBX-6", "valueRange", lambda of: _of_structured(of, "valueRange"), "SN with `-`"),
+    Row("OBX-2, OBX-5, OBX-6", "valueRatio", lambda of: _of_structured(of, "valueRatio"), "SN with `:` or `/`"),
+    Row("OBX-2, OBX-5", "valueCodeableConcept", _concept, "CE, CWE, CNE, CF, IS, ID; each repetition is an Observation"),
+    Row("OBX-2, OBX-5", "valueDateTime", _timed, "DT, TS, DTM"),
+    Row("OBX-2, OBX-5", "valueTime", _time_of_day, "TM"),
+    Row("OBX-2, OBX-5", "valuePeriod", _period, "DR"),
+    Row("OBX-2, OBX-5, OBX-6", "valueString", _text, "ST beside the text, and all other types as people read them"),
     Row("OBX-5, OBX-11", "dataAbsentReason", _absent, "where there is no value"),
     Row("OBX-7", "referenceRange", lambda of: [{"text": t}] if (t := of.obx.text(7).strip()) else None),
     Row("OBX-8", "interpretation", lambda of: interpretations(of.obx), "AA, HH and LL open a work item `critical-result`"),
@@ -211,5 +214,5 @@ OBX = table(
     Row("OBX-16", "performer", _performer),
     Row("OBX-17", "method", _concept_of(17)),
     Row("OBX-20", "bodySite", _concept_of(20)),
-    Row("NTE-3", "note", lambda of: [{"text": of.note}] if of.note else None),
+    Row("NTE-3", "note", lambda of: [{"text": text}] if (text := _note(of)) else None),
 )  # fmt: skip

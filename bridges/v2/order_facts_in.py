@@ -67,9 +67,8 @@ async def _observations(order: Order, details: Details, whose: Whose) -> list[Re
     for obx, notes in details.observations:
         if measure(obx) or not obx.raw(3):
             continue
-        note = "\n".join(line.text for nte in notes for line in nte.repetitions(3))
-        for value in obx.repetitions(5) or (None,):
-            said = await OBX.build(Obx(obx, value, order.sender, order.people, "final", note))
+        for value in range(max(1, len(obx.repetitions(5)))):
+            said = await OBX.build(Obx(obx, value, order.sender, order.people, "final", notes))
             said |= {"subject": ref(whose.patient)} | ({"encounter": ref(whose.encounter)} if whose.encounter else {})
             if when:
                 said.setdefault("effectiveDateTime", when)

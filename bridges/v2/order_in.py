@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
-from bridges.v2 import order_parked
+from bridges.v2 import order_parked, parked_messages
 from bridges.v2.ack import AckError
-from bridges.v2.message import Message
+from bridges.v2.message import Message, readable
 from bridges.v2.order_control import Batch, Control, UnknownOrder, check_alone, control_of, unknown_order
 from bridges.v2.order_groups import Order, OrderGroup, order_groups
 from bridges.v2.order_map import has_placer
@@ -35,7 +36,10 @@ async def receive_order(reception: Reception) -> Reply | None:
             control = control_of(order)
             if (stored := await _act(order, control, batch)) is _PARKED:
                 parked += 1
-            elif control.done and (_wants_order_response(reception) or control.done == "SR"):
+                continue
+            if stored is not None and control.done in _COMES:
+                reception.afterwards.append(partial(parked_messages.play, order_id=stored["id"]))
+            if control.done and (_wants_order_response(reception) or control.done == "SR"):
                 answers.append(await answer(reception.unit, reception.message, control.done, group, stored))
         except FhirError as error:
             raise _refused(error, order, groups) from None
@@ -44,6 +48,7 @@ async def receive_order(reception: Reception) -> Reply | None:
 
 
 _PARKED: Resource = {}
+_COMES = frozenset({"OK", "RO", "CH"})  # a new order is here
 
 
 async def _act(order: Order, control: Control, batch: Batch) -> Resource | None:
@@ -62,7 +67,7 @@ async def _act(order: Order, control: Control, batch: Batch) -> Resource | None:
     if control.done not in {"PA", "CH"}:
         batch.parent = None
     await order.unit.react()
-    if stored is not None and control.done in {"OK", "RO", "CH"}:
+    if stored is not None and control.done in _COMES:
         await order_parked.play(order, stored, perform)
     return stored
 
@@ -113,9 +118,7 @@ def _negative(order: Order, group: OrderGroup) -> str:
 
 async def show_mix_up(unit: UnitOfWork, message: Message, sender: Sender, order: Resource) -> None:
     """A work item for a message that was refused because its placer order number is that of another patient's order."""
-    text = (
-        f"Refused: message {message.control_id[:50]} of {sender.application} uses the placer order number of this order "
-        "for a different patient"
-    )
+    message_ = f"{readable(message.control_id, 50)} of {sender.application}"
+    text = f"Refused: message {message_} uses a number of this order for a different patient"
     about = f"ServiceRequest/{order['id']}"
     await task.open_work_item(unit, "patient-mismatch", text, about=about, patient=order["subject"].get("reference"))

@@ -8,15 +8,16 @@ numbers of their own.
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
+from bridges.v2 import parked_messages
 from bridges.v2.datatypes import EI
 from bridges.v2.message import Field, Segment, readable
 from bridges.v2.patient_in import named, patient_identifiers
-from bridges.v2.reception import Reception
-from bridges.v2.refused import Refused, no_segment, wrong
+from bridges.v2.reception import Reception, Reply
+from bridges.v2.refused import Refused, Shown, no_segment, wrong
 from bridges.v2.systems import OWN, entity_identifier
 from fhir_server.elements import has_code, identifier_value
 from fhir_server.registry import Resource
-from resources import identifiers, imaging_study, service_request, task, terms
+from resources import identifiers, imaging_study, service_request, terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,12 +192,16 @@ def _once(resources: Iterable[Resource]) -> list[Resource]:
     return list({r["id"]: r for r in resources}.values())
 
 
-async def refuse_or_park(reception: Reception, names: OrderNames, at: Segment, number: int) -> None:
-    """An order that we don't have: refused (204), or by the partner's rule `accept-unknown-order` kept for a person."""
-    text = "no order here has one of these numbers" if names.all else "the message names no order"
-    place = next(iter(names.all), None)
-    if reception.sender.partner.unknown_order != "park":
-        raise wrong(place.segment if place else at, place.number if place else number, text, code=204 if names.all else 101)
+async def refuse_or_park(reception: Reception, names: OrderNames, at: Segment, number: int) -> Reply:
+    """An order that we don't have: refused (204), or by the partner's rule `accept-unknown-order` kept until it comes."""
+    if not names.all:
+        raise wrong(at, number, "the message names no order", code=101)
+    place = names.all[0]
     kind = "^".join(reception.message.type[:2])
-    description = f"{kind} {readable(reception.message.control_id, 50)} of {reception.sender.application} waits: {text}"
-    await task.open_work_item(reception.unit, "unknown-order", description)
+    message = f"{kind} {reception.message.control_id[:50]} of {reception.sender.application}"
+    shown = readable(f"Message {message} is about an order that isn't here", 1000)
+    if reception.sender.partner.unknown_order == "park":
+        return await parked_messages.park(reception, (n.field.get(1).strip() for n in names.all), shown)
+    refusal = wrong(place.segment, place.number, "no order here has one of these numbers", code=204)
+    refusal.shown.append(Shown("unknown-order", shown))
+    raise refusal

@@ -47,7 +47,7 @@ Document = dict[str, Any]
 
 
 async def ensure_indexes(db: AsyncDatabase[Document]) -> None:
-    keys = [[("placer", 1), ("received", 1)], [("until", 1)], [("message.digest", 1)]]
+    keys = [[("placer", 1), ("received", 1)], [("numbers", 1)], [("until", 1)], [("message.digest", 1)]]
     await db[COLLECTION].create_indexes([IndexModel(key) for key in keys])
 
 

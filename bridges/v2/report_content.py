@@ -7,7 +7,7 @@ from typing import Any, Final
 from bridges.v2.attachment_in import documents, pointer
 from bridges.v2.codes import OBSERVATION_STATUS_IN
 from bridges.v2.datatypes import CWE
-from bridges.v2.message import Field, Segment
+from bridges.v2.message import Segment
 from bridges.v2.observation_in import CODED, OBX, Obx, interpretations, status_of_part
 from bridges.v2.people_in import People
 from bridges.v2.reception import Sender
@@ -134,19 +134,16 @@ async def _add(found: Content, line: Line, sender: Sender, people: People, statu
         found.documents += documents(obx)
         return
     values = obx.repetitions(5)
+    numbers = list(range(len(values))) or [0]
     if kind == "RP":
         forms = [pointer(value, obx.get(3, 2) or obx.get(3)) for value in values]
         found.documents += [f for f in forms if f]
-        values = [v for v, f in zip(values, forms, strict=True) if f is None and v.raw.strip()]
-        if not values:
-            return
+        numbers = [i for i, f in enumerate(forms) if f is None and values[i].raw.strip()]
     if kind in CODED and section_code(obx, sender.partner.section_codes) == IMPRESSION:
         found.conclusion_codes += [c for v in values if (c := concept(CWE.from_field(v), sender.authority))]
         return
-    note = "\n".join(said.text for nte in line.notes for said in nte.repetitions(3)).strip()
-    each: list[Field | None] = list(values) or [None]
-    for value in each:
-        made = await OBX.build(Obx(obx, value, sender, people, status, note))
+    for number in numbers:
+        made = await OBX.build(Obx(obx, number, sender, people, status, line.notes))
         if "interpretation" in made:
             made["interpretation"] = _flags(obx)
         found.observations.append({k: v for k, v in made.items() if v != []})

@@ -10,6 +10,7 @@ from bridges.v2.datatypes import CWE, EI, XCN
 from bridges.v2.mapping import Row, table
 from bridges.v2.message import Field, Segment, readable
 from bridges.v2.order_lookup import Found, OrderNames, all_of, find_orders, of_patient, refuse_or_park, said
+from bridges.v2.parked_messages import RECEIVERS
 from bridges.v2.people_in import People
 from bridges.v2.reception import Reception, Reply, date_time
 from bridges.v2.refused import missing, no_segment, wrong
@@ -49,12 +50,11 @@ class Result:
 async def receive_result(reception: Reception) -> Reply | None:
     """Each report of the message: a new one, or the next state of one that we have. All of the message or nothing."""
     people = People(reception.unit, reception.sender)
-    for group in result_groups(reception.message):
-        await _receive(Result(reception, group, people))
-    return None
+    replies = [await _receive(Result(reception, group, people)) for group in result_groups(reception.message)]
+    return next((r for r in replies if r), None)
 
 
-async def _receive(result: Result) -> None:
+async def _receive(result: Result) -> Reply | None:
     status = _status(result)
     instance = _instance(result)
     known = await find_report(result.reception.unit, instance) if instance else None
@@ -66,9 +66,10 @@ async def _receive(result: Result) -> None:
     if not status:
         await _show_unknown(result, found)
     elif unknown is not None and not (found and known):
-        await refuse_or_park(result.reception, _names(unknown), unknown.obr, 3)
+        return await refuse_or_park(result.reception, _names(unknown), unknown.obr, 3)
     elif found is not None:
         await _report(result, status, found, known, instance)
+    return None
 
 
 async def _report(result: Result, status: str, found: Found, known: Resource | None, instance: Resource | None) -> None:
@@ -181,6 +182,9 @@ async def _tell(result: Result, report: Resource, content: Content) -> None:
     known = await unit.search("Task", focus=about, code=f"{terms.TASK_CODE}|critical-result")
     if all(t.get("description") != text for t in known):
         await task.open_work_item(unit, "critical-result", text, about, report["subject"]["reference"])
+
+
+RECEIVERS["ORU"] = receive_result
 
 
 # The table

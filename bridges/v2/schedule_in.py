@@ -10,6 +10,7 @@ from bridges.v2.datatypes import CWE, EI
 from bridges.v2.mapping import Row, table
 from bridges.v2.message import Segment
 from bridges.v2.order_lookup import Found, OrderNames, find_orders, refuse_or_park, said
+from bridges.v2.parked_messages import RECEIVERS
 from bridges.v2.patient_in import named, patient_identifiers
 from bridges.v2.people_in import People
 from bridges.v2.reception import Reception, Reply
@@ -63,11 +64,13 @@ async def receive_schedule(reception: Reception) -> Reply | None:
         others.setdefault(segment.name, []).append(segment)
     booking = Booking(reception, sch, People(reception.unit, reception.sender), reception.message.type[1], others)
     known = await _known(booking)
-    if booking.event in _ENDS:
-        await _end(booking, known)
-    else:
-        await _book(booking, known)
+    if booking.event not in _ENDS:
+        return await _book(booking, known)
+    await _end(booking, known)
     return None
+
+
+RECEIVERS["SIU"] = receive_schedule
 
 
 # Which appointment
@@ -125,15 +128,14 @@ async def _end(booking: Booking, known: Resource | None) -> None:
     await booking.reception.unit.update(known | {"status": status} | ({"cancelationReason": reason} if reason else {}))
 
 
-async def _book(booking: Booking, known: Resource | None) -> None:
+async def _book(booking: Booking, known: Resource | None) -> Reply | None:
     unit = booking.reception.unit
     if known is not None:
         await _check_patient(booking, known)
     names = _names(booking)
     found = await find_orders(booking.reception, names, booking.first("PID"))
     if found is None and known is None and any(n.segment is not booking.sch or n.number != 1 for n in names.all):
-        await refuse_or_park(booking.reception, names, booking.sch, 26)
-        return
+        return await refuse_or_park(booking.reception, names, booking.sch, 26)
     patient = found.patient if found else await named(unit, booking.first("PID"), booking.reception.sender)
     built = await SCH.build(booking)
     _check_times(booking, (known or {}) | built)
@@ -142,6 +144,7 @@ async def _book(booking: Booking, known: Resource | None) -> None:
         built["basedOn"] = [ref(o) for o in found.orders]
     stored = await _store(booking, built, known)
     await _show(booking, stored, found, known)
+    return None
 
 
 def _check_times(booking: Booking, appointment: Resource) -> None:
@@ -323,6 +326,9 @@ def _services(booking: Booking) -> list[Resource]:
     return [c for i, c in enumerate(found) if c and c not in found[:i]]
 
 
+_STARTING: Final = "SCH-11.4, AIS-4, TQ1-7, AIG-8, AIL-6, AIP-6, AIS-2, AIG-2, AIL-2, AIP-2"
+_ENDING: Final = f"SCH-11.5, SCH-9, SCH-10, SCH-11.3, AIS-7, AIS-8, AIG-11, AIG-12, AIL-9, AIL-10, TQ1-8, {_STARTING}"
+
 SCH = table(
     "SCH, AIS -> Appointment",
     "Appointment",
@@ -330,10 +336,10 @@ SCH = table(
     Row("SCH-25", "status", _status, "else booked when new; S15 and S16 cancel, S17 enters in error, S26 is a no-show"),
     Row("SCH-7", "reasonCode", lambda of: [c] if (c := _coded(of, 7)) else None),
     Row("SCH-8", "appointmentType", lambda of: _coded(of, 8)),
-    Row("AIS-3", "serviceType", _services),
-    Row("SCH-11.4, AIS-4, TQ1-7, AIG-8, AIL-6, AIP-6", "start", lambda of: _instant(_start(of)), "a time of day is needed"),
-    Row("SCH-11.5, SCH-9, SCH-10, SCH-11.3, AIS-7, AIS-8, AIG-11, AIG-12, AIL-9, AIL-10, TQ1-8", "end",
+    Row("AIS-3, AIS-2", "serviceType", _services, "segments with action D are left out"),
+    Row(_STARTING, "start", lambda of: _instant(_start(of)), "a time of day is needed; segments with action D don't count"),
+    Row(_ENDING, "end",
         lambda of: _instant(_end_of(of)), "the end, or the start and the duration; units s, min (also without one), h, d"),
-    Row("SCH-11, SCH-9, AIS-7", "minutesDuration", _minutes),
+    Row(_ENDING, "minutesDuration", _minutes, "from start to end"),
     Row("NTE-3", "comment", _comment),
 )  # fmt: skip

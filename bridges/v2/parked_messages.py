@@ -1,0 +1,102 @@
+"""Results and appointments that came before their order: kept whole, received again once the order is here.
+
+They wait beside the parked order groups (`order_parked.py`), whose sweep gives to a person what waits too long. A document:
+    {_id, numbers: the numbers of orders that it names, raw: bytes, charset, zone, endpoint, message: its key in the store,
+     shown: what the work item will say, received, until}
+"""
+
+from collections.abc import Iterable
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from bson import Binary, ObjectId
+
+from bridges.v2 import message_log
+from bridges.v2.message import parse
+from bridges.v2.order_parked import COLLECTION
+from bridges.v2.partner import Partner
+from bridges.v2.reception import Receive, Reception, Reply, Sender
+from bridges.v2.refused import Refused, from_fhir
+from fhir_server import clock
+from fhir_server.audit import Act
+from fhir_server.interactions import Interactions
+from fhir_server.outcome import FhirError
+from fhir_server.unit_of_work import UnitOfWork
+from resources import task
+from smart_auth.access import Access
+
+# MSH-9.1 -> what receives it, for messages that may wait; each receiver enters itself.
+RECEIVERS: Final[dict[str, Receive]] = {}
+_TRY_AGAIN: Final = frozenset({"transient", "lock-error", "timeout"})
+Document = dict[str, Any]
+
+
+async def park(reception: Reception, numbers: Iterable[str], shown: str) -> Reply:
+    """Keep the message until an order with one of these numbers comes."""
+    unit, partner, message = reception.unit, reception.sender.partner, reception.message
+    known = sorted({n for n in numbers if n})
+    await unit.lock(*(f"{kind}:{n}" for n in known for kind in ("accession", "placer")))  # as who brings the order does
+    await unit.db[COLLECTION].insert_one(
+        {
+            "numbers": known,
+            "raw": Binary(message.raw),
+            "charset": partner.charset,
+            "zone": str(reception.sender.zone),
+            "endpoint": partner.reference,
+            "message": message_log.Key.of(message.raw, message).filter(),
+            "shown": shown,
+            "received": clock.naive(unit.now),
+            "until": clock.naive(unit.now + timedelta(hours=partner.unknown_order_hours)),
+        },
+        session=unit.session,
+    )
+    return Reply(text="kept until the order arrives", state="parked")
+
+
+async def play(interactions: Interactions, order_id: str) -> None:
+    """Receive again what has waited for this order, oldest first, each in its own transaction. What is refused, people see."""
+    found = await interactions.store.read("ServiceRequest", order_id)
+    order = found.resource if found else None
+    numbers = [i["value"] for i in (order or {}).get("identifier", ()) if "value" in i]
+    waiting = (
+        interactions.store.db[COLLECTION].find({"numbers": {"$in": numbers}}, {"_id": 1}).sort([("received", 1), ("_id", 1)])
+    )
+    act = Act("parked-message", source="v2", detail="its order is here")
+    for document in await waiting.to_list():
+        try:
+            await interactions.transact(Access.system("v2"), act, partial(_play, id_=document["_id"], order_id=order_id))
+        except Refused as failure:
+            give = partial(_give_up, id_=document["_id"], order_id=order_id, failure=failure)
+            await interactions.transact(Access.system("v2"), act, give)
+
+
+async def _play(unit: UnitOfWork, id_: ObjectId, order_id: str) -> None:
+    document = await unit.db[COLLECTION].find_one_and_delete({"_id": id_}, session=unit.session)
+    if document is None:  # another process was faster
+        return
+    message = parse(bytes(document["raw"]), default_charset=document["charset"])
+    endpoint = await unit.get({"reference": document["endpoint"]}) if document["endpoint"] else None
+    partner = (Partner.of(endpoint) if endpoint else None) or Partner()
+    unit.origin = partner.reference or None
+    sender = Sender.of(message, ZoneInfo(document["zone"]), partner)
+    try:
+        await RECEIVERS[message.type[0]](Reception(unit, message, sender))
+        await unit.react()
+    except FhirError as error:
+        if error.code in _TRY_AGAIN:
+            raise
+        raise from_fhir(error) from None
+    await message_log.mark(unit.db, unit.session, document["message"], "played", f"ServiceRequest/{order_id}")
+
+
+async def _give_up(unit: UnitOfWork, id_: ObjectId, order_id: str, failure: Refused) -> None:
+    document = await unit.db[COLLECTION].find_one_and_delete({"_id": id_}, session=unit.session)
+    if document is None:
+        return
+    text = f"{document['shown']} when it came; now that it is: {failure}"
+    order = await unit.read("ServiceRequest", order_id)
+    whose = (order or {}).get("subject", {}).get("reference")
+    await task.open_work_item(unit, "parked-message-refused", text, f"ServiceRequest/{order_id}", whose)
+    await message_log.mark(unit.db, unit.session, document["message"], "refused-later", f"ServiceRequest/{order_id}")
