@@ -3,6 +3,7 @@
 What only a server needs is imported where it is needed: `fhir-ris load` starts several processes that are none.
 """
 
+import asyncio
 import contextlib
 import functools
 import os
@@ -22,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import resources
 from bridges.dicom import worklist_rows
-from bridges.v2 import message_log, outbound, routes
+from bridges.v2 import message_log, order_parked, outbound, routes
 from bridges.v2.delivery import Delivery
 from bridges.v2.door import listener
 from bridges.v2.inbound import Inbound
@@ -40,6 +41,7 @@ from fhir_server.rest import Rest
 from fhir_server.settings import Settings
 from fhir_server.start_error import StartError, taken_address
 from fhir_server.store import Document, Store
+from resources import patient_merge
 from smart_auth import break_glass_log
 from smart_auth.access import Access
 from smart_auth.break_glass import BreakGlass
@@ -92,6 +94,8 @@ async def interactions_over(settings: Settings, db: AsyncDatabase[Document], tok
     await store.ensure(*sorted(registry.core_types))
     await outbox.ensure_indexes(store)
     await message_log.ensure_indexes(db)
+    await order_parked.ensure_indexes(db)
+    await patient_merge.ensure_indexes(db)
     await worklist_rows.ensure_indexes(db)
     await break_glass_log.ensure_indexes(db)
     return Interactions(store, registry, strict_references=settings.referential_integrity == "strict")
@@ -240,9 +244,12 @@ async def mllp_door(ris: Ris) -> AsyncIterator[None]:
         raise StartError(taken_address("MLLP", settings.mllp_host, settings.mllp_port, error)) from None
     listening = True
     ris.components["v2"] = lambda: listening
+    sweeper = asyncio.create_task(order_parked.sweep(ris.interactions))
     try:
-        yield
+        async with patient_merge.finishing(ris.interactions):
+            yield
     finally:
+        sweeper.cancel()
         listening = False
         await server.stop(grace=5)
 

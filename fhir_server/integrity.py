@@ -46,8 +46,12 @@ async def check(unit: "UnitOfWork", *, strict: bool) -> None:
                 elif conditional(element):
                     issues.append(Issue("not-supported", "conditional references are resolved in transactions only", path))
     await unit.note_links(links)  # before the locks: who deletes one of these afterwards must know where to look
+    # Whose records belong together is settled by the same locks (`redirection.py`), however references are checked.
+    meeting = wanted if strict else [to for to in wanted if to.type == "Patient"]
+    if meeting or deleted:
+        turn = 2 * await unit.process_number() + next(_turns) % 2
+        await unit.lock(*_locks(unit, meeting, deleted if strict else [], turn))
     if strict:
-        await unit.lock(*_locks(unit, wanted, deleted, 2 * await unit.process_number() + next(_turns) % 2))
         gone = await unit.missing(wanted)
         issues += [Issue("value", f"{to} does not exist", path) for to in gone for path in wanted[to]]
     if issues:
@@ -60,6 +64,11 @@ def _locks(unit: "UnitOfWork", wanted: Iterable[Target], deleted: Iterable[Targe
     """One lock of each resource that is referred to (those of this transaction are nobody else's yet), all of one deleted."""
     mine = [f"{to}/{turn % _SLOTS}" for to in wanted if not unit.is_new(to)]
     return mine + [f"{to}/{slot}" for to in deleted for slot in range(_SLOTS)]
+
+
+async def hold(unit: "UnitOfWork", *targets: Target) -> None:
+    """Until the end of this transaction nobody else refers anew to these, or has done so without our seeing it."""
+    await unit.lock(*_locks(unit, [], targets, 0))
 
 
 async def _refuse_if_referred_to(unit: "UnitOfWork", deleted: list[Target]) -> None:

@@ -16,6 +16,10 @@ HTTP_SECONDS = Histogram(
     buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
 )
 _KNOWN_METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "PATCH"})
+CHARACTERS = Counter(
+    "ris_v2_characters_replaced_total", "Characters that a receiver's character set lacks", ["destination", "by"]
+)
+INVALID = Counter("ris_v2_messages_invalid_total", "Messages that break HL7's definitions and were not sent", ["destination"])
 MESSAGES_IN = Counter("ris_v2_messages_in_total", "HL7 v2 messages received", ["type", "answer", "partner"])
 MESSAGE_SECONDS = Histogram(
     "ris_v2_message_seconds",

@@ -4,7 +4,7 @@ A document of `outbox`:
     {_id, destination: "Endpoint/ehr", key: nanoseconds (the order of sending), state: pending | delivered | refused |
      dead | cancelled, type: "ORU^R01", control_id, message: bytes, about: ["ServiceRequest/1", ...], patient: "Patient/1",
      created, attempts, refusals, unanswered, next_attempt, error, answer, delivered, replayed, states: [{state, at}]}
-`refused` by its receiver, `dead`: sent many times and never answered.
+`refused` by its receiver, `dead`: sent many times and never answered, `invalid`: it breaks HL7's definitions and is not sent.
 """
 
 import time
@@ -22,7 +22,7 @@ COLLECTION = "outbox"
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """One message for one destination, ready to be sent byte for byte."""
+    """One message for one destination, ready to be sent byte for byte; `invalid`: why it is kept, shown and not sent."""
 
     destination: str
     type: str
@@ -30,6 +30,7 @@ class Outbound:
     message: bytes
     about: tuple[str, ...] = ()
     patient: str | None = None
+    invalid: str | None = None
 
 
 def document(message: Outbound) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def document(message: Outbound) -> dict[str, Any]:
         "_id": ObjectId(),
         "destination": message.destination,
         "key": time.time_ns(),
-        "state": "pending",
+        "state": "invalid" if message.invalid else "pending",
         "type": message.type,
         "control_id": message.control_id,
         "message": Binary(message.message),
@@ -48,7 +49,7 @@ def document(message: Outbound) -> dict[str, Any]:
         "created": created,
         "attempts": 0,
         "next_attempt": created,
-    }
+    } | ({"error": message.invalid} if message.invalid else {})
 
 
 async def ensure_indexes(store: Store) -> None:

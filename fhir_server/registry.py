@@ -20,12 +20,16 @@ Resource = dict[str, Any]
 
 @dataclass(slots=True)
 class Change:
-    """One resource as it was when the transaction began, and as it is now. None: not there (yet, or any more)."""
+    """One resource as it was when the transaction began, and as it is now. None: not there (yet, or any more).
+
+    redirected: only its references follow a record that was replaced by another (`redirection.py`); else it says what it said
+    """
 
     type: str
     id: str
     before: Resource | None
     after: Resource | None
+    redirected: bool = False
 
     def became(self, element: str, *values: str) -> bool:
         """Whether this change brought `element` to one of these values."""

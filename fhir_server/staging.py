@@ -31,7 +31,7 @@ class Part:
 class Entry:
     """A resource in this transaction: as it was found, as it is now, and what of that is already written."""
 
-    __slots__ = ("after", "before", "large", "method", "new_version", "part", "reacted", "written")
+    __slots__ = ("after", "before", "large", "method", "new_version", "part", "reacted", "redirected", "written")
 
     def __init__(self, before: Version | None, method: str = "PUT") -> None:
         self.before = before
@@ -41,6 +41,7 @@ class Entry:
         self.new_version: int | None = None
         self.large = False
         self.part: int | None = None  # the request that changed it
+        self.redirected = False  # that only its references were redirected
         self.reacted: Resource | None = self.after
         self.written: Resource | None = self.after
 
@@ -52,6 +53,14 @@ class Entry:
     @property
     def next_version(self) -> int:
         return self.before.version + 1 if self.before else 1
+
+    def state(self, to: Target, resource: Resource, now: datetime) -> Resource:
+        """Make this what the resource is now, under the number and time of its next version."""
+        meta = {k: v for k, v in resource.get("meta", {}).items() if k not in {"versionId", "lastUpdated"}}
+        stamped = {"versionId": str(self.next_version), "lastUpdated": clock.instant(self.moment(now)), **meta}
+        rest = {k: v for k, v in resource.items() if k not in {"resourceType", "id", "meta"}}
+        self.after = after = {"resourceType": to.type, "id": to.id, "meta": stamped} | rest
+        return after
 
     def moment(self, now: datetime) -> datetime:
         """When this version is made, in UTC without tzinfo: never before the last one, whatever another machine's clock said."""

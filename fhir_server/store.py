@@ -298,6 +298,11 @@ class Store:
             await self.db["catalog"].update_one(where, {"$addToSet": {"refers": {"$each": referred_to}}})
         self._links |= new
 
+    async def types_referring_to(self, resource_type: str) -> set[str]:
+        """The types that may refer to resources of this one, as far as it was ever committed. Outside of any transaction."""
+        known = self._latest["catalog"].find({"$or": [{"refers": resource_type}, {"refers": {"$exists": False}}]}, {"_id": 1})
+        return {document["_id"] async for document in known}
+
     async def referrer(self, targets: Iterable[Target], besides: Iterable[Target]) -> tuple[Target, str] | None:
         """One of these that is referred to by anything but `besides`, and by what ("Task/1"); None if there is none.
 

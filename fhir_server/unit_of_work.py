@@ -55,6 +55,8 @@ class UnitOfWork:
         self.session = session
         self.now = clock.now()
         self.outbox: list[outbox.Outbound] = []
+        # The partner whose message is being processed, "Endpoint/his": it is not told what it told us.
+        self.origin: str | None = None
         self.events: list[Resource] = []
         # Where a resource stands in what was sent ("Bundle.entry[2].resource"), for the expressions of refusals.
         self.places: dict[Target, str] = {}
@@ -230,7 +232,34 @@ class UnitOfWork:
         """Remember for good that resources of these types (first) refer to some of those (second)."""
         await self._store.note_links(links)
 
+    async def referring(self, to: Target, first: Iterable[str], limit: int) -> list[Resource]:
+        """What refers to a resource, own writes included, at most `limit`; not what merely tells of it (`NO_HOLD`).
+
+        Types other than its own, in the order of `first`, then the others; within a type the newest first.
+        """
+        await self.flush()
+        types = await self._store.types_referring_to(to.type) - {to.type}
+        found: list[Resource] = []
+        for resource_type in [*(t for t in first if t in types), *sorted(types.difference(first))]:
+            where = {"search.t": f">{to}"}
+            cursor = self._store.current(resource_type).find(
+                where, {"search": 0}, sort=[("_id", -1)], limit=limit - len(found), session=self.session
+            )
+            found += self._own(resource_type, await cursor.to_list())
+            if len(found) >= limit:
+                break
+        return found
+
     # Writing
+
+    def redirect(self, resource: Resource) -> None:
+        """Stage a resource of which only references have changed, past all rules and reactions: `redirection.py` alone may."""
+        to = Target(resource["resourceType"], resource["id"])
+        entry = self._entries[to]
+        entry.redirected = entry.after is entry.was or entry.redirected
+        entry.state(to, resource, self.now)
+        self._changed(to, entry)
+        entry.reacted = entry.after
 
     async def create(self, resource: Resource, id_: str | None = None, *, copy: bool = True) -> Resource:
         """Stage a new resource under a fresh id; `id_` is one that the caller has drawn. The answer has id and meta.
@@ -268,7 +297,7 @@ class UnitOfWork:
     def changes(self, part: Part | None = None) -> list[Change]:
         """The net changes so far (of one part, if given), in the order in which they were first made."""
         return [
-            Change(to.type, to.id, e.was, e.after)
+            Change(to.type, to.id, e.was, e.after, e.redirected)
             for to, e in self._entries.items()
             if e.after is not e.was and (part is None or e.part == part.number)
         ]
@@ -347,13 +376,10 @@ class UnitOfWork:
                 judgement.require_within(self.access, entry.after, staged)
         if entry.after is not None and same(content(entry.after), content(staged)):
             return duplicate(entry.after) if copy else entry.after
-        meta = {k: v for k, v in staged.get("meta", {}).items() if k not in {"versionId", "lastUpdated"}}
-        stamped = {"versionId": str(entry.next_version), "lastUpdated": clock.instant(entry.moment(self.now)), **meta}
-        entry.after = {"resourceType": to.type, "id": to.id, "meta": stamped} | {
-            k: v for k, v in staged.items() if k not in {"resourceType", "id", "meta"}
-        }
+        entry.redirected = False
+        after = entry.state(to, staged, self.now)
         self._changed(to, entry)
-        return duplicate(entry.after) if copy else entry.after
+        return duplicate(after) if copy else after
 
     @property
     def _is_judged(self) -> bool:

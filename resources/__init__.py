@@ -4,9 +4,11 @@ from fhir_server.registry import Registry
 from resources import (
     appointment,
     audit_event,
+    charge_item,
     device,
     diagnostic_report,
     imaging_study,
+    patient_merge,
     procedure,
     scheduled_step,
     service_request,
@@ -14,10 +16,10 @@ from resources import (
 )
 
 CORE_TYPES = (
-    "ActivityDefinition Appointment AuditEvent Binary ChargeItem Communication CommunicationRequest Coverage "
-    "CoverageEligibilityRequest CoverageEligibilityResponse Device DiagnosticReport Encounter Endpoint HealthcareService "
-    "ImagingStudy Location Observation Organization Patient Practitioner PractitionerRole Procedure Provenance Schedule "
-    "ServiceRequest Slot Task"
+    "Account ActivityDefinition AllergyIntolerance Appointment AuditEvent Binary ChargeItem ClaimResponse Communication "
+    "CommunicationRequest Condition Coverage CoverageEligibilityRequest CoverageEligibilityResponse Device DiagnosticReport "
+    "Encounter Endpoint HealthcareService ImagingStudy Location Observation Organization Patient Practitioner PractitionerRole "
+    "Procedure Provenance RelatedPerson Schedule ServiceRequest Slot Task"
 ).split()
 
 
@@ -26,9 +28,11 @@ def register(registry: Registry, *, uid_root: str) -> None:
     registry.core(CORE_TYPES)
     appointment.register(registry)
     audit_event.register(registry)
+    charge_item.register(registry)
     device.register(registry)
     diagnostic_report.register(registry)
     imaging_study.register(registry, uid_root)
+    patient_merge.register(registry)
     procedure.register(registry)
     scheduled_step.register(registry)
     service_request.register(registry)

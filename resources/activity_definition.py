@@ -1,10 +1,19 @@
 """ActivityDefinition: the procedure catalogue. What an ordered code means for the department."""
 
-from fhir_server.elements import codes, codings
+from fhir_server.elements import codes, codings, extension
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import terms
 from resources.identifiers import token
+
+# Extension (boolean): an order for the procedure must say why.
+REASON_REQUIRED = "urn:fhir-ris:reason-required"
+
+
+def needs_reason(entry: Resource | None) -> bool:
+    """Whether the catalogue entry asks for a reason."""
+    found = extension(entry or {}, REASON_REQUIRED)
+    return bool(found and found.get("valueBoolean"))
 
 
 async def modality(unit: UnitOfWork, request: Resource) -> str | None:

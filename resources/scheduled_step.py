@@ -18,13 +18,19 @@ async def follow(unit: UnitOfWork, change: Change) -> None:
         await appointment.begin(unit, step)
     elif change.became("status", "completed", "failed", "cancelled"):
         await appointment.end(unit, step)
-        if step["status"] == "failed":
+        procedure = await unit.get(step.get("focus"))
+        if step["status"] == "failed" and not await _is_revoked(unit, procedure):
             text = "An examination was stopped. Is it to be repeated (schedule another step), or is the order to be revoked?"
             about, patient = f"Task/{step['id']}", step.get("for", {}).get("reference")
             await task.open_work_item(unit, "examination-stopped", text, about, patient)
-        procedure = await unit.get(step.get("focus"))
         if procedure is not None:
             await _when_examined(unit, procedure)
+
+
+async def _is_revoked(unit: UnitOfWork, procedure: Resource | None) -> bool:
+    """Whether the placer has discontinued the order: then nobody need be asked what is to become of it."""
+    order = await service_request.order_of(unit, procedure)
+    return order is not None and order["status"] == "revoked"
 
 
 async def _when_examined(unit: UnitOfWork, procedure: Resource) -> None:

@@ -1,25 +1,16 @@
 """ServiceRequest: the order (intent `order`) and its requested procedures (intent `filler-order`, based on the order)."""
 
-import re
-from dataclasses import dataclass
-
-from fhir_server import clock
 from fhir_server.elements import concept, has_code, identifier_of_type, identifier_value
 from fhir_server.outcome import FhirError, Issue, fail
-from fhir_server.references import ref
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import activity_definition, imaging_study, task, terms
+from resources import order_plan, task, terms
 from resources.identifiers import carriers, escaped, keep, of_system, of_type, same
 from resources.lifecycle import check_transition, check_unchanged
-from resources.security_labels import labelled, labels, pass_on
+from resources.security_labels import labels, pass_on
 
-# What a requested procedure takes over from its order.
-_INHERITED = (
-    "priority code subject encounter requester reasonCode reasonReference bodySite orderDetail note occurrenceDateTime"
-).split()
-# What of it still reaches the requested procedures of an accepted order, and what can't change any more.
-_PASSED_ON = tuple(e for e in _INHERITED if e not in {"code", "subject", "bodySite", "orderDetail"})
+# What of an accepted order still reaches its requested procedures, and what can't change any more.
+_PASSED_ON = tuple(e for e in order_plan.INHERITED if e not in {"code", "subject", "bodySite", "orderDetail"})
 _SETTLED = ("code", "bodySite", "orderDetail")
 _TRANSITIONS = {
     "draft": frozenset({"active", "on-hold", "revoked"}),
@@ -27,7 +18,6 @@ _TRANSITIONS = {
     "on-hold": frozenset({"active", "revoked", "completed"}),
     "unknown": frozenset({"draft", "active", "on-hold", "revoked", "completed"}),
 }
-_OWN = re.compile(r"F[0-9]{9}")
 
 
 def is_order(request: Resource) -> bool:
@@ -51,14 +41,33 @@ class PlacerNumberTaken(FhirError):
         self.same_patient = same_patient
 
 
+def replaces(order: Resource, other: Resource) -> bool:
+    """Whether an order takes the place of another one, which then is done with."""
+    takes = any(r.get("reference") == f"ServiceRequest/{other['id']}" for r in order.get("replaces", ()))
+    return takes and other.get("status") in {"revoked", "entered-in-error"}
+
+
 def placer_number(order: Resource) -> Resource | None:
     return identifier_of_type(order, terms.V2_0203, "PLAC")
 
 
 async def by_placer_number(unit: UnitOfWork, placer: Resource) -> Resource | None:
-    """The order with this placer order number."""
-    for order in await carriers(unit, "ServiceRequest", [placer], intent="order"):
-        if order.get("status") != "entered-in-error" and same(placer_number(order) or {}, placer):
+    """The order with this placer order number; of one that was replaced under its own number, the order that replaced it."""
+    found = [
+        order
+        for order in await carriers(unit, "ServiceRequest", [placer], intent="order,original-order")
+        if order.get("status") != "entered-in-error" and same(placer_number(order) or {}, placer)
+    ]
+    replaced = {r.get("reference") for order in found for r in order.get("replaces", ())}
+    return next((order for order in found if f"ServiceRequest/{order['id']}" not in replaced), None)
+
+
+async def by_filler_number(unit: UnitOfWork, filler: Resource, *, own: bool) -> Resource | None:
+    """The order with this filler order number; `own`: the number may be one that we assigned, whatever its system says."""
+    for order in await unit.search("ServiceRequest", identifier=escaped(str(filler.get("value", ""))), intent="order"):
+        number = identifier_of_type(order, terms.V2_0203, "FILL") or {}
+        ours = own and number.get("system") == terms.FILLER_ORDER_NUMBER and number.get("value") == filler.get("value")
+        if order.get("status") != "entered-in-error" and (ours or same(number, filler)):
             return order
     return None
 
@@ -147,7 +156,7 @@ async def _check_order(unit: UnitOfWork, change: Change, order: Resource) -> Non
     accession = accession_number(order)
     if accession is not None and not (change.before and accession_number(change.before)):
         await _check_accession_number(unit, order, accession)
-    if order.get("status") == "active":
+    if order.get("status") in {"active", "on-hold"}:
         await _number(unit, order)
 
 
@@ -155,7 +164,7 @@ async def _check_placer_number(unit: UnitOfWork, own_id: str, order: Resource, p
     """One placer order number, one order: a second order under it is refused, whoever sends it."""
     await unit.lock(f"placer:{placer.get('value')}")
     other = await by_placer_number(unit, placer)
-    if other is not None and other["id"] != own_id:
+    if other is not None and other["id"] != own_id and not replaces(order, other):
         same_patient = other["subject"].get("reference") == order["subject"]["reference"]
         raise PlacerNumberTaken(other, await unit.named("ServiceRequest", other["id"]), same_patient=same_patient)
 
@@ -163,13 +172,16 @@ async def _check_placer_number(unit: UnitOfWork, own_id: str, order: Resource, p
 async def _check_accession_number(unit: UnitOfWork, order: Resource, accession: str) -> None:
     """Orders of one patient may share an accession number; with another patient's it would mix up their images."""
     await unit.lock(f"accession:{accession}")
-    for other in await unit.search("ServiceRequest", identifier=escaped(accession), intent="order"):
+    for other in await unit.search("ServiceRequest", identifier=escaped(accession), intent="order,filler-order"):
         if accession_number(other) == accession and other["subject"].get("reference") != order["subject"]["reference"]:
             raise fail("duplicate", "the accession number belongs to another patient's order", "ServiceRequest.identifier")
 
 
 async def _check_procedure(unit: UnitOfWork, change: Change, procedure: Resource) -> None:
     keep(change, of_system(terms.REQUESTED_PROCEDURE_ID), "requested procedure id")
+    accession = accession_number(procedure)
+    if accession is not None and not (change.before and accession_number(change.before)):
+        await _check_accession_number(unit, procedure, accession)
     if change.before is None:
         order = await order_of(unit, procedure)
         if order is not None and order["subject"].get("reference") != procedure["subject"]["reference"]:
@@ -199,82 +211,33 @@ async def follow(unit: UnitOfWork, change: Change) -> None:
     if request is None:
         return
     if is_procedure(request) and change.became("status", "active") and change.before is None:
-        await _plan_procedure(unit, request)
+        await order_plan.plan_procedure(unit, request)
     elif is_order(request) and change.became("status", "active"):
         if change.before and change.before.get("status") == "on-hold":
             await _release(unit, request)
-        if not await _exists(unit, "ServiceRequest", request):
-            await plan(unit, request)
+        if not await order_plan.exists(unit, "ServiceRequest", request, intent="filler-order"):
+            await order_plan.plan(unit, request)
     elif is_order(request) and change.became("status", "on-hold"):
         await _hold(unit, request)
     elif is_order(request) and change.became("status", "revoked", "entered-in-error"):
         await _revoke(unit, request)
+    if is_order(request) and change.before and change.before.get("status") == "on-hold" != request.get("status"):
+        await _no_longer_held(unit, request)
     if is_order(request) and change.before and any(change.before.get(e) != request.get(e) for e in _PASSED_ON):
-        await _pass_on(unit, request)
+        await _pass_on(unit, change.before, request)
     if is_order(request) and change.before and labels(change.before) != labels(request):
         procedures = await procedures_of(unit, request["id"])
         studies = [s for p in procedures for s in await unit.search("ImagingStudy", basedon=f"ServiceRequest/{p['id']}")]
         await pass_on(unit, request, [*procedures, *studies, *await steps_of(unit, request["id"])])
 
 
-@dataclass(frozen=True, slots=True)
-class Assigned:
-    """What the placer has assigned already. Empty: ours to assign."""
-
-    procedure_id: str = ""
-    study_uid: str = ""
-    step_id: str = ""
-
-
-async def plan(unit: UnitOfWork, order: Resource, assigned: Assigned | None = None) -> Resource:
-    """Make the requested procedure of an accepted order, with its study to be and its step."""
-    given = assigned or Assigned()
-    modality = await activity_definition.modality(unit, order)
-    number = await _own_number(unit, order)
-    procedure: Resource = {
-        "resourceType": "ServiceRequest",
-        "identifier": [{"system": terms.REQUESTED_PROCEDURE_ID, "value": given.procedure_id or f"R{number}"}],
-        "basedOn": [ref(order)],
-        "status": "active",
-        "intent": "filler-order",
-        "category": order["category"],
-        "authoredOn": clock.instant(unit.now),
-    }
-    procedure = await unit.create(labelled(procedure | {e: order[e] for e in _INHERITED if e in order}, order))
-    await unit.create(imaging_study.registered(procedure, given.study_uid))
-    await unit.create(task.new_step(procedure, modality, given.step_id or f"S{number}"))
-    return procedure
-
-
-async def _own_number(unit: UnitOfWork, order: Resource) -> str:
-    """The digits of the order's own filler number: people then read the same number everywhere. Else new ones."""
-    filler = identifier_value(order, terms.FILLER_ORDER_NUMBER) or ""
-    return filler.removeprefix("F") if _OWN.fullmatch(filler) else f"{await unit.next_number('order'):09d}"
-
-
-async def _plan_procedure(unit: UnitOfWork, procedure: Resource) -> None:
-    """A requested procedure, whoever made it, has its study to be and at least one step."""
-    if not await _exists(unit, "ImagingStudy", procedure):
-        await unit.create(imaging_study.registered(procedure))
-    if not await _exists(unit, "Task", procedure):
-        await unit.create(task.new_step(procedure, await activity_definition.modality(unit, procedure)))
-
-
-async def _exists(unit: UnitOfWork, resource_type: str, request: Resource) -> bool:
-    """Whether something of this type is based on the request. What this transaction makes is seen without a search."""
-    made = (c.after for c in unit.changes() if c.type == resource_type and c.after)
-    if any(to.get("reference") == f"ServiceRequest/{request['id']}" for r in made for to in r.get("basedOn", ())):
-        return True
-    parameter = "basedon" if resource_type == "ImagingStudy" else "based-on"
-    return bool(await unit.search_all(resource_type, [(parameter, f"ServiceRequest/{request['id']}")]))
-
-
-async def _pass_on(unit: UnitOfWork, order: Resource) -> None:
+async def _pass_on(unit: UnitOfWork, before: Resource, order: Resource) -> None:
     """The order's urgency, reason, people and notes reach its procedures, and the urgency what has not begun."""
+    changed = [e for e in _PASSED_ON if before.get(e) != order.get(e)]
     for procedure in await procedures_of(unit, order["id"]):
         if procedure["status"] in {"active", "on-hold"}:
-            kept = {e: v for e, v in procedure.items() if e not in _PASSED_ON}
-            await unit.update(kept | {e: order[e] for e in _PASSED_ON if e in order})
+            kept = {e: v for e, v in procedure.items() if e not in changed}
+            await unit.update(kept | {e: order[e] for e in changed if e in order})
     for step in await steps_of(unit, order["id"]):
         if step["status"] in task.BEFORE_START and step.get("priority") != order.get("priority", "routine"):
             await unit.update(step | {"priority": order.get("priority", "routine")})
@@ -290,6 +253,19 @@ async def _hold(unit: UnitOfWork, order: Resource) -> None:
     for procedure in await procedures_of(unit, order["id"]):
         if procedure["status"] == "active":
             await unit.update(procedure | {"status": "on-hold"})
+
+
+async def _no_longer_held(unit: UnitOfWork, order: Resource) -> None:
+    """Whoever was asked to look at the order before it goes on, need not any more."""
+    for item in await held_for(unit, order):
+        await unit.update(item | {"status": "completed"})
+
+
+async def held_for(unit: UnitOfWork, order: Resource) -> list[Resource]:
+    """The open work items that hold an order until a person of the department has looked at it."""
+    hold = f"{terms.TASK_CODE}|{terms.ORDER_HOLD}"
+    found = await unit.search("Task", focus=f"ServiceRequest/{order['id']}", code=hold)
+    return [item for item in found if item["status"] in task.OPEN]
 
 
 async def _release(unit: UnitOfWork, order: Resource) -> None:

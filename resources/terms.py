@@ -2,8 +2,9 @@
 
 V2_0203 = "http://terminology.hl7.org/CodeSystem/v2-0203"  # identifier types
 SNOMED = "http://snomed.info/sct"
-DCM = "http://dicom.nema.org/resources/ontology/DCM"
 LOINC = "http://loinc.org"
+DCM = "http://dicom.nema.org/resources/ontology/DCM"
+
 IMAGING = "363679005"  # SNOMED CT: Imaging
 DICOM_UID = "urn:dicom:uid"
 
@@ -17,9 +18,16 @@ SPS_STATUS = "urn:fhir-ris:sps-status"  # DICOM Scheduled Procedure Step Status,
 TASK_CODE = "urn:fhir-ris:task"  # kinds of work: interpretation, and the work items for people
 TASK_DETAIL = "urn:fhir-ris:task-detail"  # Task.input and Task.output: modality, appointment, performed-procedure-step
 INTERPRETATION = "interpretation"
+ORDER_HOLD = "order-hold"  # an order that waits for a person before it goes on
 READING = f"{TASK_CODE}|{INTERPRETATION}"  # the reading worklist, as a search parameter
 
 SCHEDULED_STEP = "urn:fhir-ris:scheduled-procedure-step"  # extension on Procedure: the Task it performs
+
+# Extensions on ServiceRequest: what the placer says of an order that R4 has no element for.
+CALLBACK = "urn:fhir-ris:order-callback"
+TRANSPORT = "urn:fhir-ris:transport"
+STATUS_MODIFIER = "urn:fhir-ris:order-status-modifier"
+STATUS_REASON = "http://hl7.org/fhir/StructureDefinition/request-statusReason"
 
 # Accession number, requested procedure id and scheduled step id are DICOM SH (PS3.5 6.2): 16 characters, no backslash.
 SHORT_STRING = 16

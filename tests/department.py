@@ -14,7 +14,7 @@ from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 import resources
-from bridges.v2 import message_log, outbound
+from bridges.v2 import message_log, order_parked, outbound
 from bridges.v2.inbound import Inbound
 from bridges.v2.message import Message, parse
 from bridges.v2.mllp import Peer
@@ -25,6 +25,7 @@ from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError
 from fhir_server.registry import Registry
 from fhir_server.store import Store
+from resources import patient_merge
 from smart_auth.access import Access
 
 T = TypeVar("T")
@@ -68,6 +69,8 @@ class Department:
         await self.store.ensure(*sorted(self.registry.core_types))
         await outbox.ensure_indexes(self.store)
         await message_log.ensure_indexes(self.db)
+        await order_parked.ensure_indexes(self.db)
+        await patient_merge.ensure_indexes(self.db)
         self.interactions = Interactions(self.store, self.registry)
         self.inbound = Inbound(self.interactions, ZONE, Partners(self.store, max_age=0))
 

@@ -549,12 +549,13 @@ def test_the_cancel_of_a_placer_who_spells_everything_differently_is_understood(
     ris.run(scenario())
 
 
-def test_a_cancel_that_names_no_known_order_is_refused(ris):
+def test_a_cancel_that_names_no_known_order_is_refused_and_shown(ris):
     async def scenario():
-        before = await ris.counts()
-        ack = await ris.receive(orm(unused("P"), f"{unused('L')}^EHR", "CA"))
+        placer = unused("L")
+        ack = await ris.receive(orm(unused("P"), f"{placer}^EHR", "CA"))
         assert (code(ack), place(ack), condition(ack)) == ("AE", "ORC-2", "204")
-        assert await ris.counts() == before
+        assert await ris.search("ServiceRequest", identifier=placer) == []
+        assert len([i for i in await ris.work_items("unknown-order") if f"about {placer}," in i["description"]]) == 1
 
     ris.run(scenario())
 

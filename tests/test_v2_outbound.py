@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 import pytest
-from hl7apy.consts import VALIDATION_LEVEL
-from hl7apy.parser import parse_message
 
 from bridges.v2.message import Message
 from tests.department import LOINC, Department, Resource, booking, lines, unused, v2
+from tests.v2_case import valid
 
 ALL = ("SIU^S12", "SIU^S13", "SIU^S14", "SIU^S15", "SIU^S17", "SIU^S26", "ORM^O01", "ORU^R01")
 
@@ -74,11 +73,6 @@ async def v2_order(ris: Department, **fields: str) -> Resource:
 
 def number(resource: Resource, code: str) -> str:
     return next(i["value"] for i in resource["identifier"] if i["type"]["coding"][0]["code"] == code)
-
-
-def valid(message: Message) -> None:
-    """hl7apy's definitions of the standard find nothing wrong. It has none for ORM^O01."""
-    parse_message(message.raw.decode(message.codec), validation_level=VALIDATION_LEVEL.STRICT, find_groups=True).validate()
 
 
 # Who gets what
@@ -254,23 +248,24 @@ def test_a_booking_segment_by_segment(ris, ehr, version):
             ),
             *identity,
             "RGS|1|A",
-            f"AIS|1|A|{code}|{start}|||30|min^minutes^UCUM",
-            f"AIG|1|A|{title}^Scanner {title}^L|EQUIPMENT^^L",
+            f"AIS|1|A|{code}|{start}|||30|min^minutes^UCUM||Booked^^HL70278",
+            f"AIG|1|A|{title}^Scanner {title}^L|EQUIPMENT^^L||||{start}|||30|min^minutes^UCUM||Booked^^HL70278",
         ]
-        timing = "" if version == "2.5.1" else f"^^^{start}^^S"
+        timing = f"^^^{start}^{end}^S"
         assert lines(orm) == [
             *identity,
-            f"ORC|SC|{placer}^EHR|{filler}^FHIR_RIS||SC||{timing}||20260907080000+0200|||{who}",
+            f"ORC|SC|{placer}^EHR|{filler}^FHIR_RIS||SC||{timing}||{orm.first('ORC').field(9)}|||{who}",
             (
                 f"OBR|1|{placer}^EHR|{filler}^FHIR_RIS|{code}||||||||||||{who}||{accession}|"
-                f"{procedure['identifier'][0]['value']}|{step['identifier'][0]['value']}||||CT|||{timing}|||||||||{start}"
+                f"{procedure['identifier'][0]['value']}|{step['identifier'][0]['value']}||||CT|||{timing}|||||||||{start}||||||||{code}"
             ),
         ]
-        for message, kind, structure in ((siu, "SIU^S12", "SIU_S12"), (orm, "ORM^O01", "ORM_O01")):
-            assert message.msh.raw(9) == (kind if version == "2.3.1" else f"{kind}^{structure}")
+        for message, kind, shape in ((siu, "SIU^S12", "SIU_S12"), (orm, "ORM^O01", "ORM_O01")):
+            assert message.msh.raw(9) == (kind if version == "2.3.1" else f"{kind}^{shape}")
             assert [message.msh.field(n) for n in (3, 4, 5, 6, 11, 12)] == ["FHIR_RIS", "RAD", "EHR", "EXAMPLEHOSP", "P", version]
             assert 0 < len(message.control_id) <= 20
         valid(siu)
+        valid(orm)
 
     ris.run(scenario(ehr(hl7_version=version)))
 
@@ -311,16 +306,16 @@ def test_a_report_segment_by_segment(ris, ehr, version):
         uid = study["identifier"][0]["value"].removeprefix("urn:oid:")
         coded = "CE" if version == "2.3.1" else "CWE"
         assert lines(oru)[2:] == [
-            f"ORC|RE|{placer}^EHR|{filler}^FHIR_RIS||CM||||20260907080000+0200|||{who}",
+            f"ORC|RE|{placer}^EHR|{filler}^FHIR_RIS||CM||||{oru.first('ORC').field(9)}|||{who}",
             (
                 f"OBR|1|{placer}^EHR|{filler}^FHIR_RIS|{code}|||20260908102000+0200|||||||||{who}||"
-                f"{accession}|{procedure['identifier'][0]['value']}|||20260908111500+0200||RAD|F|||||||&Reader&Rosa"
+                f"{accession}|{procedure['identifier'][0]['value']}|||20260908111500+0200||RAD|F|||||||&Reader&Rosa||||||||||||{code}"
             ),
             f"OBX|1|HD|113014^DICOM Study^DCM|1|{uid}||||||F",
-            "OBX|2|NM|33728-7^Size^LN|2|4.0|mm^mm^UCUM|<6|N|||F",
-            "OBX|3|TX|59776-5^Procedure findings^LN|3|Lungs are clear.||||||F",
-            "OBX|4|TX|19005-8^Radiology Imaging study [Impression]^LN|4|No acute finding.||||||F",
-            f"OBX|5|{coded}|19005-8^Radiology Imaging study [Impression]^LN|5|Z03.8^^I10||||||F",
+            "OBX|2|NM|33728-7^Size^LN|1|4.0|mm^mm^UCUM|<6|N|||F",
+            "OBX|3|TX|59776-5^Procedure findings^LN|1|Lungs are clear.||||||F",
+            "OBX|4|TX|19005-8^Radiology Imaging study [Impression]^LN|1|No acute finding.||||||F",
+            f"OBX|5|{coded}|19005-8^Radiology Imaging study [Impression]^LN|2|Z03.8^^I10||||||F",
         ]
         valid(oru)
 
@@ -352,7 +347,7 @@ def test_no_result_is_lost_or_loses_what_it_means(ris, ehr, value, told):
         order = await ris.order()
         await reported(ris, order, result=[{"reference": f"Observation/{observation['id']}"}])
         (oru,) = await ehr.got("ORU^R01")
-        assert lines(oru)[-2].startswith("OBX|1|" + told.replace("{c}", "^thing"))
+        assert lines(oru)[-2].startswith("OBX|2|" + told.replace("{c}", "^thing"))
 
     ris.run(scenario(ehr("ORU^R01")))
 
@@ -365,7 +360,8 @@ TEXT = "Lunge: 4 mm | 5^6 & 7~8 \\ 9\nNächste Zeile\r\n\r\nEnde – gut\t."
     [
         ("UNICODE UTF-8", TEXT),
         ("", TEXT),
-        ("8859/1", TEXT.replace("–", "?")),
+        ("8859/1", TEXT.replace("–", "-")),
+        ("ASCII", TEXT.replace("–", "-").replace("ä", "ae")),
     ],
 )
 def test_text_arrives_as_it_was_written_as_far_as_the_character_set_goes(ris, ehr, charset, expected):
@@ -373,9 +369,9 @@ def test_text_arrives_as_it_was_written_as_far_as_the_character_set_goes(ris, eh
         await reported(ris, await ris.order(), conclusion=TEXT)
         (oru,) = await ehr.got("ORU^R01")
         assert oru.msh.field(18) == (charset or "UNICODE UTF-8")
-        assert len(oru.raw.decode(oru.codec).split("\r")) == 6
-        assert oru.first("OBX").text(5) == expected.replace("\r\n", "\n")
-        assert "\\.br\\" in oru.first("OBX").raw(5)
+        assert len(oru.raw.decode(oru.codec).split("\r")) == 7
+        assert oru.all("OBX")[1].text(5) == expected.replace("\r\n", "\n")
+        assert "\\.br\\" in oru.all("OBX")[1].raw(5)
 
     ris.run(scenario(ehr("ORU^R01", **({"character_set": charset} if charset else {}))))
 
@@ -391,11 +387,12 @@ def test_documents_go_as_they_are_or_as_a_pointer(ris, ehr):
         ]
         await reported(ris, await ris.order(), presentedForm=forms, conclusion="x")
         (oru,) = await ehr.got("ORU^R01")
-        found = [(o.field(2), [o.get(5, n) for n in range(1, 6)]) for o in oru.all("OBX")[:4]]
+        found = [(o.field(2), [o.get(5, n) for n in range(1, 6)]) for o in oru.all("OBX")[1:]]
         assert found == [
+            ("TX", ["für", "", "", "", ""]),
+            ("TX", ["x", "", "", "", ""]),
             ("ED", ["", "AP", "PDF", "Base64", pdf]),
             ("ED", ["", "TEXT", "HTML", "Base64", base64.b64encode(b"<p>x</p>").decode()]),
-            ("TX", ["für", "", "", "", ""]),
             ("RP", ["https://ris.example.org/report.pdf", "", "AP", "PDF", ""]),
         ]
 
@@ -414,7 +411,7 @@ def test_a_report_that_is_only_a_narrative_is_sent_as_text(ris, ehr):
             }
         )  # fmt: skip
         (oru,) = await ehr.got("ORU^R01")
-        assert oru.first("OBX").text(5) == "Lungs are clear & dry.\nHeart normal."
+        assert oru.all("OBX")[1].text(5) == "Lungs are clear & dry.\nHeart normal."
 
     ris.run(scenario(ehr("ORU^R01")))
 
@@ -475,7 +472,8 @@ def test_places_and_people_of_a_booking_are_told(ris, ehr):
         ]
         await ris.create(appointment)
         (siu,) = await ehr.got("SIU^S12")
-        assert lines(siu)[-2:] == ["AIL|1|A|CT room 1", "AIP|1|A|^Tech^Toni"]
+        when = "20260908100000+0200|||30|min^minutes^UCUM||Booked^^HL70278"
+        assert lines(siu)[-2:] == [f"AIL|1|A|CT room 1|ROOM^^L||{when}", f"AIP|1|A|^Tech^Toni|STAFF^^L||{when}"]
         valid(siu)
 
     ris.run(scenario(ehr("SIU^S12")))

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Final
 
 from bridges.v2.charset import DEFAULT
+from bridges.v2.datatypes import EI
 from bridges.v2.message import Comp, Message, MessageError, Raw, Seg, Segment, Sub, Value, encode, parse
 from bridges.v2.times import from_datetime
 
@@ -52,13 +53,24 @@ class AckError:
 
 
 @dataclass(frozen=True, slots=True)
+class Numbers:
+    """An ORC of an order response: its order control, and the numbers that it tells."""
+
+    control: str
+    placer: EI
+    filler: EI
+
+
+@dataclass(frozen=True, slots=True)
 class Ack:
-    """A receiver's answer. `control_id` is that of the message it answers."""
+    """A receiver's answer to `control_id`. `numbers` are those of an order response, `sender` is its MSH-4, else MSH-3."""
 
     code: str
     control_id: str
     text: str = ""
     errors: tuple[AckError, ...] = ()
+    numbers: tuple[Numbers, ...] = ()
+    sender: str = ""
 
     @property
     def positive(self) -> bool:
@@ -131,7 +143,14 @@ def read_ack(data: bytes) -> Ack:
     if msa is None:
         raise MessageError("the answer has no MSA segment")
     errors = tuple(error for segment in message.all("ERR") for error in _read_err(segment))
-    return Ack(msa.field(1).strip().upper(), msa.text(2).strip(), msa.text(3), errors)
+    numbers = tuple(_read_orc(segment) for segment in message.all("ORC"))
+    sender = message.msh.field(4).strip() or message.msh.field(3).strip()
+    return Ack(msa.field(1).strip().upper(), msa.text(2).strip(), msa.text(3), errors, numbers, sender)
+
+
+def _read_orc(orc: Segment) -> Numbers:
+    placer, filler = (EI.from_field(orc.repetitions(n)[0]) if orc.raw(n) else EI() for n in (2, 3))
+    return Numbers(orc.field(1).strip().upper(), placer, filler)
 
 
 def _version(text: str) -> tuple[int, ...]:

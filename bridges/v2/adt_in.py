@@ -1,18 +1,37 @@
-"""ADT: registration and updates by the master of patient identity (IHE RAD-1, RAD-12)."""
+"""ADT: registration, visits, updates and merges by the master of patient identity (IHE RAD-1, RAD-12)."""
 
-from bridges.v2.patient_in import master
+from typing import Final
+
+from bridges.v2.clinical_in import clinical
+from bridges.v2.coverage_in import insurances, related_people
+from bridges.v2.merge_in import receive_identifier_change, receive_merge
+from bridges.v2.patient_in import master, required_pid
 from bridges.v2.people_in import People
-from bridges.v2.reception import Reception, Reply
-from bridges.v2.refused import no_segment
-from bridges.v2.visit_in import visit
+from bridges.v2.reception import Receive, Reception, Reply
+from bridges.v2.visit_events import occurred, receive_visit
+
+# Events about a person and a visit, and those about a person alone (HL7 v2.5.1 chapter 3).
+VISIT_EVENTS: Final = ("A01", "A02", "A03", "A04", "A05", "A06", "A07", "A08", "A11", "A12", "A13", "A38")
+PERSON_EVENTS: Final = ("A28", "A31")
 
 
 async def receive_adt(reception: Reception) -> Reply | None:
-    """The patient as the master says, and the visit."""
-    message, sender = reception.message, reception.sender
-    pid = message.first("PID")
-    if pid is None:
-        raise no_segment("PID", "the patient (PID)")
-    patient = await master(reception.unit, pid, sender)
-    await visit(reception.unit, message.first("PV1"), patient, sender, People(reception.unit, sender), message.type[1])
+    """The patient as the master says, the visit, and what the message tells of health and insurance."""
+    unit, message, sender = reception.unit, reception.message, reception.sender
+    patient = await master(unit, required_pid(message.first("PID")), sender)
+    if patient is None:
+        return None
+    people = People(unit, sender)
+    encounter = await receive_visit(reception, patient, people)
+    await clinical(unit, message, sender, patient, encounter, occurred(reception))
+    await insurances(unit, message, sender, patient, update=True)
+    await related_people(unit, message, sender, patient)
     return None
+
+
+# Trigger event -> what the message does.
+ADT: Final[dict[str, Receive]] = {
+    **dict.fromkeys((*VISIT_EVENTS, *PERSON_EVENTS), receive_adt),
+    "A40": receive_merge,
+    "A47": receive_identifier_change,
+}

@@ -6,9 +6,11 @@ from ipaddress import ip_network
 from typing import Final
 from zoneinfo import available_timezones
 
+from bridges.v2 import destination
 from bridges.v2.charset import codec_of
-from bridges.v2.destination import VERSIONS, address
-from bridges.v2.partner import RULES, VALIDATION, Partner, duration, headers, listed
+from bridges.v2.destination import KINDS, MESSAGE, VERSIONS, address
+from bridges.v2.partner import IDENTITY, RULES, VALIDATION, Partner, duration, headers, listed
+from fhir_server.elements import codings
 from fhir_server.outcome import FhirError, fail
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
@@ -53,15 +55,10 @@ def _charset(text: str) -> bool:
 
 
 _RULE = (_any_of(*RULES), f"is one of {', '.join(RULES)}")
-# Header -> whether a text is one of its values, and what it may be. Headers that aren't here may be anything.
+# Header -> whether a text is one of its values, and what it may be. Headers that aren't here may be anything. Those of a
+# destination are a table of their own (`destination.HEADERS`).
 HEADERS: Final[dict[str, tuple[Callable[[str], bool], str]]] = {
-    "hl7-version": (_any_of(*VERSIONS), f"is one of {', '.join(VERSIONS)}"),
-    "character-set": (_charset, "is none of HL7 table 0211"),
-    "time-zone": (_zone, "is no IANA time zone"),
-    "ack-timeout": (_matches("[1-9][0-9]{0,2}"), "is a number of seconds, from 1 to 999"),
-    "ack-mode": (_any_of("original", "enhanced"), "is `original` or `enhanced`"),
-    "tls-server-name": (_matches(r"[A-Za-z0-9.-]{1,253}"), "is a host name"),
-    "alert-after": (_duration, "is a time such as 10m, 12h or 2d"),
+    **{h.name: (h.takes, f"is {h.says}") for h in destination.HEADERS},
     "accept-application": (lambda t: 0 < len(t) <= _NAME, f"is the text of MSH-3, of at most {_NAME} characters"),
     "accept-facility": (lambda t: 0 < len(t) <= _NAME, f"is the text of MSH-4, of at most {_NAME} characters"),
     "accept-address": (_each(_network), "is a list of addresses and networks such as 192.0.2.7, 2001:db8::/32"),
@@ -74,10 +71,23 @@ HEADERS: Final[dict[str, tuple[Callable[[str], bool], str]]] = {
     "accept-validation": (_any_of(*VALIDATION), f"is one of {', '.join(VALIDATION)}"),
     "accept-response": (_any_of("ack", "order"), "is `ack` or `order`"),
     "accept-unknown-order": (_any_of("refuse", "park"), "is `refuse` or `park`"),
+    "accept-unknown-order-hours": (_matches("[1-9][0-9]{0,2}"), "is a number of hours, from 1 to 999"),
+    "accept-duplicate-days": (_matches("[0-9]{1,3}"), "is a number of days, from 0 to 999"),
+    "accept-protocol-field": (_any_of("OBR-4.4"), "is `OBR-4.4`"),
+    "accept-station-field": (_any_of("ORC-18"), "is `ORC-18`"),
     "accept-unknown-procedure": _RULE,
     "accept-missing-reason": _RULE,
     "accept-duplicate-order": _RULE,
     "accept-implausible-date": _RULE,
+    "accept-identity": (_any_of(*IDENTITY), f"is one of {', '.join(IDENTITY)}"),
+    "accept-authority": (
+        _each(_matches(r"[^=,]{1,227}=[^=,]{1,227}")),
+        "is a list such as HOSP=1.2.276.0.76.1, KH=CLINIC",
+    ),
+    "accept-section-codes": (
+        _matches(r"[^,=]+=[0-9]+-[0-9](?: *, *[^,=]+=[0-9]+-[0-9])*"),
+        "is a list such as `BEF=59776-5, BEU=19005-8`",
+    ),
     "accept-concept-map": (_matches(r"ConceptMap/[A-Za-z0-9.-]{1,64}"), "is a reference such as ConceptMap/1"),
     "expect-every": (_duration, "is a time such as 30m, 12h or 2d"),
 }
@@ -99,10 +109,33 @@ def check_endpoint(endpoint: Resource) -> None:
         raise _wrong(f"{lone} says something of a sender, whose name is in no accept-application")
     if unknown := next((n for n in said if n.startswith(("accept-", "expect-")) and n not in HEADERS), None):
         raise _wrong(f"{unknown[:60]} is no header of a partner that sends")
+    _check_wants(endpoint, said.get("hl7-version", "2.5.1"))
+
+
+def _check_wants(endpoint: Resource, version: str) -> None:
+    """What an Endpoint wants is something that we send, and exists in its version."""
+    for i, payload in enumerate(endpoint.get("payloadType", ())):
+        for coding in codings(payload):
+            code = coding.get("code", "")
+            if coding.get("system") != MESSAGE and "^" not in code:
+                continue
+            place = f"Endpoint.payloadType[{i}]"
+            if code not in KINDS and code != "none":
+                raise fail("value", f"{code} is not sent. What is sent: {', '.join(sorted(KINDS))}", place, status=422)
+            since = KINDS.get(code, "2.1")
+            if VERSIONS.index(version) < VERSIONS.index(since):
+                raise fail("value", f"HL7 {version} has no {code}, which came with {since}", place, status=422)
 
 
 def _wrong(text: str) -> FhirError:
     return fail("value", text, "Endpoint.header", status=422)
+
+
+async def check_concept_map(unit: UnitOfWork, endpoint: Resource) -> None:
+    """FhirError when the ConceptMap that an Endpoint names isn't there."""
+    reference = headers(endpoint).get("concept-map")
+    if reference and endpoint.get("connectionType", {}).get("code") == CONNECTION_TYPE and await unit.get(reference) is None:
+        raise _wrong(f"concept-map: there is no {reference}")
 
 
 async def check_alone(unit: UnitOfWork, endpoint: Resource) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import time
 import traceback
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime, timedelta, tzinfo
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ from fhir_server import clock, metrics
 from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError
 from fhir_server.unit_of_work import UnitOfWork
+from resources import task
 from resources.work_items import raise_once
 
 log = structlog.get_logger()
@@ -193,10 +194,14 @@ class Inbound:
         assert message is not None
         sender = Sender.of(message, self._zone, received.partner)
         ack = b""
+        afterwards: list[Callable[[Interactions], Awaitable[None]]] = []
 
         async def work(unit: UnitOfWork) -> None:
             nonlocal ack
-            ack = self._ack(message, "AA", reply=await receiver(message)(Reception(unit, message, sender)))
+            afterwards.clear()
+            unit.origin = sender.partner.reference or None
+            reply = await receiver(message)(Reception(unit, message, sender, afterwards))
+            ack = self._ack(message, "AA", reply=reply)
             await unit.react()  # what follows from the message is its doing too
             changes = unit.changes()
             made = provenance(changes, received.key.id, received.key.sender, received.kind, unit.now)
@@ -206,6 +211,7 @@ class Inbound:
             outcome = Outcome(
                 "AA", ack, warnings=warnings, about=about,
                 patient=next(iter(unit.held("Patient")), ""), unmapped=message_log.unmapped(message),
+                state=reply.state if reply else "",
             )  # fmt: skip
             await self._store(unit, received, outcome)
 
@@ -221,8 +227,17 @@ class Inbound:
             _log_error(received, error)
             text = "an internal error; it is in the receiver's log"
             return await self._refuse(received, Refused(AckError(code=207, text=text), code="AR"), final=False)
+        await self._afterwards(received, afterwards)
         metrics.MESSAGES_IN.labels(received.label, "AA", received.partner.reference).inc()
         return "AA", ack
+
+    async def _afterwards(self, received: Received, what: list[Callable[[Interactions], Awaitable[None]]]) -> None:
+        """What is left to do of a message that is committed. It is on record, so its sender need not know of a failure."""
+        try:
+            for then in dict.fromkeys(what):
+                await then(self._interactions)
+        except (FhirError, PyMongoError) as error:
+            log.warning("what a message began is finished later", type=received.label, reason=type(error).__name__)
 
     async def _refuse(
         self, received: Received, failure: Refused, *, final: bool = True, accept_level: bool = False
@@ -230,11 +245,13 @@ class Inbound:
         """Keep a refused message and say why. What isn't final may come again and is then processed afresh."""
         message = received.message
         code = f"C{failure.code[1]}" if accept_level else failure.code
-        ack = self._ack(message, code, *failure.errors)
+        ack = self._ack(message, code, *failure.errors, reply=failure.reply)
 
         async def work(unit: UnitOfWork) -> None:
             if message is not None and failure.mixed_up is not None:
                 await show_mix_up(unit, message, Sender.of(message, self._zone, received.partner), failure.mixed_up)
+            for item in failure.shown:
+                await task.open_work_item(unit, item.kind, item.text, item.about, item.patient)
             if failure.stranger:
                 await _show_stranger(unit, received, failure)
             errors = tuple(e.text for e in failure.errors)
@@ -262,7 +279,7 @@ class Inbound:
         return answer or self._ack(received.message, "AR", _TRY_AGAIN)
 
     def _ack(self, message: Message | None, code: str, *errors: AckError, reply: Reply | None = None) -> bytes:
-        text = "; ".join(e.text for e in errors)[:80]
+        text = "; ".join(e.text for e in errors)[:80] or (reply.text if reply else "")
         return acknowledge(
             message, code, errors=errors, text=text, control_id=uuid.uuid4().hex[:20], when=datetime.now(self._zone),
             extra_segments=reply.segments if reply else (), response=reply.message_type if reply else None,

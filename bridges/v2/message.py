@@ -110,6 +110,15 @@ class Field:
         raw = _part(self.raw, separators.component, number)
         return Field(raw.replace(separators.subcomponent, separators.component), self._context)
 
+    def rest(self, number: int) -> "Field":
+        """This component and all after it, for data that may hold separators (ED.5)."""
+        parts = self.raw.split(self._context.separators.component, number - 1)
+        return Field(parts[number - 1] if len(parts) >= number else "", self._context)
+
+    def whole(self, number: int) -> str:
+        """The text of a component in which subcomponent separators were left unescaped, such as a URL."""
+        return self._context.text(_part(self.raw, self._context.separators.component, number))
+
     @property
     def text(self) -> str:
         """The whole repetition as one text, for ST, TX and FT: component separators that were left unescaped are text."""
@@ -203,6 +212,10 @@ class Segment:
     def text(self, field: int, repetition: int = 0) -> str:
         """The text of a whole repetition, for ST, TX and FT: component separators that were left unescaped are text."""
         return self._context.text(_part(self.raw(field), self._context.separators.repetition, repetition + 1))
+
+    def unsplit(self, field: int) -> Field:
+        """The field as one repetition, for data that may hold separators (ED.5)."""
+        return Field(self.raw(field), self._context)
 
     def repetitions(self, field: int) -> list[Field]:
         """All repetitions, the empty ones between others included; none where the field is empty."""

@@ -3,9 +3,10 @@
 A document of `messages`:
     {_id, sender: "HIS|HOSP", control_id, digest, type: "ADT^A04", raw: bytes, peer, partner: "Endpoint/his" or empty, received,
      outcome: CA | AA | AE | AR, final: bool, ack: bytes, errors: [text], warnings: [text], about: ["Patient/1", ...],
-     patient: "Patient/1", unmapped: ["PV2-3", "ZXY", ...], states: [{state, at}]}
+     patient: "Patient/1", unmapped: ["PV2-3", "ZXY", ...], states: [{state, at}], state: text}
 `final` is false for what failed through no fault of the message; the same message again is then processed afresh. `CA` is one
 that was accepted (enhanced mode) and is yet to be processed. `unmapped` are the fields and whole segments that nothing has read.
+`state`, where there is one, says more than the outcome: `parked`, and then `played`, `refused-later` or `given-up`.
 `_id` follows from sender, control id and content.
 """
 
@@ -67,6 +68,7 @@ class Outcome:
     about: tuple[str, ...] = ()
     patient: str = ""
     unmapped: tuple[str, ...] = ()
+    state: str = ""
 
 
 async def ensure_indexes(db: AsyncDatabase[Document]) -> None:
@@ -117,8 +119,8 @@ async def keep(
         "about": list(outcome.about),
         "patient": outcome.patient,
         "unmapped": list(outcome.unmapped),
-    }
-    state = {"state": outcome.code, "at": clock.naive(clock.now())}
+    } | ({"state": outcome.state} if outcome.state else {})
+    state = {"state": outcome.state or outcome.code, "at": clock.naive(clock.now())}
     change = {"$set": document, "$setOnInsert": {"_id": key.id}, "$push": {"states": {"$each": [state], "$slice": -100}}}
     await db[COLLECTION].update_one(key.filter() | {"final": False}, change, upsert=True, session=session)
 
@@ -136,3 +138,9 @@ def unmapped(message: Message) -> tuple[str, ...]:
             continue
         found |= {f"{segment.name}-{n}": None for n in segment.unread() if n != 1 or segment.name not in _COUNTED}
     return tuple(found)[:_MOST_UNMAPPED]
+
+
+async def mark(db: AsyncDatabase[Document], session: AsyncClientSession, key: Document, state: str, about: str = "") -> None:
+    """Say what became of a message that was kept waiting; `about` is what it then changed."""
+    change: Document = {"$set": {"state": state}, "$push": {"states": {"state": state, "at": clock.naive(clock.now())}}}
+    await db[COLLECTION].update_one(key, change | ({"$addToSet": {"about": about}} if about else {}), session=session)

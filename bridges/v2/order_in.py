@@ -1,270 +1,116 @@
-"""ORC/OBR (ORM^O01) -> the imaging order (ServiceRequest) and what the placer has assigned for it (IHE RAD-2)."""
+"""ORM^O01, OMG^O19, OMI^O23: orders (IHE RAD-2). What each asks for is `order_control.py`; what it becomes, `order_map.py`."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import replace
 
-from bridges.v2.codes import PRIORITY
-from bridges.v2.datatypes import CWE, EI, XCN
-from bridges.v2.message import Message, Segment
-from bridges.v2.patient_in import named, patient_identifiers
+from bridges.v2 import order_parked
+from bridges.v2.ack import AckError
+from bridges.v2.message import Message
+from bridges.v2.order_control import Batch, Control, UnknownOrder, check_alone, control_of, unknown_order
+from bridges.v2.order_groups import Order, OrderGroup, order_groups
+from bridges.v2.order_map import has_placer
+from bridges.v2.order_reply import Answer, answer, reply
 from bridges.v2.people_in import People
-from bridges.v2.reception import Reception, Reply, Sender, date_time
-from bridges.v2.refused import Refused, missing, no_segment, required, wrong
-from bridges.v2.systems import concept, entity_identifier
-from bridges.v2.visit_in import visit
-from fhir_server.elements import concept as coded
-from fhir_server.references import ref
+from bridges.v2.reception import Reception, Reply, Sender
+from bridges.v2.refused import Refused, from_fhir
+from fhir_server.outcome import FhirError
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import identifiers, imaging_study, service_request, task, terms
+from resources import task
 
-# Modalities (DICOM CID 33, those that are ordered); other section codes of OBR-24, such as RAD, name no modality.
-MODALITIES = frozenset("BMD CR CT DX ECG EPS ES GM IO IVUS MG MR NM OCT OP OPT PT PX RF RG US XA XC".split())
-
-
-@dataclass(slots=True)
-class OrderGroup:
-    """An ORC with what follows it up to the next: OBR, TQ1, ZDS, notes and diagnoses."""
-
-    orc: Segment
-    obr: Segment | None = None
-    timing: Segment | None = None
-    study: Segment | None = None
-    notes: list[Segment] = field(default_factory=list)
-    diagnoses: list[Segment] = field(default_factory=list)
-
-    def add(self, segment: Segment) -> None:
-        if segment.name == "OBR" and self.obr is None:
-            self.obr = segment
-        elif segment.name == "TQ1" and self.timing is None:
-            self.timing = segment
-        elif segment.name == "ZDS" and self.study is None:
-            self.study = segment
-        elif segment.name == "NTE":
-            self.notes.append(segment)
-        elif segment.name == "DG1":
-            self.diagnoses.append(segment)
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What is being done: one order group of a message, and the transaction for it."""
-
-    unit: UnitOfWork
-    sender: Sender
-    message: Message
-    people: People
-    group: OrderGroup
-
-    @property
-    def orc(self) -> Segment:
-        return self.group.orc
-
-    @property
-    def obr(self) -> Segment:
-        """Refused when there is none: what is ordered?"""
-        if self.group.obr is None:
-            raise no_segment("OBR", "the procedure ordered (OBR)", self.orc.number)
-        return self.group.obr
-
-
-def order_groups(message: Message) -> list[OrderGroup]:
-    """The order groups: segments in their order, grouped by the last ORC, whatever the grammar says."""
-    groups: list[OrderGroup] = []
-    for segment in message.segments:
-        if segment.name == "ORC":
-            groups.append(OrderGroup(segment))
-        elif groups:
-            groups[-1].add(segment)
-    if not groups:
-        raise no_segment("ORC", "the order (ORC)")
-    return groups
+_TRY_AGAIN = frozenset({"transient", "lock-error", "timeout"})
 
 
 async def receive_order(reception: Reception) -> Reply | None:
-    """Do what each order group asks. All of the message or nothing."""
+    """Do what each order group asks, one after the other. All of the message or nothing."""
+    groups = order_groups(reception.message)
     people = People(reception.unit, reception.sender)
-    for group in order_groups(reception.message):
-        control = required(group.orc, 1, "the order control code").upper()
-        act = _ACTS.get(control)
-        if act is None:
-            raise wrong(group.orc, 1, f"order control {control[:10]} is not supported", code=103)
-        await act(Order(reception.unit, reception.sender, reception.message, people, group))
-    return None
+    batch = Batch()
+    answers: list[Answer] = []
+    parked = 0
+    for i, group in enumerate(groups):
+        order = Order(reception.unit, reception.sender, reception.message, people, group)
+        batch.next_control = groups[i + 1].orc.field(1).strip().upper() if i + 1 < len(groups) else ""
+        try:
+            control = control_of(order)
+            if (stored := await _act(order, control, batch)) is _PARKED:
+                parked += 1
+            elif control.done and (_wants_order_response(reception) or control.done == "SR"):
+                answers.append(await answer(reception.unit, reception.message, control.done, group, stored))
+        except (Refused, FhirError) as error:
+            raise _refused(error, order, groups) from None
+    text = f"kept until the order arrives: {parked} of {len(groups)}" if parked else ""
+    return reply(reception.message, answers, text, "parked" if parked else "")
 
 
-# NW: a new order
+_PARKED: Resource = {}
 
 
-async def _new(order: Order) -> None:
-    placer = _placer(order)
-    code = concept(CWE.from_field(order.obr.repetitions(4)[0]), order.sender.authority) if order.obr.raw(4) else None
-    if code is None or "coding" not in code:
-        raise missing(order.obr, 4, "the procedure ordered")
-    patient = await named(order.unit, order.message.first("PID"), order.sender)
-    encounter = await visit(order.unit, order.message.first("PV1"), patient, order.sender, order.people)
-    request: Resource = {
-        "resourceType": "ServiceRequest",
-        "identifier": [placer, *_numbers(order)],
-        "requisition": _identifier(order, order.orc, 4, "PGN"),
-        "status": "active",
-        "intent": "order",
-        "priority": _priority(order),
-        "category": [coded(terms.SNOMED, terms.IMAGING, "Imaging")],
-        "code": code,
-        "orderDetail": _modality(order),
-        "subject": ref(patient),
-        "encounter": ref(encounter) if encounter else None,
-        "occurrenceDateTime": _wanted_at(order),
-        "authoredOn": date_time(order.sender, order.orc, 9),
-        "requester": await _requester(order),
-        "reasonCode": _reasons(order),
-        "note": _notes(order),
-    }
-    assigned = _assigned(order)
+async def _act(order: Order, control: Control, batch: Batch) -> Resource | None:
+    """Do it, with all that follows; where it has to wait for its order, keep it."""
     try:
-        stored = await order.unit.create({k: v for k, v in request.items() if v})
-    except service_request.PlacerNumberTaken as taken:
-        refusal = wrong(_placer_segment(order), 2, str(taken), code=205)
-        raise Refused(*refusal.errors, mixed_up=None if taken.same_patient else taken.order) from None
-    await service_request.plan(order.unit, stored, assigned)
+        stored = await control.act(order, batch)
+    except UnknownOrder as failure:
+        if control.waits and order.sender.partner.unknown_order == "park" and has_placer(order):
+            await check_alone(order)
+            await order_parked.park(order)
+            return _PARKED
+        failure.shown.append(unknown_order(order))
+        raise
+    if control.done not in {"RQ", "RO"}:
+        batch.replaced.clear()
+    if control.done not in {"PA", "CH"}:
+        batch.parent = None
+    await order.unit.react()
+    if stored is not None and control.done in {"OK", "RO", "CH"}:
+        await order_parked.play(order, stored, perform)
+    return stored
 
 
-def _placer_segment(order: Order) -> Segment:
-    """Where the placer order number is: in ORC-2, else OBR-2. Refused without either."""
-    for segment in (order.orc, order.group.obr):
-        if segment is not None and segment.field(2).strip():
-            return segment
-    raise missing(order.orc, 2, "the placer order number")
+async def perform(order: Order) -> None:
+    """What was parked, once its order is here. Refused as if it came now."""
+    try:
+        await control_of(order).act(order, Batch())
+        await order.unit.react()
+    except FhirError as error:
+        if error.code in _TRY_AGAIN:
+            raise
+        raise from_fhir(error) from None
 
 
-def _placer(order: Order) -> Resource:
-    return entity_identifier(EI.from_field(_placer_segment(order).repetitions(2)[0]), "PLAC", order.sender.authority)
+def _wants_order_response(reception: Reception) -> bool:
+    return reception.sender.partner.response == "order"
 
 
-def _identifier(order: Order, segment: Segment, number: int, code: str) -> Resource | None:
-    if not segment.field(number).strip():
-        return None
-    return entity_identifier(EI.from_field(segment.repetitions(number)[0]), code, order.sender.authority)
+def _refused(error: Refused | FhirError, order: Order, groups: Sequence[OrderGroup]) -> Exception:
+    """The refusal, with its place in the group concerned, and with the negative answer to every order of the message."""
+    if isinstance(error, FhirError):
+        if error.code in _TRY_AGAIN:
+            return error
+        failure = from_fhir(error)
+        failure.errors = tuple(_placed(e, order) for e in failure.errors)
+    else:
+        failure = error
+    if order.sender.partner.response == "order":
+        negative = [Answer(code, group) for group in groups if (code := _negative(order, group))]
+        failure.reply = reply(order.message, negative)
+    return failure
 
 
-def _numbers(order: Order) -> list[Resource]:
-    """Filler order number (ORC-3, else OBR-3) and accession number (OBR-18), where they are assigned already."""
-    filler = _identifier(order, order.orc, 3, "FILL") or _identifier(order, order.obr, 3, "FILL")
-    accession = _short(order.obr, 18)
-    numbers = [filler] if filler else []
-    if accession:
-        numbers.append({"type": coded(terms.V2_0203, "ACSN"), "system": terms.ACCESSION_NUMBER, "value": accession})
-    return numbers
+def _placed(error: AckError, order: Order) -> AckError:
+    """A rule knows elements; which of several ORC or OBR it is, we know."""
+    if error.segment == "ORC":
+        return replace(error, sequence=order.orc.number)
+    if error.segment == "OBR" and order.obrs:
+        return replace(error, sequence=order.obr.number)
+    return error
 
 
-def _assigned(order: Order) -> service_request.Assigned:
-    """Requested procedure id, step id and Study Instance UID where the placer has given them (OBR-19, OBR-20, ZDS-1)."""
-    zds = order.group.study
-    uid = zds.field(1).strip() if zds else ""
-    if zds and uid and not imaging_study.is_uid(uid):
-        raise wrong(zds, 1, "the Study Instance UID is no UID", code=102)
-    return service_request.Assigned(_short(order.obr, 19), uid, _short(order.obr, 20))
-
-
-def _short(segment: Segment, number: int) -> str:
-    """An id that scanners get as DICOM SH (PS3.5 6.2)."""
-    text = segment.field(number).strip()
-    if len(text) > terms.SHORT_STRING or "\\" in text or not text.isprintable():
-        raise wrong(segment, number, f"at most {terms.SHORT_STRING} characters, and no backslash, fit on the worklist", code=102)
-    return text
-
-
-def _priority(order: Order) -> str | None:
-    """TQ1-9, else ORC-7.6, OBR-27.6, OBR-5. Unknown codes are refused: a wrong urgency harms."""
-    places = ((order.group.timing, 9, 1), (order.orc, 7, 6), (order.obr, 27, 6), (order.obr, 5, 1))
-    for segment, number, component in places:
-        code = segment.get(number, component).strip().upper() if segment else ""
-        if segment and code:
-            if (priority := PRIORITY.fhir(code)) is None:
-                raise wrong(segment, number, "unknown priority", code=103, component=component if component > 1 else None)
-            return priority
-    return None
-
-
-def _wanted_at(order: Order) -> str | None:
-    """When it is wanted: TQ1-7, else ORC-7.4, OBR-27.4, OBR-36, OBR-6."""
-    places = ((order.group.timing, 7, 1), (order.orc, 7, 4), (order.obr, 27, 4), (order.obr, 36, 1), (order.obr, 6, 1))
-    found = (date_time(order.sender, segment, number, component) for segment, number, component in places if segment)
-    return next((when for when in found if when), None)
-
-
-async def _requester(order: Order) -> Resource | None:
-    """ORC-12, else OBR-16."""
-    for segment, number in ((order.orc, 12), (order.obr, 16)):
-        for person in segment.repetitions(number):
-            if who := await order.people.reference(XCN.from_field(person)):
-                return who
-    return None
-
-
-def _reasons(order: Order) -> list[Resource]:
-    """OBR-31 and DG1-3, each once."""
-    places = [*order.obr.repetitions(31), *(r for dg1 in order.group.diagnoses for r in dg1.repetitions(3))]
-    reasons = [c for place in places if (c := concept(CWE.from_field(place), order.sender.authority))]
-    return [r for i, r in enumerate(reasons) if r not in reasons[:i]]
-
-
-def _notes(order: Order) -> list[Resource]:
-    """OBR-12 (danger code), OBR-13 (clinical information) and NTE-3."""
-    danger = concept(CWE.from_field(order.obr.repetitions(12)[0]), "") if order.obr.raw(12) else None
-    texts = [f"Danger: {danger.get('text') or danger['coding'][0]['code']}"] if danger else []
-    texts += [f.text for f in order.obr.repetitions(13)]
-    texts += ["\n".join(line.text for line in nte.repetitions(3)) for nte in order.group.notes]
-    return [{"text": t} for t in texts if t.strip()]
-
-
-def _modality(order: Order) -> list[Resource]:
-    modality = order.obr.field(24).strip().upper()
-    return [coded(terms.DCM, modality)] if modality in MODALITIES else []
-
-
-# CA, DC, HD, RL: the order exists
-
-
-async def _existing(order: Order) -> Resource:
-    """The order of this placer number, which must be the patient's of PID."""
-    found = await service_request.by_placer_number(order.unit, _placer(order))
-    if found is None:
-        raise wrong(_placer_segment(order), 2, "no order has this placer order number", code=204)
-    pid = order.message.first("PID")
-    if pid is None:
-        raise no_segment("PID", "the patient (PID)")
-    patient = await order.unit.get(found["subject"])
-    if patient is None or not identifiers.carries(patient, patient_identifiers(pid, order.sender)):
-        refusal = wrong(pid, 3, "the order with this placer order number is for a different patient", code=205)
-        raise Refused(*refusal.errors, mixed_up=found)
-    return found
-
-
-Act = Callable[[Order], Awaitable[None]]
-
-
-def _becomes(status: str, *, only_from: tuple[str, ...]) -> Act:
-    async def act(order: Order) -> None:
-        found = await _existing(order)
-        if found["status"] == status:
-            return
-        if found["status"] not in only_from:
-            raise wrong(order.orc, 1, f"the order is {found['status']} and can't become {status}", code=207)
-        await order.unit.update(found | {"status": status})
-
-    return act
-
-
-# Order control codes (table 0119) that are understood.
-_ACTS: dict[str, Act] = {
-    "NW": _new,
-    "CA": _becomes("revoked", only_from=("draft", "active", "on-hold")),
-    "DC": _becomes("revoked", only_from=("draft", "active", "on-hold")),
-    "HD": _becomes("on-hold", only_from=("draft", "active")),
-    "RL": _becomes("active", only_from=("on-hold",)),
-}
+def _negative(order: Order, group: OrderGroup) -> str:
+    try:
+        return control_of(replace(order, group=group)).refused
+    except Refused:
+        return "UA"
 
 
 async def show_mix_up(unit: UnitOfWork, message: Message, sender: Sender, order: Resource) -> None:

@@ -1,234 +1,235 @@
-"""DiagnosticReport -> ORU^R01 (IHE RAD-28, RAD-128)."""
+"""DiagnosticReport -> ORU^R01 (IHE RAD-28, RAD-128), in the style that each receiver wants."""
 
 import base64
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
-from html.parser import HTMLParser
-from typing import Any
+from typing import Any, Final
 
+from bridges.v2.codes import REPORT_STATUS, REPORTED_ORDER_STATUS
 from bridges.v2.datatypes import CWE
 from bridges.v2.destination import Destination
-from bridges.v2.message import Comp, Seg, Sub, Value
-from bridges.v2.segments_out import OrderFacts, cwe, msh, obr, orc, pid, present, pv1, xcn
-from bridges.v2.systems import name
+from bridges.v2.mapping import Layout, Out, layout
+from bridges.v2.message import Comp, Raw, Seg, Sub, Value
+from bridges.v2.order_facts import OrderFacts, Render
+from bridges.v2.order_segments_out import OBR_RESULT, OrderLine, accession, orc
+from bridges.v2.report_pdf import heading, report_pdf
+from bridges.v2.report_text import REPORT, Section, is_section, sections, whole_text
+from bridges.v2.report_values import Part, result_parts
+from bridges.v2.segments_out import msh, pid, present, pv1, xcn
 from fhir_server.registry import Resource
 from resources import imaging_study
 
-Render = Callable[[Destination, str], list[Seg]]
 Reader = tuple[dict[str, Any], Resource | None]
-# DiagnosticReport.status -> table 0123 (OBR-25).
-_RESULT_STATUS = {
-    "registered": "I",
-    "partial": "R",
-    "preliminary": "P",
-    "final": "F",
-    "amended": "C",
-    "corrected": "C",
-    "appended": "C",
-    "cancelled": "X",
-    "entered-in-error": "X",
-}
-# The same -> table 0085 (OBX-11), for the parts of the report, and table 0038 (ORC-5).
-_PART_STATUS = {"R": "P", "P": "P", "F": "F", "C": "C", "X": "X", "I": "I"}
-_ORDER_STATUS = {"R": "A", "P": "A", "F": "CM", "C": "CM", "X": "CA", "I": "IP"}
+DICOM_STUDY: Final = CWE("113014", "DICOM Study", "DCM")
+# OBR-25 -> OBX-11 of what has no status of its own: parts of a partial report are preliminary.
+_PART_STATUS: Final = {"R": "P"}
 # MIME main type -> table 0191 (ED.2).
-_DATA_TYPE = {"text": "TEXT", "image": "IM", "audio": "AU"}
-FINDINGS = CWE("59776-5", "Procedure findings", "LN")
-IMPRESSION = CWE("19005-8", "Radiology Imaging study [Impression]", "LN")
-DICOM_STUDY = CWE("113014", "DICOM Study", "DCM")
-REPORT = CWE("18748-4", "Diagnostic imaging study", "LN")
+_DATA_TYPE: Final = {"text": "TEXT", "image": "IM", "audio": "AU"}
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One OBX: its type, what it is, and its value with unit, reference range and flags."""
+class Observed:
+    """One OBX: its number, sub-id and status, and what it says. `value` is that of the part, or one of its lines."""
 
-    kind: str
-    code: CWE
-    value: Value
-    unit: Value = None
-    range: str = ""
-    flags: tuple[str, ...] = ()
+    number: int
+    part: Part
+    sub_id: int
+    status: str
+    value: Value | Sequence[Value]
 
 
-def oru_r01(
-    report: Resource, results: list[Resource], studies: list[Resource], readers: list[Reader], facts: OrderFacts, now: datetime
-) -> Render:
-    """The whole report as it stands: OBR-25 its status, an OBX for the study, each result, each form and the impression."""
+OBX: Final[Layout[Observed]] = layout(
+    "Observation, DiagnosticReport -> OBX",
+    "OBX",
+    Out(1, "", lambda of, _: of.number, "counting"),
+    Out(2, "Observation.value[x]", lambda of, _: of.part.kind, "HD, NM, SN, TX, TS, TM, CWE (CE below 2.5), ED, RP", "R"),
+    Out(3, "Observation.code", lambda of, _: of.part.code, "LOINC section codes; 113014 of DCM for the Study Instance UID", "R"),
+    Out(4, "", lambda of, _: of.sub_id, "which one with this OBX-3; the same when the report is corrected"),
+    Out(5, "Observation.value[x]", lambda of, _: of.value, "the style is the Endpoint's"),
+    Out(6, "Observation.valueQuantity", lambda of, _: of.part.unit, "unit"),
+    Out(7, "Observation.referenceRange", lambda of, _: of.part.range),
+    Out(8, "Observation.interpretation", lambda of, _: of.part.flags),
+    Out(11, "Observation.status", lambda of, _: of.status, "table 0085; C for all of a corrected report", "R"),
+    Out(14, "Observation.effective[x]", lambda of, _: of.part.when),
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Report:
+    """A report with all that its messages tell. The PDF that some want is made once."""
+
+    report: Resource
+    results: list[Resource]
+    studies: list[Resource]
+    readers: list[Reader]
+    facts: OrderFacts
+    _pdf: bytes = field(default=b"", init=False)
+
+    @property
+    def status(self) -> str:
+        return REPORT_STATUS.v2(self.report["status"])
+
+    def pdf(self) -> bytes:
+        if not self._pdf:
+            people = (xcn(*reader) for reader in self.readers)
+            reader = "; ".join(", ".join(x for x in (p.family, p.given) if x) for p in people if p)
+            above = heading(self.report, self.facts.patient, accession(self.facts.order), reader)
+            self._pdf = report_pdf(self.report, self.results, above)
+        return self._pdf
+
+
+def oru_r01(of: Report, now: datetime) -> Render:
+    """The whole report as it stands: OBR-25 its status; OBX for the study, each result, the text and the documents."""
+    report, facts = of.report, of.facts
 
     def render(to: Destination, control_id: str) -> list[Seg]:
-        status = _RESULT_STATUS[report["status"]]
-        requester = xcn(facts.order.get("requester"), facts.requester)
-        examined = report.get("effectiveDateTime") or report.get("effectivePeriod", {}).get("start")
-        fields: dict[int, Any] = {
-            7: to.time(examined or next((s["started"] for s in studies if "started" in s), None)),
-            22: to.time(report.get("issued") or report["meta"]["lastUpdated"]),
-            24: "RAD",
-            25: status,
-            32: _reader(readers),
-        }
-        segments = [
-            msh(to, "ORU^R01", "ORU_R01", control_id, now),
-            pid(facts.patient, to),
-            pv1(facts.encounter),
-            orc(facts.order, to, control="RE", status=_ORDER_STATUS[status], requester=requester),
-            obr(facts.order, fields, requester=requester, procedure=facts.procedure),
-        ]
-        for i, part in enumerate(_parts(report, results, studies, to), 1):
-            values: dict[int, Any] = {
-                1: i,
-                2: part.kind,
-                3: part.code,
-                4: i,
-                5: part.value,
-                6: part.unit,
-                7: part.range,
-                8: part.flags,
-            }
-            segments.append(Seg("OBX", values | {11: _PART_STATUS[status]}))
-        return list(present(segments))
+        status = REPORTED_ORDER_STATUS.v2(report["status"])
+        line = OrderLine(facts, "ORU^R01", "RE", status, now, report=_of_report(of, to))
+        return list(
+            present(
+                [
+                    msh(to, "ORU^R01", "ORU_R01", control_id, now),
+                    pid(facts.patient, to),
+                    pv1(facts.encounter, to, facts.people),
+                    orc(line, to),
+                    OBR_RESULT.seg(line, to),
+                    *_observed(of, to),
+                ]
+            )
+        )
 
     return render
 
 
-def _reader(readers: list[Reader]) -> Comp | None:
-    """OBR-32, an NDL: the name as a CNN in its first component."""
-    for reference, person in readers:
-        who = xcn(reference, person)
-        if who is not None:
-            return Comp(Sub(who.id, who.family, who.given, who.middle, who.suffix, who.prefix))
-    return None
+def _of_report(of: Report, to: Destination) -> dict[int, Any]:
+    """The fields of OBR that the report tells."""
+    report = of.report
+    examined = report.get("effectiveDateTime") or report.get("effectivePeriod", {}).get("start")
+    readers = [_ndl(r) for r in of.readers]
+    known = [r for r in readers if r is not None]
+    return {
+        7: to.time(examined or next((s["started"] for s in of.studies if "started" in s), None)),
+        22: to.time(report.get("issued") or report["meta"]["lastUpdated"]),
+        25: of.status,
+        32: known[:1],
+        33: known[1:],
+    }
 
 
-def _parts(report: Resource, results: list[Resource], studies: list[Resource], to: Destination) -> Iterator[Part]:
-    for study in studies:
+def _ndl(reader: Reader) -> Comp | None:
+    """A person as an NDL: the name as a CNN in its first component."""
+    who = xcn(*reader)
+    if who is None:
+        return None
+    by = who.authority
+    return Comp(
+        Sub(who.id, who.family, who.given, who.middle, who.suffix, who.prefix, who.degree, None, by.namespace,
+            by.universal_id, by.universal_id_type)
+    )  # fmt: skip
+
+
+# OBX
+
+
+def _observed(of: Report, to: Destination) -> Iterator[Seg]:
+    """Every part as one OBX or several. OBX-4 tells apart what has the same OBX-3, and is the same next time."""
+    seen: Counter[str] = Counter()
+    number = 0
+    for part in _parts(of, to):
+        key = f"{part.code.code}|{part.code.system}|{part.code.text if not part.code.code else ''}"
+        seen[key] += 1
+        for value in _values(part, to):
+            number += 1
+            yield OBX.seg(Observed(number, part, seen[key], _status(of.status, part), value), to)
+
+
+def _status(report: str, part: Part) -> str:
+    """A corrected report is corrected in all its parts, a cancelled one cancelled; what is wrong or withdrawn says so itself."""
+    if report in {"C", "X"}:
+        return part.status if part.status in {"W", "X"} else report
+    return part.status or _PART_STATUS.get(report, report)
+
+
+def _values(part: Part, to: Destination) -> list[Value | Sequence[Value]]:
+    """A text with its line ends as the receiver wants them."""
+    if part.kind != "TX" or not isinstance(part.value, str):
+        return [part.value]
+    lines = part.value.replace("\r\n", "\n").split("\n")
+    if to.says("report-style") == "b" or to.says("newline") == "obx":
+        return list(lines)
+    return [lines] if to.says("newline") == "repeat" else [part.value]
+
+
+def _parts(of: Report, to: Destination) -> Iterator[Part]:
+    for study in of.studies:
         if uid := imaging_study.study_uid(study):
             yield Part("HD", DICOM_STUDY, Comp(uid))
-    told = False
-    for part in (*_results(results, to), *_forms(report), *_impression(report, to)):
-        told = True
-        yield part
-    if not told and (narrative := _plain(report.get("text", {}).get("div", ""))):
-        yield Part("TX", FINDINGS, narrative)
+    for result in of.results:
+        if not (is_section(result) and "valueString" in result):
+            yield from result_parts(result, to)
+    documents, as_pdf = _documents(of, to)
+    style = to.says("report-style")
+    if style != "d" or not as_pdf:
+        yield from _text_parts(of, to, style)
+    yield from documents
+    for concept in of.report.get("conclusionCode", ()):
+        yield Part(to.coded, CWE("19005-8", "Radiology Imaging study [Impression]", "LN"), to.code(concept))
 
 
-# Results
+def _text_parts(of: Report, to: Destination, style: str) -> Iterator[Part]:
+    if style in {"a", "b"}:
+        if text := whole_text(of.report, of.results):
+            yield _text_part(Section(REPORT, text), to)
+        return
+    for section in sections(of.report, of.results):
+        yield _text_part(section, to)
 
 
-def _results(results: list[Resource], to: Destination) -> Iterator[Part]:
-    for result in results:
-        for element in (result, *result.get("component", ())):
-            part = _result(element, to)
-            if part is not None:
-                yield part
-        for note in result.get("note", ()):
-            yield Part("TX", cwe(result.get("code")), note.get("text", ""))
+def _text_part(section: Section, to: Destination) -> Part:
+    return Part("TX", to.code(section.code), section.text, flags=section.flags, status=section.status)
 
 
-def _result(element: Resource, to: Destination) -> Part | None:
-    """OBX of an Observation or of one of its components; None when it has no value."""
-    found = next(((k, v) for k, v in element.items() if k.startswith("value")), None)
-    if found is None:
-        absent = element.get("dataAbsentReason")
-        return Part("TX", cwe(element.get("code")), f"no value: {cwe(absent).text or cwe(absent).code}") if absent else None
-    kind, value, unit = _value(*found, to)
-    ranges = [r["text"] for r in element.get("referenceRange", ()) if "text" in r]
-    flags = tuple(c["code"] for i in element.get("interpretation", ()) for c in i.get("coding", ()) if "code" in c)
-    return Part(kind, cwe(element.get("code")), value, unit, "; ".join(ranges), flags)
+def _documents(of: Report, to: Destination) -> tuple[list[Part], bool]:
+    """Documents as encapsulated data (ED), or as a pointer (RP) where we only have that; and whether a PDF is among them.
+
+    A PDF is made only where the report has none: beside the one that was signed it would be another document.
+    """
+    style = to.says("report-style")
+    found: list[Part] = []
+    has_pdf = as_pdf = False
+    for form in of.report.get("presentedForm", ()):
+        mime = form.get("contentType", "").partition(";")[0].strip().lower()
+        is_pdf = mime == "application/pdf"
+        has_pdf = has_pdf or is_pdf
+        if ("data" in form and mime == "text/plain") or (is_pdf and style in {"a", "b", "c"} and to.says("pdf") == "no"):
+            continue
+        part = _document(form, mime, to)
+        if part is not None:
+            found.append(part)
+            as_pdf = as_pdf or (is_pdf and part.kind != "TX")
+    if style in {"d", "e"} and not has_pdf:
+        made = base64.b64encode(of.pdf()).decode()
+        part = _document({"data": made}, "application/pdf", to)
+        assert part is not None  # it has data
+        found.append(part)
+        as_pdf = part.kind == "ED"
+    return found, as_pdf
 
 
-def _value(element: str, value: Any, to: Destination) -> tuple[str, Value, Value]:
-    """(OBX-2, OBX-5, OBX-6) of an Observation's value. A type that v2 has no word for is told as text, not left out."""
-    match element:
-        case "valueQuantity" if "comparator" in value:
-            return "SN", Comp(value["comparator"], _number(value)), _unit(value)
-        case "valueQuantity":
-            return "NM", _number(value), _unit(value)
-        case "valueInteger":
-            return "NM", str(value), None
-        case "valueRange":
-            low, high = value.get("low", {}), value.get("high", {})
-            return "SN", Comp(None, _number(low), "-", _number(high)), _unit(low or high)
-        case "valueRatio":
-            top, bottom = value.get("numerator", {}), value.get("denominator", {})
-            return "SN", Comp(top.get("comparator"), _number(top), ":", _number(bottom)), _unit(top)
-        case "valueCodeableConcept":
-            return to.coded, cwe(value), None
-        case "valueBoolean":
-            return to.coded, CWE("Y" if value else "N", "Yes" if value else "No", "HL70136"), None
-        case "valueDateTime":
-            return "TS", to.time(value), None
-        case "valueTime":
-            return "TM", value.replace(":", ""), None
-        case "valueString":
-            return "TX", value, None
-        case _:
-            return "TX", f"a {element.removeprefix('value')}, which is in the electronic report only", None
-
-
-def _number(quantity: Resource) -> str:
-    value = quantity.get("value", "")
-    return format(value, "f") if isinstance(value, Decimal) else str(value)
-
-
-def _unit(quantity: Resource) -> Comp | None:
-    code, text = quantity.get("code", ""), quantity.get("unit", "")
-    return Comp(code, text, name(quantity.get("system", ""))) if code else Comp(None, text) if text else None
-
-
-# Texts and documents
-
-
-def _forms(report: Resource) -> Iterator[Part]:
-    """Plain text as findings; other documents as encapsulated data (ED), or as a pointer (RP) where we only have that."""
-    for form in report.get("presentedForm", ()):
-        mime, _, parameters = form.get("contentType", "").partition(";")
-        main, _, subtype = mime.strip().lower().partition("/")
-        kind, code = _DATA_TYPE.get(main, "AP"), subtype.upper() or "OCTET-STREAM"
-        if "data" in form and (main, subtype) == ("text", "plain"):
-            yield Part("TX", FINDINGS, _text(form["data"], parameters))
-        elif "data" in form:
-            yield Part("ED", REPORT, Comp(None, kind, code, "Base64", re.sub(r"\s", "", form["data"])))
-        elif "url" in form:
-            yield Part("RP", REPORT, Comp(form["url"], None, kind, code))
-
-
-def _text(data: str, parameters: str) -> str:
-    charset = re.search(r'charset="?([\w.:-]+)', parameters)
-    try:
-        return base64.b64decode(data).decode(charset[1] if charset else "utf-8", "replace")
-    except LookupError:
-        return base64.b64decode(data).decode("utf-8", "replace")
-
-
-def _impression(report: Resource, to: Destination) -> Iterator[Part]:
-    if report.get("conclusion"):
-        yield Part("TX", IMPRESSION, report["conclusion"])
-    for concept in report.get("conclusionCode", ()):
-        yield Part(to.coded, IMPRESSION, cwe(concept))
-
-
-class _Narrative(HTMLParser):
-    """The text of an XHTML narrative; blocks begin on a line of their own."""
-
-    _BLOCKS = frozenset("p div br tr li h1 h2 h3 h4 h5 h6 table ul ol".split())
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.text = ""
-
-    def handle_starttag(self, tag: str, _attrs: Any) -> None:
-        self.text += "\n" if tag in self._BLOCKS else " " if tag in {"td", "th"} else ""
-
-    def handle_data(self, data: str) -> None:
-        self.text += re.sub(r"\s+", " ", data)
-
-
-def _plain(xhtml: str) -> str:
-    parser = _Narrative()
-    parser.feed(xhtml)
-    parser.close()
-    return "\n".join(line.strip() for line in parser.text.split("\n") if line.strip())
+def _document(form: Resource, mime: str, to: Destination) -> Part | None:
+    """One form of the report. What is larger than agreed goes as a pointer, else a text says that it isn't here."""
+    main, _, subtype = mime.partition("/")
+    kind, code = _DATA_TYPE.get(main, "AP"), subtype.upper() or "OCTET-STREAM"
+    data = re.sub(r"\s", "", form.get("data", ""))
+    size = len(data) * 3 // 4
+    if data and size <= int(to.says("pdf-max-kb")) * 1024:
+        return Part("ED", to.code(REPORT), Comp(None, kind, code, "Base64", Raw(data)))
+    if "url" in form:
+        return Part("RP", to.code(REPORT), Comp(form["url"], None, kind, code))
+    if data:
+        text = f"A document ({code}, {size // 1024} kB) is in the electronic report only: it is larger than agreed"
+        return Part("TX", to.code(REPORT), text)
+    return None

@@ -1,52 +1,37 @@
 """What leaves by HL7 v2 when resources change: a projection that writes messages into the outbox of the same transaction."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import tzinfo
+from typing import Final
 
+import structlog
+
+from bridges.v2 import transliteration, version_structure
+from bridges.v2.adt_out import of_patients
 from bridges.v2.destination import Destination
-from bridges.v2.endpoint_check import check_alone, check_endpoint
-from bridges.v2.message import Seg, encode
-from bridges.v2.oru_out import oru_r01
-from bridges.v2.schedule_out import FILLER_STATUS, orm_o01, siu
-from bridges.v2.segments_out import OrderFacts, new_control_id
-from fhir_server import outbox
+from bridges.v2.destinations import Destinations
+from bridges.v2.due import Context, Due, Messages
+from bridges.v2.due_orders import of_order, of_step, of_steps_for_images
+from bridges.v2.due_reports import of_appointment, of_charges, of_report
+from bridges.v2.endpoint_check import check_alone, check_concept_map, check_endpoint
+from bridges.v2.message import parse
+from bridges.v2.segments_out import new_control_id
+from bridges.v2.transliteration import Written
+from fhir_server import metrics, outbox
 from fhir_server.registry import Change, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import appointment, diagnostic_report, service_request, task
+from resources import work_items
 
-# Appointment.status -> SIU event when one that was booked gets there (HL7 v2.5.1 chapter 10).
-_SIU = {
-    "booked": "S14",
-    "arrived": "S14",
-    "checked-in": "S14",
-    "fulfilled": "S14",
-    "cancelled": "S15",
-    "noshow": "S26",
-    "entered-in-error": "S17",
-}
-# Task.status of a step -> order status (table 0038) told to the placer (DESIGN.md section 3).
-_ORDER_STATUS = {
-    "accepted": "SC",
-    "ready": "SC",
-    "in-progress": "IP",
-    "completed": "A",
-    "cancelled": "CA",
-    "failed": "DC",
-    "on-hold": "HD",
-}
-_REPORTED = frozenset({"partial", "preliminary", "final", "amended", "corrected", "appended", "cancelled", "entered-in-error"})
+log = structlog.get_logger()
 
-Render = Callable[[Destination, str], list[Seg]]
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """A message that is due to whoever wants its kind, such as `SIU^S12`."""
-
-    kind: str
-    render: Render
-    facts: OrderFacts
+# The order in which one transaction tells: identity, schedule, status, result, the end of the order, charges.
+_MESSAGES: Final[tuple[tuple[str, Messages], ...]] = (
+    ("Appointment", of_appointment),
+    ("Task", of_step),
+    ("DiagnosticReport", of_report),
+    ("ServiceRequest", of_order),
+)
+_TYPES: Final = frozenset({"Endpoint", "ConceptMap", "ChargeItem", "Patient", *(t for t, _ in _MESSAGES)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,131 +39,76 @@ class Outbound:
     """The projection. `zone` is the department's, for destinations that don't name theirs."""
 
     zone: tzinfo
+    destinations: Destinations = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "destinations", Destinations(self.zone))
 
     async def project(self, unit: UnitOfWork, changes: list[Change]) -> None:
-        """Messages for the net changes of a transaction: schedule before status before result before the end of the order."""
-        due: list[Due] = []
-        for resource_type, messages in _MESSAGES:
-            for change in changes:
-                if change.type == resource_type:
-                    due += await messages(unit, change)
-        if due:
-            await self._send(unit, due)
-
-    async def _send(self, unit: UnitOfWork, due: list[Due]) -> None:
-        endpoints = await unit.search("Endpoint", status="active", connection_type="hl7v2-mllp")
-        for endpoint in sorted(endpoints, key=lambda e: str(e["id"])):
-            to = Destination.of(endpoint, self.zone)
-            for message in due:
-                if message.kind in to.wants:
-                    control_id = new_control_id()
-                    unit.send(
-                        outbox.Outbound(
-                            destination=to.reference,
-                            type=message.kind,
-                            control_id=control_id,
-                            message=encode(message.render(to, control_id), to.charset),
-                            about=(f"ServiceRequest/{message.facts.order['id']}",),
-                            patient=f"Patient/{message.facts.patient['id']}",
-                        )
-                    )
+        """Messages for the net changes of a transaction. Nothing is read, let alone written, for nobody."""
+        relevant = [c for c in changes if c.type in _TYPES]
+        for change in relevant:
+            if change.type == "Endpoint" and change.after is not None:
+                await _check(unit, change.after)
+        if not relevant:
+            return
+        destinations = await self.destinations.active(unit, relevant)
+        if destinations:
+            context = Context(unit, [c for c in changes if not c.redirected], destinations)
+            for due in await _due(context):
+                for to in destinations:
+                    if due.is_for(to):
+                        await _send(unit, due, to)
 
 
-async def facts_of(unit: UnitOfWork, request: Resource | None) -> OrderFacts | None:
-    """The facts of an order, from it or one of its requested procedures; None where there is no order or patient."""
-    order = await service_request.order_of(unit, request)
-    if order is None or request is None:
-        return None
-    patient = await unit.get(order["subject"])
-    if patient is None:
-        return None
-    procedure = request if service_request.is_procedure(request) else None
-    requester = await unit.get(order.get("requester"))
-    if requester is not None and requester["resourceType"] == "PractitionerRole":
-        requester = await unit.get(requester.get("practitioner"))
-    return OrderFacts(order, procedure, patient, await unit.get(order.get("encounter")), requester)
+async def _due(context: Context) -> list[Due]:
+    due = await of_patients(context)
+    for resource_type, messages in _MESSAGES:
+        for change in context.changes:
+            if change.type == resource_type:
+                due += await messages(context, change)
+        if resource_type == "Task":
+            due += await of_steps_for_images(context)
+    return [*due, *await of_charges(context)]
 
 
-async def _of_appointment(unit: UnitOfWork, change: Change) -> list[Due]:
-    now, event = change.after, _siu_event(change)
-    if now is None or event is None:
-        return []
-    due: list[Due] = []
-    for order_id in appointment.orders(now):
-        facts = await facts_of(unit, await unit.read("ServiceRequest", order_id))
-        if facts is not None:
-            resources = [r for p in now.get("participant", ()) if (r := await unit.get(p.get("actor")))]
-            due.append(Due(f"SIU^{event}", siu(event, now, resources, facts, unit.now), facts))
-    return due
+async def _check(unit: UnitOfWork, endpoint: Resource) -> None:
+    """An Endpoint that no message could be written for, or whose sender can't be told, is refused."""
+    check_endpoint(endpoint)
+    await check_concept_map(unit, endpoint)
+    await check_alone(unit, endpoint)
 
 
-def _siu_event(change: Change) -> str | None:
-    """S12 what is newly booked, S13 another time, S14 another change, S15, S17 and S26 the end. None: nothing to tell."""
-    before, now = change.before, change.after
-    if now is None:
-        return None
-    if before is None or not appointment.is_booked(before):
-        return "S12" if appointment.is_booked(now) else None
-    if appointment.is_booked(now) and any(before.get(e) != now.get(e) for e in ("start", "end")):
-        return "S13"
-    changed = FILLER_STATUS[before["status"]] != FILLER_STATUS.get(now["status"])
-    return _SIU.get(now["status"]) if changed or before.get("participant") != now.get("participant") else None
+async def _send(unit: UnitOfWork, due: Due, to: Destination) -> None:
+    control_id = new_control_id()
+    written = transliteration.write(due.render(to, control_id), to.charset)
+    _count(written, to)
+    invalid = None
+    if to.says("check-structure") == "yes" and (
+        found := version_structure.problems(parse(written.data, default_charset=to.charset))
+    ):
+        invalid = "; ".join(found)
+        metrics.INVALID.labels(to.reference).inc()
+        text = f"{due.kind} for {to.reference} breaks HL7's definitions and is not sent: {invalid[:500]}"
+        subject = f"{to.reference} {due.about[0] if due.about else control_id}"
+        await work_items.raise_once(unit, "invalid-message", subject, text, about=to.reference, patient=due.patient or None)
+    unit.send(
+        outbox.Outbound(
+            destination=to.reference,
+            type=due.kind,
+            control_id=control_id,
+            message=written.data,
+            about=due.about,
+            patient=due.patient or None,
+            invalid=invalid,
+        )
+    )
 
 
-async def _of_step(unit: UnitOfWork, change: Change) -> list[Due]:
-    """The status of a step that has changed, or the new time of a scheduled one."""
-    step, before = change.after, change.before or {}
-    if step is None or not task.is_step(step):
-        return []
-    status, was = _ORDER_STATUS.get(step["status"]), _ORDER_STATUS.get(before.get("status", ""))
-    moved = status == "SC" and before.get("restriction") != step.get("restriction")
-    if status is None or (status == was and not moved):
-        return []
-    facts = await facts_of(unit, await unit.get(step.get("focus")))
-    return [Due("ORM^O01", orm_o01(status, step, facts, unit.now), facts)] if facts else []
-
-
-async def _of_order(unit: UnitOfWork, change: Change) -> list[Due]:
-    """CM when the last report is final."""
-    order = change.after
-    if order is None or not service_request.is_order(order) or not change.became("status", "completed"):
-        return []
-    facts = await facts_of(unit, order)
-    return [Due("ORM^O01", orm_o01("CM", None, facts, unit.now), facts)] if facts else []
-
-
-async def _of_report(unit: UnitOfWork, change: Change) -> list[Due]:
-    """The report as it stands, once for each order that it is of."""
-    report = change.after
-    if report is None or report["status"] not in _REPORTED or _content(report) == _content(change.before):
-        return []
-    results = [r for x in report.get("result", ()) if (r := await unit.get(x))]
-    studies = [r for x in report.get("imagingStudy", ()) if (r := await unit.get(x))]
-    readers = [(x, await unit.get(x)) for x in report.get("resultsInterpreter", ())]
-    due: dict[str, Due] = {}
-    for procedure in await diagnostic_report.procedures(unit, report):
-        facts = await facts_of(unit, procedure)
-        if facts is not None and facts.order["id"] not in due:
-            due[facts.order["id"]] = Due("ORU^R01", oru_r01(report, results, studies, readers, facts, unit.now), facts)
-    return list(due.values())
-
-
-def _content(report: Resource | None) -> Resource:
-    return {k: v for k, v in (report or {}).items() if k != "meta"}
-
-
-async def _of_endpoint(unit: UnitOfWork, change: Change) -> list[Due]:
-    """No message; but an Endpoint that no message could be written for, or whose sender can't be told, is refused."""
-    if change.after is not None:
-        check_endpoint(change.after)
-        await check_alone(unit, change.after)
-    return []
-
-
-_MESSAGES = (
-    ("Endpoint", _of_endpoint),
-    ("Appointment", _of_appointment),
-    ("Task", _of_step),
-    ("DiagnosticReport", _of_report),
-    ("ServiceRequest", _of_order),
-)
+def _count(written: Written, to: Destination) -> None:
+    """Characters that the receiver's set lacks."""
+    for by, number in (("near", written.near), ("question-mark", written.lost)):
+        if number:
+            metrics.CHARACTERS.labels(to.reference, by).inc(number)
+    if written.lost:
+        log.warning("characters were sent as question marks", destination=to.reference, number=written.lost)

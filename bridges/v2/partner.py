@@ -5,7 +5,8 @@ be both: a destination, and a partner that sends.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta, tzinfo
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Final, Literal
@@ -17,6 +18,7 @@ Rule = Literal["accept", "work-item", "hold", "refuse"]
 RULES: Final = ("accept", "work-item", "hold", "refuse")
 DEFAULT_CHARSET: Final = "utf-8"
 VALIDATION: Final = ("none", "warn", "strict")
+IDENTITY: Final = ("master", "follow")
 _UNITS: Final = {"s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 
 
@@ -37,8 +39,16 @@ class Partner:
         accept-validation     `none`, `warn` or `strict`: the structure, by HL7's message definitions
         accept-response       `ack`, or `order` for ORR, ORG and ORI as the answer to orders
         accept-unknown-order  what a message about an order that we don't have does: `refuse`, or `park` until it comes
+        accept-unknown-order-hours  how long such a message waits; 24
+        accept-duplicate-days how near two alike orders are duplicates; 30
+        accept-protocol-field `OBR-4.4` when OBR-4.4 to 4.6 are the protocol, not another code for the procedure
+        accept-station-field  `ORC-18` when that is the AE title of the station that is wanted
         accept-unknown-procedure, accept-missing-reason, accept-duplicate-order, accept-implausible-date:
                               `accept`, `work-item`, `hold` or `refuse`
+        accept-identity       `master`: its ADT messages are believed; `follow`: they change nothing of a patient that is known
+        accept-authority      its names of assigning authorities and what all call them, `NAME=1.2.276.0.76.1, OTHER=CLINIC`: an
+                              OID, a URI or another name, comma between
+        accept-section-codes  its names (OBX-3.1) for the sections of a report: `BEF=59776-5, BEU=19005-8`
         accept-concept-map    the ConceptMap (`ConceptMap/1`) from its procedure codes to ours
         expect-every          the longest silence that is usual (`30m`, `12h`, `2d`); learned from its past when left out
     """
@@ -61,7 +71,19 @@ class Partner:
     duplicate_order: Rule = "work-item"
     implausible_date: Rule = "work-item"
     concept_map: str = ""
+    unknown_order_hours: float = 24
+    duplicate_days: int = 30
+    protocol_field: str = ""
+    station_field: str = ""
+    identity: str = "master"
+    authorities: Mapping[str, str] = field(default_factory=dict)
+    section_codes: dict[str, str] = field(default_factory=dict, hash=False)
     expect_every: timedelta | None = None
+
+    @property
+    def is_master(self) -> bool:
+        """Whether its ADT messages are the master's."""
+        return self.identity != "follow"
 
     @property
     def name(self) -> str:
@@ -105,8 +127,12 @@ class Partner:
             "rate": float(said["accept-rate"]) if "accept-rate" in said else None,
             "zone": ZoneInfo(said["accept-time-zone"]) if "accept-time-zone" in said else None,
             "processing": frozenset(listed(said.get("accept-processing", "P"))),
+            "authorities": dict(_pair(p) for p in listed(said.get("accept-authority", "")) if "=" in p),
             "expect_every": duration(said["expect-every"]) if "expect-every" in said else None,
+            "section_codes": dict(map(_pair, listed(said.get("accept-section-codes", "")))),
         }
+        numbers = {"unknown_order_hours": "unknown-order-hours", "duplicate_days": "duplicate-days"}
+        given |= {name: int(said[f"accept-{header}"]) for name, header in numbers.items() if f"accept-{header}" in said}
         texts = {
             "charset": "character-set",
             "validation": "validation",
@@ -117,6 +143,9 @@ class Partner:
             "duplicate_order": "duplicate-order",
             "implausible_date": "implausible-date",
             "concept_map": "concept-map",
+            "protocol_field": "protocol-field",
+            "station_field": "station-field",
+            "identity": "identity",
         }
         given |= {name: said[f"accept-{header}"] for name, header in texts.items() if f"accept-{header}" in said}
         return cls(
@@ -128,6 +157,11 @@ def headers(endpoint: Resource) -> dict[str, str]:
     """The headers of an Endpoint by name, in lower case."""
     pairs = (str(header).partition(":") for header in endpoint.get("header", ()))
     return {name.strip().lower(): value.strip() for name, _, value in pairs}
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    return name.strip(), value.strip()
 
 
 def listed(text: str) -> list[str]:

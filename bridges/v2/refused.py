@@ -1,9 +1,15 @@
 """What a mapping says no with: errors as an acknowledgement tells them (MSA, ERR)."""
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 from bridges.v2.ack import AckError
 from bridges.v2.message import Segment
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.registry import Resource
+
+if TYPE_CHECKING:
+    from bridges.v2.reception import Reply
 
 # FHIR issue type to table 0357.
 _CODES = {
@@ -19,15 +25,28 @@ _CODES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A work item (Task) for a person: its kind, what it says, and the references of what it is about and of the patient."""
+
+    kind: str
+    text: str
+    about: str | None = None
+    patient: str | None = None
+
+
 class Refused(Exception):
     """The message is refused. `code` is MSA-1: AE for its content, AR when it is not for us.
 
     `mixed_up` is the order whose placer number the message uses for a different patient: people must be shown that.
+    `shown` are other work items that people get. `reply` is what is answered, where that is more than an acknowledgement.
     `stranger`: nobody that we know has sent it.
     """
 
     def __init__(self, *errors: AckError, code: str = "AE", mixed_up: Resource | None = None, stranger: bool = False) -> None:
         super().__init__("; ".join(e.text for e in errors))
+        self.shown: list[Shown] = []
+        self.reply: Reply | None = None
         self.stranger = stranger
         self.errors = errors
         self.code = code
@@ -70,6 +89,16 @@ _PLACES: dict[str, tuple[str, int | None]] = {
     "Patient.address": ("PID", 11),
     "Patient.": ("PID", None),
     "Encounter.": ("PV1", None),
+    "DiagnosticReport.status": ("OBR", 25),
+    "DiagnosticReport.subject": ("PID", 3),
+    "DiagnosticReport.": ("OBR", None),
+    "Observation.": ("OBX", None),
+    "Appointment.start": ("SCH", 11),
+    "Appointment.end": ("SCH", 11),
+    "Appointment.status": ("SCH", 25),
+    "Appointment.basedOn": ("SCH", 26),
+    "Appointment.participant": ("AIG", 3),
+    "Appointment.": ("SCH", None),
 }
 
 

@@ -1,138 +1,197 @@
-"""Appointment -> SIU (IHE RAD-48); step and order status -> ORM^O01 with order control SC (IHE RAD-3)."""
+"""Appointment -> SIU^S12, S13, S14, S15, S17, S26 (IHE RAD-48)."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
-from bridges.v2.datatypes import EI
+from bridges.v2.codes import APPOINTMENT_STATUS
+from bridges.v2.datatypes import CWE, EI
 from bridges.v2.destination import Destination
+from bridges.v2.mapping import Layout, Out, layout
 from bridges.v2.message import Comp, Seg
-from bridges.v2.segments_out import (
-    OrderFacts,
-    cwe,
-    filler,
-    modality,
-    msh,
-    obr,
-    orc,
-    pid,
-    placer,
-    present,
-    pv1,
-    timing,
-    xcn,
-)
+from bridges.v2.order_facts import OrderFacts, Render
+from bridges.v2.order_segments_out import filler, placer, requester
+from bridges.v2.segments_out import msh, notes, pid, present, pv1, xcn
 from bridges.v2.systems import OWN
 from fhir_server.elements import identifier_value
 from fhir_server.registry import Resource
 from resources import terms
 
-Render = Callable[[Destination, str], list[Seg]]
-# Appointment.status -> table 0278.
-FILLER_STATUS = {
-    "proposed": "Pending",
-    "pending": "Pending",
-    "booked": "Booked",
-    "arrived": "Started",
-    "checked-in": "Started",
-    "fulfilled": "Complete",
-    "cancelled": "Cancelled",
-    "noshow": "Noshow",
-    "entered-in-error": "Deleted",
-}
+# What the event means for a resource of the booking (table 0206); others are U.
+_ACTIONS: Final = {"S12": "A", "S15": "D", "S17": "D", "S26": "D"}
 
 
-def siu(event: str, appointment: Resource, participants: list[Resource], facts: OrderFacts, now: datetime) -> Render:
-    """SIU^S12 to S26: SCH, PID, PV1, RGS, AIS and a resource segment for each station, place and person."""
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """An Appointment as one event tells it, and who or what takes part."""
+
+    event: str
+    appointment: Resource
+    participants: Sequence[Resource]
+    facts: OrderFacts
+
+    @property
+    def action(self) -> str:
+        return _ACTIONS.get(self.event, "U")
+
+    @property
+    def minutes(self) -> str:
+        if "start" not in self.appointment or "end" not in self.appointment:
+            return ""
+        length = datetime.fromisoformat(self.appointment["end"]) - datetime.fromisoformat(self.appointment["start"])
+        return str(int(length.total_seconds() // 60))
+
+    @property
+    def status(self) -> str:
+        return APPOINTMENT_STATUS.v2(self.appointment["status"])
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One resource that a booking takes: its number among its kind, and itself."""
+
+    booking: Booking
+    number: int
+    resource: Resource
+
+    @property
+    def status(self) -> Comp | None:
+        return Comp(self.booking.status, None, "HL70278") if self.booking.status else None
+
+
+_MINUTES: Final = Comp("min", "minutes", "UCUM")
+
+
+def _start(of: Booking, to: Destination) -> str:
+    return to.time(of.appointment.get("start"))
+
+
+def _reason(of: Booking, to: Destination) -> CWE:
+    return to.code(next(iter(of.appointment.get("reasonCode", ())), None) or of.facts.order.get("code"))
+
+
+def _timing(of: Booking, to: Destination) -> Comp:
+    return Comp(None, None, of.minutes, _start(of, to), to.time(of.appointment.get("end")))
+
+
+SCH: Final[Layout[Booking]] = layout(
+    "Appointment -> SCH",
+    "SCH",
+    Out(1, "ServiceRequest.identifier[PLAC]", lambda of, _: placer(of.facts.order), "as it came"),
+    Out(2, "Appointment.id", lambda of, _: EI(of.appointment["id"], OWN), "", "R"),
+    Out(6, "", lambda of, _: Comp(of.event, None, "HL70003"), "the event", "R"),
+    Out(7, "Appointment.reasonCode", _reason, "else the code of the order"),
+    Out(8, "Appointment.appointmentType", lambda of, to: to.code(of.appointment.get("appointmentType"))),
+    Out(9, "Appointment.start, end", lambda of, _: of.minutes, "minutes"),
+    Out(10, "", lambda _of, _: _MINUTES),
+    Out(11, "Appointment.start, end", _timing, "TQ: duration (3), start (4), end (5)", "R"),
+    Out(12, "ServiceRequest.requester", lambda of, _: requester(of.facts)),
+    Out(16, "", lambda _of, _: Comp(OWN), "the system itself", "R"),
+    Out(20, "", lambda _of, _: Comp(OWN), "the system itself", "R"),
+    Out(25, "Appointment.status", lambda of, _: of.status, "table 0278"),
+    Out(
+        26, "ServiceRequest.identifier[PLAC]", lambda of, to: None if to.before("2.4") else placer(of.facts.order), "from 2.4 on"
+    ),
+    Out(
+        27, "ServiceRequest.identifier[FILL]", lambda of, to: None if to.before("2.4") else filler(of.facts.order), "from 2.4 on"
+    ),
+)
+
+RGS: Final[Layout[Booking]] = layout(
+    "Appointment -> RGS",
+    "RGS",
+    Out(1, "", lambda _of, _: 1),
+    Out(2, "", lambda of, _: of.action, "A with S12, D with S15, S17 and S26, else U"),
+)
+
+AIS: Final[Layout[Booking]] = layout(
+    "Appointment -> AIS",
+    "AIS",
+    Out(1, "", lambda _of, _: 1),
+    Out(2, "", lambda of, _: of.action),
+    Out(3, "ServiceRequest.code", lambda of, to: to.code(of.facts.order.get("code")), "", "R"),
+    Out(4, "Appointment.start", _start),
+    Out(7, "Appointment.start, end", lambda of, _: of.minutes),
+    Out(8, "", lambda _of, _: _MINUTES),
+    Out(10, "Appointment.status", lambda of, _: Comp(of.status, None, "HL70278") if of.status else None),
+)
+
+
+def _ae_title(station: Resource) -> str:
+    return identifier_value(station, terms.AE_TITLE) or str(station["id"])
+
+
+def _shown(station: Resource) -> str:
+    return next((n.get("name", "") for n in station.get("deviceName", ())), "") or _ae_title(station)
+
+
+AIG: Final[Layout[Taken]] = layout(
+    "Device -> AIG",
+    "AIG",
+    Out(1, "", lambda of, _: of.number),
+    Out(2, "", lambda of, _: of.booking.action),
+    Out(
+        3, "Device.identifier, deviceName", lambda of, _: Comp(_ae_title(of.resource), _shown(of.resource), "L"), "AE title, name"
+    ),
+    Out(4, "", lambda _of, _: Comp("EQUIPMENT", None, "L"), "", "R"),
+    Out(8, "Appointment.start", lambda of, to: _start(of.booking, to)),
+    Out(11, "Appointment.start, end", lambda of, _: of.booking.minutes),
+    Out(12, "", lambda _of, _: _MINUTES),
+    Out(14, "Appointment.status", lambda of, _: of.status),
+)
+
+AIL: Final[Layout[Taken]] = layout(
+    "Location -> AIL",
+    "AIL",
+    Out(1, "", lambda of, _: of.number),
+    Out(2, "", lambda of, _: of.booking.action),
+    Out(3, "Location.name", lambda of, _: Comp(of.resource.get("name", of.resource["id"]))),
+    Out(4, "", lambda _of, _: Comp("ROOM", None, "L"), "required below 2.5"),
+    Out(6, "Appointment.start", lambda of, to: _start(of.booking, to)),
+    Out(9, "Appointment.start, end", lambda of, _: of.booking.minutes),
+    Out(10, "", lambda _of, _: _MINUTES),
+    Out(12, "Appointment.status", lambda of, _: of.status),
+)
+
+AIP: Final[Layout[Taken]] = layout(
+    "Practitioner -> AIP",
+    "AIP",
+    Out(1, "", lambda of, _: of.number),
+    Out(2, "", lambda of, _: of.booking.action),
+    Out(3, "Practitioner.identifier, name", lambda of, _: xcn(None, of.resource)),
+    Out(4, "", lambda _of, _: Comp("STAFF", None, "L"), "required below 2.5"),
+    Out(6, "Appointment.start", lambda of, to: _start(of.booking, to)),
+    Out(9, "Appointment.start, end", lambda of, _: of.booking.minutes),
+    Out(10, "", lambda _of, _: _MINUTES),
+    Out(12, "Appointment.status", lambda of, _: of.status),
+)
+_LAYOUTS: Final = {"Device": AIG, "Location": AIL, "Practitioner": AIP}
+
+
+def siu(event: str, appointment: Resource, participants: Sequence[Resource], facts: OrderFacts, now: datetime) -> Render:
+    """SCH, NTE, PID, PV1, RGS, AIS and a segment for each station, place and person, in this order."""
+    booking = Booking(event, appointment, participants, facts)
 
     def render(to: Destination, control_id: str) -> list[Seg]:
-        start, end = to.time(appointment.get("start")), to.time(appointment.get("end"))
-        sch = Seg(
-            "SCH",
-            {
-                1: placer(facts.order),
-                2: EI(appointment["id"], OWN),
-                6: Comp(event, None, "HL70003"),
-                7: cwe(facts.order.get("code")),
-                9: _minutes(appointment),
-                10: Comp("min", "minutes", "UCUM"),
-                11: Comp(None, None, _minutes(appointment), start, end),
-                12: xcn(facts.order.get("requester"), facts.requester),
-                16: Comp(OWN),
-                20: Comp(OWN),
-                25: FILLER_STATUS.get(appointment["status"], ""),
-                26: None if to.before("2.4") else placer(facts.order),
-                27: None if to.before("2.4") else filler(facts.order),
-            },
-        )
-        action = "D" if event in {"S15", "S17", "S26"} else "A" if event == "S12" else "U"
+        said = [appointment.get("patientInstruction", ""), appointment.get("comment", "")]
         segments: list[Seg | None] = [
             msh(to, f"SIU^{event}", "SIU_S12", control_id, now),
-            sch,
+            SCH.seg(booking, to),
+            *notes(said, to),
             pid(facts.patient, to),
-            pv1(facts.encounter),
-            Seg("RGS", {1: 1, 2: action}),
-            Seg(
-                "AIS",
-                {
-                    1: 1,
-                    2: action,
-                    3: cwe(facts.order.get("code")),
-                    4: start,
-                    7: _minutes(appointment),
-                    8: Comp("min", "minutes", "UCUM"),
-                },
-            ),
+            pv1(facts.encounter, to, facts.people),
+            RGS.seg(booking, to),
+            AIS.seg(booking, to),
         ]
-        return list(present([*segments, *_resources(participants, action)]))
+        return list(present([*segments, *_taken(booking, to)]))
 
     return render
 
 
-def _resources(participants: list[Resource], action: str) -> list[Seg]:
-    segments = []
-    stations = [p for p in participants if p["resourceType"] == "Device"]
-    for i, station in enumerate(stations, 1):
-        title = identifier_value(station, terms.AE_TITLE) or station["id"]
-        shown = next((n.get("name", "") for n in station.get("deviceName", ())), title)
-        segments.append(Seg("AIG", {1: i, 2: action, 3: Comp(title, shown, "L"), 4: Comp("EQUIPMENT", None, "L")}))
-    for i, place in enumerate([p for p in participants if p["resourceType"] == "Location"], 1):
-        segments.append(Seg("AIL", {1: i, 2: action, 3: Comp(place.get("name", place["id"]))}))
-    for i, person in enumerate([p for p in participants if p["resourceType"] == "Practitioner"], 1):
-        segments.append(Seg("AIP", {1: i, 2: action, 3: xcn(None, person)}))
-    return segments
-
-
-def _minutes(appointment: Resource) -> str:
-    if "start" not in appointment or "end" not in appointment:
-        return ""
-    length = datetime.fromisoformat(appointment["end"]) - datetime.fromisoformat(appointment["start"])
-    return str(int(length.total_seconds() // 60))
-
-
-def orm_o01(status: str, step: Resource | None, facts: OrderFacts, now: datetime) -> Render:
-    """ORM^O01 that tells the placer the status of an order: ORC-1 SC, ORC-5 of table 0038."""
-
-    def render(to: Destination, control_id: str) -> list[Seg]:
-        requester = xcn(facts.order.get("requester"), facts.requester)
-        when = timing(facts.order, step, to)
-        step_id = identifier_value(step, terms.SCHEDULED_STEP_ID) if step else ""
-        start = (step or {}).get("restriction", {}).get("period", {}).get("start")
-        fields = {
-            20: step_id,
-            24: modality(step),
-            27: when if to.before("2.5") else None,
-            36: to.time(start),
-        }
-        return list(
-            present(
-                [
-                    msh(to, "ORM^O01", "ORM_O01", control_id, now),
-                    pid(facts.patient, to),
-                    pv1(facts.encounter),
-                    orc(facts.order, to, control="SC", status=status, requester=requester, timing=when),
-                    obr(facts.order, fields, requester=requester, procedure=facts.procedure),
-                ]
-            )
-        )
-
-    return render
+def _taken(booking: Booking, to: Destination) -> list[Seg]:
+    found = []
+    for resource_type, of_type in _LAYOUTS.items():
+        of = [p for p in booking.participants if p["resourceType"] == resource_type]
+        found += [of_type.seg(Taken(booking, i, resource), to) for i, resource in enumerate(of, 1)]
+    return found

@@ -7,6 +7,7 @@ from typing import Any, Final
 from pymongo import UpdateOne
 
 from bridges.v2.ack import Ack
+from bridges.v2.reply_in import learn_from_reply
 from fhir_server import audit, clock, metrics, outbox
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
@@ -101,6 +102,7 @@ class Settlement:
                 unit.record(audit.audit_event(settled.act(), access, audit.seen(settled.message["about"])))
             for settled in group:
                 await _work_item(unit, settled)
+                await learn_from_reply(unit, settled.message["about"], settled.ack)
 
         first = group[0]
         await self._interactions.transact(access, first.act(), work, entities=audit.seen(first.message["about"]))

@@ -1,0 +1,146 @@
+"""Who is told when appointments, reports and charges change (IHE RAD-48, RAD-28, RAD-128, RAD-35)."""
+
+from typing import Final
+
+from bridges.v2.codes import APPOINTMENT_STATUS
+from bridges.v2.dft_out import dft_p03, transaction_type
+from bridges.v2.due import Context, Due
+from bridges.v2.order_facts import OrderFacts, facts_of
+from bridges.v2.oru_out import Reader, Report, oru_r01
+from bridges.v2.schedule_out import siu
+from fhir_server.references import target
+from fhir_server.registry import Change, Resource
+from fhir_server.unit_of_work import UnitOfWork
+from resources import appointment, charge_item, diagnostic_report
+
+# Appointment.status -> SIU event when one that was booked gets there (HL7 v2.5.1 chapter 10).
+_SIU: Final = {
+    "booked": "S14",
+    "arrived": "S14",
+    "checked-in": "S14",
+    "fulfilled": "S14",
+    "cancelled": "S15",
+    "noshow": "S26",
+    "entered-in-error": "S17",
+}
+_REPORTED: Final = frozenset(
+    {"partial", "preliminary", "final", "amended", "corrected", "appended", "cancelled", "entered-in-error"}
+)
+# A charge that changes in one of these is taken back and charged anew.
+_CHARGED: Final = ("code", "quantity", "priceOverride", "extension", "occurrenceDateTime")
+
+
+# Appointments
+
+
+async def of_appointment(context: Context, change: Change) -> list[Due]:
+    """The event, for each order that is booked. Who told us of it isn't told."""
+    now, event = change.after, _siu_event(change)
+    if now is None or event is None or not context.wanted(f"SIU^{event}"):
+        return []
+    unit, due = context.unit, list[Due]()
+    for order_id in appointment.orders(now):
+        facts = await facts_of(unit, await unit.read("ServiceRequest", order_id))
+        if facts is not None:
+            resources = [r for p in now.get("participant", ()) if (r := await unit.get(p.get("actor")))]
+            render = siu(event, now, resources, facts, unit.now)
+            due.append(Due.of(f"SIU^{event}", render, facts, context.unless_told_by()))
+    return due
+
+
+def _siu_event(change: Change) -> str | None:
+    """S12 what is newly booked, S13 another time, S14 another change, S15, S17 and S26 the end. None: nothing to tell."""
+    before, now = change.before, change.after
+    if now is None:
+        return None
+    if before is None or not appointment.is_booked(before):
+        return "S12" if appointment.is_booked(now) else None
+    if appointment.is_booked(now) and any(before.get(e) != now.get(e) for e in ("start", "end")):
+        return "S13"
+    changed = APPOINTMENT_STATUS.v2(before["status"]) != APPOINTMENT_STATUS.v2(now["status"])
+    return _SIU.get(now["status"]) if changed or before.get("participant") != now.get("participant") else None
+
+
+# Reports
+
+
+async def of_report(context: Context, change: Change) -> list[Due]:
+    """The report as it stands, once for each order that it is of. The service that sent it to us doesn't get it back."""
+    report, unit = change.after, context.unit
+    if report is None or report["status"] not in _REPORTED or _content(report) == _content(change.before):
+        return []
+    if not context.wanted("ORU^R01"):
+        return []
+    results = [r for x in report.get("result", ()) if (r := await unit.get(x))]
+    studies = [r for x in report.get("imagingStudy", ()) if (r := await unit.get(x))]
+    readers = [await _reader(unit, x) for x in report.get("resultsInterpreter", ())]
+    due: dict[str, Due] = {}
+    for procedure in await diagnostic_report.procedures(unit, report):
+        facts = await facts_of(unit, procedure)
+        if facts is not None and facts.order["id"] not in due:
+            own = studies or await unit.search("ImagingStudy", basedon=f"ServiceRequest/{procedure['id']}")
+            render = oru_r01(Report(report, results, own, readers, facts), unit.now)
+            due[facts.order["id"]] = Due.of("ORU^R01", render, facts, context.unless_told_by())
+    return list(due.values())
+
+
+async def _reader(unit: UnitOfWork, reference: Resource) -> Reader:
+    """Who read it; of a role, the Practitioner in it."""
+    found = await unit.get(reference)
+    if found is not None and found["resourceType"] == "PractitionerRole":
+        found = await unit.get(found.get("practitioner"))
+    return reference, found
+
+
+def _content(report: Resource | None) -> Resource:
+    return {k: v for k, v in (report or {}).items() if k != "meta"}
+
+
+# Charges
+
+
+async def of_charges(context: Context) -> list[Due]:
+    """What was charged and taken back in this transaction, a message an order."""
+    if not context.wanted("DFT^P03"):
+        return []
+    unit = context.unit
+    orders: dict[str, OrderFacts] = {}
+    charges: dict[str, list[tuple[str, Resource]]] = {}
+    for change in context.changes:
+        if change.type != "ChargeItem":
+            continue
+        for kind, charge in _transactions(change):
+            facts = await facts_of(unit, await charge_item.procedure_of(unit, charge))
+            if facts is not None:
+                orders.setdefault(facts.order["id"], facts)
+                charges.setdefault(facts.order["id"], []).append((kind, charge))
+    due = []
+    for order_id, said in charges.items():
+        people = {k: v for _, c in said for k, v in (await _performers(unit, c)).items()}
+        due.append(Due.of("DFT^P03", dft_p03(said, orders[order_id], people, unit.now), orders[order_id]))
+    return due
+
+
+def _transactions(change: Change) -> list[tuple[str, Resource]]:
+    """(CG or CD, charge) for what a change means to whoever has the bill."""
+    before, now = change.before, change.after
+    was = transaction_type(before) if before else ""
+    becomes = transaction_type(now) if now else "CD"
+    if was != "CG":
+        return [("CG", now)] if now is not None and becomes == "CG" else []
+    assert before is not None
+    if becomes == "CD":
+        return [("CD", now or before)]
+    if now is not None and any(before.get(e) != now.get(e) for e in _CHARGED):
+        return [("CD", before), ("CG", now)]
+    return []
+
+
+async def _performers(unit: UnitOfWork, charge: Resource) -> dict[str, Resource]:
+    found: dict[str, Resource] = {}
+    for performer in charge.get("performer", ()):
+        to = target(performer.get("actor"))
+        person = await unit.get(performer.get("actor")) if to and to.type == "Practitioner" else None
+        if person is not None:
+            found[str(to)] = person
+    return found

@@ -1,0 +1,137 @@
+"""Messages that came before their order: kept, played when the order arrives, shown to a person when their time is over.
+
+A document of `parked_orders`, one for each order group that waits:
+    {_id, placer: value, identifier: Identifier, number: which group of the message, raw: bytes, charset, zone, endpoint,
+     sender: [application, facility], message: the key of the message in the store, shown: what the work item will say,
+     received, until}
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import structlog
+from bson import Binary, ObjectId
+from pymongo import IndexModel
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import PyMongoError
+
+from bridges.v2 import message_log
+from bridges.v2.message import parse
+from bridges.v2.order_control import unknown_order
+from bridges.v2.order_groups import Order, order_groups
+from bridges.v2.order_map import placer_number
+from bridges.v2.partner import Partner
+from bridges.v2.people_in import People
+from bridges.v2.reception import Sender
+from bridges.v2.refused import Refused
+from fhir_server import clock
+from fhir_server.audit import Act
+from fhir_server.interactions import Interactions
+from fhir_server.outcome import FhirError
+from fhir_server.registry import Resource
+from fhir_server.unit_of_work import UnitOfWork
+from resources import task
+from resources.identifiers import same
+from smart_auth.access import Access
+
+log = structlog.get_logger()
+
+COLLECTION = "parked_orders"
+Document = dict[str, Any]
+
+
+async def ensure_indexes(db: AsyncDatabase[Document]) -> None:
+    await db[COLLECTION].create_indexes([IndexModel([("placer", 1), ("received", 1)]), IndexModel([("until", 1)])])
+
+
+async def park(order: Order) -> None:
+    """Keep this order group until its order, of this placer order number, arrives."""
+    unit, partner = order.unit, order.sender.partner
+    placer = placer_number(order)
+    await unit.lock(f"placer:{placer['value']}")  # whoever brings the order meanwhile, starts one of us again
+    await unit.db[COLLECTION].insert_one(
+        {
+            "placer": placer["value"],
+            "identifier": placer,
+            "number": order.group.number,
+            "raw": Binary(order.message.raw),
+            "charset": partner.charset,
+            "zone": str(order.sender.zone),
+            "endpoint": partner.reference,
+            "sender": [order.sender.application, order.sender.facility],
+            "message": message_log.Key.of(order.message.raw, order.message).filter(),
+            "shown": unknown_order(order).text,
+            "received": clock.naive(unit.now),
+            "until": clock.naive(unit.now + timedelta(hours=partner.unknown_order_hours)),
+        },
+        session=unit.session,
+    )
+
+
+async def play(order: Order, stored: Resource, perform: Callable[[Order], Awaitable[None]]) -> None:
+    """Do what was said of this order before it came, in the order in which it was said, in the order's own transaction.
+
+    What is refused becomes a work item: the order itself is right.
+    """
+    unit = order.unit
+    placer = placer_number(order)
+    waiting = unit.db[COLLECTION].find({"placer": placer["value"]}, session=unit.session).sort([("received", 1), ("_id", 1)])
+    for document in await waiting.to_list():
+        if not same(document["identifier"], placer):
+            continue
+        state = "played"
+        try:
+            await perform(await _again(unit, document))
+        except Refused as failure:
+            state = "refused-later"
+            text = f"{document['shown']} when it came; now that it is: {failure}"
+            about = f"ServiceRequest/{stored['id']}"
+            await task.open_work_item(unit, "parked-message-refused", text, about, stored["subject"].get("reference"))
+        await unit.db[COLLECTION].delete_one({"_id": document["_id"]}, session=unit.session)
+        await message_log.mark(unit.db, unit.session, document["message"], state, f"ServiceRequest/{stored['id']}")
+
+
+async def _again(unit: UnitOfWork, document: Document) -> Order:
+    """The order group as it was received."""
+    message = parse(bytes(document["raw"]), default_charset=document["charset"])
+    endpoint = await unit.get({"reference": document["endpoint"]}) if document["endpoint"] else None
+    partner = (Partner.of(endpoint) if endpoint else None) or Partner()
+    sender = replace(Sender.of(message, ZoneInfo(document["zone"]), partner), zone=ZoneInfo(document["zone"]))
+    group = order_groups(message)[document["number"]]
+    return Order(unit, sender, message, People(unit, sender), group)
+
+
+async def expire(interactions: Interactions) -> int:
+    """Give what has waited too long to a person; how many that were. To be called now and then, by any process."""
+    db = interactions.store.db
+    over = await db[COLLECTION].find({"until": {"$lt": clock.naive(clock.now())}}, {"_id": 1}, limit=1000).to_list()
+
+    async def give_up(unit: UnitOfWork, id_: ObjectId) -> None:
+        document = await unit.db[COLLECTION].find_one_and_delete({"_id": id_}, session=unit.session)
+        if document is None:  # played, or given up by another process
+            return
+        await task.open_work_item(unit, "unknown-order", f"{document['shown']}, nor has it come since")
+        await message_log.mark(unit.db, unit.session, document["message"], "given-up")
+
+    for due in over:
+        await interactions.transact(
+            Access.system("v2"), Act("parked-order", source="v2", detail="given up"), partial(give_up, id_=due["_id"])
+        )
+    if over:
+        log.warning("messages about orders that never came were given to people", number=len(over))
+    return len(over)
+
+
+async def sweep(interactions: Interactions, pause: float = 60) -> None:
+    """Do so for ever, with `pause` seconds between."""
+    while True:
+        await asyncio.sleep(pause)
+        try:
+            await expire(interactions)
+        except (FhirError, PyMongoError) as error:
+            log.warning("parked messages could not be looked at", reason=type(error).__name__)

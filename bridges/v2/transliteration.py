@@ -1,0 +1,85 @@
+"""Writing a message for receivers whose character set lacks letters: what is near enough goes instead, else a question mark.
+
+Letters of names follow ICAO Doc 9303 part 3, section 6 A (transliterations that passports and airlines use: Mueller for Müller);
+other letters lose their marks (Unicode's canonical decomposition). Signs have their usual ASCII forms.
+"""
+
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from bridges.v2.charset import DEFAULT, codec_of
+from bridges.v2.message import Seg
+
+_NEAR: Final = {
+    "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "ẞ": "SS", "Å": "Aa", "å": "aa", "Æ": "Ae",
+    "æ": "ae", "Ø": "Oe", "ø": "oe", "Œ": "Oe", "œ": "oe", "Þ": "Th", "þ": "th", "Ð": "D", "ð": "d", "Đ": "D", "đ": "d",
+    "Ħ": "H", "ħ": "h", "ı": "i", "Ĳ": "Ij", "ĳ": "ij", "Ł": "L", "ł": "l", "Ŋ": "N", "ŋ": "n", "Ŧ": "T", "ŧ": "t",
+    "‐": "-", "‑": "-", "‒": "-", "–": "-", "—": "-", "−": "-", "‘": "'", "’": "'", "‚": "'", "‛": "'", "“": '"', "”": '"',
+    "„": '"', "«": '"', "»": '"', "‹": "'", "›": "'", "…": "...", "•": "*", "·": ".", "×": "x", "÷": "/", "°": " deg",
+    "µ": "u", "μ": "u", "€": "EUR", "£": "GBP", "™": "(TM)", "®": "(R)", "©": "(C)", "≤": "<=", "≥": ">=", "≈": "ca. ",
+    "±": "+/-", "→": "->", "←": "<-", "²": "2", "³": "3", "½": "1/2", "¼": "1/4", "¾": "3/4", "\u00a0": " ", "\u2009": " ",
+    "\u202f": " ", "\u200b": "", "\ufeff": "",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A message as bytes; how many characters were replaced by near ones, and how many have none and became `?`."""
+
+    data: bytes
+    near: int = 0
+    lost: int = 0
+
+
+def write(segments: Iterable[Seg], charset: str) -> Written:
+    """The message of these segments in a character set named as in MSH-18. ValueError when it is unknown."""
+    codec = codec_of(charset)
+    if codec is None:
+        raise ValueError(f"unknown character set: {charset}")
+    text = "".join(segment.written(DEFAULT) + "\r" for segment in segments)
+    try:
+        return Written(text.encode(codec))
+    except UnicodeEncodeError:
+        return _transliterated(text, codec)
+
+
+def plain(text: str, codec: str) -> str:
+    """The text with what the codec lacks replaced, for documents whose fonts have no more letters."""
+    return _transliterated(text, codec).data.decode(codec)
+
+
+def _transliterated(text: str, codec: str) -> Written:
+    near = lost = 0
+    replaced: dict[int, str] = {}
+    text = unicodedata.normalize("NFC", text)
+    for character in set(text):
+        if _fits(character, codec):
+            continue
+        found = _nearest(character, codec)
+        replaced[ord(character)] = "?" if found is None else found
+        if found is None:
+            lost += text.count(character)
+        else:
+            near += text.count(character)
+    return Written(text.translate(replaced).encode(codec, "replace"), near, lost)
+
+
+@lru_cache(maxsize=4096)
+def _nearest(character: str, codec: str) -> str | None:
+    """What stands for a character that the codec lacks; None for nothing. Separators never: they would cut the field."""
+    base = "".join(c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c))
+    for near in (_NEAR.get(character), base):
+        if near is not None and near != character and not set(near) & set("|^~\\&\r\n") and _fits(near, codec):
+            return near
+    return None
+
+
+def _fits(text: str, codec: str) -> bool:
+    try:
+        text.encode(codec)
+    except UnicodeEncodeError:
+        return False
+    return True

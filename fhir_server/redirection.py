@@ -1,0 +1,66 @@
+"""Redirecting references: what refers to a record that another has replaced, comes to refer to that other one.
+
+Rules say that the subject of a resource can't be changed, and rightly so for whoever writes it. When two records turn out to be
+of one patient (FHIR R4 Patient.link, `replaced-by` and `replaces`), no resource changes its patient: the patient changes the
+record. So these writes pass the rules and reactions of each resource; index, history, projections and audit see them as any.
+Provenance, AuditEvent and Bundle stay as they are: they tell what was.
+"""
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from fhir_server import integrity
+from fhir_server.references import Target, target
+from fhir_server.unit_of_work import UnitOfWork
+
+T = TypeVar("T")
+
+
+async def redirect(unit: UnitOfWork, old: Target, new: Target, *, first: Iterable[str] = (), limit: int) -> list[str]:
+    """Redirect at most `limit` of the resources that refer to `old`, and say which: "Task/1". Fewer than `limit`: that was all.
+
+    Links between the records themselves stay. Types in the order of `first`, then the others; the newest first.
+    ValueError unless `old` says that `new` replaces it, or, to take such a merge back, `new` says so of `old`.
+    """
+    await _require_linked(unit, old, new)
+    await integrity.hold(unit, old)
+    found = await unit.referring(old, first, limit)
+    for resource in found:
+        unit.redirect(redirected(resource, old, new))
+    return [f"{r['resourceType']}/{r['id']}" for r in found]
+
+
+async def redirect_these(unit: UnitOfWork, references: Iterable[str], old: Target, new: Target) -> int:
+    """The same for resources that are named, as far as they still refer to `old`; how many did."""
+    await _require_linked(unit, old, new)
+    await integrity.hold(unit, old)
+    done = 0
+    for reference in references:
+        resource = await unit.get(reference)
+        if resource is not None and (changed := redirected(resource, old, new)) != resource:
+            unit.redirect(changed)
+            done += 1
+    return done
+
+
+async def _require_linked(unit: UnitOfWork, old: Target, new: Target) -> None:
+    for record, other in ((old, new), (new, old)):
+        links = (await unit.read(*record) or {}).get("link", ())
+        if any(link.get("type") == "replaced-by" and target(link.get("other")) == other for link in links):
+            return
+    raise ValueError(f"neither of {old} and {new} replaces the other")
+
+
+def redirected(element: T, old: Target, new: Target) -> T:
+    """A copy in which every reference to `old`, or to a version of it, is one to `new`."""
+
+    def copy(value: Any) -> Any:
+        if isinstance(value, dict):
+            made = {k: copy(v) if isinstance(v, (dict, list)) else v for k, v in value.items()}
+            if target(value.get("reference")) == old:
+                made["reference"] = str(new)
+            return made
+        return [copy(v) if isinstance(v, (dict, list)) else v for v in value] if isinstance(value, list) else value
+
+    made: T = copy(element)
+    return made

@@ -1,0 +1,120 @@
+"""What is looked at when an order comes in, by whatever door: the procedure catalogue, reason, duplicates, dates.
+
+Each finding says what is odd; what then happens (take it, show it, hold the order, refuse it) is for the door to decide.
+"""
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Final, Literal
+
+from fhir_server.elements import codings, identifier_of_type
+from fhir_server.registry import Resource
+from fhir_server.unit_of_work import UnitOfWork
+from resources import activity_definition, terms
+
+Kind = Literal["unknown-procedure", "missing-reason", "duplicate-order", "implausible-date"]
+DUPLICATE_DAYS: Final = 30
+_OPEN: Final = "draft,active,on-hold"
+_LATE: Final = timedelta(days=1)
+_AHEAD: Final = timedelta(days=731)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is odd about an order. `element` is where; the text is for the placer and holds nothing about the patient."""
+
+    kind: Kind
+    text: str
+    element: str
+
+
+async def examine(unit: UnitOfWork, order: Resource, patient: Resource, days: int = DUPLICATE_DAYS) -> list[Finding]:
+    """What is odd about an order that is not stored yet; `days` is how near to each other two alike orders are duplicates."""
+    entry = await activity_definition.catalogue_entry(unit, order)
+    found = [
+        await _unknown_procedure(unit, entry),
+        _missing_reason(order, entry),
+        await _duplicate(unit, order, days),
+        _implausible_date(order, patient, unit.now),
+    ]
+    return [f for f in found if f]
+
+
+async def _unknown_procedure(unit: UnitOfWork, entry: Resource | None) -> Finding | None:
+    """Only where there is a catalogue at all."""
+    if entry is not None or not await unit.matching("ActivityDefinition", "status=active", limit=1):
+        return None
+    return Finding("unknown-procedure", "the procedure is not in the department's catalogue", "ServiceRequest.code")
+
+
+def _missing_reason(order: Resource, entry: Resource | None) -> Finding | None:
+    if not activity_definition.needs_reason(entry) or order.get("reasonCode") or order.get("reasonReference"):
+        return None
+    return Finding("missing-reason", "this procedure needs the reason for it", "ServiceRequest.reasonCode")
+
+
+async def _duplicate(unit: UnitOfWork, order: Resource, days: int) -> Finding | None:
+    """An open order of the same patient for the same procedure, wanted or ordered about the same time."""
+    mine = _codes(order)
+    subject = order["subject"].get("reference", "")
+    if not mine or not subject or is_new(unit, subject):
+        return None
+    replaced = {r.get("reference") for r in order.get("replaces", ())}
+    for other in await unit.search("ServiceRequest", subject=subject, intent="order", status=_OPEN):
+        near = abs(_when(order, unit.now) - _when(other, unit.now)) <= timedelta(days=days)
+        if other["id"] != order.get("id") and f"ServiceRequest/{other['id']}" not in replaced and mine & _codes(other) and near:
+            number = (identifier_of_type(other, terms.V2_0203, "FILL") or {}).get("value", "unnumbered")
+            return Finding("duplicate-order", f"an open order for the same procedure exists: {number}", "ServiceRequest.code")
+    return None
+
+
+def is_new(unit: UnitOfWork, reference: str) -> bool:
+    """Whether this transaction makes what is referred to: a new patient has no orders."""
+    return any(f"{c.type}/{c.id}" == reference and c.before is None for c in unit.changes())
+
+
+def _codes(order: Resource) -> set[tuple[str, str]]:
+    return {(c.get("system", ""), c["code"]) for c in codings(order.get("code")) if "code" in c}
+
+
+def wanted(order: Resource) -> str | None:
+    """When an order is wanted, if it says so: the earliest time."""
+    events = order.get("occurrenceTiming", {}).get("event", ())
+    found = order.get("occurrenceDateTime") or order.get("occurrencePeriod", {}).get("start") or min(events, default=None)
+    return str(found) if found else None
+
+
+def _when(order: Resource, now: datetime) -> datetime:
+    """When an order is wanted, else when it was ordered, else when it came."""
+    said = wanted(order) or order.get("authoredOn") or order.get("meta", {}).get("lastUpdated")
+    return _moment(said, now) if said else now
+
+
+def _moment(value: str, now: datetime) -> datetime:
+    """The beginning of a FHIR date or dateTime."""
+    if "T" in value:
+        return datetime.fromisoformat(value)
+    year, month, day = (int(part) for part in (value + "-01-01")[:10].split("-"))
+    return datetime(year, month, day, tzinfo=now.tzinfo)
+
+
+def _implausible_date(order: Resource, patient: Resource, now: datetime) -> Finding | None:
+    """Wanted more than a day ago or more than two years ahead, ordered in the future, or either before birth."""
+    authored, wish = order.get("authoredOn"), wanted(order)
+    if authored and _moment(authored, now) > now + _LATE:
+        return Finding("implausible-date", "the order is dated in the future", "ServiceRequest.authoredOn")
+    if wish and _moment(wish, now) < now - (_LATE if "T" in wish else 2 * _LATE):
+        return Finding("implausible-date", "the order is wanted in the past", "ServiceRequest.occurrence")
+    if wish and _moment(wish, now) > now + _AHEAD:
+        return Finding("implausible-date", "the order is wanted more than two years from now", "ServiceRequest.occurrence")
+    birth = _birth(patient)
+    for said, element in ((authored, "authoredOn"), (wish, "occurrence")):
+        if birth and said and said[:10] < birth:
+            return Finding("implausible-date", "the order is dated before the patient's birth", f"ServiceRequest.{element}")
+    return None
+
+
+def _birth(patient: Resource) -> str | None:
+    """The day of birth; None where it isn't known to the day."""
+    birth = patient.get("birthDate", "")
+    return str(date.fromisoformat(birth)) if len(birth) == 10 else None

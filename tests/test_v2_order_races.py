@@ -1,0 +1,216 @@
+"""Orders that meet: two at once under one number, a cancel against a start, and messages that wait for their order."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+
+from bridges.v2 import order_parked
+from fhir_server import clock
+from tests.department import Department, booking, code, condition, place, unused, v2
+
+
+@pytest.fixture(scope="module")
+def ris(mongodb_uri: str) -> Iterator[Department]:
+    with asyncio.Runner() as runner:
+        department = Department(runner, mongodb_uri)
+        yield department
+        department.run(department.close())
+
+
+def order(
+    sender: str, patient: str, placer: str, control: str = "NW", *, priority: str = "", procedure: str = "24627-2"
+) -> bytes:
+    return v2(
+        f"MSH|^~\\&|{sender}|NORDKLINIK|FHIR_RIS|RAD|20270107081500||OMG^O19^OMG_O19|{{id}}|P|2.5.1||||||UNICODE UTF-8",
+        f"PID|1||{patient}^^^NORDKLINIK^MR||Muster^Mara||19700131|F",
+        f"ORC|{control}|{placer}^NORD",
+        f"TQ1|1||||||||{priority}",
+        f"OBR|1|{placer}^NORD||{procedure}^CT^LN||||||||||||||||||||CT",
+    )
+
+
+@asynccontextmanager
+async def partner(ris: Department, *headers: str):
+    """The name (MSH-3) of a sender with these rules."""
+    name = unused("NORD")
+    endpoint = await ris.create(
+        {
+            "resourceType": "Endpoint",
+            "status": "active",
+            "connectionType": {"system": "http://terminology.hl7.org/CodeSystem/endpoint-connection-type", "code": "hl7v2-mllp"},
+            "payloadType": [{"text": "none"}],
+            "address": "mllp://127.0.0.1:9",
+            "header": [f"accept-application: {name}", *headers],
+        }
+    )
+    try:
+        yield name
+    finally:
+        await ris.update(endpoint, status="off")
+
+
+async def message(ris: Department, frame: bytes):
+    return await ris.db["messages"].find_one({"raw": frame})
+
+
+def test_two_new_orders_at_once_under_one_number_make_one(ris):
+    async def scenario():
+        async with partner(ris) as sender:
+            patient, placer = unused("P"), unused("L")
+            await ris.accepted(order(sender, patient, unused("L"), procedure="36801-9"))
+            wanted = [order(sender, patient, placer, procedure=p) for p in ("24627-2", "30799-1", "24725-4")]
+            acks = await asyncio.gather(*(ris.receive(m) for m in wanted))
+            assert sorted(code(a) for a in acks) == ["AA", "AE", "AE"]
+            assert {(place(a), condition(a)) for a in acks if code(a) == "AE"} == {("ORC-2", "205")}
+            made = await ris.one("ServiceRequest", identifier=placer, intent="order")
+            assert len(await ris.steps(made)) == 1
+
+    ris.run(scenario())
+
+
+def test_a_cancel_and_a_start_at_once_have_one_winner(ris):
+    async def scenario():
+        won = set()
+        async with partner(ris) as sender:
+            for round_ in range(8):
+                patient, placer = unused("P"), unused("L")
+                await ris.accepted(order(sender, patient, placer))
+                made = await ris.one("ServiceRequest", identifier=placer, intent="order")
+                await ris.create(booking(made, await ris.scanner(), f"2027-01-{round_ + 10}T08:00:00Z"))
+                step = await ris.step(made)
+                cancel = ris.receive(order(sender, patient, placer, "CA"))
+                start = ris.update(step, status="in-progress")
+                ack, started = await asyncio.gather(cancel, start, return_exceptions=True)
+                now, after = await ris.step(made), await ris.read(made)
+                if code(ack) == "AA":
+                    assert isinstance(started, Exception)
+                    assert (after["status"], now["status"]) == ("revoked", "cancelled")
+                else:
+                    assert not isinstance(started, Exception)
+                    assert (after["status"], now["status"], place(ack)) == ("active", "in-progress", "ORC-1")
+                won.add(code(ack))
+        assert won <= {"AA", "AE"}
+
+    ris.run(scenario())
+
+
+def test_a_discontinue_and_a_finish_at_once_never_lose_the_images(ris):
+    async def scenario():
+        async with partner(ris) as sender:
+            for _ in range(6):
+                patient, placer = unused("P"), unused("L")
+                await ris.accepted(order(sender, patient, placer))
+                made = await ris.one("ServiceRequest", identifier=placer, intent="order")
+                performed = await ris.perform(made, "in-progress")
+                ack, done = await asyncio.gather(
+                    ris.receive(order(sender, patient, placer, "DC")),
+                    ris.update(performed, status="completed"),
+                    return_exceptions=True,
+                )
+                step, after = await ris.step(made), await ris.read(made)
+                if code(ack) == "AA":
+                    assert (after["status"], step["status"]) == ("revoked", "failed")
+                    assert isinstance(done, Exception)
+                else:
+                    assert (after["status"], step["status"]) == ("active", "completed")
+                    assert len(await ris.readings(made)) == 1
+
+    ris.run(scenario())
+
+
+def test_a_change_and_its_order_at_once_both_count_whoever_is_first(ris):
+    async def scenario():
+        async with partner(ris, "accept-unknown-order: park") as sender:
+            for _ in range(8):
+                patient, placer = unused("P"), unused("L")
+                frames = [order(sender, patient, placer, "XO", priority="S"), order(sender, patient, placer, priority="R")]
+                acks = await asyncio.gather(*(ris.receive(f) for f in frames))
+                assert [code(a) for a in acks] == ["AA", "AA"]
+                assert (await ris.one("ServiceRequest", identifier=placer, intent="order"))["priority"] == "stat"
+        assert await ris.db[order_parked.COLLECTION].count_documents({"placer": {"$regex": "^L"}}) == 0
+
+    ris.run(scenario())
+
+
+def test_the_store_says_that_a_message_waits_and_then_that_it_was_played(ris):
+    async def scenario():
+        async with partner(ris, "accept-unknown-order: park") as sender:
+            patient, placer = unused("P"), unused("L")
+            change = order(sender, patient, placer, "XO", priority="S")
+            first = await ris.answer(change)
+            kept = await message(ris, change)
+            assert (kept["outcome"], kept["state"], kept["about"]) == ("AA", "parked", [])
+            assert await ris.answer(change) == first
+            assert await ris.db[order_parked.COLLECTION].count_documents({"placer": placer}) == 1
+            await ris.accepted(order(sender, patient, placer))
+            made = await ris.one("ServiceRequest", identifier=placer, intent="order")
+            kept = await message(ris, change)
+            assert (kept["outcome"], kept["state"]) == ("AA", "played")
+            assert kept["about"] == [f"ServiceRequest/{made['id']}"]
+            assert [s["state"] for s in kept["states"]] == ["parked", "played"]
+            assert await ris.answer(change) == first
+
+    ris.run(scenario())
+
+
+def test_what_waits_too_long_becomes_a_work_item_and_is_not_played_any_more(ris):
+    async def scenario():
+        async with partner(ris, "accept-unknown-order: park", "accept-unknown-order-hours: 2") as sender:
+            patient, placer = unused("P"), unused("L")
+            cancel = order(sender, patient, placer, "CA")
+            await ris.accepted(cancel)
+            waiting = ris.db[order_parked.COLLECTION]
+            (document,) = await waiting.find({"placer": placer}).to_list()
+            assert document["until"] - document["received"] == timedelta(hours=2)
+            await order_parked.expire(ris.interactions)
+            assert await waiting.count_documents({"placer": placer}) == 1
+            await waiting.update_one({"placer": placer}, {"$set": {"until": clock.naive(clock.now()) - timedelta(seconds=1)}})
+            assert await asyncio.gather(*(order_parked.expire(ris.interactions) for _ in range(3)))
+            assert await waiting.count_documents({"placer": placer}) == 0
+            items = [i for i in await ris.work_items("unknown-order") if f" {placer}," in i["description"]]
+            assert len(items) == 1
+            assert sender in items[0]["description"]
+            assert (await message(ris, cancel))["state"] == "given-up"
+            await ris.accepted(order(sender, patient, placer))
+            assert (await ris.one("ServiceRequest", identifier=placer, intent="order"))["status"] == "active"
+
+    ris.run(scenario())
+
+
+def test_a_message_refused_when_it_is_played_does_not_harm_its_order(ris):
+    async def scenario():
+        async with partner(ris, "accept-unknown-order: park") as sender:
+            patient, placer = unused("P"), unused("L")
+            foreign = order(sender, unused("P"), placer, "CA")
+            mine = order(sender, patient, placer, "HD")
+            await ris.accepted(foreign)
+            await ris.accepted(mine)
+            await ris.accepted(order(sender, patient, placer))
+            made = await ris.one("ServiceRequest", identifier=placer, intent="order")
+            assert made["status"] == "on-hold"
+            assert len(await ris.work_items("parked-message-refused", focus=f"ServiceRequest/{made['id']}")) == 1
+            assert [(await message(ris, m))["state"] for m in (foreign, mine)] == ["refused-later", "played"]
+
+    ris.run(scenario())
+
+
+def test_an_order_that_is_replaced_twice_at_once_has_one_heir(ris):
+    async def scenario():
+        async with partner(ris) as sender:
+            patient, placer = unused("P"), unused("L")
+            await ris.accepted(order(sender, patient, placer))
+            pairs = []
+            for procedure in ("30799-1", "24725-4"):
+                heir = unused("L")
+                frame = order(sender, patient, placer, "RP").decode()
+                pairs.append(f"{frame}ORC|RO|{heir}^NORD\rOBR|1|{heir}^NORD||{procedure}^CT^LN\r".encode())
+            acks = await asyncio.gather(*(ris.receive(p) for p in pairs))
+            old = await ris.one("ServiceRequest", identifier=placer, intent="order")
+            heirs = await ris.search("ServiceRequest", replaces=f"ServiceRequest/{old['id']}")
+            assert old["status"] == "revoked"
+            assert len(heirs) == len([a for a in acks if code(a) == "AA"]) == 1
+
+    ris.run(scenario())
