@@ -28,7 +28,7 @@ def messages_list(
     until: Annotated[datetime | None, typer.Option(formats=_DAY, help="before then, UTC")] = None,
     status: Annotated[
         str,
-        typer.Option("--status", "--state", help="CA, AA, AE, AR; of --out pending, delivered, refused, dead, cancelled"),
+        typer.Option("--status", "--state", help="CA, AA, AE, AR, parked; of --out pending, delivered, refused, dead, cancelled"),
     ] = "",
     kind: Annotated[str, typer.Option("--type", help="such as ADT^A04, or ADT")] = "",
     limit: Annotated[int, typer.Option(min=1, max=10000)] = 50,
