@@ -3,7 +3,6 @@
 What only a server needs is imported where it is needed: `fhir-ris load` starts several processes that are none.
 """
 
-import asyncio
 import contextlib
 import functools
 import os
@@ -245,12 +244,10 @@ async def mllp_door(ris: Ris) -> AsyncIterator[None]:
         raise StartError(taken_address("MLLP", settings.mllp_host, settings.mllp_port, error)) from None
     listening = True
     ris.components["v2"] = lambda: listening
-    sweeper = asyncio.create_task(order_parked.sweep(ris.interactions))
     try:
-        async with patient_merge.finishing(ris.interactions):
+        async with patient_merge.finishing(ris.interactions), order_parked.expiring(ris.interactions):
             yield
     finally:
-        sweeper.cancel()
         listening = False
         await server.stop(grace=5)
 

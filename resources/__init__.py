@@ -9,6 +9,7 @@ from resources import (
     diagnostic_report,
     imaging_study,
     patient_merge,
+    patient_operations,
     procedure,
     scheduled_step,
     service_request,
@@ -33,6 +34,7 @@ def register(registry: Registry, *, uid_root: str) -> None:
     diagnostic_report.register(registry)
     imaging_study.register(registry, uid_root)
     patient_merge.register(registry)
+    patient_operations.register(registry)
     procedure.register(registry)
     scheduled_step.register(registry)
     service_request.register(registry)

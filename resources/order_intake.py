@@ -3,6 +3,7 @@
 Each finding says what is odd; what then happens (take it, show it, hold the order, refuse it) is for the door to decide.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Final, Literal
@@ -11,8 +12,10 @@ from fhir_server.elements import codings, identifier_of_type
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import activity_definition, terms
+from resources.identifiers import token
 
 Kind = Literal["unknown-procedure", "missing-reason", "duplicate-order", "implausible-date"]
+KINDS: Final[tuple[Kind, ...]] = ("unknown-procedure", "missing-reason", "duplicate-order", "implausible-date")
 DUPLICATE_DAYS: Final = 30
 _OPEN: Final = "draft,active,on-hold"
 _LATE: Final = timedelta(days=1)
@@ -28,16 +31,22 @@ class Finding:
     element: str
 
 
-async def examine(unit: UnitOfWork, order: Resource, patient: Resource, days: int = DUPLICATE_DAYS) -> list[Finding]:
-    """What is odd about an order that is not stored yet; `days` is how near to each other two alike orders are duplicates."""
-    entry = await activity_definition.catalogue_entry(unit, order)
-    found = [
-        await _unknown_procedure(unit, entry),
-        _missing_reason(order, entry),
-        await _duplicate(unit, order, days),
-        _implausible_date(order, patient, unit.now),
-    ]
-    return [f for f in found if f]
+async def examine(
+    unit: UnitOfWork, order: Resource, patient: Resource, kinds: Collection[Kind] = KINDS, days: int = DUPLICATE_DAYS
+) -> list[Finding]:
+    """What is odd about an order that is not stored yet.
+
+    kinds: what is looked for
+    days: how near to each other two alike orders are duplicates
+    """
+    found: list[Finding | None] = []
+    if "unknown-procedure" in kinds or "missing-reason" in kinds:
+        entry = await activity_definition.catalogue_entry(unit, order)
+        found += [_missing_reason(order, entry), await _unknown_procedure(unit, entry)]
+    if "duplicate-order" in kinds:
+        found.append(await _duplicate(unit, order, days))
+    found.append(_implausible_date(order, patient, unit.now))
+    return [f for f in found if f and f.kind in kinds]
 
 
 async def _unknown_procedure(unit: UnitOfWork, entry: Resource | None) -> Finding | None:
@@ -60,9 +69,10 @@ async def _duplicate(unit: UnitOfWork, order: Resource, days: int) -> Finding | 
     if not mine or not subject or is_new(unit, subject):
         return None
     replaced = {r.get("reference") for r in order.get("replaces", ())}
-    for other in await unit.search("ServiceRequest", subject=subject, intent="order", status=_OPEN):
+    alike = ",".join(sorted(token(*code) for code in mine))
+    for other in await unit.search("ServiceRequest", subject=subject, intent="order", status=_OPEN, code=alike):
         near = abs(_when(order, unit.now) - _when(other, unit.now)) <= timedelta(days=days)
-        if other["id"] != order.get("id") and f"ServiceRequest/{other['id']}" not in replaced and mine & _codes(other) and near:
+        if other["id"] != order.get("id") and f"ServiceRequest/{other['id']}" not in replaced and near:
             number = (identifier_of_type(other, terms.V2_0203, "FILL") or {}).get("value", "unnumbered")
             return Finding("duplicate-order", f"an open order for the same procedure exists: {number}", "ServiceRequest.code")
     return None
@@ -109,7 +119,7 @@ def _implausible_date(order: Resource, patient: Resource, now: datetime) -> Find
         return Finding("implausible-date", "the order is wanted more than two years from now", "ServiceRequest.occurrence")
     birth = _birth(patient)
     for said, element in ((authored, "authoredOn"), (wish, "occurrence")):
-        if birth and said and said[:10] < birth:
+        if birth and said and (day := said[:10]) < birth[: len(day)]:
             return Finding("implausible-date", "the order is dated before the patient's birth", f"ServiceRequest.{element}")
     return None
 

@@ -95,11 +95,17 @@ def test_orders_that_race_with_a_merge_are_the_survivor_s_or_refused(ris):
     ris.run(scenario())
 
 
-def test_orders_over_fhir_that_race_with_a_merge_are_the_survivor_s_or_refused(ris):
+@pytest.mark.parametrize("strict", [True, False])
+def test_orders_over_fhir_that_race_with_a_merge_are_the_survivor_s_or_refused(ris, strict):
+    """However references are checked (RIS_REFERENTIAL_INTEGRITY)."""
+
     async def scenario():
         stays, goes = unused("S"), unused("G")
         survivor, prior = await registered(ris, stays, goes)
-        attempts = [ris.order(prior) for _ in range(8)]
+        door = Interactions(ris.store, ris.registry, strict_references=strict)
+        asked = {"resourceType": "ServiceRequest", "status": "active", "intent": "order", "code": {"text": "CT"}}
+        asked |= {"subject": {"reference": f"Patient/{prior['id']}"}}
+        attempts = [door.create(ACCESS, asked) for _ in range(8)]
         done = await asyncio.gather(
             *attempts[:4], ris.receive(adt("A40", pid(stays), mrg(goes))), *attempts[4:], return_exceptions=True
         )

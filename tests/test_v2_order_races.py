@@ -180,6 +180,21 @@ def test_what_waits_too_long_becomes_a_work_item_and_is_not_played_any_more(ris)
     ris.run(scenario())
 
 
+def test_the_listener_s_process_gives_up_what_waits_by_itself(ris):
+    async def scenario():
+        async with partner(ris, "accept-unknown-order: park") as sender:
+            placer = unused("L")
+            await ris.accepted(order(sender, unused("P"), placer, "HD"))
+            waiting = ris.db[order_parked.COLLECTION]
+            await waiting.update_one({"placer": placer}, {"$set": {"until": clock.naive(clock.now()) - timedelta(seconds=1)}})
+            async with asyncio.timeout(60), order_parked.expiring(ris.interactions, every=0.05):
+                while await waiting.count_documents({"placer": placer}):
+                    await asyncio.sleep(0.05)
+        assert len([i for i in await ris.work_items("unknown-order") if f" {placer}," in i["description"]]) == 1
+
+    ris.run(scenario())
+
+
 def test_a_message_refused_when_it_is_played_does_not_harm_its_order(ris):
     async def scenario():
         async with partner(ris, "accept-unknown-order: park") as sender:

@@ -93,18 +93,24 @@ class Receiver:
 
 
 def incoming(version: str, n: str) -> str:
-    """The order as the EHR sends it: what stands in it must come back everywhere."""
-    timing = "^^^20260908080000+0000^^S"
-    return "\r".join(
-        [
-            f"MSH|^~\\&|EHR|EXAMPLEHOSP|FHIR_RIS|RAD|20260907081500||ORM^O01|{unused('M')}|P|{version}||||||UNICODE UTF-8",
-            f"PID|1||P{n}^^^EXAMPLEHOSP&1.2.3&ISO^MR||Müster^Mara^Ann^^Dr.^^L||19700131|F|||Weg 1^^Musterstadt^^01234^DE^H",
-            f"PV1|1|I|RAD^WAIT^^EXAMPLEHOSP||||815^Referrer^Rolf^^^^^^EXAMPLEHOSP||||||||||||V{n}^^^EXAMPLEHOSP",
-            f"ORC|NW|L{n}^EHR|||||{timing}||20260907080000|||D{n}^Doktor^Dora^^^Dr.^^^EXAMPLEHOSP",
-            f"OBR|1|L{n}^EHR||X{n}^CT Thorax^99ALPHA^24627-2^CT Chest^LN|||||||||Cough|||||||||||CT|||||||R05^Cough^I10",
-            "",
-        ]
-    )
+    """The order as the EHR sends it, in the message that goes with its version: what stands in it must come back everywhere."""
+    kind = {"2.3.1": "ORM^O01", "2.4": "OMG^O19^OMG_O19", "2.5.1": "OMI^O23^OMI_O23"}[version]
+    code, uid = f"X{n}^CT Thorax^99ALPHA^24627-2^CT Chest^LN", f"1.2.826.0.1.3680043.{n}"
+    timing = "" if version == "2.5.1" else "^^^20260908080000+0000^^S"
+    fields = {1: "1", 2: f"L{n}^EHR", 4: code, 13: "Cough", 24: "CT", 31: "R05^Cough^I10", 44: code}
+    if version != "2.5.1":
+        fields |= {18: f"A{n}", 19: f"RP{n}", 20: f"SPS{n}"}
+    obr = "OBR|" + "|".join(fields.get(number, "") for number in range(1, 45))
+    head = [
+        f"MSH|^~\\&|EHR|EXAMPLEHOSP|FHIR_RIS|RAD|20260907081500||{kind}|{unused('M')}|P|{version}||||||UNICODE UTF-8",
+        f"PID|1||P{n}^^^EXAMPLEHOSP&1.2.3&ISO^MR||Müster^Mara^Ann^^Dr.^^L||19700131|F|||Weg 1^^Musterstadt^^01234^DE^H",
+        f"PV1|1|I|RAD^WAIT^^EXAMPLEHOSP||||815^Referrer^Rolf^^^^^^EXAMPLEHOSP||||||||||||V{n}^^^EXAMPLEHOSP",
+        f"ORC|NW|L{n}^EHR|||||{timing}||20260907080000|||D{n}^Doktor^Dora^^^Dr.^^^EXAMPLEHOSP",
+    ]
+    rest = [obr, f"ZDS|{uid}^100^Application^DICOM"]
+    if version == "2.5.1":
+        rest = ["TQ1|1||||||20260908080000+0000||S", obr, f"IPC|A{n}|RP{n}|{uid}|SPS{n}|CT"]
+    return "\r".join([*head, *rest, ""])
 
 
 async def sent_by_hl7(server: MllpServer, message: str) -> str:
@@ -232,10 +238,8 @@ def test_an_order_comes_back_as_status_schedule_result_and_charge_in_every_versi
                     await asyncio.sleep(0.05)
         await server.stop(grace=1)
         numbers = {
-            "filler": value(order, "FILL"), "accession": value(order, "ACSN"),
-            "procedure": (await ris.procedure(order))["identifier"][0]["value"],
-            "step": (await ris.step(order))["identifier"][0]["value"],
-            "study": (await ris.study(order))["identifier"][0]["value"].removeprefix("urn:oid:"),
+            "filler": value(order, "FILL"), "accession": f"A{n}", "procedure": f"RP{n}", "step": f"SPS{n}",
+            "study": f"1.2.826.0.1.3680043.{n}",
         }  # fmt: skip
         for receiver in receivers:
             check_receiver(receiver, n, numbers)

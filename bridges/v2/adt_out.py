@@ -100,7 +100,8 @@ async def of_patients(context: Context) -> list[Due]:
     changes = [c for c in context.changes if c.type == "Patient" and c.before is not None and c.after is not None]
     told = await _told(context.unit, changes)
     patients = [f"Patient/{t.patient['id']}" for t in told]
-    return [Due(f"ADT^{t.event}", render(t), (patient,), patient) for t, patient in zip(told, patients, strict=True)]
+    others = context.unless_told_by()
+    return [Due(f"ADT^{t.event}", render(t), (patient,), patient, others) for t, patient in zip(told, patients, strict=True)]
 
 
 async def _told(unit: UnitOfWork, changes: list[Change]) -> list[Told]:

@@ -67,13 +67,16 @@ def _key(name: str) -> str:
     return key
 
 
+_CODECS = {_key(codec): codec for codec in _ALIASES.values()}
+
+
 @lru_cache(maxsize=256)
 def codec_of(name: str) -> str | None:
     """The Python codec of a character set, named as in MSH-18 or as Python names it; None when unknown or empty.
 
     Only sets of the table: others that Python knows (EBCDIC, `unicode_escape`) would change what the separators are.
     """
-    return _ALIASES.get(_key(name))
+    return _ALIASES.get(_key(name)) or _CODECS.get(_key(name))
 
 
 def declared_codec(msh_18: str, repetition: str = "~") -> str | None:

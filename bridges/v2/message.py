@@ -48,6 +48,14 @@ _LINE_END: Final = re.compile(r"[\r\n]")
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9]{3}.")
 
 
+_UNREADABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def readable(text: str, limit: int = 200) -> str:
+    """A sender's text as it may stand in a record of ours: at most `limit` characters, control characters as question marks."""
+    return _UNREADABLE.sub("?", text[:limit])
+
+
 class MessageError(Exception):
     """The bytes can't be read as a v2 message. The text says why and holds nothing of the content."""
 

@@ -20,7 +20,7 @@ from pymongo import IndexModel
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
 
-from bridges.v2.message import Message
+from bridges.v2.message import Message, readable
 from fhir_server import clock
 
 COLLECTION = "messages"
@@ -44,7 +44,7 @@ class Key:
         digest = hashlib.sha256(raw).hexdigest()
         if message is None:
             return cls("", "", digest)
-        return cls(f"{message.msh.field(3)}|{message.msh.field(4)}", message.control_id, digest)
+        return cls(readable(f"{message.msh.field(3)}|{message.msh.field(4)}", 1000), message.control_id, digest)
 
     @property
     def id(self) -> ObjectId:

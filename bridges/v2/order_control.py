@@ -6,7 +6,7 @@ from typing import Final
 
 from bridges.v2.codes import ORDER_STATUS
 from bridges.v2.mapping import Table
-from bridges.v2.message import is_null
+from bridges.v2.message import is_null, readable
 from bridges.v2.order_door import judge
 from bridges.v2.order_facts_in import Whose, around, facts
 from bridges.v2.order_groups import Order
@@ -27,6 +27,7 @@ class Batch:
     """What the orders of one message have to do with each other: what an RO replaces, and what the CH are children of."""
 
     replaced: list[Resource] = field(default_factory=list)
+    has_heir: bool = False  # an RO was there: the next RP begins anew
     parent: Resource | None = None
     next_control: str = ""
     whose: Whose | None = None
@@ -98,6 +99,7 @@ async def _replacement(order: Order, batch: Batch) -> Resource:
     """RO: takes the place of the orders of the RP before it."""
     if not batch.replaced:
         raise wrong(order.orc, 1, "a replacement order (RO) follows the order that it replaces (RP)", code=103)
+    batch.has_heir = True
     return await _take(order, batch, {"replaces": [ref(old) for old in batch.replaced]})
 
 
@@ -105,6 +107,9 @@ async def _replace(order: Order, batch: Batch) -> Resource:
     """RP: the order ends. Without an RO behind it, the RP itself says what is ordered in its place, under the same number."""
     found = await existing(order)
     replaced = await order_changes.replace(order.unit, found)
+    if batch.has_heir:
+        batch.replaced.clear()
+        batch.has_heir = False
     if batch.next_control in {"RO", "RP"}:
         batch.replaced.append(found)
         return found
@@ -327,5 +332,5 @@ def unknown_order(order: Order) -> Shown:
     number = entity(placer_segment(order), 2, "PLAC", order.sender) if has_placer(order) else None
     named_ = (number or {}).get("value", "an order that it doesn't name")
     code = order.orc.field(1).strip().upper()[:10]
-    text = f"Message {order.message.control_id[:50]} of {order.sender.application} ({code}) is about {named_}, which isn't here"
-    return Shown("unknown-order", text)
+    message = f"Message {order.message.control_id[:50]} of {order.sender.application} ({code})"
+    return Shown("unknown-order", readable(f"{message} is about {named_}, which isn't here", 1000))

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, field
 
+from bridges.v2.message import readable
 from bridges.v2.order_groups import Order
 from bridges.v2.partner import Partner, Rule
 from bridges.v2.refused import Refused, Shown, wrong
 from fhir_server.registry import Resource
 from resources import order_intake, task, terms
-from resources.order_intake import Finding
+from resources.order_intake import Finding, Kind
 
 # Where each finding is in a message, and its code of table 0357.
 _PLACES = {
@@ -36,22 +37,23 @@ class Verdict:
             await task.open_work_item(order.unit, terms.ORDER_HOLD, text, about, patient)
 
 
-def _rule(partner: Partner, finding: Finding) -> Rule:
-    rules: dict[str, Rule] = {
+def _rules(partner: Partner) -> dict[Kind, Rule]:
+    return {
         "unknown-procedure": partner.unknown_procedure,
         "missing-reason": partner.missing_reason,
         "duplicate-order": partner.duplicate_order,
         "implausible-date": partner.implausible_date,
     }
-    return rules[finding.kind]
 
 
 async def judge(order: Order, request: Resource, patient: Resource) -> Verdict:
     """What the partner's rules say of an order that is not stored yet. Refused where one of them says so."""
     verdict = Verdict()
     partner = order.sender.partner
-    for finding in await order_intake.examine(order.unit, request, patient, partner.duplicate_days):
-        rule = _rule(partner, finding)
+    rules = _rules(partner)
+    kinds = [kind for kind, rule in rules.items() if rule != "accept"]
+    for finding in await order_intake.examine(order.unit, request, patient, kinds, partner.duplicate_days):
+        rule = rules[finding.kind]
         if rule == "refuse":
             raise _refusal(order, finding, patient)
         if rule == "hold":
@@ -68,6 +70,6 @@ def _refusal(order: Order, finding: Finding, patient: Resource) -> Refused:
         segment, number = order.timings[0], 7
     refusal = wrong(segment, number, finding.text, code=_CODES[finding.kind])
     known = not order_intake.is_new(order.unit, f"Patient/{patient['id']}")
-    text = f"Refused: order {order.message.control_id[:50]} of {order.sender.application}: {finding.text}"
+    text = f"Refused: order {readable(order.message.control_id, 50)} of {order.sender.application}: {finding.text}"
     refusal.shown.append(Shown(finding.kind, text, patient=f"Patient/{patient['id']}" if known else None))
     return refusal

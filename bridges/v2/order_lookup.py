@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from bridges.v2.datatypes import EI
-from bridges.v2.message import Field, Segment
+from bridges.v2.message import Field, Segment, readable
 from bridges.v2.patient_in import named, patient_identifiers
 from bridges.v2.reception import Reception
 from bridges.v2.refused import Refused, no_segment, wrong
@@ -198,5 +198,5 @@ async def refuse_or_park(reception: Reception, names: OrderNames, at: Segment, n
     if reception.sender.partner.unknown_order != "park":
         raise wrong(place.segment if place else at, place.number if place else number, text, code=204 if names.all else 101)
     kind = "^".join(reception.message.type[:2])
-    description = f"{kind} {reception.message.control_id[:50]} of {reception.sender.application} waits: {text}"
+    description = f"{kind} {readable(reception.message.control_id, 50)} of {reception.sender.application} waits: {text}"
     await task.open_work_item(reception.unit, "unknown-order", description)

@@ -7,7 +7,8 @@ A document of `parked_orders`, one for each order group that waits:
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -127,8 +128,18 @@ async def expire(interactions: Interactions) -> int:
     return len(over)
 
 
-async def sweep(interactions: Interactions, pause: float = 60) -> None:
-    """Do so for ever, with `pause` seconds between."""
+@asynccontextmanager
+async def expiring(interactions: Interactions, every: float = 60.0) -> AsyncIterator[None]:
+    """While this lasts, what has waited too long is given to people."""
+    sweeper = asyncio.create_task(_keep_expiring(interactions, every))
+    try:
+        yield
+    finally:
+        sweeper.cancel()
+        await asyncio.gather(sweeper, return_exceptions=True)
+
+
+async def _keep_expiring(interactions: Interactions, pause: float) -> None:
     while True:
         await asyncio.sleep(pause)
         try:

@@ -34,7 +34,7 @@ async def _enterers(order: Order) -> list[Resource]:
 
 
 def _device(order: Order) -> list[Resource]:
-    said = first_concept(order.orc, 18, order.sender)
+    said = None if order.sender.partner.station_field else first_concept(order.orc, 18, order.sender)
     return [{"type": coded(_ROLE, "transmitter"), "who": {"display": _shown(said)}}] if said else []
 
 
@@ -65,7 +65,7 @@ PROVENANCE = table(
     Row("ORC-10, ORC-17", "agent", _enterers, "ORC-17 is whom they entered it for"),
     Row("ORC-11", "agent", lambda of: _people(of, 11, "verifier")),
     Row("ORC-19", "agent", lambda of: _people(of, 19, "performer")),
-    Row("ORC-18", "agent", _device, "the device that it was entered at"),
+    Row("ORC-18", "agent", _device, "the device that it was entered at; not with `accept-station-field`"),
     Row("ORC-21, ORC-22, ORC-23, ORC-24", "agent", _facility_agent),
 )  # fmt: skip
 

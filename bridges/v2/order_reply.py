@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bridges.v2.codes import ORDER_STATUS
 from bridges.v2.datatypes import EI
 from bridges.v2.mapping import Layout, Out, layout
 from bridges.v2.message import Comp, Message, Raw, Seg
@@ -127,13 +126,15 @@ def reply(message: Message, answers: Sequence[Answer], text: str = "", state: st
     segments: list[Seg] = []
     for one in answers:
         segments.append(ORC.seg(one, None))
-        if message.type[0] != "ORM" and one.group.procedures:
+        if one.group.procedures:
             segments.append(OBR.seg(one, None))
-        segments += [IPC.seg((one, step), None) for step in one.steps]
+        if kind == "ORI":
+            segments += [IPC.seg((one, step), None) for step in one.steps] or _echoed(one.group)
     old = message.version.startswith(("2.1", "2.2", "2.3"))
     return Reply((kind, event, "" if old else structure), segments, text, state)
 
 
-def placer_status(code: str) -> str | None:
-    """ServiceRequest.status of an order status (table 0038); None for one that isn't in the table."""
-    return ORDER_STATUS.fhir(code)
+def _echoed(group: OrderGroup) -> list[Seg]:
+    """The IPC as they came: of an order that was refused we have no steps, and ORI wants at least one."""
+    found = [ipc for details in group.details for ipc in details.steps]
+    return [Seg("IPC", {n: [Raw(f.raw) for f in ipc.repetitions(n)] for n in range(1, 10)}) for ipc in found]

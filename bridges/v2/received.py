@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bridges.v2.ack import AckError
-from bridges.v2.message import Message, MessageError, parse
+from bridges.v2.message import Message, MessageError, parse, readable
 from bridges.v2.message_log import Key
 from bridges.v2.mllp import Peer
 from bridges.v2.partner import DEFAULT_CHARSET, Partner
@@ -46,7 +46,7 @@ class Received:
         return Access.system(f"v2:{self.key.sender or 'unknown'}")
 
     def act(self, code: str) -> Act:
-        control_id = self.message.control_id[:200] if self.message else ""
+        control_id = readable(self.message.control_id) if self.message else ""
         return Act(self.label, source="v2", detail=f"{code} {control_id}".strip(), peer=self.peer.host)
 
 

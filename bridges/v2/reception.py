@@ -7,7 +7,7 @@ from datetime import tzinfo
 
 from bridges.v2 import times
 from bridges.v2.datatypes import CX, HD
-from bridges.v2.message import Message, Seg, Segment
+from bridges.v2.message import Message, Seg, Segment, readable
 from bridges.v2.partner import Partner
 from bridges.v2.refused import wrong
 from fhir_server.interactions import Interactions
@@ -27,7 +27,8 @@ class Sender:
     def of(cls, message: Message, zone: tzinfo, partner: Partner | None = None) -> "Sender":
         """`zone` is the department's, for partners that don't name theirs."""
         known = partner or Partner()
-        return cls(message.msh.field(3).strip(), message.msh.field(4).strip(), known.zone or zone, known)
+        application, facility = (readable(message.msh.field(number).strip()) for number in (3, 4))
+        return cls(application, facility, known.zone or zone, known)
 
     @property
     def authority(self) -> str:

@@ -8,7 +8,7 @@ from bridges.v2 import times
 from bridges.v2.codes import RESULT_STATUS_IN
 from bridges.v2.datatypes import CWE, EI, XCN
 from bridges.v2.mapping import Row, table
-from bridges.v2.message import Field, Segment
+from bridges.v2.message import Field, Segment, readable
 from bridges.v2.order_lookup import Found, OrderNames, all_of, find_orders, of_patient, refuse_or_park, said
 from bridges.v2.people_in import People
 from bridges.v2.reception import Reception, Reply, date_time
@@ -168,7 +168,7 @@ async def _of_report(result: Result, known: Resource) -> Found | None:
 async def _show_unknown(result: Result, found: Found | None) -> None:
     """Y, Z: the service found no order, or no patient; a person sees to it."""
     reception = result.reception
-    text = f"{reception.sender.application} has answered message {reception.message.control_id[:50]}: "
+    text = f"{reception.sender.application} has answered message {readable(reception.message.control_id, 50)}: "
     about = f"ServiceRequest/{found.orders[0]['id']}" if found else None
     patient = f"Patient/{found.patient['id']}" if found else None
     await task.open_work_item(reception.unit, "unknown-order", text + _NO_ORDER[result.group.status], about, patient)
