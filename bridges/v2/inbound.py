@@ -8,7 +8,8 @@ import time
 import traceback
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import datetime, timedelta, tzinfo
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Final
 
 import structlog
@@ -110,7 +111,8 @@ class Inbound:
         """A message of the store, as it was received, from who is its partner now."""
         directory = await self.partners.directory()
         known = next((p for p in directory.partners if p.reference == document.get("partner")), None)
-        return receive(bytes(document["raw"]), Peer(document["peer"], 0), directory, known)
+        received = receive(bytes(document["raw"]), Peer(document["peer"], 0), directory, known)
+        return replace(received, when=document["received"].replace(tzinfo=UTC))
 
     async def _answer(self, received: Received) -> bytes:
         """Original mode: one answer, the application's."""

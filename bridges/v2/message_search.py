@@ -8,6 +8,7 @@ from typing import Any, Final
 from pymongo.asynchronous.database import AsyncDatabase
 
 from bridges.v2 import message_log
+from bridges.v2.message_show import harmless
 from fhir_server import outbox
 from fhir_server.search.query import compile_query
 from fhir_server.store import Store
@@ -74,7 +75,7 @@ def row(document: Document) -> list[str]:
     """A line of the list: id, when, type, control id, partner, state, attempts or resources, error."""
     sent = "destination" in document
     when = document["created"] if sent else document["received"]
-    return [
+    cells = [
         str(document["_id"]),
         f"{when:%Y-%m-%d %H:%M:%S}",
         document.get("type", ""),
@@ -84,6 +85,7 @@ def row(document: Document) -> list[str]:
         str(document["attempts"]) if sent else ", ".join(document["about"][:3]),
         (document.get("error") or "") if sent else "; ".join(document["errors"]),
     ]
+    return [harmless(cell.replace("\t", " ").replace("\n", " ")) for cell in cells]
 
 
 async def _references(store: Store, resource_type: str, text: str) -> list[str]:
