@@ -200,6 +200,7 @@ def _add_health(app: "FastAPI", ris: Ris) -> None:
     async def show_metrics(_request: Request) -> Response:
         own = CollectorRegistry()
         await _count_outbox(ris.db, metrics.outbox_gauge(own), metrics.outbox_age_gauge(own))
+        metrics.parked_gauge(own).set(await ris.db[order_parked.COLLECTION].estimated_document_count())
         return Response(metrics.latest(own), media_type=CONTENT_TYPE_LATEST)
 
     app.add_route("/livez", livez)

@@ -59,6 +59,11 @@ def outbox_age_gauge(registry: CollectorRegistry) -> Gauge:
     )
 
 
+def parked_gauge(registry: CollectorRegistry) -> Gauge:
+    """How many parts of messages wait for the order that they are about."""
+    return Gauge("ris_v2_parked", "Parts of HL7 v2 messages that wait for their order", registry=registry)
+
+
 def latest(own: CollectorRegistry) -> bytes:
     """The metrics of all processes of this server, and those of `own`."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:

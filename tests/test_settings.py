@@ -168,3 +168,14 @@ def test_settings_do_not_change_after_the_start() -> None:
     settings = load_settings()
     with pytest.raises(ValidationError):
         settings.http_port = 1
+
+
+@pytest.mark.parametrize("name", ["mllp_tls_cert", "mllp_tls_key", "mllp_tls_ca"])
+def test_a_tls_file_is_one_that_is_there(tmp_path: Path, name: str) -> None:
+    (tmp_path / "server.pem").write_text("PEM")
+    assert getattr(load_settings(**{name: tmp_path / "server.pem"}), name) == (tmp_path / "server.pem").resolve()
+    for wrong in (tmp_path / "nowhere.pem", tmp_path):
+        with pytest.raises(SettingsError) as caught:
+            load_settings(**{name: wrong})
+        (line,) = caught.value.lines
+        assert line.startswith(f"RIS_{name.upper()} ({name}): must be a file with ")

@@ -132,6 +132,25 @@ def test_a_message_that_was_accepted_by_a_process_that_died_is_processed_by_anot
     ris.run(scenario())
 
 
+def test_a_refusal_that_the_sender_does_not_want_to_hear_of_is_for_people(ris):
+    async def scenario():
+        message = adt("AL", "NE", number="")
+        async with door(ris) as server, calling(server) as caller:
+            assert code(await caller.ask(message)) == "CA"
+            assert await caller.quiet()
+        (item,) = await ris.work_items("accepted-message-refused")
+        assert control_id(message) in item["description"]
+        assert "HIS|HOSP" in item["description"]
+        # Once for a sender, and also when another process had to do it.
+        received = await ris.inbound._receive(adt("AL", "NE", number=""), _peer())
+        await ris.inbound._accept(received)
+        assert await ris.inbound.take_up(timedelta()) == 1
+        (item,) = await ris.work_items("accepted-message-refused")
+        assert received.key.control_id in item["description"]
+
+    ris.run(scenario())
+
+
 def _peer():
     from bridges.v2.mllp import Peer
 
@@ -196,6 +215,7 @@ async def sent(ris: Department, codes: tuple[str, ...], *headers: str) -> tuple[
         (("AA",), ("ack-mode: enhanced",), ["delivered", "delivered"]),
         (("CA", "AE"), ("ack-mode: enhanced",), ["refused", "refused"]),
         (("CE",), ("ack-mode: enhanced",), ["refused", "refused"]),
+        (("CE",), (), ["refused", "refused"]),
     ],
 )
 def test_a_receiver_s_two_answers_are_understood(ris, codes, headers, states):
@@ -204,6 +224,22 @@ def test_a_receiver_s_two_answers_are_understood(ris, codes, headers, states):
         assert await to.states() == states
         answers = {d["answer"].split()[0] for d in await to.documents()}
         assert answers == {codes[-1] if headers else codes[0]}
+
+    ris.run(scenario())
+
+
+def test_a_refusal_that_follows_the_only_answer_that_was_asked_for_is_not_lost(ris):
+    async def scenario():
+        async with receiver("CA", "AE") as (port, received), Delivery(ris.interactions, QUICK).running():
+            to = await line(ris, port)
+            posted = await to.post(2)
+
+            async def set_aside() -> bool:
+                return await to.states() == ["refused", "refused"]
+
+            await until(set_aside)
+            assert [m.control_id for m in received] == posted
+            assert [[s["state"] for s in d["states"]] for d in await to.documents()] == [["delivered", "refused"]] * 2
 
     ris.run(scenario())
 

@@ -198,6 +198,20 @@ def test_a_message_is_shown_by_segments_or_by_fields_with_their_names(ris, opera
     ris.run(scenario())
 
 
+def test_what_a_sender_wrote_is_no_command_to_the_terminal(ris, operator):
+    async def scenario():
+        number = unused("P")
+        message = adt(number, "ZXY|\x1b[2J|[/red]").replace(b"|P|2.5.1", b"\x1b[31m|P|2.5.1")
+        await ris.receive(message)
+        stored = await ris.db["messages"].find_one({"patient": f"Patient/{(await ris.one('Patient', identifier=number))['id']}"})
+        shown = await operator.show(str(stored["_id"]))
+        assert "ZXY|\\x1b[2J|[/red]" in shown
+        assert "\x1b" not in shown
+        assert "\x1b" not in "".join(message_search.row(stored))
+
+    ris.run(scenario())
+
+
 @pytest.mark.parametrize("message_id", ["", "nothing", "0" * 24])
 def test_what_is_no_message_is_said_to_be_none(ris, operator, message_id):
     async def scenario():
@@ -216,12 +230,15 @@ def test_a_refused_message_is_processed_again_when_its_cause_is_mended(ris, oper
         number, placer = unused("P"), unused("L")
         cancel = orm(number, placer, "CA")
         assert code(await ris.receive(cancel)) == "AE"
-        id_ = str((await kept(ris, cancel))["_id"])
+        first = await kept(ris, cancel)
+        id_ = str(first["_id"])
         assert await operator.replay(id_) == "it was processed again: AE"
         await ris.accepted(orm(number, placer))
         assert await operator.replay(id_) == "it was processed again: AA"
         assert (await ris.one("ServiceRequest", identifier=placer, intent="order"))["status"] == "revoked"
-        assert [s["state"] for s in (await kept(ris, cancel))["states"]] == ["AE", "AE", "AA"]
+        stored = await kept(ris, cancel)
+        assert [s["state"] for s in stored["states"]] == ["AE", "AE", "AA"]
+        assert stored["received"] == first["received"]
         with pytest.raises(NotPossible, match="was processed"):
             await operator.replay(id_)
         # The sender that sends it again now gets the answer of the last time.

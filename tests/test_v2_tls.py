@@ -16,6 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from bridges.v2.delivery import Delivery
 from bridges.v2.mllp import MllpServer
 from bridges.v2.mllp_tls import TlsError, TlsFiles
+from fhir_server.app import assemble
+from fhir_server.settings import load_settings
+from fhir_server.start_error import StartError
 from tests.department import Department, code, condition, text, unused, v2
 from tests.test_delivery import QUICK, Line, until
 from tests.test_v2_mllp import ack
@@ -218,6 +221,15 @@ def test_files_that_can_t_be_used_stop_the_start_with_the_setting_s_name(authori
     }[wrong]
     with pytest.raises(TlsError, match=named):
         files.check()
+
+
+def test_a_server_with_tls_settings_that_can_t_be_used_doesn_t_start(ris, authority, tmp_path):
+    async def scenario():
+        settings = load_settings(data_dir=tmp_path, mllp_tls_key=authority.issue("ris").pem)
+        with pytest.raises(StartError, match="RIS_MLLP_TLS_KEY needs RIS_MLLP_TLS_CERT"):
+            await assemble(settings, ris.db)
+
+    ris.run(scenario())
 
 
 # Out

@@ -3,7 +3,7 @@
 Any number of processes may run this; the lease in MongoDB decides who serves a destination. A message is sent byte for byte as it
 was written, under the same control id however often. A receiver that is away is tried again with growing pauses, for ever.
 One that refuses (AE) is asked a few times, one that rejects (AR: it may be in trouble itself) for some minutes, one that takes a
-message and never answers for half an hour; then the message is set aside as `refused` or `dead`, shown, and can be replayed.
+message and never answers for two hours; then the message is set aside as `refused` or `dead`, shown, and can be replayed.
 
 Messages are read ahead, and what became of those that are delivered is written while the next ones are under way.
 """
@@ -50,7 +50,7 @@ class Timing:
     ack: float = 10
     refusals: int = 4
     rejections: int = 14
-    unanswered: int = 60
+    unanswered: int = 240
 
     def pause(self, failures: int) -> float:
         """The seconds to wait after so many failures."""
@@ -121,6 +121,7 @@ class Delivery:
                     continue
                 wake = self._wake[destination]
                 wake.clear()
+                await self._refused_late(destination, line, settlement)
                 if not await self._send_pending(destination, lease, line, settlement):
                     await self._wait(wake)
         except Exception as error:  # noqa: BLE001 - the next look starts the worker again; the text may name a patient
@@ -152,6 +153,15 @@ class Delivery:
                     break
         await settlement.done()
         return found
+
+    async def _refused_late(self, destination: str, line: Line, settlement: Settlement) -> None:
+        """Set aside what a receiver has accepted (CA) and then refused, though it was asked for one answer only."""
+        while line.late:
+            ack = line.late.pop(0)
+            where = {"destination": destination, "control_id": ack.control_id, "state": "delivered"}
+            if (message := await self._outbox.find_one(where)) is not None:
+                log.error("a message is set aside", state="refused", destination=destination, control_id=ack.control_id)
+                await settlement.add(Settled(message, "refused", ack))
 
     async def _endpoint(self, destination: str) -> dict[str, Any] | None:
         """The Endpoint as it is now; None when it is gone or not active."""

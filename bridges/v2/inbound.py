@@ -8,7 +8,8 @@ import time
 import traceback
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import datetime, timedelta, tzinfo
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Final
 
 import structlog
@@ -88,8 +89,13 @@ class Inbound:
         where = {"outcome": ACCEPTED, "received": {"$lt": clock.naive(clock.now() - older_than)}}
         done = 0
         async for document in self._db[message_log.COLLECTION].find(where, sort=[("received", 1)]):
-            await self.process_again(document)
-            done += 1
+            try:
+                code = await self.process_again(document)
+                if code != "AA":
+                    await self._tell_people(await self._stored(document), code)
+                done += 1
+            except FhirError as error:  # the others need not wait for it
+                log.warning("an accepted message could not be processed now", reason=type(error).__name__)
         return done
 
     async def _receive(self, frame: bytes, peer: Peer) -> Received:
@@ -105,7 +111,8 @@ class Inbound:
         """A message of the store, as it was received, from who is its partner now."""
         directory = await self.partners.directory()
         known = next((p for p in directory.partners if p.reference == document.get("partner")), None)
-        return receive(bytes(document["raw"]), Peer(document["peer"], 0), directory, known)
+        received = receive(bytes(document["raw"]), Peer(document["peer"], 0), directory, known)
+        return replace(received, when=document["received"].replace(tzinfo=UTC))
 
     async def _answer(self, received: Received) -> bytes:
         """Original mode: one answer, the application's."""
@@ -133,8 +140,11 @@ class Inbound:
             yield ack
         if code != ACCEPTED:
             return
-        if (done := await self._processed(received)) is not None and mode.wants_application(done[0]):
+        done = await self._processed(received)
+        if done is not None and mode.wants_application(done[0]):
             yield done[1]
+        elif done is not None and done[0] != "AA":
+            await self._tell_people(received, done[0])
 
     async def _accept(self, received: Received) -> tuple[str, bytes]:
         """CA when the message is safely stored; CR for what isn't for us, CE when it can't be stored now."""
@@ -172,6 +182,16 @@ class Inbound:
                 _log_error(received, error)
                 return None
         return None
+
+    async def _tell_people(self, received: Received, code: str) -> None:
+        """A message that we took over and then refused, while its sender hears nothing of that, is for people to look at."""
+
+        async def work(unit: UnitOfWork) -> None:
+            sender = received.key.sender[:100]
+            text = f"{received.label} {received.key.control_id[:100]} of {sender} was accepted and then refused ({code})"
+            await raise_once(unit, "accepted-message-refused", sender, text)
+
+        await self._interactions.transact(received.access, received.act(code), work)
 
     # What a message does
 

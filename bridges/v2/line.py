@@ -1,5 +1,6 @@
 """The connection to where an Endpoint points now."""
 
+from bridges.v2.ack import Ack
 from bridges.v2.destination import ack_timeout, address, enhanced
 from bridges.v2.mllp_client import MllpClient
 from bridges.v2.mllp_tls import TlsFiles
@@ -13,6 +14,7 @@ class Line:
     def __init__(self, connect_timeout: float, ack_timeout_: float, tls: TlsFiles) -> None:
         self.client: MllpClient | None = None
         self.problem = ""
+        self.late: list[Ack] = []  # refusals of messages that were accepted before
         self.application = False  # whether the application's acknowledgement is waited for
         self._connect_timeout = connect_timeout
         self._ack_timeout = ack_timeout_
@@ -44,6 +46,7 @@ class Line:
                 server_name=name,
                 connect_timeout=self._connect_timeout,
                 ack_timeout=patience,
+                late=self.late.append,
             )
 
     async def close(self) -> None:

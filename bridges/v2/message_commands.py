@@ -28,7 +28,7 @@ def messages_list(
     until: Annotated[datetime | None, typer.Option(formats=_DAY, help="before then, UTC")] = None,
     status: Annotated[
         str,
-        typer.Option("--status", "--state", help="CA, AA, AE, AR; of --out pending, delivered, refused, dead, cancelled"),
+        typer.Option("--status", "--state", help="CA, AA, AE, AR, parked; of --out pending, delivered, refused, dead, cancelled"),
     ] = "",
     kind: Annotated[str, typer.Option("--type", help="such as ADT^A04, or ADT")] = "",
     limit: Annotated[int, typer.Option(min=1, max=10000)] = 50,
@@ -40,6 +40,8 @@ def messages_list(
     wanted = message_search.Wanted(outbound, patient, order, control_id, partner, since, until, status, kind, limit)
 
     async def show(db: Db) -> None:
+        from rich.markup import escape
+
         rows = [message_search.row(document) for document in await message_search.find(db, wanted)]
         if plain:
             for row in rows:
@@ -47,7 +49,7 @@ def messages_list(
             return
         found = table("id", "when", "type", "control id", "partner", "state", "attempts" if outbound else "refers to", "error")
         for row in rows:
-            found.add_row(*row)
+            found.add_row(*(escape(cell) for cell in row))
         print_table(found)
 
     run_command(show)

@@ -82,6 +82,7 @@ async def ensure_indexes(db: AsyncDatabase[Document]) -> None:
             IndexModel([("type", 1), ("received", -1)]),
             IndexModel([("received", -1)]),
             IndexModel([("outcome", 1), ("received", -1)]),
+            IndexModel([("state", 1), ("received", -1)], partialFilterExpression={"state": {"$exists": True}}),
         ]
     )
 

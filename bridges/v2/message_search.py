@@ -8,11 +8,13 @@ from typing import Any, Final
 from pymongo.asynchronous.database import AsyncDatabase
 
 from bridges.v2 import message_log
+from bridges.v2.message_show import harmless
 from fhir_server import outbox
 from fhir_server.search.query import compile_query
 from fhir_server.store import Store
 
 Document = dict[str, Any]
+OUTCOMES: Final = frozenset({message_log.ACCEPTED, "AA", "AE", "AR"})
 _MOST: Final = 100  # patients or orders that one identifier may mean
 
 
@@ -23,7 +25,7 @@ class Wanted:
     patient, order: `Patient/1`, an id, or an identifier's value (hospital number; placer, filler, accession number)
     partner: `Endpoint/his`, its id, or the names of MSH-3 and MSH-4 as `HIS|HOSP` or `HIS`
     since, until: UTC; received or written from then on, and before
-    status: CA, AA, AE, AR of those received; pending, delivered, refused, dead, cancelled of those sent
+    status: CA, AA, AE, AR or what `state` says of those received; pending, delivered, refused, dead, cancelled of those sent
     kind: `ADT^A04` or `ADT`
     """
 
@@ -60,7 +62,7 @@ async def find(db: AsyncDatabase[Document], wanted: Wanted) -> list[Document]:
         found = db[outbox.COLLECTION].find(_all(where), {"message": 0}, sort=[("key", -1)], limit=wanted.limit)
     else:
         where += [_sender(wanted.partner)] if wanted.partner else []
-        where += [{"outcome": wanted.status}] if wanted.status else []
+        where += [{"outcome" if wanted.status in OUTCOMES else "state": wanted.status}] if wanted.status else []
         found = db[message_log.COLLECTION].find(_all(where), {"raw": 0, "ack": 0}, sort=[("received", -1)], limit=wanted.limit)
     return await found.to_list()
 
@@ -73,7 +75,7 @@ def row(document: Document) -> list[str]:
     """A line of the list: id, when, type, control id, partner, state, attempts or resources, error."""
     sent = "destination" in document
     when = document["created"] if sent else document["received"]
-    return [
+    cells = [
         str(document["_id"]),
         f"{when:%Y-%m-%d %H:%M:%S}",
         document.get("type", ""),
@@ -83,6 +85,7 @@ def row(document: Document) -> list[str]:
         str(document["attempts"]) if sent else ", ".join(document["about"][:3]),
         (document.get("error") or "") if sent else "; ".join(document["errors"]),
     ]
+    return [harmless(cell.replace("\t", " ").replace("\n", " ")) for cell in cells]
 
 
 async def _references(store: Store, resource_type: str, text: str) -> list[str]:

@@ -1,7 +1,8 @@
 """A message of the store, and what became of it, as an interface analyst reads it."""
 
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from bson import ObjectId
 from bson.errors import InvalidId
@@ -12,6 +13,7 @@ from bridges.v2.message import Message, MessageError, parse
 from fhir_server import outbox
 
 Document = dict[str, Any]
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 async def read(db: AsyncDatabase[Document], message_id: str) -> Document | None:
@@ -37,7 +39,7 @@ def shown(document: Document, *, fields: bool = False, names: bool = True) -> st
     parts += ["refers to: " + ", ".join(document["about"])]
     if document.get("states"):
         parts += ["states: " + ", ".join(f"{s['state']} {s['at']:%Y-%m-%d %H:%M:%S}" for s in document["states"])]
-    return "\n".join(parts)
+    return harmless("\n".join(parts))
 
 
 def _readable(raw: bytes, *, fields: bool, names: bool) -> str:
@@ -48,6 +50,11 @@ def _readable(raw: bytes, *, fields: bool, names: bool) -> str:
     if fields:
         return "\n".join(_by_field(message, names=names))
     return bytes(raw).decode(message.codec, "replace").replace("\r", "\n").strip()
+
+
+def harmless(text: str) -> str:
+    """The text without what a terminal would take for commands."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def _by_field(message: Message, *, names: bool) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import ssl as tls
+from collections import deque
 from collections.abc import Callable
 from typing import cast
 
@@ -11,6 +12,8 @@ from bridges.v2.message import MessageError
 from bridges.v2.mllp import MAX_SIZE, FrameError, FrameReader, MllpError, frame, tune
 
 log = logging.getLogger(__name__)
+
+_REMEMBERED = 100  # messages of a connection that may be refused after they were accepted
 
 
 class ConnectError(MllpError):
@@ -28,7 +31,9 @@ class ConnectionLost(MllpError):
 class _Link(asyncio.Protocol):
     """One connection of a client, and the one message on it that waits for its acknowledgement."""
 
-    def __init__(self, max_size: int) -> None:
+    def __init__(self, max_size: int, late: Callable[[Ack], object]) -> None:
+        self._late = late
+        self._accepted: deque[str] = deque(maxlen=_REMEMBERED)  # control ids of messages for which CA was the last word
         self.frames = FrameReader(max_size)
         self.strays = 0
         self.transport: asyncio.Transport | None = None
@@ -75,12 +80,18 @@ class _Link(asyncio.Protocol):
         except MessageError:
             ack = None
         waiting = self._waiting
+        if ack is not None and ack.control_id in self._accepted and not ack.positive:
+            self._late(ack)
+            return
         if ack is None or waiting is None or waiting.done() or not self._fits(ack):
             self.strays += 1
             log.warning("an acknowledgement that no message waits for was dropped")
             return
-        if not (self._application and ack.code == "CA"):  # the receiver has it; what it makes of it is still to come
-            waiting.set_result(ack)
+        if ack.code == "CA" and self._application:
+            return  # the receiver has it; what it makes of it is still to come
+        if ack.code == "CA":
+            self._accepted.append(ack.control_id)
+        waiting.set_result(ack)
 
     def _fits(self, ack: Ack) -> bool:
         """By MSA-2. A refusal may lack it: its sender could not read our message, and just one is under way."""
@@ -97,6 +108,7 @@ class MllpClient:
     ssl: the TLS context, or what gives the one for the next connection
     server_name: the name in the receiver's certificate, where that isn't `host`
     connect_timeout, ack_timeout: seconds
+    late: told of a refusal that comes after the message was accepted (CA)
     strays: how many acknowledgements were dropped because no message waited for them
     """
 
@@ -110,6 +122,7 @@ class MllpClient:
         connect_timeout: float = 10,
         ack_timeout: float = 30,
         max_size: int = MAX_SIZE,
+        late: Callable[[Ack], object] = lambda _: None,
     ) -> None:
         self.host = host
         self.port = port
@@ -118,6 +131,7 @@ class MllpClient:
         self.connect_timeout = connect_timeout
         self.ack_timeout = ack_timeout
         self.max_size = max_size
+        self._late = late
         self._lock = asyncio.Lock()
         self._link: _Link | None = None
         self._strays = 0
@@ -169,7 +183,7 @@ class MllpClient:
                 context = self.ssl() if callable(self.ssl) else self.ssl
                 name = self.server_name or self.host if context else None
                 _, self._link = await loop.create_connection(
-                    lambda: _Link(self.max_size), self.host, self.port, ssl=context, server_hostname=name
+                    lambda: _Link(self.max_size, self._late), self.host, self.port, ssl=context, server_hostname=name
                 )
         except (OSError, TimeoutError) as error:
             raise ConnectError(f"no connection to {self.host}:{self.port} ({type(error).__name__})") from None

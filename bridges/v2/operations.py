@@ -14,7 +14,7 @@ from fhir_server.unit_of_work import UnitOfWork
 from resources import work_items
 from smart_auth.access import Access
 
-_SENT_AGAIN: Final = ("refused", "dead", "delivered", "cancelled")
+_SENT_AGAIN: Final = ("refused", "dead", "invalid", "delivered", "cancelled")
 _MOST_REASON: Final = 200
 
 
@@ -60,7 +60,7 @@ class Operator:
         if not said:
             raise NotPossible("a reason is needed")
         await self._change(
-            document, ("pending", "refused", "dead"), {"state": "cancelled", "error": f"cancelled: {said}"}, "cancel"
+            document, ("pending", "refused", "dead", "invalid"), {"state": "cancelled", "error": f"cancelled: {said}"}, "cancel"
         )
 
     async def _change(self, document: dict[str, Any], states: tuple[str, ...], change: dict[str, Any], event: str) -> None:

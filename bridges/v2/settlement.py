@@ -48,7 +48,7 @@ class Settled:
             said["delivered"] = now
         state = {"state": self.state, "at": now}
         return UpdateOne(
-            {"_id": self.message["_id"], "state": {"$in": ["pending", "cancelled"]}},
+            {"_id": self.message["_id"], "state": {"$in": ["pending", "cancelled", *([] if delivered else ["delivered"])]}},
             {"$set": said, "$inc": {"attempts": 1}, "$push": {"states": {"$each": [state], "$slice": -100}}},
         )
 
