@@ -6,7 +6,7 @@ from functools import partial
 
 from bridges.v2 import order_parked, parked_messages
 from bridges.v2.ack import AckError
-from bridges.v2.message import Message
+from bridges.v2.message import Message, readable
 from bridges.v2.order_control import Batch, Control, UnknownOrder, check_alone, control_of, unknown_order
 from bridges.v2.order_groups import Order, OrderGroup, order_groups
 from bridges.v2.order_map import has_placer
