@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from bridges.v2.mllp import Peer
+from bridges.v2.partners import Partners
 from bridges.v2.rates import Rates
 from tests.department import Department, code, condition, place, text, unused, v2
 from tests.v2_door import calling, door, partner, registered
@@ -340,3 +341,15 @@ def test_a_header_that_says_nothing_we_understand_is_refused_by_its_name(ris, he
     error = ris.run(ris.refused(ris.create(partner(*said))))
     assert header.partition(":")[0] in str(error)
     assert error.issues[0].expression == "Endpoint.header"
+
+
+def test_a_change_counts_when_what_was_read_is_a_second_old(ris):
+    async def scenario():
+        partners = Partners(ris.store, max_age=1)
+        before = await partners.directory()
+        async with registered(ris, "accept-application: HIS"):
+            assert await partners.directory() is before
+            partners._read -= 1.1  # a second and a bit later
+            assert [p.application for p in (await partners.directory()).partners] == ["HIS"]
+
+    ris.run(scenario())
