@@ -445,6 +445,8 @@ def test_escapes_and_other_separators_are_understood(ris):
         ("ORM^O99", "201"),
         ("BAR^P01^BAR_P01", "200"),
         ("DFT^P03", "200"),
+        ("ORU^R30^ORU_R30", "201"),
+        ("SIU^S19", "201"),
         ("XXX^Z99", "200"),
         ("", "200"),
         ("ORM", "201"),

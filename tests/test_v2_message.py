@@ -187,6 +187,20 @@ def test_text_is_read_in_the_declared_or_else_the_likeliest_charset(charset, cod
     assert parse(message(f"PID|1||||{text}^x", charset=charset, codec=codec)).first("PID").field(5) == text
 
 
+@pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_wide_message_of_nothing_but_ascii_is_read_and_acknowledged(codec):
+    message = parse("MSH|^~\\&|HIS|||||||M1|P|2.5.1\rPID|||42\r".encode(codec))
+    assert message.first("PID").field(3) == "42"
+    answer = encode([Seg("MSH", {10: "1"}), Seg("MSA", {1: "AA", 2: message.control_id})], message.codec)
+    assert parse(answer).first("MSA").field(2) == "M1"
+
+
+@pytest.mark.parametrize("name", ["ISO IR87", "~ISO IR87", "KS X 1001", "GB 18030-2000", "BIG-5"])
+def test_an_answer_is_written_in_the_codec_that_its_message_was_read_in(name):
+    message = parse(f"MSH|^~\\&|HIS|||||||M1|P|2.5.1||||||{name}\r".encode())
+    assert encode([Seg("MSH", {10: "1"})], message.codec).startswith(b"MSH|")
+
+
 @pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
 def test_wide_unicode_is_recognised(codec):
     read = parse(message("PID|1||||Łódź", codec=codec))

@@ -110,7 +110,7 @@ def decode(data: bytes, declared: str | None, *, default: str = "utf-8", guess: 
     first = declared or default
     if first in WIDE and data[:3] == b"MSH":
         first, declared = "utf-8", None
-    if first not in _SEVEN_BIT and data.isascii():
+    if first not in _SEVEN_BIT and first not in WIDE and data.isascii():
         return data.decode("ascii"), first
     order = ["utf-8", first] if guess and (declared is None or declared in _SINGLE_BYTE) else [first, "utf-8", default]
     for codec in order:
