@@ -72,9 +72,12 @@ class Access:
 
     async def settled(self, db: AsyncDatabase[Any]) -> "Access":
         """The same with its circumstances, without which a person's or a patient's token gives nothing."""
-        if not self._is_personal():
+        if not self.personal:
             return self
-        about = await circumstances(db, Person(self.user, self.role, self.user_name, self.session))
+        return self.under(await circumstances(db, Person(self.user, self.role, self.user_name, self.session)))
+
+    def under(self, about: Circumstances) -> "Access":
+        """The same under these circumstances."""
         return replace(self, circumstances=about, purpose="BTG" if about.opened else self.purpose)
 
     def allows(self, resource_type: str, action: Action) -> bool:
@@ -124,9 +127,11 @@ class Access:
         return self._rules[key]
 
     def _holder(self) -> filters.Holder:
-        about = self.circumstances or (None if self._is_personal() else Circumstances())
+        about = self.circumstances or (None if self.personal else Circumstances())
         patient = self.patient if self.patient and _ID.fullmatch(self.patient) else None
         return filters.Holder(self.scopes, self.person, self.role, self.user, patient, about)
 
-    def _is_personal(self) -> bool:
+    @property
+    def personal(self) -> bool:
+        """Whether the rights depend on circumstances: those of a person or of a patient."""
         return not self.internal and (self.person or any(scope.level != "system" for scope in self.scopes))

@@ -191,8 +191,11 @@ class Bridge:
 
     async def _living(self, grant_id: str) -> Grant | None:
         """A grant, judged anew; one that is found dead is ended."""
-        grant = await self._grants.get(grant_id)
-        if grant is not None and await self._grants.alive(grant) is None:
+        judged = await self._grants.judged(grant_id)
+        if judged is None:
+            return None
+        grant, alive = judged
+        if not alive:
             await self.end(grant_id)
             return None
         return grant
