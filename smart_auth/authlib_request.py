@@ -34,6 +34,7 @@ class Request(OAuth2Request):  # type: ignore[misc]  # Authlib has no types
         super().__init__(method, url, headers={"Authorization": authorization} if authorization else {})
         self.payload = BasicOAuth2Payload(dict(form))
         self.registered: RegisteredClient | None = None
+        self.lately = False  # whether it is as it was up to a second ago
         self.credential: Redeemable | None = None
         self.drawn_code: str | None = None
 
