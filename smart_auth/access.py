@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Self
 
 from pymongo.asynchronous.database import AsyncDatabase
@@ -27,6 +28,7 @@ class Access:
     access token, for the audit trail. Of a person: `user` is the FHIR reference to it, `user_name` its login, `role` its role.
     `patient` and `encounter` are logical ids from the launch; scopes of the level patient/ are limited to that patient. `grant`
     is the family of tokens that this one is of; `purpose` is "BTG" when a record is open in an emergency (break-glass).
+    `authenticated_at` is when the person last proved, at a login, who it is.
     `circumstances` is what the rights of persons and patients depend on beside the token (`settled`).
     """
 
@@ -41,6 +43,7 @@ class Access:
     encounter: str | None = None
     grant: str | None = None
     purpose: str | None = None
+    authenticated_at: datetime | None = None
     circumstances: Circumstances | None = field(default=None, repr=False)
     _rules: dict[tuple[str, str], Rule | None] = field(default_factory=dict, init=False, repr=False, compare=False)
     _restricted: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)
