@@ -212,7 +212,7 @@ class AccountPages:
 
 
 def _qr_code(text: str) -> Markup:
-    """A text as a QR code (ISO/IEC 18004), as SVG within the page: it is dark on white in any colour scheme, as readers need it."""
+    """A text as a QR code (ISO/IEC 18004), as SVG within the page: dark on white in any colour scheme, as readers need it."""
     code = segno.make(text, error="m", micro=False)
     drawn = code.svg_inline(
         scale=4, border=4, light="#fff", title="QR code for your authenticator app", svgclass="qr", lineclass=None

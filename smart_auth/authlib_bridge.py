@@ -12,6 +12,7 @@ from typing import Any
 
 from authlib.common.security import is_secure_transport  # type: ignore[import-untyped]  # Authlib has no types
 from authlib.oauth2.rfc6749 import OAuth2Error  # type: ignore[import-untyped]
+from joserfc.jwk import ECKey, RSAKey
 from pymongo.asynchronous.database import AsyncDatabase
 
 from smart_auth.assertion_ids import AssertionIds
@@ -38,6 +39,7 @@ from smart_auth.forms import OAuthError
 from smart_auth.granting import BACKEND, OPENID, PEOPLE
 from smart_auth.grants import Grant, Grants
 from smart_auth.jwks_fetcher import JwksFetcher
+from smart_auth.key_file import KeyFileError
 from smart_auth.recent import Recent
 from smart_auth.refresh_tokens import RefreshTokens
 from smart_auth.signing_keys import SigningKeys
@@ -198,11 +200,20 @@ class Bridge:
         if client.jwks_uri and kid:
             keys = await self._fetcher.keys(client.jwks_uri, kid)
         request.registered = RegisteredClient(client, BACKEND if kind == CLIENT_CREDENTIALS else PEOPLE, keys)
-        if kind == AUTHORIZATION_CODE and request.credential and request.credential.of(request.registered):
+        if request.credential and request.credential.of(request.registered):
             assert request.credential.grant is not None
             if OPENID in request.credential.grant.scopes:
-                request.registered.signer = await self._keys.signer(client.id_token_alg)
+                request.registered.signer = await self._signer(client, needed=kind == AUTHORIZATION_CODE)
         return request
+
+    async def _signer(self, client: Client, *, needed: bool) -> RSAKey | ECKey | None:
+        """The key for its id token; None where it can't be had and isn't needed. Raises KeyFileError."""
+        try:
+            return await self._keys.signer(client.id_token_alg)
+        except KeyFileError:
+            if needed:
+                raise
+            return None
 
     async def _fetched(self, client_id: str) -> Client | None:
         now = time.monotonic()

@@ -124,7 +124,8 @@ class Redeemable:
         return self._known.scope
 
     def get_nonce(self) -> str | None:
-        return self._known.nonce
+        """Of the authorization request; that was answered with the code."""
+        return self._known.nonce if self.code is not None else None
 
     def get_auth_time(self) -> int:
         return int(self._known.auth_time.timestamp())
