@@ -12,7 +12,7 @@ from fhir_server.outcome import fail
 from fhir_server.references import target
 from fhir_server.search import dates, intervals
 from fhir_server.search.index import is_caseless, is_plain, targets
-from fhir_server.search.keys import MAX_KEY, OVERLAP, fold, folded_key, shortened
+from fhir_server.search.keys import MAX_KEY, OVERLAP, fold, folded_key, shortened, word_key
 from fhir_server.search.values import implied_systems, split, unescaped
 
 Condition = dict[str, Any]
@@ -131,6 +131,11 @@ def begins(parameter: str, value: str) -> Condition:
     if len(start) >= MAX_KEY:
         raise fail("invalid", f"{parameter}: the text is longer than what is indexed", status=400)
     return between(start)
+
+
+def begins_word(parameter: str, value: str) -> Condition:
+    """That a person's name, or what of it follows after a word, begins with this."""
+    return {"$or": [begins(parameter, value), between(word_key(parameter, value))]}
 
 
 def between(start: str) -> Condition:

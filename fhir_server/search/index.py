@@ -113,6 +113,15 @@ def is_plain(resource_type: str, parameter: str) -> bool:
 
 
 @cache
+def is_of_names(resource_type: str, parameter: str) -> bool:
+    """Whether a string parameter looks at persons' names."""
+    name = definitions.elements(resource_type).get("name")
+    expression = definitions.search_parameters(resource_type)[parameter].expression
+    whole = f"{resource_type}.name"
+    return name is not None and name.types == ("HumanName",) and expression in {whole, f"{whole}.family", f"{whole}.given"}
+
+
+@cache
 def is_caseless(resource_type: str, parameter: str) -> bool:
     """Whether a token parameter looks at plain text, which has no case for it (FHIR R4 Search, "token")."""
     extract = compile_path(definitions.search_parameters(resource_type)[parameter].expression, resource_type)
@@ -128,10 +137,17 @@ def _by_element(resource_type: str) -> dict[str, tuple[tuple[str, str, Extractor
     found: dict[str, list[tuple[str, str, Extractor]]] = {}
     for name, (kind, extract) in parameters(resource_type).items():
         if name not in unions(resource_type):
-            row = (name, "plain" if kind == "token" and is_plain(resource_type, name) else kind, extract)
+            row = (name, _kind_of_keys(resource_type, name, kind), extract)
             for json_name in looks_at(resource_type, name):
                 found.setdefault(json_name, []).append(row)
     return {json_name: tuple(rows) for json_name, rows in found.items()}
+
+
+def _kind_of_keys(resource_type: str, parameter: str, kind: str) -> str:
+    """What makes the keys of a parameter: that of its type, or a particular one."""
+    if kind == "token" and is_plain(resource_type, parameter):
+        return "plain"
+    return "name" if kind == "string" and is_of_names(resource_type, parameter) else kind
 
 
 @lru_cache(16_384)  # resources of a source are alike
