@@ -206,6 +206,17 @@ def date(parameter: str, value: str) -> Condition:
     return any_of([_within(f"search.d.{parameter}", tests) for tests in date_tests(parameter, value)])
 
 
+def date_limits(name: str, value: str) -> list[dict[str, Condition]]:
+    """What the first and the last moment (`from`, `to`) of a date that meets the value must meet at least."""
+    prefix, start, end = _bounds(name, value)
+    lowest = {"eq": start, "ge": start, "gt": end, "sa": end}.get(prefix)
+    highest = {"eq": end, "le": end, "lt": start, "eb": start}.get(prefix)
+    return [
+        *([{"to": {"$gte": lowest}}] if lowest else []),
+        *([{"from": {"$lte": highest}}] if highest else []),
+    ]
+
+
 def last_updated(value: str) -> Condition:
     """The same for `_lastUpdated`, which is a moment: an interval of one millisecond."""
     millisecond = timedelta(milliseconds=1)

@@ -6,6 +6,8 @@
 `n`  numbers: parameter -> {l, h}, or a list (`intervals.py`); `q` quantities: parameter -> a list of {u, l, h}.
 `c`  composites: parameter -> a list of groups (`composites.py`), looked at only where a key of `t` has led to the resource.
 `g`  places: parameter -> a GeoJSON point.
+`by`, `from`, `to`  of types that long lists are made of (LISTED): those keys of `t` by which the lists are narrowed, and the
+     first and the last moment of the date that they are in order of. One index has key and date together.
 `!denies` among the keys marks an active Consent with a provision that denies something, which rights look for.
 `rank` is there for resources with a priority: its place in the request-priority value set, so that sorting means urgency.
 """
@@ -31,6 +33,15 @@ RANK = {"routine": 0, "urgent": 1, "asap": 2, "stat": 3}
 # Served from the document itself, not from the index.
 _BUILT_IN = frozenset({"_id", "_lastUpdated"})
 DENIES = "!denies"
+LISTED: dict[str, tuple[str, tuple[str, ...]]] = {
+    "Observation": ("date", ("patient", "subject", "code")),
+    "DiagnosticReport": ("date", ("patient", "subject", "code")),
+    "ServiceRequest": ("authored", ("patient", "subject", "code")),
+    "ImagingStudy": ("started", ("patient", "subject")),
+    "Appointment": ("date", ("patient", "location")),
+    "Task": ("authored-on", ("patient", "owner", "code")),
+}
+"""By type: the date that its lists are in order of, newest first, and the parameters that they are narrowed by."""
 # Its definition asks for what sounds alike, which is not what a string index finds.
 _UNSUPPORTED = frozenset({"phonetic"})
 _TYPES = frozenset({"token", "reference", "string", "date", "uri", "number", "quantity"})
@@ -197,6 +208,8 @@ def index(resource: dict[str, Any]) -> dict[str, Any]:
     if resource_type not in NO_HOLD:
         keys.update(f">{to}" for text in literals(resource) if (to := target(text)))
     found: dict[str, Any] = {"d": _single(writer.dates)}
+    if resource_type in LISTED:
+        found |= _of_lists(resource_type, writer)
     if writer.numbers:
         found["n"] = _single(writer.numbers)
     if writer.quantities:
@@ -215,6 +228,15 @@ def index(resource: dict[str, Any]) -> dict[str, Any]:
     return {"t": sorted(map(shortened, keys) if any(len(key) > MAX_KEY for key in keys) else keys), **found}
 
 
+def _of_lists(resource_type: str, writer: "_Writer") -> dict[str, Any]:
+    date, names = LISTED[resource_type]
+    by = [key for name in names for key in writer.by_parameter.get(name, ()) if key[len(name)] in _OF_LISTS]
+    found: dict[str, Any] = {"by": [shortened(key) for key in by]}
+    if spans := writer.dates.get(date):
+        found |= {"from": min(span["s"] for span in spans), "to": max(span["e"] for span in spans)}
+    return found
+
+
 def denies(provision: Any) -> bool:
     """Whether a provision of a Consent, or one inside it, denies."""
     if not isinstance(provision, dict):
@@ -230,10 +252,11 @@ def _single(intervals: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 class _Writer:
     """Collects the index of one resource."""
 
-    __slots__ = ("dates", "keys", "numbers", "quantities")
+    __slots__ = ("by_parameter", "dates", "keys", "numbers", "quantities")
 
     def __init__(self) -> None:
         self.keys: set[str] = set()
+        self.by_parameter: dict[str, list[str]] = {}
         self.dates: dict[str, list[dict[str, Any]]] = {}
         self.numbers: dict[str, list[dict[str, Any]]] = {}
         self.quantities: dict[str, list[dict[str, Any]]] = {}
@@ -244,7 +267,10 @@ class _Writer:
             self.keys.update([f"{name}={value.casefold() if t == 'string' else plain(value)}" for t, value in values])
         elif (make := KEYS.get(kind)) is not None:
             for element_type, value in values:
-                self.keys.update(list(make(name, element_type, value)) or (f"{name}:",))
+                made = list(make(name, element_type, value)) or [f"{name}:"]
+                self.keys.update(made)
+                if name in _LISTED_BY:
+                    self.by_parameter.setdefault(name, []).extend(made)
         else:
             into: dict[str, list[dict[str, Any]]] = getattr(self, _INTERVALS[kind])
             for element_type, value in values:
@@ -254,6 +280,8 @@ class _Writer:
                     self.keys.add(f"{name}:")
 
 
+_LISTED_BY = frozenset(name for _, names in LISTED.values() for name in names)
+_OF_LISTS = frozenset("=@>")  # a code, a token with its system, a reference: not the text beside them
 _INTERVALS = {"date": "dates", "number": "numbers", "quantity": "quantities"}
 
 

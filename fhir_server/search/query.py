@@ -11,7 +11,7 @@ from typing import Any
 
 from fhir_server import definitions
 from fhir_server.outcome import FhirError, Issue, fail
-from fhir_server.search import composite_conditions, conditions
+from fhir_server.search import composite_conditions, conditions, listing
 from fhir_server.search.includes import Include, include
 from fhir_server.search.index import composites, is_of_names, searchable, targets, unions
 from fhir_server.search.sorting import SortKey, sort_keys
@@ -144,6 +144,7 @@ def compile_query(
             query.notes.append(Issue("not-supported", f"ignored: {error}", severity="warning"))
         else:
             query.used.append((name, value))
+    listing.serve(query)
     return query
 
 
