@@ -13,7 +13,7 @@
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from decimal import Decimal
 from functools import cache, lru_cache
 from typing import Any
@@ -225,16 +225,24 @@ def index(resource: dict[str, Any]) -> dict[str, Any]:
         keys.add(DENIES)
     if isinstance(priority := resource.get("priority"), str) and priority in RANK:
         found["rank"] = RANK[priority]
-    return {"t": sorted(map(shortened, keys) if any(len(key) > MAX_KEY for key in keys) else keys), **found}
+    return {"t": sorted(_shortened(keys)), **found}
 
 
 def _of_lists(resource_type: str, writer: "_Writer") -> dict[str, Any]:
     date, names = LISTED[resource_type]
     by = [key for name in names for key in writer.by_parameter.get(name, ()) if key[len(name)] in _OF_LISTS]
-    found: dict[str, Any] = {"by": [shortened(key) for key in by]}
+    found: dict[str, Any] = {"by": _shortened(by)}
     if spans := writer.dates.get(date):
-        found |= {"from": min(span["s"] for span in spans), "to": max(span["e"] for span in spans)}
+        first = last = spans[0]
+        if len(spans) > 1:
+            first, last = min(spans, key=lambda span: span["s"]), max(spans, key=lambda span: span["e"])
+        found["from"], found["to"] = first["s"], last["e"]
     return found
+
+
+def _shortened(keys: Collection[str]) -> Collection[str]:
+    """The keys as they are to be indexed; hardly ever is one too long."""
+    return [shortened(key) for key in keys] if keys and max(map(len, keys)) > MAX_KEY else keys
 
 
 def denies(provision: Any) -> bool:
