@@ -33,6 +33,14 @@ _NEXT_WORD = re.compile(r"(?<=[\s-])[^\s-]")
 Make = Callable[[str, str, Any], Iterable[str]]
 
 
+def caseless(text: str) -> str:
+    """Case, accents and runs of white space removed; punctuation stays."""
+    if text.isascii():
+        return " ".join(text.lower().split())
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    return " ".join("".join(c for c in decomposed if not unicodedata.combining(c)).split())
+
+
 def fold(text: str) -> str:
     """Case, accents, punctuation and runs of white space removed, as string parameters are compared (FHIR R4 Search, "string").
 
