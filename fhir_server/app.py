@@ -35,6 +35,8 @@ from fhir_server.chart import RecordChart
 from fhir_server.heartbeat import Heartbeat
 from fhir_server.interactions import Interactions
 from fhir_server.operations import standard
+from fhir_server.outcome import FhirError
+from fhir_server.refusal_trail import RefusalTrail
 from fhir_server.registry import Registry
 from fhir_server.rest import Rest
 from fhir_server.settings import Settings
@@ -72,6 +74,7 @@ class Ris:
     tls: TlsFiles
     dicom: "DicomServer"
     heartbeat: Heartbeat
+    refusals: RefusalTrail
     # Component name -> whether it does its work; what `/readyz` asks.
     components: dict[str, Callable[[], bool]] = field(default_factory=dict)
 
@@ -122,6 +125,7 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
         interactions=interactions,
         tokens=tokens,
         heartbeat=Heartbeat(db, os.environ.get(SUPERVISOR)),
+        refusals=RefusalTrail(interactions.store, interactions.reads),
         inbound=inbound,
         watcher=Watcher(interactions, inbound),
         delivery=Delivery(interactions, tls=tls),
@@ -159,7 +163,12 @@ def http_app(ris: Ris, *, fetcher: "JwksFetcher | None" = None) -> ASGIApp:
     terminology = functools.cache(lambda: terminology_capabilities(base_url, VERSION, started))
 
     async def authenticate(request: Request) -> Access:
-        return await oauth.authenticate(ris.tokens, request)
+        try:
+            return await oauth.authenticate(ris.tokens, request)
+        except FhirError as refusal:
+            if refusal.status == 401:
+                await ris.refusals.note(request, refusal.issues[0].diagnostics)
+            raise
 
     async def audit_oauth(event: str, granted: bool, client_id: str | None, detail: str, user: str | None = None) -> None:
         access = Access(client_id or "unknown", (), "", user_name=user)

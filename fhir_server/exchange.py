@@ -41,10 +41,10 @@ class Prefer:
         returns, lenient = "", False
         for part in header.replace(";", ",").split(","):
             name, _, value = part.partition("=")
-            value = value.strip().strip('"')
-            if name.strip() == "return" and value in _RETURNS:
+            name, value = name.strip().lower(), value.strip().strip('"')  # names have no case (RFC 7240 2)
+            if name == "return" and value in _RETURNS:
                 returns = value
-            elif name.strip() == "handling":
+            elif name == "handling":
                 lenient = value == "lenient"
         return cls(returns, lenient)
 

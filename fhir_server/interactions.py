@@ -1,5 +1,6 @@
 """The one way in: every door (REST, Bundles, HL7 v2, DICOM, operations) reads and writes through these interactions."""
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from smart_auth.scopes import Action
 
 T = TypeVar("T")
 
+_VERSION = re.compile(r"[1-9][0-9]{0,9}")  # as it is written in meta.versionId
 _LARGEST_VERSION = 2**31 - 1
 
 
@@ -93,7 +95,7 @@ class Interactions:
         self, access: Access, resource_type: str, id_: str, version: str, session: AsyncClientSession | None = None
     ) -> Version | None:
         """One version without the audit; with `session`, as a transaction sees it. None when there never was one to be seen."""
-        number = int(version) if version.isascii() and version.isdecimal() and len(version) <= 10 else 0
+        number = int(version) if _VERSION.fullmatch(version) else 0
         if not 0 < number <= _LARGEST_VERSION:
             return None
         return await visibility.vread(self.store, access, resource_type, id_, number, session)
@@ -183,7 +185,7 @@ class Interactions:
         if_match: str | None = None,
         act: Act | None = None,
     ) -> Resource:
-        """The resource as a patch leaves it: its result is an update like any other. FhirError `not-found`."""
+        """The resource as a patch leaves it: its result is an update like any other. FhirError `not-found` or `deleted`."""
 
         async def work(unit: UnitOfWork) -> Callable[[], Resource]:
             access.require(resource_type, "u")
@@ -273,6 +275,8 @@ async def patch_in(
     """A patch inside a transaction. The resource stays what it is: neither type nor id can be patched."""
     found = await unit.seen(resource_type, id_, "u")
     if found is None:
+        if await unit.is_gone(resource_type, id_):
+            raise fail("deleted", f"{resource_type}/{id_} was deleted")
         raise fail("not-found", f"there is no {resource_type}/{id_}")
     if access.covers(found, "r"):
         return await _patched(unit, access, found, changes, if_match)

@@ -70,10 +70,9 @@ def literals(element: Any) -> list[str]:
     """The same references as texts, without where they stand."""
     found: list[str] = []
     pending = [element]
-    while pending:
-        item = pending.pop()
+    for item in pending:  # which grows as it is walked
         if type(item) is dict:
-            if type(text := item.get("reference")) is str:
+            if "reference" in item and type(text := item["reference"]) is str:
                 found.append(text)
             item = item.values()
         pending += [value for value in item if type(value) is dict or type(value) is list]

@@ -75,6 +75,7 @@ async def running(settings: Settings, roles: frozenset[str], stop: asyncio.Event
             await stack.enter_async_context(_workers(ris, uri))
         await stack.enter_async_context(ris.interactions.store.trail.noting())
         await stack.enter_async_context(break_glass.watching(ris.interactions))
+        await stack.enter_async_context(ris.refusals.watching())
         await stack.enter_async_context(ris.heartbeat.beating(ris.components))
         spare_tables()
         yield ris

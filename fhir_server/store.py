@@ -27,12 +27,12 @@ from fhir_server.audit_chain import Trail
 from fhir_server.outcome import fail
 from fhir_server.references import Target
 from fhir_server.search import paging
-from fhir_server.search.index import index, ranked, searchable, unions
+from fhir_server.search.index import LISTED, index, ranked, searchable, unions
 from fhir_server.search.query import LONGEST_SEARCH, Query
 from fhir_server.together import Together
 
 Document = dict[str, Any]
-CATALOG_VERSION = 4
+CATALOG_VERSION = 5
 MAX_SORTED = 10_000  # matches that are sorted in memory
 LOCKS = "locks"
 _LOCKS = 2**18  # documents that keys share by chance: what is locked need not be remembered, and they don't grow
@@ -231,7 +231,7 @@ class Store:
         if paging.is_in_memory(query):
             return await self._find_in_memory(query, limit, place, session)
         if projection is None:
-            projection = {"search.t": 0} if query.sort else _WITHOUT_INDEX
+            projection = {"search.t": 0, "search.by": 0} if query.sort else _WITHOUT_INDEX
         found: list[Document] = []
         for where in self.steps(query, place, inclusive=inclusive):
             rest = limit - len(found)
@@ -395,7 +395,7 @@ def _history_indexes() -> list[IndexModel]:
 
 
 def indexes(resource_type: str) -> list[IndexModel]:
-    """The indexes of a type: its keys, its sort orders, each with `_id` at the end for paging."""
+    """The indexes of a type: its keys, its sort orders, each with `_id` at the end for paging; of its lists both together."""
     always = ["search.t", "updated"]
     some: list[str] = []  # what not every resource has
     found: list[IndexModel] = [audit_chain.INDEX] if resource_type == "AuditEvent" else []
@@ -411,5 +411,7 @@ def indexes(resource_type: str) -> list[IndexModel]:
             found.append(IndexModel([(f"search.g.{name}", "2dsphere")]))
     if ranked(resource_type):
         some.append("search.rank")
+    if resource_type in LISTED:
+        found.append(IndexModel([("search.by", 1), ("search.to", 1), ("_id", 1), ("search.from", 1)]))
     found += [IndexModel([(path, 1), ("_id", 1)]) for path in always]
     return found + [IndexModel([(path, 1), ("_id", 1)], partialFilterExpression={path: {"$exists": True}}) for path in some]

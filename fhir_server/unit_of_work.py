@@ -14,7 +14,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
-from fhir_server import clock, fhir_json, integrity, judgement, outbox
+from fhir_server import clock, fhir_json, integrity, judgement, outbox, visibility
 from fhir_server.elements import duplicate, same
 from fhir_server.ids import new_id
 from fhir_server.outcome import fail
@@ -128,6 +128,13 @@ class UnitOfWork:
         if entry.after is None or (self.access.restricted and not self.access.covers(entry.after, action)):
             return None
         return duplicate(entry.after) if copy else entry.after
+
+    async def is_gone(self, resource_type: str, id_: str) -> bool:
+        """Whether there was one that is deleted, and the caller may know of it."""
+        if not self.access.allows(resource_type, "r"):
+            return False
+        found = await visibility.read(self._store, self.access, resource_type, id_, self.session)
+        return found is not None and found.resource is None
 
     async def named(self, resource_type: str, id_: str) -> str:
         """How to call a resource in a refusal: by its id only if the caller may read it."""

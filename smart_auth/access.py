@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Self
 
 from pymongo.asynchronous.database import AsyncDatabase
@@ -27,6 +28,7 @@ class Access:
     access token, for the audit trail. Of a person: `user` is the FHIR reference to it, `user_name` its login, `role` its role.
     `patient` and `encounter` are logical ids from the launch; scopes of the level patient/ are limited to that patient. `grant`
     is the family of tokens that this one is of; `purpose` is "BTG" when a record is open in an emergency (break-glass).
+    `authenticated_at` is when the person last proved, at a login, who it is.
     `circumstances` is what the rights of persons and patients depend on beside the token (`settled`).
     """
 
@@ -41,6 +43,7 @@ class Access:
     encounter: str | None = None
     grant: str | None = None
     purpose: str | None = None
+    authenticated_at: datetime | None = None
     circumstances: Circumstances | None = field(default=None, repr=False)
     _rules: dict[tuple[str, str], Rule | None] = field(default_factory=dict, init=False, repr=False, compare=False)
     _restricted: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)
@@ -72,9 +75,12 @@ class Access:
 
     async def settled(self, db: AsyncDatabase[Any]) -> "Access":
         """The same with its circumstances, without which a person's or a patient's token gives nothing."""
-        if not self._is_personal():
+        if not self.personal:
             return self
-        about = await circumstances(db, Person(self.user, self.role, self.user_name, self.session))
+        return self.under(await circumstances(db, Person(self.user, self.role, self.user_name, self.session)))
+
+    def under(self, about: Circumstances) -> "Access":
+        """The same under these circumstances."""
         return replace(self, circumstances=about, purpose="BTG" if about.opened else self.purpose)
 
     def allows(self, resource_type: str, action: Action) -> bool:
@@ -124,9 +130,11 @@ class Access:
         return self._rules[key]
 
     def _holder(self) -> filters.Holder:
-        about = self.circumstances or (None if self._is_personal() else Circumstances())
+        about = self.circumstances or (None if self.personal else Circumstances())
         patient = self.patient if self.patient and _ID.fullmatch(self.patient) else None
         return filters.Holder(self.scopes, self.person, self.role, self.user, patient, about)
 
-    def _is_personal(self) -> bool:
+    @property
+    def personal(self) -> bool:
+        """Whether the rights depend on circumstances: those of a person or of a patient."""
         return not self.internal and (self.person or any(scope.level != "system" for scope in self.scopes))

@@ -75,8 +75,7 @@ class AppsPage:
     async def _apps(self, session: Session) -> list[GrantedApp]:
         by_client: dict[str, list[Grant]] = {}
         for grant in await self._grants.of_user(session.user):
-            if await self._grants.alive(grant) is not None:
-                by_client.setdefault(grant.client_id, []).append(grant)
+            by_client.setdefault(grant.client_id, []).append(grant)
         remembered: dict[str, list[Remembered]] = {}
         for consent in await self._consents.of_user(session.user):
             client = await self._clients.get(consent.client_id)

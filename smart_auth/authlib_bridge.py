@@ -3,13 +3,16 @@
 The only modules that import Authlib are these four: authlib_request.py, authlib_clients.py, authlib_grants.py and this.
 """
 
+import asyncio
 import contextlib
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from authlib.common.security import is_secure_transport  # type: ignore[import-untyped]  # Authlib has no types
 from authlib.oauth2.rfc6749 import OAuth2Error  # type: ignore[import-untyped]
+from joserfc.jwk import ECKey, RSAKey
 from pymongo.asynchronous.database import AsyncDatabase
 
 from smart_auth.assertion_ids import AssertionIds
@@ -36,6 +39,8 @@ from smart_auth.forms import OAuthError
 from smart_auth.granting import BACKEND, OPENID, PEOPLE
 from smart_auth.grants import Grant, Grants
 from smart_auth.jwks_fetcher import JwksFetcher
+from smart_auth.key_file import KeyFileError
+from smart_auth.recent import Recent
 from smart_auth.refresh_tokens import RefreshTokens
 from smart_auth.signing_keys import SigningKeys
 from smart_auth.tokens import Tokens
@@ -73,6 +78,7 @@ class Bridge:
         if not is_secure_transport(endpoints.token):
             raise ValueError(f"access tokens need https: the base URL {endpoints.issuer} is neither https nor loopback")
         self._clients = Clients(db)
+        self._recent = Recent[Client]()
         self._tokens = tokens
         self._ids = AssertionIds(db)
         self._codes = Codes(db)
@@ -92,15 +98,27 @@ class Bridge:
             raise OAuthError("invalid_request", "grant_type is missing")
         if form["grant_type"] not in GRANT_TYPES:
             raise OAuthError("unsupported_grant_type", f"the grant type must be one of {', '.join(GRANT_TYPES)}")
-        request = await self._request(form, authorization)
+        request = await self._request(form, authorization, lately=form["grant_type"] == CLIENT_CREDENTIALS)
         status, body = self._server.create_token_response(request)
+        if request.auth_method is None and request.lately:  # the client may have got other keys meanwhile
+            request = await self._request(form, authorization)
+            status, body = self._server.create_token_response(request)
         if request.auth_method is None:  # `request.client` is set before it is verified, this only after
             raise OAuthError(body["error"], body["error_description"], status, claimed=_claimed(request))
+        if request.credential is None and "error" not in body:
+            return await self._backend(request, body)
         client = await self._proven(request)
         if "error" in body:
             await self._end_if_replayed(request, client)
             raise OAuthError(body["error"], body.get("error_description", ""), status, client_id=client.client_id)
         return await self._issued(request, client, body)
+
+    async def _backend(self, request: Request, body: dict[str, Any]) -> Answer:
+        """Make the token of a backend service good while its assertion is used up: of one that was used before nobody hears."""
+        registered: RegisteredClient = request.client
+        storing = self._tokens.store(body["access_token"], registered.client, body["scope"], body["expires_in"])
+        client, _ = await asyncio.gather(self._proven(request), storing)
+        return Answer(client.client_id, body)
 
     async def _issued(self, request: Request, client: Client, body: dict[str, Any]) -> Answer:
         """Use up what was redeemed, and make the token good that Authlib has drawn."""
@@ -150,8 +168,11 @@ class Bridge:
             raise OAuthError(error.error, error.description, error.status_code, claimed=_claimed(request)) from None
         return await self._proven(request)
 
-    async def _request(self, form: Form, authorization: str) -> Request:
-        """The request for Authlib, with the client and what it wants to redeem fetched for it."""
+    async def _request(self, form: Form, authorization: str, *, lately: bool = False) -> Request:
+        """The request for Authlib, with the client and what it wants to redeem fetched for it.
+
+        `lately`: a client that was fetched within a second does: what is issued to one that was removed is dead at its use.
+        """
         request = Request(self._endpoints.token, form, authorization=authorization)
         kind = form.get("grant_type")
         if kind == AUTHORIZATION_CODE:
@@ -168,18 +189,37 @@ class Bridge:
                 client_id, kid = claims.get("sub"), header["kid"]
         elif client_id is None and kind == REFRESH_TOKEN and request.credential and request.credential.grant:
             client_id = request.credential.grant.client_id  # good for a public client only: authlib_clients.py
-        client = await self._clients.get(client_id) if isinstance(client_id, str) else None
+        if not isinstance(client_id, str):
+            return request
+        client = self._recent.get(client_id) if lately else None
+        request.lately = client is not None
+        client = client or await self._fetched(client_id)
         if client is None:
             return request
         keys = client.keys
         if client.jwks_uri and kid:
             keys = await self._fetcher.keys(client.jwks_uri, kid)
         request.registered = RegisteredClient(client, BACKEND if kind == CLIENT_CREDENTIALS else PEOPLE, keys)
-        if kind == AUTHORIZATION_CODE and request.credential and request.credential.of(request.registered):
+        if request.credential and request.credential.of(request.registered):
             assert request.credential.grant is not None
             if OPENID in request.credential.grant.scopes:
-                request.registered.signer = await self._keys.signer(client.id_token_alg)
+                request.registered.signer = await self._signer(client, needed=kind == AUTHORIZATION_CODE)
         return request
+
+    async def _signer(self, client: Client, *, needed: bool) -> RSAKey | ECKey | None:
+        """The key for its id token; None where it can't be had and isn't needed. Raises KeyFileError."""
+        try:
+            return await self._keys.signer(client.id_token_alg)
+        except KeyFileError:
+            if needed:
+                raise
+            return None
+
+    async def _fetched(self, client_id: str) -> Client | None:
+        now = time.monotonic()
+        client = await self._clients.get(client_id)
+        self._recent.put(client_id, client, now)
+        return client
 
     async def _code(self, text: str) -> Redeemable | None:
         code = await self._codes.find(text) if text else None
@@ -191,8 +231,11 @@ class Bridge:
 
     async def _living(self, grant_id: str) -> Grant | None:
         """A grant, judged anew; one that is found dead is ended."""
-        grant = await self._grants.get(grant_id)
-        if grant is not None and await self._grants.alive(grant) is None:
+        judged = await self._grants.judged(grant_id)
+        if judged is None:
+            return None
+        grant, alive = judged
+        if not alive:
             await self.end(grant_id)
             return None
         return grant

@@ -95,9 +95,12 @@ class RefreshGrant(RefreshTokenGrant):  # type: ignore[misc]  # Authlib has no t
         if scope and subset(scope, token.get_scope()) is None:
             raise InvalidScopeError(description="the scope is wider than what was granted")
 
+    @hooked  # type: ignore[untyped-decorator]  # Authlib has no types
     def create_token_response(self) -> TokenResponse:
         """The successor of the refresh token is drawn by the bridge, when the old one has been used up."""
         credential: Redeemable = self.request.refresh_token
+        # An id token goes by the login as it was then, and Authlib looks for that here.
+        self.request.authorization_code, self.request.user = credential, credential.grant
         scope = self.request.payload.scope
         granted = subset(scope, credential.get_scope()) if scope else credential.get_scope()
         token = self.generate_token(user=credential.grant, scope=granted, include_refresh_token=False)
@@ -139,14 +142,22 @@ class SmartRequest(CodeChallenge):  # type: ignore[misc]  # Authlib has no types
 
 
 class IdToken(OpenIDCode):  # type: ignore[misc]  # Authlib has no types
-    """id tokens (OpenID Connect Core 2) with the claim fhirUser (SMART App Launch 2.2, "Scopes for requesting identity data")."""
+    """id tokens (OpenID Connect Core 2) with the claim fhirUser (SMART App Launch 2.2, "Scopes for requesting identity data").
+
+    Also at a refresh (OpenID Connect Core 12.2): the same issuer, subject, audience and time of the login, and no nonce.
+    """
 
     def __init__(self, endpoints: Endpoints) -> None:
         super().__init__(require_nonce=False)
         self._endpoints = endpoints
 
-    def __call__(self, grant: CodeGrant) -> None:
+    def __call__(self, grant: CodeGrant | RefreshGrant) -> None:
         grant.register_hook("after_create_token_response", self.process_token)
+
+    def process_token(self, grant: CodeGrant | RefreshGrant, response: TokenResponse) -> None:
+        """Add the id token, unless it is one that a refresh may do without and there is no key for it."""
+        if grant.request.client.signer is not None:
+            super().process_token(grant, response)
 
     def exists_nonce(self, nonce: str, request: Request) -> bool:  # noqa: ARG002 - Authlib's signature
         """A nonce is for the client to check."""
@@ -186,7 +197,7 @@ class Server(AuthorizationServer):  # type: ignore[misc]  # Authlib has no types
             self.register_client_auth_method(name, authenticate)
         self.register_grant(BackendGrant)
         self.register_grant(CodeGrant, [SmartRequest(endpoints.fhir), IdToken(endpoints)])
-        self.register_grant(RefreshGrant)
+        self.register_grant(RefreshGrant, [IdToken(endpoints)])
         # Authlib's own lifetimes are ten days.
         self.register_token_generator("default", BearerTokenGenerator(_bearer, expires_generator=_lifetime))
 

@@ -34,6 +34,7 @@ class Request(OAuth2Request):  # type: ignore[misc]  # Authlib has no types
         super().__init__(method, url, headers={"Authorization": authorization} if authorization else {})
         self.payload = BasicOAuth2Payload(dict(form))
         self.registered: RegisteredClient | None = None
+        self.lately = False  # whether it is as it was up to a second ago
         self.credential: Redeemable | None = None
         self.drawn_code: str | None = None
 
@@ -123,7 +124,8 @@ class Redeemable:
         return self._known.scope
 
     def get_nonce(self) -> str | None:
-        return self._known.nonce
+        """Of the authorization request; that was answered with the code."""
+        return self._known.nonce if self.code is not None else None
 
     def get_auth_time(self) -> int:
         return int(self._known.auth_time.timestamp())

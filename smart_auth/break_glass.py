@@ -2,8 +2,9 @@
 
 `POST Patient/[id]/$break-glass` with Parameters: `reason` (string, in words), `minutes` (integer, at most 60). Where the id isn't
 known, as the record is hidden: `POST Patient/$break-glass` with `identifier` (`system|value`) beside. It is for people in the
-roles that may (`roles.py`), never for scopes of one patient or for backend clients. It holds for the session in which it was
-asked for, and for the actions that role and scopes allow anyway. `POST Patient/[id]/$mend-glass` ends it before its time.
+roles that may (`roles.py`), never for scopes of one patient or for backend clients, and needs a login within the last five
+minutes: an unattended workstation opens nothing. It holds for the session in which it was asked for, and for the actions that
+role and scopes allow anyway. `POST Patient/[id]/$mend-glass` ends it before its time.
 
 What it leaves behind: an AuditEvent of its beginning and of its end (DICOM PS3.16: 110113 Security Alert; 110127 and 110138
 Emergency Override Started and Stopped), a Task for the privacy officer, and "BTG" as the purpose of what is done meanwhile.
@@ -20,7 +21,7 @@ from fhir_server import audit, clock
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
 from fhir_server.operations import Answer, Call, Level, Operation, Resource, arguments
-from fhir_server.outcome import fail
+from fhir_server.outcome import FhirError, Issue, fail
 from fhir_server.references import Target
 from fhir_server.registry import Registry
 from fhir_server.search.conditions import keyed, keys
@@ -31,6 +32,7 @@ from smart_auth.roles import REVIEW, role
 from smart_auth.tokens import Tokens
 
 LONGEST = 60  # minutes
+FRESH = timedelta(minutes=5)  # so long ago the person may have proved who it is (password, and second factor where there is one)
 _EVERY_SECONDS = 30.0
 _SHORTEST_REASON, _LONGEST_REASON = 10, 500  # characters
 _DCM = "http://dicom.nema.org/resources/ontology/DCM"
@@ -57,8 +59,9 @@ class BreakGlass:
         )
 
     async def begin(self, call: Call) -> Answer:
-        """Open the record; until when. FhirError 403 for who may not, 404 where there is no such patient."""
+        """Open the record; until when. FhirError 403 for who may not, 401 after a login too long ago, 404 for no such patient."""
         await self._require_right(call)
+        await self._require_fresh_login(call)
         names = {"reason", "minutes"} | (set() if call.id else {"identifier"})
         arguments.check_body("break-glass", call.body, frozenset(names))
         reason, minutes = _reason(call), _minutes(call)
@@ -101,6 +104,19 @@ class BreakGlass:
         self._tokens.forget(call.access.token_id)
         await call.interactions.reads.write(_event(call.access, _STOPPED, str(call.id), "by the person", call.act.peer))
         return _answer(("ended", _instant(datetime.now(UTC))))
+
+    async def _require_fresh_login(self, call: Call) -> None:
+        """RFC 9470 3: what is wrong, and the `max_age` with which the app is to send the person to authorize again."""
+        since = call.access.authenticated_at
+        if since is not None and datetime.now(UTC) - since <= FRESH:
+            return
+        seconds = int(FRESH.total_seconds())
+        text = f"breaking the glass needs a login within the last {seconds} s: authorize again, with max_age={seconds}"
+        await self._tried(call, call.id, "the login was too long ago")
+        challenge = (
+            f'Bearer realm="fhir", error="insufficient_user_authentication", error_description="{text}", max_age="{seconds}"'
+        )
+        raise FhirError(Issue("login", text), headers={"WWW-Authenticate": challenge})
 
     async def _require_right(self, call: Call) -> None:
         access, known = call.access, role(call.access.role)

@@ -16,12 +16,13 @@ BREAK_GLASS = "oauth_break_glass"
 _KEPT = timedelta(days=1)
 
 
-async def opened(db: AsyncDatabase[dict[str, Any]], user_name: str | None, session: str) -> frozenset[str]:
-    """The patients whose records are open to this person's session now."""
-    if not user_name or not session:
-        return frozenset()
-    where = {"user_name": user_name, "session": session, "until": {"$gt": datetime.now(UTC)}, "ended": None}
-    return frozenset([d["patient"] async for d in _log(db).find(where, {"patient": 1})])
+def look(name: str, now: datetime) -> dict[str, Any]:
+    """The stage that puts what is open now (documents with `patient`) beside a document's `user_name` and `session`."""
+    same = {"$eq": ["$user_name", "$$user_name"]}
+    live = [{"$match": {"until": {"$gt": now}, "ended": None, "$expr": same}}, {"$project": {"patient": 1}}]
+    let = {"user_name": {"$ifNull": ["$user_name", ""]}}
+    by = {"localField": "session", "foreignField": "session"}
+    return {"$lookup": {"from": BREAK_GLASS, **by, "let": let, "pipeline": live, "as": name}}
 
 
 async def begin(
@@ -42,8 +43,8 @@ async def end(db: AsyncDatabase[dict[str, Any]], where: dict[str, Any]) -> dict[
 
 
 async def ensure_indexes(db: AsyncDatabase[dict[str, Any]]) -> None:
-    """By person, and to forget what is long over."""
-    await db[BREAK_GLASS].create_index([("user_name", 1), ("session", 1)])
+    """By session, and to forget what is long over."""
+    await db[BREAK_GLASS].create_index([("session", 1), ("user_name", 1)])
     await db[BREAK_GLASS].create_index("forget", expireAfterSeconds=0)
 
 

@@ -9,7 +9,6 @@ removed or another than before, or the login that an online one hangs on over. T
 works without it.
 """
 
-import asyncio
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,9 +19,10 @@ from pymongo import ReadPreference, WriteConcern
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.read_concern import ReadConcern
 
+from smart_auth import sessions
 from smart_auth.clients import CLIENTS, GRANTS, TOKENS
-from smart_auth.sessions import Sessions
-from smart_auth.users import User, Users
+from smart_auth.sessions import SESSIONS
+from smart_auth.users import USERS, User
 
 REFRESH_TOKENS = "oauth_refresh_tokens"
 ACCESS_LIFETIME = 3600  # seconds; SMART App Launch 2.2 asks for an hour at most
@@ -72,10 +72,7 @@ class Grants:
         # What was just written is seen, what was removed is not (see tokens.py).
         primary, local = ReadPreference.PRIMARY, ReadConcern("local")
         self._grants = db.get_collection(GRANTS, read_preference=primary, read_concern=local, write_concern=durable)
-        self._clients = db.get_collection(CLIENTS, read_preference=primary, read_concern=local)
         self._families = [db.get_collection(name, write_concern=durable) for name in (TOKENS, REFRESH_TOKENS)]
-        self._users = Users(db)
-        self._sessions = Sessions(db, secure=True)
 
     async def start(self, grant: Grant) -> None:
         """Keep a grant until its code is redeemed."""
@@ -93,31 +90,51 @@ class Grants:
         document = await self._grants.find_one({"_id": grant_id, "expires": {"$gt": datetime.now(UTC)}})
         return None if document is None else _grant(document)
 
-    async def alive(self, grant: Grant) -> User | None:
-        """The user of a grant as he is now; None if it is dead."""
-        registered = {"_id": grant.client_id, "registration": grant.registration}
-        client, user, ended = await asyncio.gather(
-            self._clients.find_one(registered, {"_id": 1}), self._users.get(grant.user_name), self._ended(grant.session)
-        )
-        if client is None or ended or user is None or user.disabled:
-            return None
-        as_then = (user.registration, user.security_stamp) == (grant.user_registration, grant.stamp)
-        return user if as_then else None
-
-    async def _ended(self, session: str | None) -> bool:
-        return session is not None and await self._sessions.ended(session)
+    async def judged(self, grant_id: str) -> tuple[Grant, bool] | None:
+        """The grant, and whether it is alive; None if it is over."""
+        now = datetime.now(UTC)
+        found = await self._grants.aggregate([{"$match": {"_id": grant_id}}, *judging(now)])
+        return next(((grant, alive) for grant, alive in map(judgement, await found.to_list())), None)
 
     async def of_user(self, user: User) -> list[Grant]:
-        """What a user has granted that may still be used, the newest first."""
+        """What a user has granted and is alive, the newest first."""
         mine = {"user_name": user.name, "user_registration": user.registration, "stamp": user.security_stamp}
-        live = {**mine, "expires": {"$gt": datetime.now(UTC)}}
-        return [_grant(document) async for document in self._grants.find(live).sort("created", -1)]
+        found = await self._grants.aggregate([{"$match": mine}, {"$sort": {"created": -1}}, *judging(datetime.now(UTC))])
+        return [grant for grant, alive in map(judgement, await found.to_list()) if alive]
 
     async def end(self, grant_id: str) -> None:
         """Revoke a grant with everything that was issued from it."""
         await self._grants.delete_one({"_id": grant_id})
         for family in self._families:
             await family.delete_many({"grant": grant_id})
+
+
+def judging(now: datetime) -> list[dict[str, Any]]:
+    """The stages that look up what the life of grants depends on: client, user and login. `judgement` reads what they give."""
+
+    def look(name: str, collection: str, by: str, *stages: dict[str, Any]) -> dict[str, Any]:
+        return {"$lookup": {"from": collection, "localField": by, "foreignField": "_id", "pipeline": stages, "as": name}}
+
+    as_now = {"disabled": 1, "registration": 1, "security_stamp": 1}
+    return [
+        {"$match": {"expires": {"$gt": now}}},
+        look("of_client", CLIENTS, "client_id", {"$project": {"registration": 1}}),
+        look("of_user", USERS, "user_name", {"$project": as_now}),
+        look("of_session", SESSIONS, "session", {"$match": {"expires": {"$gt": now}}}, {"$project": sessions.OWNER}),
+    ]
+
+
+def judgement(document: Mapping[str, Any]) -> tuple[Grant, bool]:
+    """A grant, and whether it is alive, by what `judging` has put beside it."""
+    grant = _grant(document)
+    clients, users = document["of_client"], document["of_user"]
+    alive = (
+        [client["registration"] for client in clients] == [grant.registration]
+        and [(u["registration"], u["security_stamp"]) for u in users] == [(grant.user_registration, grant.stamp)]
+        and not users[0]["disabled"]
+        and (grant.session is None or any(sessions.belongs(login, users[0]) for login in document["of_session"]))
+    )
+    return grant, alive
 
 
 def new_grant_id() -> str:

@@ -98,14 +98,6 @@ class Sessions:
             enrolling=document.get("enrolling"),
         )
 
-    async def ended(self, session_id: str) -> bool:
-        """Whether a session is over, as `online_access` asks: logged out, older than 12 hours, or the user was changed.
-
-        Standing idle doesn't end it in this sense, it only shuts the browser out: an app may be in use without our pages being.
-        """
-        document = await self._sessions.find_one({"_id": session_id, "expires": {"$gt": datetime.now(UTC)}})
-        return document is None or await self._user(document) is None
-
     async def start(self, request: Request, response: Response, user: User, amr: tuple[str, ...], next_path: str) -> Session:
         """A session of a user who gave the right password; the one that this browser had before ends.
 
@@ -203,6 +195,23 @@ async def ensure_indexes(db: AsyncDatabase[dict[str, Any]]) -> None:
     await db[SESSIONS].create_index("expires", expireAfterSeconds=0)
     await db[SESSIONS].create_index("cookie", unique=True)
     await db[SESSIONS].create_index("user")
+
+
+OWNER = {"user": 1, "registration": 1, "stamp": 1}
+"""What of a session says whose it is (`belongs`)."""
+
+
+def belongs(session: Mapping[str, Any], user: Mapping[str, Any]) -> bool:
+    """Whether a session is this user's (both as they are stored), and the user is as at the login.
+
+    That and its absolute end are what `online_access` asks: standing idle only shuts the browser out, as an app may be in use
+    without our pages being.
+    """
+    return (session["user"], session["registration"], session["stamp"]) == (
+        user["_id"],
+        user["registration"],
+        user["security_stamp"],
+    )
 
 
 def _digest(value: str) -> str:

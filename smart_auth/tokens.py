@@ -7,25 +7,30 @@ also `user` (FHIR reference), `user_name`, `role`, `patient`, `encounter`, `gran
 import hashlib
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from pymongo import ReadPreference, WriteConcern
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.read_concern import ReadConcern
 
+from fhir_server import clock
+from smart_auth import circumstances
 from smart_auth.access import Access
 from smart_auth.assertion_ids import ASSERTION_IDS
-from smart_auth.clients import CLIENTS, TOKENS, Client
-from smart_auth.grants import Grant, Grants
+from smart_auth.clients import CLIENTS, GRANTS, TOKENS, Client
+from smart_auth.grants import Grant, judgement, judging
 from smart_auth.scopes import parse_scopes
 
 BACKEND_LIFETIME = 300  # seconds; SMART App Launch 2.2, Backend Services: `expires_in` should not exceed it
 _CACHE_SECONDS = 0.9  # with the time of one look-up, revocation and removal take effect within a second
 _CACHE_SIZE = 10_000
 _LONGEST_TOKEN = 512
+
+_Look = Callable[[datetime], list[dict[str, Any]]]  # the stages of a pipeline that look something up
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +57,12 @@ class Tokens:
         # A token lost in a failover costs its client one more request, so issuing waits for the primary only, and reading
         # sees what the primary has: a token works from the moment it is handed out. Revoking waits for the majority.
         local = ReadConcern("local")
-        self._clients = db.get_collection(CLIENTS, read_preference=ReadPreference.PRIMARY, read_concern=local)
         self._issued = db.get_collection(
             TOKENS, read_preference=ReadPreference.PRIMARY, read_concern=local, write_concern=WriteConcern(1)
         )
         self._db = db
-        self._grants = Grants(db)
         self._revoked = db.get_collection(TOKENS, write_concern=WriteConcern("majority"))
+        # By token id: until when (of the monotonic clock) it needs no look, when the token expires, and its rights.
         self._cache: dict[str, tuple[float, datetime, Access]] = {}
 
     async def issue(self, client: Client, scope: str, lifetime: int = BACKEND_LIFETIME, **context: str | None) -> str:
@@ -70,49 +74,49 @@ class Tokens:
     async def store(self, bearer: str, client: Client, scope: str, lifetime: int, **context: str | None) -> None:
         """Make a token good that was drawn by `new_bearer`; `context` is what of CONTEXT it carries."""
         now = datetime.now(UTC)
-        await self._issued.insert_one(
-            {
-                "_id": token_id(bearer),
-                "client_id": client.client_id,
-                "registration": client.registration,
-                "scope": scope,
-                "issued": now,
-                "expires": now + timedelta(seconds=lifetime),
-                **{name: context[name] for name in CONTEXT if context.get(name) is not None},
-            }
-        )
+        document = {
+            "_id": token_id(bearer),
+            "client_id": client.client_id,
+            "registration": client.registration,
+            "scope": scope,
+            "issued": now,
+            "expires": now + timedelta(seconds=lifetime),
+            **{name: context[name] for name in CONTEXT if context.get(name) is not None},
+        }
+        await self._issued.insert_one(document)
+        token = _token(document)
+        self._remember(0.0, token, _access(token))  # it will be looked up, but only for what there is to know of its kind
 
     async def find(self, bearer: str) -> Token | None:
         """The token as it is now, past the cache; None if unknown, expired, revoked, or its client is gone."""
+        found = await self._look(bearer, datetime.now(UTC), _client, _grant)
+        return None if found is None else _judged(found)
+
+    async def _look(self, bearer: str, now: datetime, *looks: _Look) -> dict[str, Any] | None:
+        """What is kept of a token, with what its life depends on beside it: one command, by indexed keys."""
         if len(bearer) > _LONGEST_TOKEN:
             return None
-        document = await self._issued.find_one({"_id": token_id(bearer), "expires": {"$gt": datetime.now(UTC)}})
-        if document is None:
-            return None
-        grant = None
-        if "grant" in document:
-            grant = await self._grants.get(document["grant"])
-            if grant is None or await self._grants.alive(grant) is None:
-                return None
-        else:
-            # A token can be stored just after its client was removed; the registration tells.
-            client = {"_id": document["client_id"], "registration": document["registration"]}
-            if await self._clients.find_one(client, {"_id": 1}) is None:
-                return None
-        return Token(
-            document["_id"],
-            document["client_id"],
-            document["scope"],
-            document["issued"].replace(tzinfo=UTC),
-            document["expires"].replace(tzinfo=UTC),
-            {name: document.get(name) for name in CONTEXT},
-            grant,
-        )
+        live = {"$match": {"_id": token_id(bearer), "expires": {"$gt": now}}}
+        found = await self._issued.aggregate([live, *(stage for look in looks for stage in look(now))])
+        return next(iter(await found.to_list()), None)
 
     async def access(self, token: Token) -> Access:
         """The rights that come with a token, as they are now."""
-        context: dict[str, Any] = dict(token.context)
-        return await Access(token.client_id, parse_scopes(token.scope), token.token_id, **context).settled(self._db)
+        return await _access(token).settled(self._db)
+
+    async def _authenticated(self, bearer: str, before: Access | None) -> tuple[Token, Access] | None:
+        """A token and the rights that come with it, as they are now, in one command. `before`: what it was when last seen here.
+
+        What kind of token it is doesn't change, so that what is known needn't be looked for in all ways.
+        """
+        now = clock.now()
+        with circumstances.refused_if_too_large():
+            found = await self._look(bearer, now, *_looks(before))
+        if found is None or (token := _judged(found)) is None:
+            return None
+        access = _access(token)
+        about = found.get("about", [found] if access.personal else [])
+        return token, next((access.under(circumstances.read(one, now)) for one in about), access)
 
     async def authenticate(self, bearer: str) -> Access | None:
         """The rights that come with a token; None if it isn't valid. What is known is at most a second old."""
@@ -121,15 +125,18 @@ class Tokens:
         if cached and cached[0] > time.monotonic() and cached[1] > datetime.now(UTC):
             return cached[2]
         fresh_until = time.monotonic() + _CACHE_SECONDS
-        token = await self.find(bearer)
-        if token is None:
+        found = await self._authenticated(bearer, cached[2] if cached else None)
+        if found is None:
             self._cache.pop(key, None)
             return None
-        access = await self.access(token)
+        token, access = found
+        self._remember(fresh_until, token, access)
+        return access
+
+    def _remember(self, fresh_until: float, token: Token, access: Access) -> None:
         if len(self._cache) >= _CACHE_SIZE:
             self._cache.clear()
-        self._cache[key] = (fresh_until, token.expires, access)
-        return access
+        self._cache[token.token_id] = (fresh_until, token.expires, access)
 
     async def revoke(self, bearer: str) -> bool:
         """End a token: at once in this process, within a second in others. False if there was none."""
@@ -140,12 +147,82 @@ class Tokens:
 
     def forget(self, token_id: str) -> None:
         """Have a token looked up anew by this process: what its rights depend on has changed."""
-        self._cache.pop(token_id, None)
+        if known := self._cache.get(token_id):
+            self._cache[token_id] = (0.0, *known[1:])
 
     def forget_grant(self, grant_id: str) -> None:
         """A grant was ended: in this process, its tokens are refused at once."""
         for key in [key for key, (_, _, access) in self._cache.items() if access.grant == grant_id]:
             del self._cache[key]
+
+
+def _by(field: str) -> dict[str, str]:
+    return {"localField": field, "foreignField": "_id"}
+
+
+def _client(_now: datetime) -> list[dict[str, Any]]:
+    return [
+        {"$lookup": {"from": CLIENTS, **_by("client_id"), "pipeline": [{"$project": {"registration": 1}}], "as": "of_client"}}
+    ]
+
+
+def _grant(now: datetime) -> list[dict[str, Any]]:
+    return [{"$lookup": {"from": GRANTS, **_by("grant"), "pipeline": judging(now), "as": "of_grant"}}]
+
+
+def _session(_now: datetime) -> list[dict[str, Any]]:
+    return [{"$set": {"session": {"$ifNull": ["$grant", "$_id"]}}}]
+
+
+def _any_circumstances(now: datetime) -> list[dict[str, Any]]:
+    """What a person's or a patient's rights depend on beside the token, as `about`; others have none."""
+    someone = [{"$gt": [f"${name}", ""]} for name in ("user", "user_name", "role")]
+    personal = {"$or": [*someone, {"$regexMatch": {"input": "$scope", "regex": "(^| )(patient|user)/"}}]}
+    inner = [*_session(now), *circumstances.stages(now)]
+    return [
+        {"$set": {"personal": {"$cond": [personal, "$_id", ""]}}},
+        {"$lookup": {"from": TOKENS, **_by("personal"), "pipeline": inner, "as": "about"}},
+    ]
+
+
+def _looks(known: Access | None) -> list[_Look]:
+    """What is to be looked up beside a token, of which this is known already."""
+    if known is None:
+        return [_client, _grant, _any_circumstances]
+    life = _client if known.grant is None else _grant
+    return [life, _session, partial(circumstances.stages, among=[known.role])] if known.personal else [life]
+
+
+def _judged(document: Mapping[str, Any]) -> Token | None:
+    """A token, by what `Tokens._look` found; None if what it depends on is gone."""
+    grant = None
+    if "grant" in document:
+        grant, alive = next(map(judgement, document["of_grant"]), (None, False))
+        if not alive:
+            return None
+    # A token can be stored just after its client was removed; the registration tells.
+    elif [client["registration"] for client in document["of_client"]] != [document["registration"]]:
+        return None
+    return _token(document, grant)
+
+
+def _token(document: Mapping[str, Any], grant: Grant | None = None) -> Token:
+    return Token(
+        document["_id"],
+        document["client_id"],
+        document["scope"],
+        document["issued"].replace(tzinfo=UTC),
+        document["expires"].replace(tzinfo=UTC),
+        {name: document.get(name) for name in CONTEXT},
+        grant,
+    )
+
+
+def _access(token: Token) -> Access:
+    """The rights of a token, of a person's or a patient's without the circumstances."""
+    context: dict[str, Any] = dict(token.context)
+    context["authenticated_at"] = token.grant.auth_time if token.grant else None
+    return Access(token.client_id, parse_scopes(token.scope), token.token_id, **context)
 
 
 def new_bearer() -> str:

@@ -96,6 +96,7 @@ def test_conditional_reads_in_bundles(app: FhirApp) -> None:
     [
         ("return=minimal", None),
         ("return=representation", "Patient"),
+        ("Return=minimal", None),
         ("return=OperationOutcome", "OperationOutcome"),
         ('handling=strict, return="minimal"', None),
         ("respond-async; return=minimal", None),

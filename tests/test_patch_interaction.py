@@ -115,11 +115,16 @@ def test_a_patch_that_does_not_apply_is_refused_and_leaves_all_as_it_was(app: Fh
     assert load(app.get(f"Patient/{made['id']}")) == made
 
 
-def test_a_patch_of_what_is_not_there_is_not_found(app: FhirApp) -> None:
+def test_a_patch_of_what_is_not_there_is_not_found_and_of_what_was_deleted_gone(app: FhirApp) -> None:
     assert patched(app, "nobody", male()).status_code == 404
     made = app.create(patient())
     app.send("DELETE", f"Patient/{made['id']}")
-    assert patched(app, made["id"], male()).status_code == 404
+    assert patched(app, made["id"], male()).status_code == 410
+    patch = entry("PATCH", f"Patient/{made['id']}", binary([male()]))
+    assert app.bundle("transaction", patch).status_code == 410
+    # Who may not read, or not this one, is told no more than of one that never was.
+    assert patched(app, made["id"], male(), scope="system/Patient.u").status_code == 404
+    assert patched(app, made["id"], male(), scope="system/Patient.ru?gender=male").status_code == 404
 
 
 @pytest.mark.parametrize(

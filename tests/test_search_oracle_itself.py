@@ -101,10 +101,22 @@ def test_missing_is_about_the_element() -> None:
 
 
 def test_a_string_is_met_by_its_beginning_without_case_and_accents() -> None:
-    check(patient(name=[{"family": "Müller-Lüdenscheidt", "given": ["Äda"]}]), "name", "mull MÜLLER- ada x,ÄD", "luden da")
+    check(patient(name=[{"family": "Müller-Lüdenscheidt", "given": ["Äda"]}]), "name", "mull MÜLLER- ada x,ÄD luden", "uden da")
     assert matches(patient(name=[{"family": "De\t La  Cruz"}]), "family", "de la")
     check(patient(name=[{"use": "usual", "text": "Éva", "suffix": ["Dr."]}]), "name", "eva dr.", "usual")
     check(patient(address=[{"line": ["Ring 1"], "postalCode": "1010", "use": "home"}]), "address", "ring 101", "ing home")
+
+
+def test_punctuation_is_ignored_and_a_name_is_met_from_each_of_its_words_on() -> None:
+    check(patient(name=[{"family": "O'Brien-Smith"}]), "family", "obrien O'B o.brien-smith smith", "o'smith brien mith")
+    double = patient(name=[{"family": "Carreño Quiñones", "given": ["Ana María"]}])
+    check(double, "family", "carreno quinones QUIÑ", "ones arreno")
+    assert matches(double, "family", "carreno quinones")
+    check(double, "given", "ana maria", "aria")
+    # Only persons have names that are looked for by a further word.
+    organization = {"resourceType": "Organization", "name": "Example-Hospital, St. Sample"}
+    check(organization, "name", "example examplehospital", "hospital sample")
+    assert matches(patient(name=[{"family": "..."}]), "family", ".")
 
 
 def test_exact_and_contains() -> None:
@@ -180,6 +192,12 @@ def test_the_standards_own_examples_of_periods() -> None:
     ):
         check({"resourceType": "Encounter", "period": period}, "date", found, not_found)
     assert not matches({"resourceType": "Encounter", "period": {}}, "date", "ne2013")
+
+
+def test_ge_is_above_or_wholly_within_as_the_standard_says_it() -> None:
+    """R4 3.1.1.4.5: the range above the searched one overlaps the stored one, or the searched one fully contains it."""
+    stay = {"resourceType": "Encounter", "period": {"start": "2013-01-10", "end": "2013-01-14"}}
+    check(stay, "date", "ge2013-01-13 ge2013-01 gt2013-01-13 le2013-01-14 le2013-01-11", "ge2013-01-14 gt2013-01-14 le2013-01-10")
 
 
 def test_zones_and_seconds() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bridges.v2.inbound import MESSAGES
+from bridges.v2.receivers import MESSAGES
 from smart_auth.circumstances import MOST
 from tests.fhir_app import JSON, FhirApp, Resource, entry, post, put, serving, unused
 from tests.smart_world import ABSENT, LOINC, Caller, World, label, observation, order, ref, report, resource

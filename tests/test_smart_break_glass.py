@@ -46,7 +46,7 @@ def break_glass(caller: Caller, patient: str, **given: str | int) -> httpx.Respo
 
 def radiologist(world: World, **context: str) -> Caller:
     """One with a session of its own."""
-    return world.person("radiologist", grant=unused("grant"), **context)
+    return world.person("radiologist", **{"grant": unused("grant"), **context})
 
 
 def test_the_record_opens_at_once_for_its_patient_and_its_session_only(world: World, vip: str) -> None:
@@ -194,3 +194,34 @@ def test_a_record_that_is_not_there_opens_nothing_and_the_attempt_is_on_record(w
     (event,) = [e for e in world.app.audit(before) if e["type"]["code"] == "110113"]
     assert event["outcome"] == "4"
     assert [t for t in tasks(world.person("privacy-officer")) if t["focus"] == ref("Patient/nobody")] == []
+
+
+def test_a_login_of_long_ago_is_not_enough_and_the_refusal_says_what_is(world: World, vip: str) -> None:
+    caller, before = radiologist(world, grant=(grant := unused("grant"))), len(world.app.audit())
+    aged(world, grant, timedelta(minutes=6))
+    answer = break_glass(caller, vip)
+    assert answer.status_code == 401
+    challenge = answer.headers["www-authenticate"]
+    assert 'error="insufficient_user_authentication"' in challenge
+    assert 'max_age="300"' in challenge
+    assert answer.json()["issue"][0]["code"] == "login"
+    assert caller.get(f"Patient/{vip}").status_code == 404
+    (event,) = [e for e in world.app.audit(before) if e["type"]["code"] == "110113"]
+    assert (event["outcome"], "too long ago" in event["outcomeDesc"]) == ("4", True)
+    aged(world, grant, timedelta(minutes=4))
+    assert break_glass(caller, vip).status_code == 200
+
+
+def test_what_is_open_stays_open_when_the_login_grows_old_and_can_be_closed(world: World, vip: str) -> None:
+    caller = radiologist(world, grant=(grant := unused("grant")))
+    assert break_glass(caller, vip).status_code == 200
+    aged(world, grant, timedelta(minutes=20))
+    assert caller.get(f"Patient/{vip}").status_code == 200
+    assert caller.send("POST", f"Patient/{vip}/$mend-glass").status_code == 200
+
+
+def aged(world: World, grant: str, age: timedelta) -> None:
+    """As if the login that a grant stands on had been so long ago."""
+    then = {"$set": {"auth_time": datetime.now(UTC) - age}}
+    assert world.app.run(world.app.db["oauth_grants"].update_one({"_id": grant}, then)).matched_count == 1
+    world.app.run(_forget(world.app))

@@ -166,3 +166,42 @@ def test_how_somebody_logged_in_is_kept_from_an_earlier_moment(server: SmartApp,
     first = verified(server, app.tokens(browser, "openid")["id_token"])[1]["auth_time"]
     assert datetime.fromtimestamp(first, UTC) <= datetime.now(UTC)
     assert verified(server, app.tokens(browser, "openid")["id_token"])[1]["auth_time"] == first
+
+
+def test_a_refresh_gives_an_id_token_of_the_same_login(server: SmartApp, user: str) -> None:
+    app = server.client()
+    body = app.tokens(server.browser(user), "openid fhirUser offline_access", request={"nonce": uuid4().hex})
+    first = verified(server, body["id_token"])[1]
+    time.sleep(1.1)
+    renewed = app.refresh(body["refresh_token"]).json()
+    again = verified(server, renewed["id_token"])[1]
+    same = ("iss", "sub", "aud", "auth_time", "amr", "fhirUser")
+    assert {name: again[name] for name in same} == {name: first[name] for name in same}
+    assert again["iat"] > first["iat"]
+    assert "nonce" not in again
+    half = hashlib.sha256(renewed["access_token"].encode()).digest()[:16]
+    assert again["at_hash"] == urlsafe_b64encode(half).decode()
+
+
+def test_a_refresh_without_openid_gives_none(server: SmartApp, user: str) -> None:
+    app = server.client()
+    plain = app.tokens(server.browser(user), "launch/patient patient/*.rs offline_access")
+    assert "id_token" not in app.refresh(plain["refresh_token"]).json()
+    body = app.tokens(server.browser(user), "openid launch/patient patient/*.rs offline_access")
+    assert "id_token" not in app.refresh(body["refresh_token"], scope="launch/patient patient/*.rs").json()
+
+
+def test_a_lost_signing_key_does_not_keep_apps_from_refreshing(server: SmartApp, user: str) -> None:
+    app = server.client()
+    body = app.tokens(server.browser(user), "openid offline_access")
+    server.run(SigningKeys(server.db, signing_key_file(server.data_dir)).rotate(at_once=True))
+    keys = server.db["oauth_keys"]
+    sealed = {d["_id"]["alg"]: d for d in server.run(keys.find({"revoked": False}).to_list())}
+    server.run(keys.update_many({"revoked": False}, {"$set": {"sealed": b"with another key"}}))
+    renewed = app.refresh(body["refresh_token"])
+    for document in sealed.values():
+        server.run(keys.replace_one({"_id": document["_id"]}, document))
+    assert renewed.status_code == 200, renewed.text
+    assert "id_token" not in renewed.json()
+    assert server.read(renewed.json()["access_token"], "Practitioner/rita").status_code in {200, 403}
+    assert "id_token" in app.refresh(renewed.json()["refresh_token"]).json()

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import segno
 
 from smart_auth.key_file import KeyFile, KeyFileError
 from smart_auth.login_delays import SECOND_FACTOR
@@ -65,6 +66,34 @@ def test_a_user_enrols_and_is_asked_for_a_code_from_then_on(app: PeopleApp) -> N
     again.submit("/login/second-factor", code=device.code())
     assert again.path == "/account/password"
     assert again.logged_in
+
+
+def test_an_authenticator_app_can_take_the_address_from_the_screen(app: PeopleApp) -> None:
+    browser = begin(Browser(app).log_in(app.user()))
+    uri = html.unescape(re.findall(r'href="(otpauth:[^"]+)"', browser.page.text)[0])
+    [drawn] = re.findall(r"<svg.*?</svg>", browser.page.text, re.DOTALL)
+    assert modules(drawn) == [[bool(cell) for cell in row] for row in segno.make(uri, error="m", micro=False).matrix]
+    # Drawn within the page, dark on white in any colour scheme, without scripts or styles that its policy would have to allow.
+    assert "script" not in drawn
+    assert "style=" not in drawn
+    assert '"#fff"' in drawn
+    policy = browser.page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+
+
+def modules(svg: str) -> list[list[bool]]:
+    """What a camera would see: the fields of a QR code, dark or not, without its border of four."""
+    [lines] = re.findall(r'stroke="#000"[^>]* d="M4 4.5([^"]+)"|d="M4 4.5([^"]+)"[^>]*stroke="#000"', svg)
+    x, y, dark = 0, 0, set()
+    for command, first, second in re.findall(r"([hm])(-?[0-9]+)(?: (-?[0-9]+))?", "".join(lines)):
+        if command == "m":
+            x, y = x + int(first), y + int(second or 0)
+        else:
+            dark |= {(x + step, y) for step in range(int(first))}
+            x += int(first)
+    size = max(y for _, y in dark) + 1
+    return [[(column, row) in dark for column in range(size)] for row in range(size)]
 
 
 def test_an_authenticator_app_can_read_the_address(app: PeopleApp) -> None:

@@ -314,6 +314,34 @@ def test_of_parallel_replays_one_gets_a_token(server: SmartServer, client: str) 
     assert sorted(answers) == [200] + [400] * 7
 
 
+def test_what_a_replay_draws_opens_nothing(server: SmartServer, client: str) -> None:
+    form = {"grant_type": "client_credentials", "scope": "system/*.rs", **authenticated(client)}
+    assert server.http.post("/oauth/token", data=form).status_code == 200
+    again = server.http.post("/oauth/token", data=form)
+    assert again.status_code == 400
+    assert "access_token" not in again.text
+
+
+def test_other_keys_count_at_once(server: SmartServer, client: str) -> None:
+    server.token(client)
+    other = ECKey.generate_key("P-384", {"kid": "other"})
+    server.run(server.clients.remove(client))
+    server.run(server.clients.add(client, "system/*.cruds", jwks={"keys": [other.as_dict(private=False)]}))
+    answer = server.ask(client, client_assertion=assertion(client, other, "ES384"))
+    assert answer.status_code == 200, answer.text
+    assert server.open(answer.json()["access_token"]) == 200
+    assert server.ask(client).json()["error"] == "invalid_client"
+
+
+def test_a_removed_client_gets_nothing_that_opens_anything(server: SmartServer, client: str) -> None:
+    server.token(client)
+    server.run(server.clients.remove(client))
+    answer = server.ask(client)
+    assert answer.status_code != 200 or server.open(answer.json()["access_token"]) == 401
+    time.sleep(1)
+    assert server.ask(client).json()["error"] == "invalid_client"
+
+
 def test_two_clients_may_use_the_same_jti(server: SmartServer, client: str) -> None:
     other = server.client()
     for name in (client, other):

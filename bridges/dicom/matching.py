@@ -7,7 +7,7 @@ from typing import Any
 
 from bridges.dicom import dimse, time_keys
 from bridges.dicom.dicom_json import CHARACTER_SET, Attributes, Element, element, items, tag, text, texts, texts_of, vr_of
-from fhir_server.search.keys import fold
+from fhir_server.search.keys import caseless
 
 _SPS = tag("ScheduledProcedureStepSequence")
 _START_DATE, _START_TIME = tag("ScheduledProcedureStepStartDate"), tag("ScheduledProcedureStepStartTime")
@@ -109,7 +109,7 @@ class WorklistQuery:
             bounds = {"$gte": self.window.low, "$lte": self.window.high}
             where["start"] = {operator: value for operator, value in bounds.items() if value}
         names = _wanted(self.root.get(tag("PatientName"), {}))
-        if len(names) == 1 and "=" not in names[0] and (prefix := re.split(r"[*?^]", fold(names[0]))[0]):
+        if len(names) == 1 and "=" not in names[0] and (prefix := re.split(r"[*?^]", caseless(names[0]))[0]):
             where["names"] = {"$elemMatch": {"$gte": prefix, "$lt": prefix + "\uffff"}}
         return where
 
@@ -167,8 +167,8 @@ def _matches(name: str, key: Element, held: Element) -> bool:
 
 def _name_matches(wanted: str, groups: list[str]) -> bool:
     """A name key against any component group, without case and accents. Components that it doesn't name don't matter."""
-    held = [fold(g).rstrip("^") for g in groups]
-    for key in filter(None, (fold(k).rstrip("^") for k in wanted.split("="))):
+    held = [caseless(g).rstrip("^") for g in groups]
+    for key in filter(None, (caseless(k).rstrip("^") for k in wanted.split("="))):
         pattern, components = _pattern(key), [_pattern(c) if c else None for c in key.split("^")]
         for group in held:
             parts = group.split("^") + [""] * len(components)

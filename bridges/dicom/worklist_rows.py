@@ -25,7 +25,7 @@ from bridges.dicom.worklist_attributes import ScheduledStep, attributes
 from fhir_server import clock
 from fhir_server.references import ref, target
 from fhir_server.registry import Change, Resource
-from fhir_server.search.keys import fold
+from fhir_server.search.keys import caseless
 from fhir_server.unit_of_work import Conflict, UnitOfWork
 from resources import service_request, task
 
@@ -165,7 +165,7 @@ def _locks(resource: Resource) -> list[str]:
 
 
 def _folded_names(found: Attributes) -> list[str]:
-    return [fold(group) for name in dicom_json.values(found, "PatientName") for group in name.values()]
+    return [caseless(group) for name in dicom_json.values(found, "PatientName") for group in name.values()]
 
 
 # What a step is made of

@@ -12,7 +12,7 @@ from fhir_server.outcome import fail
 from fhir_server.references import target
 from fhir_server.search import dates, intervals
 from fhir_server.search.index import is_caseless, is_plain, targets
-from fhir_server.search.keys import MAX_KEY, OVERLAP, fold, folded_key, shortened
+from fhir_server.search.keys import MAX_KEY, OVERLAP, fold, folded_key, shortened, word_key
 from fhir_server.search.values import implied_systems, split, unescaped
 
 Condition = dict[str, Any]
@@ -133,6 +133,11 @@ def begins(parameter: str, value: str) -> Condition:
     return between(start)
 
 
+def begins_word(parameter: str, value: str) -> Condition:
+    """That a person's name, or what of it follows after a word, begins with this."""
+    return {"$or": [begins(parameter, value), between(word_key(parameter, value))]}
+
+
 def between(start: str) -> Condition:
     """That a resource has a key with this beginning."""
     return {"search.t": {"$elemMatch": {"$gte": start, "$lt": start + "\U0010ffff"}}}
@@ -199,6 +204,17 @@ def date_tests(name: str, value: str) -> list[dict[str, Condition]]:
 def date(parameter: str, value: str) -> Condition:
     """That a date's interval stands to the value's as its prefix says."""
     return any_of([_within(f"search.d.{parameter}", tests) for tests in date_tests(parameter, value)])
+
+
+def date_limits(name: str, value: str) -> list[dict[str, Condition]]:
+    """What the first and the last moment (`from`, `to`) of a date that meets the value must meet at least."""
+    prefix, start, end = _bounds(name, value)
+    lowest = {"eq": start, "ge": start, "gt": end, "sa": end}.get(prefix)
+    highest = {"eq": end, "le": end, "lt": start, "eb": start}.get(prefix)
+    return [
+        *([{"to": {"$gte": lowest}}] if lowest else []),
+        *([{"from": {"$lte": highest}}] if highest else []),
+    ]
 
 
 def last_updated(value: str) -> Condition:

@@ -6,12 +6,14 @@
 `n`  numbers: parameter -> {l, h}, or a list (`intervals.py`); `q` quantities: parameter -> a list of {u, l, h}.
 `c`  composites: parameter -> a list of groups (`composites.py`), looked at only where a key of `t` has led to the resource.
 `g`  places: parameter -> a GeoJSON point.
+`by`, `from`, `to`  of types that long lists are made of (LISTED): those keys of `t` by which the lists are narrowed, and the
+     first and the last moment of the date that they are in order of. One index has key and date together.
 `!denies` among the keys marks an active Consent with a provision that denies something, which rights look for.
 `rank` is there for resources with a priority: its place in the request-priority value set, so that sorting means urgency.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from decimal import Decimal
 from functools import cache, lru_cache
 from typing import Any
@@ -31,6 +33,15 @@ RANK = {"routine": 0, "urgent": 1, "asap": 2, "stat": 3}
 # Served from the document itself, not from the index.
 _BUILT_IN = frozenset({"_id", "_lastUpdated"})
 DENIES = "!denies"
+LISTED: dict[str, tuple[str, tuple[str, ...]]] = {
+    "Observation": ("date", ("patient", "subject", "code")),
+    "DiagnosticReport": ("date", ("patient", "subject", "code")),
+    "ServiceRequest": ("authored", ("patient", "subject", "code")),
+    "ImagingStudy": ("started", ("patient", "subject")),
+    "Appointment": ("date", ("patient", "location")),
+    "Task": ("authored-on", ("patient", "owner", "code")),
+}
+"""By type: the date that its lists are in order of, newest first, and the parameters that they are narrowed by."""
 # Its definition asks for what sounds alike, which is not what a string index finds.
 _UNSUPPORTED = frozenset({"phonetic"})
 _TYPES = frozenset({"token", "reference", "string", "date", "uri", "number", "quantity"})
@@ -113,6 +124,15 @@ def is_plain(resource_type: str, parameter: str) -> bool:
 
 
 @cache
+def is_of_names(resource_type: str, parameter: str) -> bool:
+    """Whether a string parameter looks at persons' names."""
+    name = definitions.elements(resource_type).get("name")
+    expression = definitions.search_parameters(resource_type)[parameter].expression
+    whole = f"{resource_type}.name"
+    return name is not None and name.types == ("HumanName",) and expression in {whole, f"{whole}.family", f"{whole}.given"}
+
+
+@cache
 def is_caseless(resource_type: str, parameter: str) -> bool:
     """Whether a token parameter looks at plain text, which has no case for it (FHIR R4 Search, "token")."""
     extract = compile_path(definitions.search_parameters(resource_type)[parameter].expression, resource_type)
@@ -128,10 +148,17 @@ def _by_element(resource_type: str) -> dict[str, tuple[tuple[str, str, Extractor
     found: dict[str, list[tuple[str, str, Extractor]]] = {}
     for name, (kind, extract) in parameters(resource_type).items():
         if name not in unions(resource_type):
-            row = (name, "plain" if kind == "token" and is_plain(resource_type, name) else kind, extract)
+            row = (name, _kind_of_keys(resource_type, name, kind), extract)
             for json_name in looks_at(resource_type, name):
                 found.setdefault(json_name, []).append(row)
     return {json_name: tuple(rows) for json_name, rows in found.items()}
+
+
+def _kind_of_keys(resource_type: str, parameter: str, kind: str) -> str:
+    """What makes the keys of a parameter: that of its type, or a particular one."""
+    if kind == "token" and is_plain(resource_type, parameter):
+        return "plain"
+    return "name" if kind == "string" and is_of_names(resource_type, parameter) else kind
 
 
 @lru_cache(16_384)  # resources of a source are alike
@@ -181,6 +208,8 @@ def index(resource: dict[str, Any]) -> dict[str, Any]:
     if resource_type not in NO_HOLD:
         keys.update(f">{to}" for text in literals(resource) if (to := target(text)))
     found: dict[str, Any] = {"d": _single(writer.dates)}
+    if resource_type in LISTED:
+        found |= _of_lists(resource_type, writer)
     if writer.numbers:
         found["n"] = _single(writer.numbers)
     if writer.quantities:
@@ -196,7 +225,24 @@ def index(resource: dict[str, Any]) -> dict[str, Any]:
         keys.add(DENIES)
     if isinstance(priority := resource.get("priority"), str) and priority in RANK:
         found["rank"] = RANK[priority]
-    return {"t": sorted(map(shortened, keys) if any(len(key) > MAX_KEY for key in keys) else keys), **found}
+    return {"t": sorted(_shortened(keys)), **found}
+
+
+def _of_lists(resource_type: str, writer: "_Writer") -> dict[str, Any]:
+    date, names = LISTED[resource_type]
+    by = [key for name in names for key in writer.by_parameter.get(name, ()) if key[len(name)] in _OF_LISTS]
+    found: dict[str, Any] = {"by": _shortened(by)}
+    if spans := writer.dates.get(date):
+        first = last = spans[0]
+        if len(spans) > 1:
+            first, last = min(spans, key=lambda span: span["s"]), max(spans, key=lambda span: span["e"])
+        found["from"], found["to"] = first["s"], last["e"]
+    return found
+
+
+def _shortened(keys: Collection[str]) -> Collection[str]:
+    """The keys as they are to be indexed; hardly ever is one too long."""
+    return [shortened(key) for key in keys] if keys and max(map(len, keys)) > MAX_KEY else keys
 
 
 def denies(provision: Any) -> bool:
@@ -214,10 +260,11 @@ def _single(intervals: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 class _Writer:
     """Collects the index of one resource."""
 
-    __slots__ = ("dates", "keys", "numbers", "quantities")
+    __slots__ = ("by_parameter", "dates", "keys", "numbers", "quantities")
 
     def __init__(self) -> None:
         self.keys: set[str] = set()
+        self.by_parameter: dict[str, list[str]] = {}
         self.dates: dict[str, list[dict[str, Any]]] = {}
         self.numbers: dict[str, list[dict[str, Any]]] = {}
         self.quantities: dict[str, list[dict[str, Any]]] = {}
@@ -228,7 +275,10 @@ class _Writer:
             self.keys.update([f"{name}={value.casefold() if t == 'string' else plain(value)}" for t, value in values])
         elif (make := KEYS.get(kind)) is not None:
             for element_type, value in values:
-                self.keys.update(list(make(name, element_type, value)) or (f"{name}:",))
+                made = list(make(name, element_type, value)) or [f"{name}:"]
+                self.keys.update(made)
+                if name in _LISTED_BY:
+                    self.by_parameter.setdefault(name, []).extend(made)
         else:
             into: dict[str, list[dict[str, Any]]] = getattr(self, _INTERVALS[kind])
             for element_type, value in values:
@@ -238,6 +288,8 @@ class _Writer:
                     self.keys.add(f"{name}:")
 
 
+_LISTED_BY = frozenset(name for _, names in LISTED.values() for name in names)
+_OF_LISTS = frozenset("=@>")  # a code, a token with its system, a reference: not the text beside them
 _INTERVALS = {"date": "dates", "number": "numbers", "quantity": "quantities"}
 
 

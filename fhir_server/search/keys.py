@@ -5,16 +5,19 @@
     `code:text~ct thorax`      the text beside a token, folded
     `identifier:of-type@s|c|v` an identifier by its type
     `subject>Patient/1`        a reference; `subject:identifier@s|v` one by its identifier
-    `family~musterfrau`        a string, folded (case, accents, white space); `family^...` what of it is beyond MAX_KEY
+    `family~musterfrau`        a string, folded (case, accents, punctuation, space); `family^...` what of it is beyond MAX_KEY
+    `family+quinones`          a person's name from a further word on (`Carreño Quiñones`)
     `code:`                    a value is there that none of these can say
     `>Patient/1`               any reference, for "what refers to this?"
 Text beyond MAX_KEY is cut: a folded string ends there (it is compared by its beginning), other keys get a hash for the rest.
 """
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from fhir_server.references import target
@@ -22,16 +25,33 @@ from fhir_server.references import target
 MAX_KEY = 300
 # A text that `:contains` looks for is found if it is no longer than this, wherever it stands.
 OVERLAP = 100
+_MOST_WORDS = 20  # of a name, beyond the first one, from which on it is found
+
+_ASCII_PUNCTUATION = {code: None for code in range(128) if unicodedata.category(chr(code)).startswith("P")}
+_NEXT_WORD = re.compile(r"(?<=[\s-])[^\s-]")
 
 Make = Callable[[str, str, Any], Iterable[str]]
 
 
-def fold(text: str) -> str:
-    """Case, accents and runs of white space removed, as string parameters are compared (FHIR R4 Search, "string")."""
+def caseless(text: str) -> str:
+    """Case, accents and runs of white space removed; punctuation stays."""
     if text.isascii():
         return " ".join(text.lower().split())
     decomposed = unicodedata.normalize("NFKD", text.casefold())
     return " ".join("".join(c for c in decomposed if not unicodedata.combining(c)).split())
+
+
+def fold(text: str) -> str:
+    """Case, accents, punctuation and runs of white space removed, as string parameters are compared (FHIR R4 Search, "string").
+
+    What is nothing but punctuation stays.
+    """
+    if text.isascii():
+        lower = text.lower()
+        return " ".join((lower.translate(_ASCII_PUNCTUATION) or lower).split())
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    bare = "".join(c for c in decomposed if not unicodedata.combining(c))
+    return " ".join(("".join(c for c in bare if not unicodedata.category(c).startswith("P")) or bare).split())
 
 
 def shortened(key: str) -> str:
@@ -42,6 +62,11 @@ def shortened(key: str) -> str:
 def folded_key(name: str, text: str) -> str:
     """The key of a string, or of its beginning, for comparison by beginning."""
     return f"{name}~{fold(text)}"[:MAX_KEY]
+
+
+def word_key(name: str, text: str) -> str:
+    """The same from a further word of a name on."""
+    return f"{name}+{fold(text)}"[:MAX_KEY]
 
 
 def _token(name: str, element_type: str, value: Any) -> Iterable[str]:
@@ -130,6 +155,13 @@ def _string(name: str, element_type: str, value: Any) -> Iterator[str]:
             yield f"{name}^{folded[start : start + MAX_KEY]}"
 
 
+def _name(name: str, element_type: str, value: Any) -> Iterator[str]:
+    """A person's name: who has two family names is looked for by the second one, too (FHIR R4 Patient, "Searching")."""
+    yield from _string(name, element_type, value)
+    for text in _texts(element_type, value):
+        yield from (word_key(name, text[word.start() :]) for word in islice(_NEXT_WORD.finditer(text), _MOST_WORDS))
+
+
 def _texts(element_type: str, value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
@@ -147,4 +179,4 @@ def _uri(name: str, element_type: str, value: Any) -> Iterator[str]:
             yield f"{name}={value.partition('|')[0]}"
 
 
-KEYS: dict[str, Make] = {"token": _token, "reference": _reference, "string": _string, "uri": _uri}
+KEYS: dict[str, Make] = {"token": _token, "reference": _reference, "string": _string, "name": _name, "uri": _uri}

@@ -17,6 +17,7 @@ Node = tuple[str, Any]
 
 _Run = Callable[[list[Node], list[Node]], list[Node]]  # from the nodes in focus, and %resource, to the nodes selected
 _Types = frozenset[str]
+_NO_NODES: list[Node] = []
 
 
 class PathError(ValueError):
@@ -33,12 +34,15 @@ class CompiledPath:
     `types` are the types that it may yield.
     """
 
-    __slots__ = ("_root", "_run", "types")
+    __slots__ = ("_asks_for_resource", "_root", "_run", "types")
 
-    def __init__(self, root: str, run: _Run, types: _Types) -> None:
+    def __init__(self, root: str, run: _Run, types: _Types, *, asks_for_resource: bool) -> None:
         self._root, self._run, self.types = root, run, types
+        self._asks_for_resource = asks_for_resource
 
     def __call__(self, node: dict[str, Any], resource: dict[str, Any] | None = None) -> list[Node]:
+        if not self._asks_for_resource:
+            return self._run([(self._root, node)], _NO_NODES)
         whole = node if resource is None else resource
         return self._run([(self._root, node)], [(whole.get("resourceType", self._root), whole)])
 
@@ -55,7 +59,7 @@ def compile_path(expression: str, resource_type: str) -> CompiledPath:
         parser.expect_end()
     except PathError as error:
         raise type(error)(f"{expression!r} on {resource_type}: {error}") from None
-    return CompiledPath(resource_type, compiled.run, compiled.types)
+    return CompiledPath(resource_type, compiled.run, compiled.types, asks_for_resource="%resource" in expression)
 
 
 class _Part(NamedTuple):

@@ -11,9 +11,9 @@ from typing import Any
 
 from fhir_server import definitions
 from fhir_server.outcome import FhirError, Issue, fail
-from fhir_server.search import composite_conditions, conditions
+from fhir_server.search import composite_conditions, conditions, listing
 from fhir_server.search.includes import Include, include
-from fhir_server.search.index import composites, searchable, targets, unions
+from fhir_server.search.index import composites, is_of_names, searchable, targets, unions
 from fhir_server.search.sorting import SortKey, sort_keys
 from fhir_server.search.values import split, unescaped
 from fhir_server.subset import elements_named
@@ -144,6 +144,7 @@ def compile_query(
             query.notes.append(Issue("not-supported", f"ignored: {error}", severity="warning"))
         else:
             query.used.append((name, value))
+    listing.serve(query)
     return query
 
 
@@ -235,7 +236,7 @@ def _add(query: Query, kind: str, parameter: str, modifier: str, values: list[st
         known = composites(query.type)
         parts = [composite_conditions.condition(query.type, known[n], v, query.base_url) for n in names for v in values]
         query.filters.append(conditions.any_of(parts))
-    elif (each := _EACH.get((kind, modifier))) is not None:
+    elif (each := _EACH.get((_told_apart(query.type, kind, parameter), modifier)) or _EACH.get((kind, modifier))) is not None:
         query.filters.append(conditions.any_of([each(n, v) for n in names for v in values]))
     else:
         keys = [k for n in names for v in values for k in conditions.keys(query.type, kind, n, modifier, v, query.base_url)]
@@ -246,12 +247,17 @@ def _begins(parameter: str, value: str) -> conditions.Condition:
     return conditions.begins(parameter, unescaped(value))
 
 
+def _told_apart(resource_type: str, kind: str, parameter: str) -> str:
+    return "name" if kind == "string" and is_of_names(resource_type, parameter) else kind
+
+
 _EACH: dict[tuple[str, str], Callable[[str, str], conditions.Condition]] = {
     ("date", ""): conditions.date,
     ("number", ""): conditions.number,
     ("quantity", ""): conditions.quantity,
     ("special", ""): lambda _, value: conditions.near(value),
     ("string", ""): _begins,
+    ("name", ""): lambda parameter, value: conditions.begins_word(parameter, unescaped(value)),
     ("string", "contains"): lambda parameter, value: conditions.contains(parameter, unescaped(value)),
     ("token", "text"): lambda parameter, value: _begins(f"{parameter}:text", value),
     ("uri", "below"): lambda parameter, value: conditions.below(parameter, unescaped(value)),

@@ -21,6 +21,7 @@ class SortKey:
     name: str
     kind: str
     direction: int
+    listed: bool = False  # had from the index of lists, which has the date beside what they are narrowed by (index.LISTED)
 
     @property
     def path(self) -> str | None:
@@ -29,6 +30,8 @@ class SortKey:
             return _OWN[self.name]
         if self.kind == "rank":
             return "search.rank"
+        if self.listed:
+            return "search.to"
         if self.kind == "date":
             return f"search.d.{self.name}.{'s' if self.direction == 1 else 'e'}"
         if self.kind == "number":

@@ -21,6 +21,12 @@ class Asked:
     text: str
     base_url: str = ""
 
+    @property
+    def is_name(self) -> bool:
+        """Whether it is for a person's name, or a part of one."""
+        people = {"Patient", "Person", "Practitioner", "RelatedPerson"}
+        return self.resource_type in people and self.parameter.name in {"name", "family", "given"}
+
 
 def definition(resource_type: str, name: str) -> SearchParameter:
     """R4's definition of a parameter of this type."""
