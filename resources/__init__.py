@@ -8,6 +8,7 @@ from resources import (
     diagnostic_report,
     imaging_study,
     procedure,
+    scanner_preferences,
     scheduled_step,
     service_request,
     task,
@@ -30,6 +31,7 @@ def register(registry: Registry, *, uid_root: str) -> None:
     diagnostic_report.register(registry)
     imaging_study.register(registry, uid_root)
     procedure.register(registry)
+    scanner_preferences.register(registry)
     scheduled_step.register(registry)
     service_request.register(registry)
     task.register(registry)

@@ -269,7 +269,9 @@ async def department(db: AsyncDatabase[Any]) -> AsyncIterator[Department]:
     resources.register(registry, uid_root="2.25")
     registry.projection(WorklistRows(ZONE).project)
     store = Store(db)
-    needed = "AuditEvent Appointment Binary Device Encounter ImagingStudy Location Observation Patient Practitioner Procedure"
+    needed = (
+        "AuditEvent Appointment Binary Device Encounter Endpoint ImagingStudy Location Observation Patient Practitioner Procedure"
+    )
     await store.ensure(*needed.split(), "ServiceRequest", "Task")
     await worklist_rows.ensure_indexes(db)
     server = DicomServer(Interactions(store, registry), DicomSettings("127.0.0.1", 0, OUR_TITLE, ZONE))

@@ -19,15 +19,16 @@ from pymongo.errors import PyMongoError
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run time from a table
+    InstanceAvailabilityNotification,
     ModalityPerformedProcedureStep,
     ModalityWorklistInformationFind,
     Verification,
 )
 
-from bridges.dicom import associations, dicom_json, dimse, worklist
+from bridges.dicom import associations, availability, dicom_json, dimse, worklist
 from bridges.dicom.dicom_json import Attributes
 from bridges.dicom.matching import WorklistQuery
-from bridges.dicom.mpps import PerformedSteps
+from bridges.dicom.mpps import Outcome, PerformedSteps
 from bridges.dicom.pending_answers import PendingAnswers
 from bridges.dicom.stations import Stations
 from bridges.dicom.worklist import Caller
@@ -48,6 +49,12 @@ _GRACE_SECONDS = 1.0  # for requests under way when the server stops
 _ABORT_SECONDS = 1.0
 _BURST = 25  # answers between two looks for a C-CANCEL
 _TRANSFER_SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+_SOP_CLASSES = (
+    Verification,
+    ModalityWorklistInformationFind,
+    ModalityPerformedProcedureStep,
+    InstanceAvailabilityNotification,
+)
 # Result, source, diagnostic of an A-ASSOCIATE-RJ (PS3.8 table 9-21).
 _CALLING_AE_NOT_RECOGNISED = (1, 1, 3)
 _TEMPORARY_CONGESTION = (2, 3, 1)
@@ -75,6 +82,7 @@ class DicomServer:
         self._settings = settings
         self._stations = Stations(interactions.store)
         self._performed = PerformedSteps(interactions, settings.zone)
+        self._availability = availability.Availability(interactions, settings.zone)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listener: associations.AssociationListener | None = None
         self._waiting: set[concurrent.futures.Future[Any]] = set()
@@ -96,7 +104,7 @@ class DicomServer:
         entity.acse_timeout = _NEGOTIATION_SECONDS
         entity.dimse_timeout = _ANSWER_SECONDS
         entity.network_timeout = _IDLE_SECONDS
-        for sop_class in (Verification, ModalityWorklistInformationFind, ModalityPerformedProcedureStep):
+        for sop_class in _SOP_CLASSES:
             entity.add_supported_context(sop_class, _TRANSFER_SYNTAXES)
         handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._on_requested),
@@ -238,29 +246,37 @@ class DicomServer:
         uid = str(given or generate_uid(prefix=None))
         try:
             data = _read(event, "attribute_list", dimse.INVALID_ATTRIBUTE_VALUE)
-            self._call(self._performed.create(uid, data, _caller(event.assoc)))
+            if str(event.request.AffectedSOPClassUID) == availability.SOP_CLASS:
+                self._call(self._availability.create(uid, data, _caller(event.assoc)))
+                outcome = Outcome()
+            else:
+                outcome = self._call(self._performed.create(uid, data, _caller(event.assoc)))
         except Exception as error:  # noqa: BLE001 - as above
             return self._refused(event, error, dimse.PROCESSING_FAILURE, "mpps-create"), None
         chosen = None
         if given is None:
             chosen = Dataset()
             chosen.AffectedSOPInstanceUID = uid
-        return 0x0000, chosen
+        return _status(outcome), chosen
 
     def _on_set(self, event: evt.Event) -> tuple[int | Dataset, None]:
         """N-SET"""
         try:
             data = _read(event, "modification_list", dimse.INVALID_ATTRIBUTE_VALUE)
             uid = str(getattr(event.request, "RequestedSOPInstanceUID", ""))
-            self._call(self._performed.update(uid, data, _caller(event.assoc)))
+            outcome = self._call(self._performed.update(uid, data, _caller(event.assoc)))
         except Exception as error:  # noqa: BLE001 - as above
             return self._refused(event, error, dimse.PROCESSING_FAILURE, "mpps-set"), None
-        return 0x0000, None
+        return _status(outcome), None
 
     def _refused(self, event: evt.Event, error: Exception, otherwise: int, operation: str) -> Dataset:
         refused = _refusal(error, otherwise, operation)
         self._audit(event.assoc, operation, f"{refused.status:04X}: {refused.comment}")
         return refused.answer()
+
+
+def _status(outcome: Outcome) -> int | Dataset:
+    return outcome.status if not outcome.comment else dimse.Refused(outcome.status, outcome.comment).answer()
 
 
 def _read(event: evt.Event, name: str, otherwise: int) -> Attributes:
