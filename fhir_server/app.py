@@ -21,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import resources
-from bridges.dicom import worklist_rows
+from bridges.dicom import dicom_endpoints, worklist_rows
 from bridges.v2 import message_log, outbound
 from bridges.v2.delivery import Delivery
 from bridges.v2.inbound import Inbound
@@ -38,6 +38,7 @@ from fhir_server.rest import Rest
 from fhir_server.settings import Settings
 from fhir_server.start_error import StartError, taken_address
 from fhir_server.store import Document, Store
+from resources import reconcile_operation
 from smart_auth import break_glass_log
 from smart_auth.access import Access
 from smart_auth.break_glass import BreakGlass
@@ -81,6 +82,8 @@ async def interactions_over(settings: Settings, db: AsyncDatabase[Document], tok
     standard.register(registry)
     registry.projection(worklist_rows.WorklistRows(settings.zone).project)
     registry.projection(outbound.Outbound(settings.zone).project)
+    dicom_endpoints.register(registry)
+    reconcile_operation.register(registry)
     if tokens is not None:
         BreakGlass(tokens).register(registry)
     store = Store(db, audit_key=audit_key(settings.data_dir))

@@ -5,7 +5,8 @@ It sees its own writes. Each resource gets one new version in it, however often 
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from urllib.parse import parse_qsl
 
 from pymongo import ReplaceOne, UpdateOne
@@ -275,6 +276,15 @@ class UnitOfWork:
         await self._store.note_links(links)
 
     # Writing
+
+    @contextmanager
+    def as_department(self) -> Iterator[None]:
+        """What is written in here is the department's doing, as that of rules and reactions is: the caller was judged before."""
+        self._following += 1
+        try:
+            yield
+        finally:
+            self._following -= 1
 
     async def create(self, resource: Resource, id_: str | None = None, *, copy: bool = True) -> Resource:
         """Stage a new resource under a fresh id; `id_` is one that the caller has drawn. The answer has id and meta.

@@ -111,7 +111,7 @@ def _facts(data: Attributes, patient: Resource | None, station: Resource | None,
 
 
 async def study_of(unit: UnitOfWork, performed: Resource, data: Attributes) -> Resource | None:
-    """The study that the images go to; made when the scanner chose its UID, and we know whose it is.
+    """The study that the images go to; made when the scanner chose its UID.
 
     In the group case it is that of all requested procedures.
     """
@@ -120,7 +120,7 @@ async def study_of(unit: UnitOfWork, performed: Resource, data: Attributes) -> R
         return None
     study = await imaging_study.by_uid(unit, uid)
     based_on = performed.get("basedOn", [])
-    if study is None and "reference" in performed["subject"] and imaging_study.is_uid(uid):
+    if study is None and imaging_study.is_uid(uid):
         study = {
             "resourceType": "ImagingStudy",
             "identifier": [{"system": terms.DICOM_UID, "value": f"urn:oid:{uid}"}],

@@ -12,12 +12,12 @@ from zoneinfo import ZoneInfo
 from bridges.dicom import dicom_endpoints, mpps_data, mpps_records, mpps_steps, values
 from bridges.dicom.dicom_json import Attributes, text
 from fhir_server import clock
-from fhir_server.elements import concept, identifier_of_type, identifier_value
+from fhir_server.elements import concept, identifier_of_type
 from fhir_server.references import ref, target
 from fhir_server.registry import Resource
 from fhir_server.search.keys import fold
 from fhir_server.unit_of_work import UnitOfWork
-from resources import candidates, imaging_study, procedure, scanner_preferences, service_request, task, terms
+from resources import candidates, imaging_study, procedure, reconciliation, scanner_preferences, service_request, task, terms
 from resources.imaging_series import ArrivedSeries, is_available, with_arrived
 
 WITHOUT_ORDER: Final = "study-without-order"
@@ -72,7 +72,7 @@ async def settle(unit: UnitOfWork, arrived: Arrived, zone: ZoneInfo) -> Resource
         text_ = f"The patient of these images in the PACS differs from the order's: {', '.join(differs)}. Whose are they?"
         await _ask(unit, MISMATCH, text_, study)
     elif study["status"] == "available":
-        await _end_examination(unit, study, arrived, zone)
+        await _end_examination(unit, study, arrived)
     return study
 
 
@@ -181,7 +181,7 @@ def _began(tags: Attributes, zone: ZoneInfo) -> datetime | None:
 # Scanners without MPPS
 
 
-async def _end_examination(unit: UnitOfWork, study: Resource, arrived: Arrived, zone: ZoneInfo) -> None:
+async def _end_examination(unit: UnitOfWork, study: Resource, arrived: Arrived) -> None:
     """The images are there: that ends the examination of a scanner that is set so, and that has told nothing by MPPS."""
     for reference in study["basedOn"]:
         to = target(reference)
@@ -191,7 +191,7 @@ async def _end_examination(unit: UnitOfWork, study: Resource, arrived: Arrived, 
             if step["status"] in {"accepted", "ready", "in-progress"} and not procedure.performances(step):
                 station = await unit.get(step.get("owner"))
                 if _is_over(scanner_preferences.of(station), arrived):
-                    await unit.create(_performed(unit, study, step, station, arrived, zone))
+                    await unit.create(reconciliation.from_images(study, step, clock.instant(unit.now)))
 
 
 def _is_over(preferences: scanner_preferences.Preferences, arrived: Arrived) -> bool:
@@ -199,29 +199,3 @@ def _is_over(preferences: scanner_preferences.Preferences, arrived: Arrived) -> 
         return True
     enough = preferences.stable_minutes * 60
     return preferences.examination_end == "study-stable" and (arrived.stable_for or 0) >= enough
-
-
-def _performed(
-    unit: UnitOfWork, study: Resource, step: Resource, station: Resource | None, arrived: Arrived, zone: ZoneInfo
-) -> Resource:
-    """The examination as the PACS lets us see it: its reactions complete the step."""
-    began = _began(arrived.tags, zone)
-    performed: dict[str, Any] = {
-        "resourceType": "Procedure",
-        "identifier": [{"system": terms.STUDY_OF, "value": f"urn:oid:{arrived.study_uid}"}],
-        "extension": [{"url": terms.SCHEDULED_STEP, "valueReference": ref(step)}],
-        "status": "completed",
-        "category": concept(terms.SNOMED, terms.IMAGING, "Imaging"),
-        "subject": study["subject"],
-        "basedOn": [step["focus"]],
-        "performedPeriod": {"start": values.fhir_time(began)} if began else {"end": clock.instant(unit.now)},
-        "note": [{"text": "The scanner told nothing; the images in the PACS ended this examination."}],
-    }
-    if station is not None:
-        performed["performer"] = [{"actor": ref(station)}]
-    return performed | {e: step[e] for e in ("code", "encounter") if e in step}
-
-
-def known_uid(study: Resource) -> str:
-    """The Study Instance UID of a stored study."""
-    return (identifier_value(study, terms.DICOM_UID) or "").removeprefix("urn:oid:")
