@@ -14,8 +14,8 @@ import orjson
 import structlog
 
 from bridges.dicom import dimse, mpps_data, mpps_steps, values
+from bridges.dicom.callers import Caller
 from bridges.dicom.dicom_json import Attributes, is_uid, text
-from bridges.dicom.worklist import Caller
 from fhir_server.audit import Act
 from fhir_server.elements import codings, concept, extension
 from fhir_server.interactions import Interactions
