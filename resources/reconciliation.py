@@ -117,9 +117,7 @@ async def _requested_procedure(unit: UnitOfWork, request: Resource, examination:
         fitting = [p for p in found if any(task.modality(s) in done for s in await task.steps_of(unit, p["id"]))]
         found = fitting if len(fitting) == 1 else found
     if len(found) != 1:
-        text = (
-            "the order has no open requested procedure" if not found else "the order has several requested procedures: name one"
-        )
+        text = "the order has several requested procedures: name one" if found else "the order has no open requested procedure"
         raise fail("business-rule", text, "Parameters.parameter", status=422)
     return found[0]
 

@@ -277,7 +277,7 @@ async def department(db: AsyncDatabase[Any]) -> AsyncIterator[Department]:
     server = DicomServer(Interactions(store, registry), DicomSettings("127.0.0.1", 0, OUR_TITLE, ZONE))
     await server.start()
     try:
-        yield Department(server._interactions, server)
+        yield Department(server.interactions, server)
     finally:
         await server.stop()
 

@@ -10,13 +10,13 @@ from typing import Any, cast
 
 import pytest
 from pydicom.dataset import Dataset
-from pynetdicom.sop_class import ModalityWorklistInformationFind  # type: ignore[attr-defined]  # made at run time from a table
 
 from bridges.dicom import worklist
+from bridges.dicom.callers import Caller
 from bridges.dicom.dicom_json import of_dataset
 from bridges.dicom.matching import WorklistQuery
 from bridges.dicom.server import DicomServer, DicomServerError, DicomSettings
-from bridges.dicom.worklist import Caller
+from bridges.dicom.upper_layer import command
 from bridges.dicom.worklist_rows import WorklistRows
 from fhir_server.references import ref
 from fhir_server.registry import Change
@@ -34,6 +34,7 @@ from tests.dicom_client import (
     running_department,
     worklist_keys,
 )
+from tests.dicom_wire import Wire, status
 
 V2_0203 = "http://terminology.hl7.org/CodeSystem/v2-0203"
 ILLE, ELE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
@@ -330,18 +331,19 @@ def test_a_query_ends_when_the_scanner_cancels_it(site: Running) -> None:
         await rows.insert_many([row | {"_id": f"copy{i}", "stations": ["CT-MANY"], "of": []} for i in range(400)])
 
     site.run(many(site.department))
-    association = site.department.scanner().associate()
-    keys = worklist_keys(ScheduledStationAETitle="CT-MANY")
-    responses = association.send_c_find(keys, ModalityWorklistInformationFind, msg_id=7)
     pending, final = 0, None
-    for status, _ in responses:
-        if status.Status == 0xFF00:
+    with Wire(site.department.server.port, receive_buffer=4096) as wire:
+        wire.established()
+        wire.ask_worklist(worklist_keys(ScheduledStationAETitle="CT-MANY"), message_id=7)
+        responses = wire.messages()
+        assert status(next(responses)) == 0xFF00
+        told: dict[int, Any] = {command.COMMAND_FIELD: command.C_CANCEL, command.RESPONDED_TO: 7}
+        wire.say(1, told)
+        for response in responses:
+            final = status(response)
+            if final != 0xFF00:
+                break
             pending += 1
-            if pending == 1:
-                association.send_c_cancel(7, query_model=ModalityWorklistInformationFind)
-        else:
-            final = status.Status
-    association.release()
     assert final == 0xFE00
     assert 0 < pending < 400
 

@@ -9,9 +9,9 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from bridges.dicom import dimse, study_arrival
+from bridges.dicom.callers import Caller
 from bridges.dicom.dicom_json import Attributes, is_uid, items, tag, text
 from bridges.dicom.study_arrival import Arrived
-from bridges.dicom.worklist import Caller
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError

@@ -1,6 +1,6 @@
 """What a DIMSE service answers when it can't do what is asked."""
 
-from pydicom.dataset import Dataset
+from bridges.dicom.upper_layer.services import Response
 
 SUCCESS = 0x0000
 # PS3.7 Annex C
@@ -39,11 +39,6 @@ class Refused(Exception):
         self.comment = comment.encode("ascii", "replace").decode().replace("\\", "/")[:_COMMENT_LENGTH]
         self.error_id = error_id
 
-    def answer(self) -> Dataset:
-        """The status of the response, with Error Comment and Error ID (PS3.7 C)."""
-        status = Dataset()
-        status.Status = self.status
-        status.ErrorComment = self.comment
-        if self.error_id is not None:
-            status.ErrorID = self.error_id
-        return status
+    def response(self) -> Response:
+        """The response, with Error Comment and Error ID (PS3.7 C)."""
+        return Response(self.status, self.comment, self.error_id)

@@ -12,10 +12,10 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from bridges.dicom import dimse, mpps_begin, mpps_checks, mpps_forward, mpps_progress
+from bridges.dicom.callers import Caller
 from bridges.dicom.dicom_json import Attributes, is_uid, text
 from bridges.dicom.mpps_checks import Checked, Station
 from bridges.dicom.mpps_records import DATA_SET, MAX_DATA_SET, by_uid, data_set_of
-from bridges.dicom.worklist import Caller
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError

@@ -16,9 +16,10 @@ import orjson
 import structlog
 from pymongo.errors import PyMongoError
 
-from bridges.dicom import associations, dicom_endpoints, dimse, mpps_scu
+from bridges.dicom import dicom_endpoints, dimse, mpps_scu
 from bridges.dicom.mpps_forward import N_CREATE, N_SET
 from bridges.dicom.mpps_scu import Answer, NotSent
+from bridges.dicom.upper_layer.requestor import Remote
 from fhir_server import audit, clock, metrics, outbox
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
@@ -60,7 +61,6 @@ class MppsDelivery:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Deliver while inside. What is not answered stays pending."""
-        associations.configure_library()
         task = asyncio.create_task(self._look())
         try:
             yield
@@ -109,15 +109,9 @@ class MppsDelivery:
             await self._failed(message, "the Endpoint is not active", 0)
             return 3 * self._timing.look
         try:
-            answer = await asyncio.to_thread(
-                mpps_scu.send,
-                place,
-                self._own_title,
-                message["type"],
-                message["control_id"],
-                orjson.loads(message["message"]),
-                self._timing.answer,
-            )
+            remote = Remote(place.host, place.port, place.ae_title, self._own_title)
+            data = orjson.loads(message["message"])
+            answer = await mpps_scu.send(remote, message["type"], message["control_id"], data, self._timing.answer)
         except NotSent as error:
             await self._failed(message, str(error), 1)
             return self._timing.pause(message["attempts"] + 1)

@@ -4,36 +4,21 @@ Without a date in the query there is no date window: the scanner sees every step
 that names no station sees the steps of all stations. Both lists are cut at `MAX_ANSWERS`, the earliest first.
 """
 
-from dataclasses import dataclass
-
 import orjson
 import structlog
 
+from bridges.dicom.callers import Caller
 from bridges.dicom.dicom_json import Attributes
 from bridges.dicom.matching import WorklistQuery
 from bridges.dicom.worklist_rows import COLLECTION
 from fhir_server import audit
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
-from smart_auth.access import Access
 
 log = structlog.get_logger()
 
 MAX_ANSWERS = 500
 # PS3.4 K has no status for "too many"; the list that is cut ends with success, and the log says so.
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who is at the other end of an association."""
-
-    ae_title: str
-    address: str
-
-    @property
-    def access(self) -> Access:
-        """A scanner's rights: what its SOP classes do, no more. The audit trail shows its AE title."""
-        return Access.system(f"dicom:{self.ae_title}")
 
 
 async def find(

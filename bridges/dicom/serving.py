@@ -1,0 +1,110 @@
+"""What all services share: reading data sets, answers to what fails, the audit trail."""
+
+import asyncio
+import io
+import warnings
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+from pydicom import config as pydicom_config
+from pydicom.filereader import read_dataset
+from pymongo.errors import PyMongoError
+
+from bridges.dicom import dicom_json, dimse
+from bridges.dicom.callers import Caller
+from bridges.dicom.dicom_json import Attributes
+from bridges.dicom.upper_layer.provider import AssociationEnded
+from bridges.dicom.upper_layer.services import Handler, Request, Response
+from fhir_server import audit
+from fhir_server.audit import Act
+from fhir_server.interactions import Interactions
+from fhir_server.outcome import FhirError
+
+log = structlog.get_logger()
+
+ANSWER_SECONDS: Final = 25.0  # scanners give up after 30
+
+
+def configure_pydicom() -> None:
+    """Settings of pydicom for the whole process: what scanners send is checked where it is used; its warnings quote values."""
+    pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
+    warnings.filterwarnings("ignore", module=r"pydicom(\..*)?")
+
+
+def caller_of(request: Request) -> Caller:
+    caller = request.association.caller
+    assert isinstance(caller, Caller)
+    return caller
+
+
+def read(request: Request, otherwise: int) -> Attributes:
+    """The data set of a request. Refused with this status when it isn't one."""
+    try:
+        data = read_dataset(io.BytesIO(request.data), not request.context.explicit, is_little_endian=True)
+        return dicom_json.of_dataset(data)
+    except Exception:  # noqa: BLE001 - the library raises whatever it meets
+        log.warning("dicom.unreadable_data_set", ae_title=request.association.calling)
+        raise dimse.Refused(otherwise, "the data set can't be read") from None
+
+
+class Desk:
+    """Runs the services' handlers: each ends with a response in time, whatever happens."""
+
+    def __init__(self, interactions: Interactions) -> None:
+        self.interactions = interactions
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    def handler(self, operation: str, otherwise: int, work: Callable[[Request], Awaitable[Response]]) -> Handler:
+        """A handler that answers what `work` refuses or what fails in it; with status `otherwise` where nothing else fits.
+
+        operation: its name in the audit trail and in the log
+        """
+
+        async def handle(request: Request) -> Response:
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    return await work(request)
+            except AssociationEnded:
+                raise
+            except Exception as error:  # noqa: BLE001 - the scanner gets a status, the log the reason
+                refused = _refusal(error, otherwise, operation)
+                self.record(caller_of(request), operation, f"{refused.status:04X}: {refused.comment}")
+                return refused.response()
+
+        return handle
+
+    def record(self, caller: Caller, event: str, failed: str | None) -> None:
+        """Record an association, or a refused request. Nobody waits for it: so that polling costs little. A failure is logged."""
+        act = Act(event, "dicom", peer=caller.address)
+
+        async def write() -> None:
+            try:
+                await self.interactions.store.ensure("AuditEvent")
+                await self.interactions.reads.write(audit.audit_event(act, caller.access, (), failed=failed))
+            except Exception as error:  # noqa: BLE001 - there is nobody to tell
+                log.error("dicom.audit_failed", reason=type(error).__name__)  # noqa: TRY400 - the trace says no more
+
+        task = asyncio.get_running_loop().create_task(write())
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def close(self, grace: float) -> None:
+        """Wait for what is being recorded, at most so many seconds."""
+        if self._under_way:
+            await asyncio.wait(list(self._under_way), timeout=grace)
+
+
+def _refusal(error: Exception, otherwise: int, operation: str) -> dimse.Refused:
+    """The answer to a request that failed. What we didn't expect is logged, and told in general words."""
+    if isinstance(error, dimse.Refused):
+        return error
+    if isinstance(error, FhirError):
+        return dimse.Refused(otherwise, error.issues[0].diagnostics)
+    if isinstance(error, TimeoutError):
+        return dimse.Refused(otherwise, "it took too long; try again")
+    if isinstance(error, PyMongoError):
+        log.error("dicom.database", operation=operation, reason=type(error).__name__)
+        return dimse.Refused(otherwise, "the database is not available; try again")
+    log.error("dicom.failed", operation=operation, exc_info=error)
+    return dimse.Refused(otherwise, "an internal error; it is in the server's log")
