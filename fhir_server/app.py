@@ -21,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import resources
-from bridges.dicom import dicom_endpoints, worklist_rows
+from bridges.dicom import dicom_endpoints, study_watch, worklist_rows
 from bridges.v2 import message_log, outbound
 from bridges.v2.delivery import Delivery
 from bridges.v2.inbound import Inbound
@@ -81,6 +81,7 @@ async def interactions_over(settings: Settings, db: AsyncDatabase[Document], tok
     resources.register(registry, uid_root=settings.uid_root)
     standard.register(registry)
     registry.projection(worklist_rows.WorklistRows(settings.zone).project)
+    registry.projection(study_watch.project)
     registry.projection(outbound.Outbound(settings.zone).project)
     dicom_endpoints.register(registry)
     reconcile_operation.register(registry)
@@ -91,6 +92,7 @@ async def interactions_over(settings: Settings, db: AsyncDatabase[Document], tok
     await outbox.ensure_indexes(store)
     await message_log.ensure_indexes(db)
     await worklist_rows.ensure_indexes(db)
+    await study_watch.ensure_indexes(db)
     await break_glass_log.ensure_indexes(db)
     return Interactions(store, registry, strict_references=settings.referential_integrity == "strict")
 
@@ -261,6 +263,20 @@ async def dicom_door(ris: Ris) -> AsyncIterator[None]:
         yield
     finally:
         await ris.dicom.stop()
+
+
+@contextlib.asynccontextmanager
+async def pacs_workers(ris: Ris) -> AsyncIterator[None]:
+    """What goes on by itself: performed steps are forwarded, arrived studies looked up, abandoned steps asked about."""
+    from bridges.dicom import mpps_watch
+    from bridges.dicom.mpps_delivery import MppsDelivery
+    from bridges.dicom.pacs_worker import PacsWorker
+
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(MppsDelivery(ris.interactions, ris.settings.ae_title).running())
+        await stack.enter_async_context(PacsWorker(ris.interactions, ris.settings.zone).running())
+        await stack.enter_async_context(mpps_watch.watching(ris.interactions))
+        yield
 
 
 class Front:

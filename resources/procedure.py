@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fhir_server.elements import codings, concept, extension, has_code
+from fhir_server.elements import codings, concept, extension, has_code, identifier_value
 from fhir_server.references import ref, target
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
@@ -127,6 +127,11 @@ async def reopen(unit: UnitOfWork, step: Resource) -> Resource:
         return await unit.update(task.unschedule(kept))
     arrived = booked is not None and booked["status"] in {"arrived", "checked-in"}
     return await unit.update(kept | {"status": "ready" if arrived else "accepted"})
+
+
+def study_uid(performed: Resource) -> str:
+    """The Study Instance UID of the study that its images go to; empty where none is known."""
+    return (identifier_value(performed, terms.STUDY_OF) or "").removeprefix("urn:oid:")
 
 
 def register(registry: Registry) -> None:

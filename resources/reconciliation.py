@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fhir_server import clock
-from fhir_server.elements import concept, identifier_value
+from fhir_server.elements import concept
 from fhir_server.outcome import fail
 from fhir_server.references import ref, target
 from fhir_server.registry import Resource
@@ -87,7 +87,7 @@ async def _examination(unit: UnitOfWork, what: Resource) -> _Examination:
     if what["resourceType"] == "ImagingStudy":
         uid = imaging_study.study_uid(what) or ""
         return _Examination(await _performed_into(unit, uid), what, whole=True)
-    uid = (identifier_value(what, terms.STUDY_OF) or "").removeprefix("urn:oid:")
+    uid = procedure.study_uid(what)
     study = await imaging_study.by_uid(unit, uid) if uid else None
     others = [p for p in await _performed_into(unit, uid) if p["id"] != what["id"]]
     return _Examination([what], study, whole=not any(_same_order(p, what) for p in others))

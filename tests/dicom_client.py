@@ -22,7 +22,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run 
 )
 
 import resources
-from bridges.dicom import worklist_rows
+from bridges.dicom import dicom_endpoints, study_watch, worklist_rows
 from bridges.dicom.server import DicomServer, DicomSettings
 from bridges.dicom.worklist_rows import WorklistRows
 from fhir_server.database import connect
@@ -30,7 +30,7 @@ from fhir_server.interactions import Interactions
 from fhir_server.references import ref
 from fhir_server.registry import Registry
 from fhir_server.store import Store
-from resources import terms
+from resources import reconcile_operation, terms
 from smart_auth.access import Access
 
 T = TypeVar("T")
@@ -268,6 +268,9 @@ async def department(db: AsyncDatabase[Any]) -> AsyncIterator[Department]:
     registry = Registry()
     resources.register(registry, uid_root="2.25")
     registry.projection(WorklistRows(ZONE).project)
+    registry.projection(study_watch.project)
+    dicom_endpoints.register(registry)
+    reconcile_operation.register(registry)
     store = Store(db)
     needed = (
         "AuditEvent Appointment Binary Device Encounter Endpoint ImagingStudy Location Observation Patient Practitioner Procedure"

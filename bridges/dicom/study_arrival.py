@@ -199,3 +199,15 @@ def _is_over(preferences: scanner_preferences.Preferences, arrived: Arrived) -> 
         return True
     enough = preferences.stable_minutes * 60
     return preferences.examination_end == "study-stable" and (arrived.stable_for or 0) >= enough
+
+
+async def is_awaited(unit: UnitOfWork, study: Resource) -> bool:
+    """Whether the images of a study are to end an examination that goes on."""
+    for reference in study.get("basedOn", ()):
+        to = target(reference)
+        for step in await task.steps_of(unit, to.id) if to else ():
+            station = await unit.get(step.get("owner"))
+            waits = step["status"] in {"accepted", "ready", "in-progress"} and not procedure.performances(step)
+            if waits and scanner_preferences.of(station).examination_end != "mpps":
+                return True
+    return False
