@@ -16,6 +16,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run time from a table
+    InstanceAvailabilityNotification,
     ModalityPerformedProcedureStep,
     ModalityWorklistInformationFind,
     Verification,
@@ -38,6 +39,12 @@ Resource = dict[str, Any]
 ZONE = ZoneInfo("Europe/Amsterdam")
 ACCESS = Access.system("test")
 OUR_TITLE = "FHIR_RIS"
+_SOP_CLASSES = (
+    Verification,
+    ModalityWorklistInformationFind,
+    ModalityPerformedProcedureStep,
+    InstanceAvailabilityNotification,
+)
 
 
 def worklist_keys(**step: str) -> Dataset:
@@ -85,7 +92,7 @@ class Scanner:
     def associate(self) -> Association:
         entity = AE(ae_title=self.ae_title)
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 15
-        for sop_class in (Verification, ModalityWorklistInformationFind, ModalityPerformedProcedureStep):
+        for sop_class in _SOP_CLASSES:
             entity.add_requested_context(sop_class, list(self.transfer_syntaxes))
         return entity.associate("127.0.0.1", self.port, ae_title=self.called)
 
@@ -126,6 +133,10 @@ class Scanner:
 
     def set(self, data: Dataset, uid: str) -> Dataset:
         return self._with(lambda a: a.send_n_set(data, ModalityPerformedProcedureStep, uid)[0])
+
+    def notify(self, data: Dataset, uid: str) -> Dataset:
+        """An instance availability notification."""
+        return self._with(lambda a: a.send_n_create(data, InstanceAvailabilityNotification, uid)[0])
 
 
 @dataclass
