@@ -31,6 +31,7 @@ from fhir_server.references import ref
 from fhir_server.registry import Registry
 from fhir_server.store import Store
 from resources import terms
+from resources.worklist_preferences import EXTENSIONS, PREFIX
 from smart_auth.access import Access
 
 T = TypeVar("T")
@@ -154,7 +155,16 @@ class Department:
         assert found is not None
         return found
 
-    async def station(self, title: str = "CT1", modality: str = "CT", **more: Any) -> Resource:
+    async def station(self, title: str = "CT1", modality: str = "CT", preferences: Any = None, **more: Any) -> Resource:
+        """A scanner; `preferences` by name (`{"worklist-limit": 5}`). Its queries without a date are for any day, as tests of
+        matching want it.
+        """
+        said = {"worklist-days-back": 3650, "worklist-days-ahead": 3650} | (preferences or {})
+        more["extension"] = [
+            {"url": PREFIX + name, EXTENSIONS[name].element: one}
+            for name, value in said.items()
+            for one in (value if isinstance(value, list) else [value])
+        ]
         return await self.create(
             {
                 "resourceType": "Device",
@@ -263,16 +273,15 @@ class Scheduled:
 
 
 @asynccontextmanager
-async def department(db: AsyncDatabase[Any]) -> AsyncIterator[Department]:
+async def department(db: AsyncDatabase[Any], **settings: Any) -> AsyncIterator[Department]:
     """A department whose DICOM server listens on a free port."""
     registry = Registry()
     resources.register(registry, uid_root="2.25")
     registry.projection(WorklistRows(ZONE).project)
     store = Store(db)
-    needed = "AuditEvent Appointment Binary Device Encounter ImagingStudy Location Observation Patient Practitioner Procedure"
-    await store.ensure(*needed.split(), "ServiceRequest", "Task")
+    await store.ensure(*resources.CORE_TYPES)
     await worklist_rows.ensure_indexes(db)
-    server = DicomServer(Interactions(store, registry), DicomSettings("127.0.0.1", 0, OUR_TITLE, ZONE))
+    server = DicomServer(Interactions(store, registry), DicomSettings("127.0.0.1", 0, OUR_TITLE, ZONE, **settings))
     await server.start()
     try:
         yield Department(server.interactions, server)
