@@ -13,3 +13,4 @@ REQUEST_SECONDS = Histogram(
 )
 WORKLIST_ANSWERS = Counter("ris_dicom_worklist_answers_total", "Worklist entries sent")
 WORKLISTS_FROM_MEMORY = Counter("ris_dicom_worklists_from_memory_total", "Worklists answered while the database was away")
+ALERTS = Counter("ris_dicom_alerts_total", "Alerts raised about scanners", ["kind"])
