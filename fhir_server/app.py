@@ -48,7 +48,7 @@ from smart_auth.tokens import Tokens
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from bridges.dicom.server import DicomServer
+    from bridges.dicom.server import DicomServer, DicomSettings
     from smart_auth.jwks_fetcher import JwksFetcher
 
 # Set for an HTTP worker: the instance that supervises it.
@@ -99,7 +99,7 @@ async def interactions_over(settings: Settings, db: AsyncDatabase[Document], tok
 
 async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
     """Build the product over a database: interactions, bridges, and the indexes that they need."""
-    from bridges.dicom.server import DicomServer, DicomSettings
+    from bridges.dicom.server import DicomServer
     from smart_auth import people
     from smart_auth import routes as oauth
 
@@ -117,7 +117,7 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
         delivery=Delivery(interactions),
         dicom=DicomServer(
             interactions,
-            DicomSettings(settings.dicom_host, settings.dicom_port, settings.ae_title, settings.zone),
+            _dicom_settings(settings),
         ),
     )
 
@@ -250,9 +250,35 @@ async def mllp_door(ris: Ris) -> AsyncIterator[None]:
         await server.stop(grace=5)
 
 
+def _dicom_settings(settings: Settings) -> "DicomSettings":
+    """Where DICOM listens, how, and for how long. StartError when the TLS files can't be used."""
+    from bridges.dicom.server import DicomSettings
+    from bridges.dicom.upper_layer.acceptor import Limits
+    from bridges.dicom.upper_layer.association import Times
+    from bridges.v2.mllp_tls import TlsError, TlsFiles
+
+    files = TlsFiles(settings.dicom_tls_cert, settings.dicom_tls_key, settings.dicom_tls_ca)
+    try:
+        files.check()
+    except TlsError as error:
+        raise StartError(str(error).replace("RIS_MLLP_TLS", "RIS_DICOM_TLS")) from None
+    return DicomSettings(
+        settings.dicom_host,
+        settings.dicom_port,
+        settings.ae_title,
+        settings.zone,
+        tls_port=settings.dicom_tls_port,
+        tls=files.server if files.listens else None,
+        last_worklist_seconds=settings.dicom_last_worklist_seconds,
+        times=Times(idle=settings.dicom_idle_seconds, total=settings.dicom_association_seconds),
+        limits=Limits(total=settings.dicom_max_associations),
+    )
+
+
 @contextlib.asynccontextmanager
 async def dicom_door(ris: Ris) -> AsyncIterator[None]:
     from bridges.dicom.server import DicomServerError
+    from bridges.dicom.watch import ScannerWatch
 
     try:
         await ris.dicom.start()
@@ -260,7 +286,8 @@ async def dicom_door(ris: Ris) -> AsyncIterator[None]:
         raise StartError(str(error)) from None
     ris.components["dicom"] = lambda: ris.dicom.listening
     try:
-        yield
+        async with ScannerWatch(ris.interactions).running():
+            yield
     finally:
         await ris.dicom.stop()
 

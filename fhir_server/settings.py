@@ -74,6 +74,13 @@ def _data_dir(value: Path) -> Path:
     return path
 
 
+def _file(value: Path) -> Path:
+    path = value.expanduser().resolve()
+    if not path.is_file() or not os.access(path, os.R_OK):
+        raise ValueError("not a file")
+    return path
+
+
 def _ae_title(value: str) -> str:
     """An application entity title (PS3.5 6.2, AE): spaces around it mean nothing, and there must be something else."""
     title = value.strip(" ")
@@ -112,6 +119,7 @@ def _default_log_format() -> Literal["console", "json"]:
 
 Host = Annotated[str, AfterValidator(_host), Field(description="must be a host name or an IP address to listen on")]
 Port = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=65535, description="must be a port, 1 to 65535")]
+PemFile = Annotated[Path, AfterValidator(_file)]
 
 
 class Settings(BaseSettings):
@@ -140,10 +148,29 @@ class Settings(BaseSettings):
     )
     mllp_host: Host = "127.0.0.1"
     mllp_port: Port = 2575
+    mllp_tls_cert: PemFile | None = Field(default=None, description="must be a file with a certificate and its chain, as PEM")
+    mllp_tls_key: PemFile | None = Field(default=None, description="must be a file with the certificate's key, as PEM")
+    mllp_tls_ca: PemFile | None = Field(default=None, description="must be a file with certificates of authorities, as PEM")
     dicom_host: Host = "127.0.0.1"
     dicom_port: Port = 11112
     ae_title: Annotated[str, AfterValidator(_ae_title)] = Field(
         default="FHIR_RIS", description="must be an AE title: 1 to 16 printable ASCII characters, no backslash"
+    )
+    dicom_tls_port: Port = 2762
+    dicom_tls_cert: PemFile | None = Field(default=None, description="must be a file with a certificate and its chain, as PEM")
+    dicom_tls_key: PemFile | None = Field(default=None, description="must be a file with the certificate's key, as PEM")
+    dicom_tls_ca: PemFile | None = Field(default=None, description="must be a file with certificates of authorities, as PEM")
+    dicom_max_associations: Annotated[int, BeforeValidator(_no_bool)] = Field(
+        default=400, ge=1, le=10_000, description="must be a number of associations, 1 to 10000"
+    )
+    dicom_idle_seconds: Annotated[int, BeforeValidator(_no_bool)] = Field(
+        default=60, ge=5, le=3600, description="must be seconds without a message that end an association, 5 to 3600"
+    )
+    dicom_association_seconds: Annotated[int, BeforeValidator(_no_bool)] = Field(
+        default=3600, ge=10, le=86_400, description="must be seconds that an association may last, 10 to 86400"
+    )
+    dicom_last_worklist_seconds: Annotated[int, BeforeValidator(_no_bool)] = Field(
+        default=300, ge=0, le=3600, description="must be seconds, 0 to 3600"
     )
     uid_root: Annotated[str, AfterValidator(_uid_root)] = Field(
         default="2.25",

@@ -12,11 +12,12 @@ from resources import (
     scheduled_step,
     service_request,
     task,
+    worklist_preferences,
 )
 
 CORE_TYPES = (
-    "ActivityDefinition Appointment AuditEvent Binary ChargeItem Communication CommunicationRequest Coverage "
-    "CoverageEligibilityRequest CoverageEligibilityResponse Device DiagnosticReport Encounter Endpoint HealthcareService "
+    "ActivityDefinition AllergyIntolerance Appointment AuditEvent Binary ChargeItem Communication CommunicationRequest Coverage "
+    "CoverageEligibilityRequest CoverageEligibilityResponse Device DiagnosticReport Encounter Endpoint Flag HealthcareService "
     "ImagingStudy Location Observation Organization Patient Practitioner PractitionerRole Procedure Provenance Schedule "
     "ServiceRequest Slot Task"
 ).split()
@@ -35,3 +36,4 @@ def register(registry: Registry, *, uid_root: str) -> None:
     scheduled_step.register(registry)
     service_request.register(registry)
     task.register(registry)
+    worklist_preferences.register(registry)

@@ -32,6 +32,7 @@ from fhir_server.references import ref
 from fhir_server.registry import Registry
 from fhir_server.store import Store
 from resources import reconcile_operation, terms
+from resources.worklist_preferences import EXTENSIONS, PREFIX
 from smart_auth.access import Access
 
 T = TypeVar("T")
@@ -165,7 +166,16 @@ class Department:
         assert found is not None
         return found
 
-    async def station(self, title: str = "CT1", modality: str = "CT", **more: Any) -> Resource:
+    async def station(self, title: str = "CT1", modality: str = "CT", preferences: Any = None, **more: Any) -> Resource:
+        """A scanner; `preferences` by name (`{"worklist-limit": 5}`). Its queries without a date are for any day, as tests of
+        matching want it.
+        """
+        said = {"worklist-days-back": 3650, "worklist-days-ahead": 3650} | (preferences or {})
+        more["extension"] = [
+            {"url": PREFIX + name, EXTENSIONS[name].element: one}
+            for name, value in said.items()
+            for one in (value if isinstance(value, list) else [value])
+        ]
         return await self.create(
             {
                 "resourceType": "Device",
@@ -274,7 +284,7 @@ class Scheduled:
 
 
 @asynccontextmanager
-async def department(db: AsyncDatabase[Any]) -> AsyncIterator[Department]:
+async def department(db: AsyncDatabase[Any], **settings: Any) -> AsyncIterator[Department]:
     """A department whose DICOM server listens on a free port."""
     registry = Registry()
     resources.register(registry, uid_root="2.25")
@@ -283,12 +293,9 @@ async def department(db: AsyncDatabase[Any]) -> AsyncIterator[Department]:
     dicom_endpoints.register(registry)
     reconcile_operation.register(registry)
     store = Store(db)
-    needed = (
-        "AuditEvent Appointment Binary Device Encounter Endpoint ImagingStudy Location Observation Patient Practitioner Procedure"
-    )
-    await store.ensure(*needed.split(), "ServiceRequest", "Task")
+    await store.ensure(*resources.CORE_TYPES)
     await worklist_rows.ensure_indexes(db)
-    server = DicomServer(Interactions(store, registry), DicomSettings("127.0.0.1", 0, OUR_TITLE, ZONE))
+    server = DicomServer(Interactions(store, registry), DicomSettings("127.0.0.1", 0, OUR_TITLE, ZONE, **settings))
     await server.start()
     try:
         yield Department(server.interactions, server)

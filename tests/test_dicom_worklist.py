@@ -11,10 +11,6 @@ from typing import Any, cast
 import pytest
 from pydicom.dataset import Dataset
 
-from bridges.dicom import worklist
-from bridges.dicom.callers import Caller
-from bridges.dicom.dicom_json import of_dataset
-from bridges.dicom.matching import WorklistQuery
 from bridges.dicom.server import DicomServer, DicomServerError, DicomSettings
 from bridges.dicom.upper_layer import command
 from bridges.dicom.worklist_rows import WorklistRows
@@ -220,10 +216,10 @@ def test_keys_that_are_not_supported_are_ignored_and_said_so(site: Running) -> N
     keys = worklist_keys(ScheduledStationAETitle="MR1")
     assert find(site, keys).statuses == [0xFF00]
     keys.QueryRetrieveLevel = ""
-    keys.PatientWeight = "70"
+    keys.PatientComments = "nervous"
     answers = find(site, keys)
     assert answers.statuses == [0xFF01]
-    assert answers.data[0].PatientWeight is None
+    assert answers.data[0].PatientComments == ""
     assert answers.data[0].QueryRetrieveLevel == ""
 
 
@@ -316,10 +312,17 @@ def test_keys_are_read_in_the_querys_character_set(site: Running, character_set:
 
 
 def test_a_list_is_cut_at_the_limit_with_the_earliest_kept(site: Running) -> None:
-    identifier = of_dataset(worklist_keys(ScheduledStationAETitle="CT1"))
-    query = WorklistQuery.of(identifier)
-    work = worklist.find(site.department.interactions, query, identifier, Caller("CT1", "127.0.0.1"), limit=2)
-    assert [a["00100020"]["Value"][0] for a in site.run(work)] == ["A1", "A2"]
+    async def ask(dep: Department) -> None:
+        await dep.station("CT-CUT", preferences={"worklist-limit": 2})
+        await dep.station("CT-OVER", preferences={"worklist-limit": 2, "worklist-over-limit": "refuse"})
+
+    site.run(ask(site.department))
+    keys = worklist_keys(ScheduledStationAETitle="CT1")
+    answers = find(site, keys, ae_title="CT-CUT")
+    assert (answers.patients, answers.final.Status) == (["A1", "A2"], 0)
+    refused = find(site, keys, ae_title="CT-OVER")
+    assert (refused.patients, refused.final.Status) == ([], 0xA700)
+    assert "narrow" in refused.final.ErrorComment
 
 
 def test_a_query_ends_when_the_scanner_cancels_it(site: Running) -> None:

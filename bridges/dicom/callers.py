@@ -1,8 +1,22 @@
-"""Who is at the other end of an association."""
+"""Who is at the other end of an association, and what is known of its scanner."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from resources.worklist_preferences import Preferences
 from smart_auth.access import Access
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """A registered scanner (Device) as the bridge needs it. `location`: the reference to its room."""
+
+    device: str = ""
+    modalities: tuple[str, ...] = ()
+    location: str = ""
+    preferences: Preferences = field(default_factory=Preferences)
+
+
+UNREGISTERED = Station()
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,6 +25,7 @@ class Caller:
 
     ae_title: str
     address: str
+    station: Station = UNREGISTERED
 
     @property
     def access(self) -> Access:

@@ -1,30 +1,36 @@
 """The DICOM server: which SOP classes it serves, to whom, and where it listens."""
 
+import asyncio
+import contextlib
 import os
-from dataclasses import dataclass
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
 from zoneinfo import ZoneInfo
 
 import structlog
+from pymongo.errors import PyMongoError
 
-from bridges.dicom import availability_service, mpps_service, serving, worklist_service
+from bridges.dicom import availability_service, dicom_metrics, mpps_service, serving
 from bridges.dicom.availability import Availability
 from bridges.dicom.callers import Caller
 from bridges.dicom.mpps import PerformedSteps
 from bridges.dicom.serving import Desk
 from bridges.dicom.stations import Stations
-from bridges.dicom.upper_layer import acceptor, services
-from bridges.dicom.upper_layer.acceptor import Acceptor
-from bridges.dicom.upper_layer.association import Association
+from bridges.dicom.upper_layer import services
+from bridges.dicom.upper_layer.acceptor import Acceptor, Limits, Observer
+from bridges.dicom.upper_layer.association import Association, Times
 from bridges.dicom.upper_layer.pdu import AssociateRequest
 from bridges.dicom.upper_layer.requestor import VERIFICATION
-from bridges.dicom.upper_layer.services import Admission, Operation, Peer, Rejection, Request, Response, Service
+from bridges.dicom.upper_layer.services import Operation, Peer, Rejection, Request, Response, Service
+from bridges.dicom.worklist_service import WorklistFind
 from fhir_server.interactions import Interactions
 
 log = structlog.get_logger()
 
-_GRACE_SECONDS = 1.0  # for requests under way when the server stops
-CALLING_TITLE_UNKNOWN = Rejection(1, 1, 3, "the calling AE title is not registered")
-CALLED_TITLE_WRONG = Rejection(1, 1, 7, "the called AE title is not ours")
+_GRACE_SECONDS: Final = 1.0  # for requests under way when the server stops
+_FLUSH_SECONDS: Final = 10.0
 
 
 class DicomServerError(Exception):
@@ -33,12 +39,21 @@ class DicomServerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DicomSettings:
-    """Where to listen, as whom, and in which time zone the department is. Port 0 takes any free one."""
+    """Where to listen, as whom, and in which time zone the department is. Port 0 takes any free one.
+
+    tls_port: where associations over TLS are taken, with the context that `tls` gives; 0: nowhere
+    last_worklist_seconds: for how long a scanner is answered from memory while the database is away
+    """
 
     host: str
     port: int
     ae_title: str
     zone: ZoneInfo
+    tls_port: int = 0
+    tls: Callable[[], ssl.SSLContext] | None = None
+    last_worklist_seconds: float = 300
+    times: Times = field(default_factory=Times)
+    limits: Limits = field(default_factory=Limits)
 
 
 class DicomServer:
@@ -47,21 +62,22 @@ class DicomServer:
     def __init__(self, interactions: Interactions, settings: DicomSettings) -> None:
         self.interactions = interactions
         self._settings = settings
-        self._stations = Stations(interactions.store)
+        self._stations = Stations(interactions.store, settings.ae_title, settings.last_worklist_seconds)
         self._desk = Desk(interactions)
         self.services = self._services()
         self._acceptor: Acceptor | None = None
-        self._port = settings.port
+        self._flushing: asyncio.Task[None] | None = None
+        self._port, self._tls_port = settings.port, settings.tls_port
         self.listening = False
 
     def _services(self) -> list[Service]:
         """The SOP classes that are served: one line each."""
-        desk, zone = self._desk, self._settings.zone
+        desk, settings = self._desk, self._settings
         return [
             Service(VERIFICATION, {Operation.C_ECHO: _echo}),
-            worklist_service.service(desk),
-            mpps_service.service(desk, PerformedSteps(self.interactions, zone)),
-            availability_service.service(desk, Availability(self.interactions, zone)),
+            WorklistFind(desk, settings.zone, settings.last_worklist_seconds).service(),
+            mpps_service.service(desk, PerformedSteps(self.interactions, settings.zone)),
+            availability_service.service(desk, Availability(self.interactions, settings.zone)),
         ]
 
     @property
@@ -69,20 +85,42 @@ class DicomServer:
         """The port that it listens on."""
         return self._port
 
+    @property
+    def tls_port(self) -> int:
+        """The port for TLS."""
+        return self._tls_port
+
     async def start(self) -> None:
-        """Listen. DicomServerError when the address can't be had."""
+        """Listen. DicomServerError when an address can't be had."""
         serving.configure_pydicom()
-        where = (self._settings.host, self._settings.port)
-        made = Acceptor(self.services, self._admit, observer=_Recorder(self._desk))
-        try:
-            self._port = await made.listen(*where)
-        except OSError as error:
-            raise DicomServerError(
-                f"DICOM can't listen on {where[0]}:{where[1]}: {os.strerror(error.errno) if error.errno else error}"
-            ) from None
+        settings = self._settings
+        made = Acceptor(
+            self.services,
+            self._stations.admit,
+            times=settings.times,
+            limits=settings.limits,
+            observer=_Recorder(self._desk),
+        )
+        self._port = await self._listen(made, settings.port, None)
+        if settings.tls is not None:
+            try:
+                self._tls_port = await self._listen(made, settings.tls_port, settings.tls())
+            except DicomServerError:
+                await made.stop(0)
+                raise
         self._acceptor = made
+        self._flushing = asyncio.create_task(self._desk.habits.flushing(_FLUSH_SECONDS))
         self.listening = True
-        log.info("dicom.listening", host=where[0], port=self.port, ae_title=self._settings.ae_title)
+        tls_port = self._tls_port if settings.tls is not None else None
+        log.info("dicom.listening", host=settings.host, port=self.port, tls_port=tls_port, ae_title=settings.ae_title)
+
+    async def _listen(self, made: Acceptor, port: int, tls: ssl.SSLContext | None) -> int:
+        host = self._settings.host
+        try:
+            return await made.listen(host, port, tls)
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno else str(error)
+            raise DicomServerError(f"DICOM can't listen on {host}:{port}: {why}") from None
 
     async def stop(self) -> None:
         """Stop listening, let requests under way end for a second, and abort what is still open."""
@@ -91,35 +129,42 @@ class DicomServer:
         self.listening = False
         made, self._acceptor = self._acceptor, None
         await made.stop(_GRACE_SECONDS)
+        if self._flushing is not None:
+            self._flushing.cancel()
+            await asyncio.gather(self._flushing, return_exceptions=True)
+        with contextlib.suppress(PyMongoError, TimeoutError):
+            async with asyncio.timeout(_GRACE_SECONDS):
+                await self._desk.habits.flush()
         await self._desk.close(_GRACE_SECONDS)
         log.info("dicom.stopped")
 
-    async def _admit(self, request: AssociateRequest, peer: Peer) -> Admission | Rejection:
-        """Unknown callers are refused, looked up afresh: a station that is registered now can call now."""
-        if request.called != self._settings.ae_title:
-            return CALLED_TITLE_WRONG
-        try:
-            known = await self._stations.admits(request.calling)
-        except Exception:
-            log.warning("dicom.stations_unknown", exc_info=True)
-            return acceptor.TEMPORARY_CONGESTION
-        return Admission(Caller(request.calling, peer.address)) if known else CALLING_TITLE_UNKNOWN
 
-
-class _Recorder(acceptor.Observer):
-    """Each association and refusal in the audit trail."""
+class _Recorder(Observer):
+    """Each association and refusal in the audit trail, in the metrics, and among the scanner's habits."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
     def accepted(self, association: Association) -> None:
+        dicom_metrics.ASSOCIATIONS.labels("accepted").inc()
+        dicom_metrics.ASSOCIATIONS_OPEN.inc()
+        self._desk.habits.accepted(association.calling)
         self._desk.record(association.caller, "association", None)
 
     def refused(self, request: AssociateRequest, peer: Peer, rejection: Rejection) -> None:
+        why = f"{rejection.result}-{rejection.source}-{rejection.reason}"
+        dicom_metrics.ASSOCIATIONS.labels(f"refused {why}").inc()
+        self._desk.habits.refused(request.calling, rejection.text)
         self._desk.record(Caller(request.calling, peer.address), "association", rejection.text)
+        log.info("dicom.refused", ae_title=request.calling, address=peer.address, reason=rejection.text)
 
     def failed(self, peer: Peer, reason: str) -> None:
+        dicom_metrics.ASSOCIATIONS.labels("none").inc()
         log.info("dicom.no_association", address=peer.address, reason=reason)
+
+    def ended(self, association: Association) -> None:
+        del association
+        dicom_metrics.ASSOCIATIONS_OPEN.dec()
 
 
 async def _echo(_request: Request) -> Response:

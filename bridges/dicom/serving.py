@@ -2,18 +2,20 @@
 
 import asyncio
 import io
+import time
 import warnings
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
 
 import structlog
 from pydicom import config as pydicom_config
 from pydicom.filereader import read_dataset
 from pymongo.errors import PyMongoError
 
-from bridges.dicom import dicom_json, dimse
+from bridges.dicom import character_sets, dicom_json, dicom_metrics, dimse
 from bridges.dicom.callers import Caller
 from bridges.dicom.dicom_json import Attributes
+from bridges.dicom.habits import Habits
 from bridges.dicom.upper_layer.provider import AssociationEnded
 from bridges.dicom.upper_layer.services import Handler, Request, Response
 from fhir_server import audit
@@ -24,11 +26,16 @@ from fhir_server.outcome import FhirError
 log = structlog.get_logger()
 
 ANSWER_SECONDS: Final = 25.0  # scanners give up after 30
+# Of events of while the database is away: how many wait for it, and how often, and how long between, it is tried.
+_MOST_WAITING: Final = 20_000
+_TRIES: Final = 120
+_BETWEEN_TRIES: Final = 2.0
 
 
 def configure_pydicom() -> None:
     """Settings of pydicom for the whole process: what scanners send is checked where it is used; its warnings quote values."""
     pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
+    character_sets.teach_pydicom()
     warnings.filterwarnings("ignore", module=r"pydicom(\..*)?")
 
 
@@ -38,11 +45,14 @@ def caller_of(request: Request) -> Caller:
     return caller
 
 
-def read(request: Request, otherwise: int) -> Attributes:
-    """The data set of a request. Refused with this status when it isn't one."""
+def read(request: Request, otherwise: int, character_set: str = "") -> Attributes:
+    """The data set of a request. Refused with this status when it isn't one.
+
+    character_set: that of its texts where it declares none
+    """
     try:
         data = read_dataset(io.BytesIO(request.data), not request.context.explicit, is_little_endian=True)
-        return dicom_json.of_dataset(data)
+        return dicom_json.of_dataset(data, character_set.split("\\") if character_set else None)
     except Exception:  # noqa: BLE001 - the library raises whatever it meets
         log.warning("dicom.unreadable_data_set", ae_title=request.association.calling)
         raise dimse.Refused(otherwise, "the data set can't be read") from None
@@ -53,6 +63,7 @@ class Desk:
 
     def __init__(self, interactions: Interactions) -> None:
         self.interactions = interactions
+        self.habits = Habits(interactions.store.db)
         self._under_way: set[asyncio.Task[None]] = set()
 
     def handler(self, operation: str, otherwise: int, work: Callable[[Request], Awaitable[Response]]) -> Handler:
@@ -62,6 +73,13 @@ class Desk:
         """
 
         async def handle(request: Request) -> Response:
+            began = time.perf_counter()
+            response = await answer(request)
+            dicom_metrics.REQUESTS.labels(operation, f"{response.status:04X}").inc()
+            dicom_metrics.REQUEST_SECONDS.labels(operation).observe(time.perf_counter() - began)
+            return response
+
+        async def answer(request: Request) -> Response:
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     return await work(request)
@@ -76,16 +94,29 @@ class Desk:
 
     def record(self, caller: Caller, event: str, failed: str | None) -> None:
         """Record an association, or a refused request. Nobody waits for it: so that polling costs little. A failure is logged."""
-        act = Act(event, "dicom", peer=caller.address)
+        self._start(self._write(audit.audit_event(Act(event, "dicom", peer=caller.address), caller.access, (), failed=failed)))
 
-        async def write() -> None:
+    def record_when_possible(self, event: dict[str, Any]) -> None:
+        """Record what happened while the database is away, as soon as it is back."""
+        if len(self._under_way) < _MOST_WAITING:
+            self._start(self._write(event, tries=_TRIES))
+        else:
+            log.error("dicom.audit_failed", reason="too many are waiting")
+
+    async def _write(self, event: dict[str, Any], tries: int = 1) -> None:
+        for left in reversed(range(tries)):
             try:
                 await self.interactions.store.ensure("AuditEvent")
-                await self.interactions.reads.write(audit.audit_event(act, caller.access, (), failed=failed))
+                await self.interactions.reads.write(event)
+                return
             except Exception as error:  # noqa: BLE001 - there is nobody to tell
-                log.error("dicom.audit_failed", reason=type(error).__name__)  # noqa: TRY400 - the trace says no more
+                if not left:
+                    log.error("dicom.audit_failed", reason=type(error).__name__)  # noqa: TRY400 - the trace says no more
+                    return
+            await asyncio.sleep(_BETWEEN_TRIES)
 
-        task = asyncio.get_running_loop().create_task(write())
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
