@@ -16,7 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -167,6 +167,7 @@ def http_app(ris: Ris, *, fetcher: "JwksFetcher | None" = None) -> ASGIApp:
     app.router.routes.extend(Route(path, _document(document(base_url))) for path, document in DISCOVERY.items())
     those = people.People.over(ris.interactions.store, base_url, ris.settings.data_dir, audit_people)
     app.router.routes.extend(_v2_profiles())
+    app.router.routes.append(_dicom_conformance(ris))
     app.router.routes.extend([*pages.routes(), *login_pages.routes(those), *account_pages.routes(those)])
     cors.open_routes(app.router.routes, (*DISCOVERY, JWKS_PATH, STYLE_PATH))
     cors.open_routes(app.router.routes, (TOKEN_PATH, REVOKE_PATH), origins)
@@ -211,6 +212,18 @@ def _v2_profiles() -> list[Route]:
         Route("/hl7v2/profiles", _document({"profiles": [f"/hl7v2/profiles/{name}" for name in sorted(known)]})),
         Route("/hl7v2/profiles/{name:path}", show),
     ]
+
+
+def _dicom_conformance(ris: Ris) -> Route:
+    """The DICOM Conformance Statement, for whoever connects a scanner or a PACS."""
+    from capability import dicom_conformance
+
+    make = functools.cache(lambda: dicom_conformance.page(dicom_conformance.markdown(ris.dicom.services)))
+
+    async def show(_request: Request) -> Response:
+        return HTMLResponse(make(), headers={"Cache-Control": "public, max-age=300"})
+
+    return Route("/dicom-conformance", show)
 
 
 def _document(content: dict[str, Any]) -> Callable[[Request], Awaitable[Response]]:
