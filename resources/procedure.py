@@ -120,7 +120,9 @@ async def _note_protocols(unit: UnitOfWork, step: Resource, performed: Resource)
 
 async def reopen(unit: UnitOfWork, step: Resource) -> Resource:
     """A step that was not performed after all waits again: as it is booked, or to be booked anew."""
-    kept: dict[str, Any] = {k: v for k, v in step.items() if k not in {"executionPeriod", "statusReason"}}
+    kept: dict[str, Any] = {k: v for k, v in step.items() if k not in {"executionPeriod", "statusReason", "output"}}
+    if outputs := [o for o in step.get("output", ()) if not has_code(o.get("type"), terms.TASK_DETAIL, _PERFORMED_PROTOCOL)]:
+        kept["output"] = outputs
     booked = await unit.get(task.appointment_of(step))
     place = "owner" in step and "start" in step.get("restriction", {}).get("period", {})
     if not place or (booked is not None and booked["status"] not in {"booked", "arrived", "checked-in"}):
