@@ -165,8 +165,8 @@ def _settings() -> Iterator[str]:
 def _security() -> Iterator[str]:
     yield "## 6 Security\n"
     yield (
-        "The called AE title must be ours, the calling one that of a registered, active Device once there is any. Associations and "
-        "refusals are in the audit trail (AuditEvent). TLS and addresses: see the extensions above and `dicom.md`.\n"
+        "The called AE title must be ours, the calling one that of a registered, active Device once there is any. Associations "
+        "and refusals are in the audit trail (AuditEvent). TLS and addresses: see the extensions above and `dicom.md`.\n"
     )
     yield "## 7 Character sets\n"
     yield (
