@@ -175,7 +175,7 @@ class Department:
             {"url": PREFIX + name, EXTENSIONS[name].element: one}
             for name, value in said.items()
             for one in (value if isinstance(value, list) else [value])
-        ]
+        ] + more.get("extension", [])
         return await self.create(
             {
                 "resourceType": "Device",
