@@ -24,7 +24,7 @@ async def _step_down(uri: str, seconds: int) -> None:
 
 
 async def _live_again(dep: Department) -> None:
-    for _ in range(300):
+    for _ in range(500):
         try:
             await dep.patient("BACK")
         except (PyMongoError, FhirError):
@@ -44,7 +44,7 @@ def test_while_a_primary_is_elected_the_last_good_worklist_serves_and_the_audit_
                 await dep.scheduled("A1", await dep.station("CT1"), "2026-09-07T08:15")
                 known, other = worklist_keys(ScheduledStationAETitle="CT1"), worklist_keys(Modality="MR")
                 assert (await blocking(dep.scanner().find, known)).patients == ["A1"]
-                await _step_down(uri, 20)
+                await _step_down(uri, 40)
                 began = time.monotonic()
                 answers = await blocking(dep.scanner().find, known)
                 assert (answers.patients, answers.final.Status) == (["A1"], 0)
@@ -77,7 +77,7 @@ def test_a_scanner_that_was_never_answered_is_told_to_try_again_while_the_databa
             async with department(db, last_worklist_seconds=0) as dep:
                 await dep.station("CT1")
                 assert await blocking(dep.scanner().echo) == 0
-                await _step_down(uri, 15)
+                await _step_down(uri, 30)
                 assert await blocking(dep.scanner("CT9").refused) == (2, 1)
                 await _live_again(dep)
                 assert await blocking(dep.scanner("CT9").refused) == (1, 3)

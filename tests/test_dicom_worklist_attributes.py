@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.dicom_client import Department, Running, running_department
 
 V2_0203 = "http://terminology.hl7.org/CodeSystem/v2-0203"
 FLAG = "http://terminology.hl7.org/CodeSystem/flag-category"
+ALLERGY = "http://terminology.hl7.org/CodeSystem/allergyintolerance-"
 PARTICIPATION = "http://terminology.hl7.org/CodeSystem/v3-ParticipationType"
 SEQUENCES = frozenset(k.keyword for k in KEYS if k.keyword.endswith("Sequence"))
 
@@ -122,15 +124,16 @@ async def _clinical(dep: Department, patient: Any) -> None:
     kg = {"system": "http://unitsofmeasure.org", "code": "kg"}
     await observed("29463-7", 400, valueQuantity=kg | {"value": 90})
     await observed("29463-7", 2, valueQuantity=kg | {"value": 180, "code": "[lb_av]"})
-    await observed("8302-2", 2, valueQuantity={"value": 171.5, "unit": "cm"})
+    await observed("8302-2", 2, valueQuantity={"value": Decimal("171.5"), "unit": "cm"})
     await observed("82810-3", 30, valueCodeableConcept={"coding": [{"system": terms.SNOMED, "code": "77386006"}]})
     await observed("82810-3", 500, valueCodeableConcept={"coding": [{"system": terms.SNOMED, "code": "60001007"}]})
+    active = {"coding": [{"system": f"{ALLERGY}clinical", "code": "active"}]}
     for code in ("Iodine contrast", "Latex"):
-        await dep.create({"resourceType": "AllergyIntolerance", "patient": ref(patient), "code": text(code)})
-    refuted = {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/allergyintolerance-verification", "code": "refuted"}]}
-    await dep.create(
-        {"resourceType": "AllergyIntolerance", "patient": ref(patient), "code": text("Nuts"), "verificationStatus": refuted}
-    )
+        await dep.create(
+            {"resourceType": "AllergyIntolerance", "patient": ref(patient), "code": text(code), "clinicalStatus": active}
+        )
+    nuts = {"resourceType": "AllergyIntolerance", "patient": ref(patient), "code": text("Nuts"), "clinicalStatus": active}
+    await dep.create(nuts | {"verificationStatus": {"coding": [{"system": f"{ALLERGY}verification", "code": "refuted"}]}})
     for category, code in (
         ("safety", "Pacemaker"),
         ("contact", "MRSA isolation"),
