@@ -13,7 +13,7 @@ def service(desk: Desk, availability: Availability) -> Service:
 
     async def create(request: Request) -> Response:
         uid = request.sop_instance or str(generate_uid(prefix=None))
-        data = serving.read(request, dimse.INVALID_ATTRIBUTE_VALUE)
+        data = await serving.read(request, dimse.INVALID_ATTRIBUTE_VALUE)
         await availability.create(uid, data, serving.caller_of(request))
         return Response(sop_instance=uid)
 

@@ -160,6 +160,10 @@ def _in_one(text: str, codec: str) -> bytes:
 
 
 def teach_pydicom() -> None:
-    """ISO_IR 203 is newer than pydicom's table."""
+    """What pydicom's tables lack: ISO_IR 203; and that Python's codec of GB 2312 doesn't take the escape sequence off."""
+    codec = codecs.lookup("iso8859-15").name
     for term in ("ISO_IR 203", "ISO 2022 IR 203"):
-        pydicom_charset.python_encoding.setdefault(term, codecs.lookup("iso8859-15").name)
+        pydicom_charset.python_encoding.setdefault(term, codec)
+    pydicom_charset.CODES_TO_ENCODINGS.setdefault(_EXTENSIONS["ISO 2022 IR 203"][1], codec)
+    handled = tuple(e for e in pydicom_charset.handled_encodings if e != "iso_ir_58")
+    pydicom_charset.handled_encodings = handled  # type: ignore[assignment]

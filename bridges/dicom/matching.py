@@ -14,6 +14,7 @@ _SPS = tag("ScheduledProcedureStepSequence")
 _START_DATE, _START_TIME = tag("ScheduledProcedureStepStartDate"), tag("ScheduledProcedureStepStartTime")
 # Said by the answer as it needs, never matched.
 _NEVER_MATCHED = {CHARACTER_SET, tag("TimezoneOffsetFromUTC")}
+_MOST_VALUES = 100  # of a key; with them, the alternatives of date and time
 _PRESELECTED = {
     "PatientID": "patient_ids",
     "AccessionNumber": "accession",
@@ -185,6 +186,8 @@ def _pattern(key: str) -> re.Pattern[str]:
 def _wanted(key: Element) -> list[str]:
     """The values to match: any of them. Devices send several where the standard has one; that means "or" here."""
     wanted = [w for w in texts_of(key) if w]
+    if len(wanted) > _MOST_VALUES:
+        raise dimse.Refused(dimse.IDENTIFIER_DOES_NOT_MATCH, "a key has too many values")
     return [] if any(set(w) == {"*"} for w in wanted) else wanted
 
 
@@ -206,6 +209,8 @@ def _check(name: str, key: Element) -> None:
 def _windows(step: Attributes) -> list[time_keys.Window]:
     """The windows of Start Date and Time; several of them are alternatives. None when neither restricts."""
     dates, clocks = (_wanted(step.get(name, {})) or [""] for name in (_START_DATE, _START_TIME))
+    if len(dates) * len(clocks) > _MOST_VALUES:
+        raise dimse.Refused(dimse.IDENTIFIER_DOES_NOT_MATCH, "a key has too many values")
     return [w for d in dates for c in clocks if (w := time_keys.window(d, c)) is not None]
 
 

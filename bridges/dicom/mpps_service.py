@@ -18,12 +18,12 @@ def service(desk: Desk, performed: PerformedSteps) -> Service:
     async def create(request: Request) -> Response:
         """N-CREATE. Without an Affected SOP Instance UID we choose it (PS3.7 10.1.5.1.4)."""
         uid = request.sop_instance or str(generate_uid(prefix=None))
-        data = serving.read(request, dimse.INVALID_ATTRIBUTE_VALUE)
+        data = await serving.read(request, dimse.INVALID_ATTRIBUTE_VALUE)
         outcome = await performed.create(uid, data, serving.caller_of(request))
         return Response(outcome.status, outcome.comment, sop_instance=uid)
 
     async def update(request: Request) -> Response:
-        data = serving.read(request, dimse.INVALID_ATTRIBUTE_VALUE)
+        data = await serving.read(request, dimse.INVALID_ATTRIBUTE_VALUE)
         outcome = await performed.update(request.sop_instance, data, serving.caller_of(request))
         return Response(outcome.status, outcome.comment)
 

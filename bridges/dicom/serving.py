@@ -5,6 +5,7 @@ import io
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -26,6 +27,7 @@ from fhir_server.outcome import FhirError
 log = structlog.get_logger()
 
 ANSWER_SECONDS: Final = 25.0  # scanners give up after 30
+_LARGE: Final = 64 * 1024  # bytes of a data set that is read in a thread, so that nobody else waits
 # Of events of while the database is away: how many wait for it, and how often, and how long between, it is tried.
 _MOST_WAITING: Final = 20_000
 _TRIES: Final = 120
@@ -45,17 +47,22 @@ def caller_of(request: Request) -> Caller:
     return caller
 
 
-def read(request: Request, otherwise: int, character_set: str = "") -> Attributes:
+async def read(request: Request, otherwise: int, character_set: str = "") -> Attributes:
     """The data set of a request. Refused with this status when it isn't one.
 
     character_set: that of its texts where it declares none
     """
+    work = partial(_attributes, request.data, request.context.explicit, character_set)
     try:
-        data = read_dataset(io.BytesIO(request.data), not request.context.explicit, is_little_endian=True)
-        return dicom_json.of_dataset(data, character_set.split("\\") if character_set else None)
+        return await asyncio.to_thread(work) if len(request.data) > _LARGE else work()
     except Exception:  # noqa: BLE001 - the library raises whatever it meets
         log.warning("dicom.unreadable_data_set", ae_title=request.association.calling)
         raise dimse.Refused(otherwise, "the data set can't be read") from None
+
+
+def _attributes(data: bytes, explicit: bool, character_set: str) -> Attributes:
+    found = read_dataset(io.BytesIO(data), not explicit, is_little_endian=True)
+    return dicom_json.of_dataset(found, character_set.split("\\") if character_set else None)
 
 
 class Desk:

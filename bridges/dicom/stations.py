@@ -32,7 +32,7 @@ WRONG_CERTIFICATE: Final = Rejection(1, 1, 3, "the calling AE title needs TLS wi
 CALLED_TITLE_WRONG: Final = Rejection(1, 1, 7, "the called AE title is not ours")
 
 _CACHE_SECONDS = 1.0
-_WAIT_SECONDS = 3.0  # for the database, where what is known from before can be taken instead
+_WAIT_SECONDS = 3.0  # for the database; then what is known from before counts
 _MOST_KNOWN = 5_000
 
 
@@ -80,7 +80,7 @@ class Stations:
         if known is not None and now - known.at < _CACHE_SECONDS:
             return known.station
         try:
-            async with asyncio.timeout(_WAIT_SECONDS if known else None):
+            async with asyncio.timeout(_WAIT_SECONDS):
                 station = await self._read(title)
         except (PyMongoError, TimeoutError):
             if known is None or now - known.at > self._stale_seconds:

@@ -20,6 +20,7 @@ log = structlog.get_logger()
 
 SOP_CLASS: Final = "1.2.840.10008.5.1.4.31"
 _BURST = 25  # answers between two looks for a C-CANCEL
+_LONGEST_IDENTIFIER = 256 * 1024  # bytes
 _PATIENCE = 3.0  # seconds for the database, where there is an answer from before
 
 
@@ -42,7 +43,9 @@ class WorklistFind:
     async def _find(self, request: Request) -> Response:
         caller = serving.caller_of(request)
         declared = caller.station.preferences.query_character_set
-        identifier = serving.read(request, dimse.IDENTIFIER_DOES_NOT_MATCH, declared)
+        if len(request.data) > _LONGEST_IDENTIFIER:
+            raise dimse.Refused(dimse.IDENTIFIER_DOES_NOT_MATCH, "the identifier is too long")
+        identifier = await serving.read(request, dimse.IDENTIFIER_DOES_NOT_MATCH, declared)
         query = WorklistQuery.of(identifier)
         found = await self._worklist(request, query, identifier, caller)
         dicom_metrics.WORKLIST_ANSWERS.inc(len(found.answers))
