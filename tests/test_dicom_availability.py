@@ -1,5 +1,7 @@
 """What the PACS says has arrived: notifications (IAN), and what it answers when it is asked (QIDO-RS)."""
 
+import asyncio
+import contextlib
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -367,6 +369,28 @@ def sweep(site: Running, pacs: Pacs) -> int:
             return await who.sweep(asked)
 
     return site.run(work())
+
+
+def test_of_two_workers_one_asks_the_pacs_by_itself(site: Running, pacs: Pacs) -> None:
+    scheduled, _, series = examined(site)
+    pacs.put(tags(scheduled, {series: 2}))
+    workers = [PacsWorker(site.department.interactions, ZONE, Timing(look=0.05, sweep=3600)) for _ in range(2)]
+
+    async def run_until_there() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            watch = site.department.interactions.store.db[study_watch.COLLECTION]
+            await watch.delete_many({"_id": {"$ne": scheduled.study_uid}})
+            for one in workers:
+                await stack.enter_async_context(one.running())
+            async with asyncio.timeout(20):
+                while (await site.department.read(ref(scheduled.study)["reference"]))["status"] != "available":
+                    await asyncio.sleep(0.05)
+                while not any("StudyDate" in path for path in pacs.asked):
+                    await asyncio.sleep(0.05)
+
+    site.run(run_until_there())
+    assert sum("StudyDate" in path for path in pacs.asked) == 1
+    assert sum(f"StudyInstanceUID={scheduled.study_uid}" in path for path in pacs.asked) == 1
 
 
 def today() -> str:
