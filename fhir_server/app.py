@@ -16,12 +16,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import resources
-from bridges.dicom import worklist_rows
+from bridges.dicom import dicom_endpoints, study_watch, worklist_rows
 from bridges.v2 import message_log, order_parked, outbound, routes
 from bridges.v2.delivery import Delivery
 from bridges.v2.door import listener
@@ -42,7 +42,7 @@ from fhir_server.rest import Rest
 from fhir_server.settings import Settings
 from fhir_server.start_error import StartError, taken_address
 from fhir_server.store import Document, Store
-from resources import patient_merge
+from resources import patient_merge, reconcile_operation
 from smart_auth import break_glass_log
 from smart_auth.access import Access
 from smart_auth.break_glass import BreakGlass
@@ -52,7 +52,7 @@ from smart_auth.tokens import Tokens
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from bridges.dicom.server import DicomServer
+    from bridges.dicom.server import DicomServer, DicomSettings
     from smart_auth.jwks_fetcher import JwksFetcher
 
 # Set for an HTTP worker: the instance that supervises it.
@@ -88,8 +88,11 @@ async def interactions_over(settings: Settings, db: AsyncDatabase[Document], tok
     resources.register(registry, uid_root=settings.uid_root)
     standard.register(registry)
     registry.projection(worklist_rows.WorklistRows(settings.zone).project)
+    registry.projection(study_watch.project)
     registry.projection(outbound.Outbound(settings.zone).project)
     routes.register(registry)
+    dicom_endpoints.register(registry)
+    reconcile_operation.register(registry)
     if tokens is not None:
         BreakGlass(tokens).register(registry)
     store = Store(db, audit_key=audit_key(settings.data_dir))
@@ -99,13 +102,14 @@ async def interactions_over(settings: Settings, db: AsyncDatabase[Document], tok
     await order_parked.ensure_indexes(db)
     await patient_merge.ensure_indexes(db)
     await worklist_rows.ensure_indexes(db)
+    await study_watch.ensure_indexes(db)
     await break_glass_log.ensure_indexes(db)
     return Interactions(store, registry, strict_references=settings.referential_integrity == "strict")
 
 
 async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
     """Build the product over a database: interactions, bridges, and the indexes that they need."""
-    from bridges.dicom.server import DicomServer, DicomSettings
+    from bridges.dicom.server import DicomServer
     from smart_auth import people
     from smart_auth import routes as oauth
 
@@ -132,7 +136,7 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
         tls=tls,
         dicom=DicomServer(
             interactions,
-            DicomSettings(settings.dicom_host, settings.dicom_port, settings.ae_title, settings.zone),
+            _dicom_settings(settings),
         ),
     )
 
@@ -187,6 +191,7 @@ def http_app(ris: Ris, *, fetcher: "JwksFetcher | None" = None) -> ASGIApp:
     app.router.routes.extend(Route(path, _document(document(base_url))) for path, document in DISCOVERY.items())
     those = people.People.over(ris.interactions.store, base_url, ris.settings.data_dir, audit_people)
     app.router.routes.extend(_v2_profiles())
+    app.router.routes.append(_dicom_conformance(ris))
     app.router.routes.extend([*pages.routes(), *login_pages.routes(those), *account_pages.routes(those)])
     cors.open_routes(app.router.routes, (*DISCOVERY, JWKS_PATH, STYLE_PATH))
     cors.open_routes(app.router.routes, (TOKEN_PATH, REVOKE_PATH), origins)
@@ -234,6 +239,18 @@ def _v2_profiles() -> list[Route]:
     ]
 
 
+def _dicom_conformance(ris: Ris) -> Route:
+    """The DICOM Conformance Statement, for whoever connects a scanner or a PACS."""
+    from capability import dicom_conformance
+
+    make = functools.cache(lambda: dicom_conformance.page(dicom_conformance.markdown(ris.dicom.services)))
+
+    async def show(_request: Request) -> Response:
+        return HTMLResponse(make(), headers={"Cache-Control": "public, max-age=300"})
+
+    return Route("/dicom-conformance", show)
+
+
 def _document(content: dict[str, Any]) -> Callable[[Request], Awaitable[Response]]:
     async def show(_request: Request) -> Response:
         return JSONResponse(content, headers={"Cache-Control": "public, max-age=300"})
@@ -279,9 +296,35 @@ async def mllp_door(ris: Ris) -> AsyncIterator[None]:
         await server.stop(grace=5)
 
 
+def _dicom_settings(settings: Settings) -> "DicomSettings":
+    """Where DICOM listens, how, and for how long. StartError when the TLS files can't be used."""
+    from bridges.dicom.server import DicomSettings
+    from bridges.dicom.upper_layer.acceptor import Limits
+    from bridges.dicom.upper_layer.association import Times
+    from bridges.v2.mllp_tls import TlsError, TlsFiles
+
+    files = TlsFiles(settings.dicom_tls_cert, settings.dicom_tls_key, settings.dicom_tls_ca)
+    try:
+        files.check()
+    except TlsError as error:
+        raise StartError(str(error).replace("RIS_MLLP_TLS", "RIS_DICOM_TLS")) from None
+    return DicomSettings(
+        settings.dicom_host,
+        settings.dicom_port,
+        settings.ae_title,
+        settings.zone,
+        tls_port=settings.dicom_tls_port,
+        tls=files.server if files.listens else None,
+        last_worklist_seconds=settings.dicom_last_worklist_seconds,
+        times=Times(idle=settings.dicom_idle_seconds, total=settings.dicom_association_seconds),
+        limits=Limits(total=settings.dicom_max_associations),
+    )
+
+
 @contextlib.asynccontextmanager
 async def dicom_door(ris: Ris) -> AsyncIterator[None]:
     from bridges.dicom.server import DicomServerError
+    from bridges.dicom.watch import ScannerWatch
 
     try:
         await ris.dicom.start()
@@ -289,9 +332,24 @@ async def dicom_door(ris: Ris) -> AsyncIterator[None]:
         raise StartError(str(error)) from None
     ris.components["dicom"] = lambda: ris.dicom.listening
     try:
-        yield
+        async with ScannerWatch(ris.interactions).running():
+            yield
     finally:
         await ris.dicom.stop()
+
+
+@contextlib.asynccontextmanager
+async def pacs_workers(ris: Ris) -> AsyncIterator[None]:
+    """What goes on by itself: performed steps are forwarded, arrived studies looked up, abandoned steps asked about."""
+    from bridges.dicom import mpps_watch
+    from bridges.dicom.mpps_delivery import MppsDelivery
+    from bridges.dicom.pacs_worker import PacsWorker
+
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(MppsDelivery(ris.interactions, ris.settings.ae_title).running())
+        await stack.enter_async_context(PacsWorker(ris.interactions, ris.settings.zone).running())
+        await stack.enter_async_context(mpps_watch.watching(ris.interactions))
+        yield
 
 
 class Front:

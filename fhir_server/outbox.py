@@ -18,6 +18,8 @@ from fhir_server import clock
 from fhir_server.store import Store
 
 COLLECTION = "outbox"
+# Before the Endpoint's reference where the DICOM bridge delivers (bridges/dicom/mpps_delivery.py): `dicom:Endpoint/pacs`.
+DICOM = "dicom:"
 
 
 @dataclass(frozen=True, slots=True)

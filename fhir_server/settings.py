@@ -156,6 +156,22 @@ class Settings(BaseSettings):
     ae_title: Annotated[str, AfterValidator(_ae_title)] = Field(
         default="FHIR_RIS", description="must be an AE title: 1 to 16 printable ASCII characters, no backslash"
     )
+    dicom_tls_port: Port = 2762
+    dicom_tls_cert: PemFile | None = Field(default=None, description="must be a file with a certificate and its chain, as PEM")
+    dicom_tls_key: PemFile | None = Field(default=None, description="must be a file with the certificate's key, as PEM")
+    dicom_tls_ca: PemFile | None = Field(default=None, description="must be a file with certificates of authorities, as PEM")
+    dicom_max_associations: Annotated[int, BeforeValidator(_no_bool)] = Field(
+        default=400, ge=1, le=10_000, description="must be a number of associations, 1 to 10000"
+    )
+    dicom_idle_seconds: Annotated[int, BeforeValidator(_no_bool)] = Field(
+        default=60, ge=5, le=3600, description="must be seconds without a message that end an association, 5 to 3600"
+    )
+    dicom_association_seconds: Annotated[int, BeforeValidator(_no_bool)] = Field(
+        default=3600, ge=10, le=86_400, description="must be seconds that an association may last, 10 to 86400"
+    )
+    dicom_last_worklist_seconds: Annotated[int, BeforeValidator(_no_bool)] = Field(
+        default=300, ge=0, le=3600, description="must be seconds, 0 to 3600"
+    )
     uid_root: Annotated[str, AfterValidator(_uid_root)] = Field(
         default="2.25",
         description=f"must be an object identifier such as 2.25, of at most {UID_LENGTH - UID_SUFFIX_LENGTH} characters",

@@ -5,7 +5,8 @@ It sees its own writes. Each resource gets one new version in it, however often 
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from pymongo import UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
@@ -107,6 +108,15 @@ class UnitOfWork(View):
         entry.state(to, resource, self.now)
         self._changed(to, entry)
         entry.reacted = entry.after
+
+    @contextmanager
+    def as_department(self) -> Iterator[None]:
+        """What is written in here is the department's doing, as that of rules and reactions is: the caller was judged before."""
+        self._following += 1
+        try:
+            yield
+        finally:
+            self._following -= 1
 
     async def create(self, resource: Resource, id_: str | None = None, *, copy: bool = True) -> Resource:
         """Stage a new resource under a fresh id; `id_` is one that the caller has drawn. The answer has id and meta.

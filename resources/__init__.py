@@ -11,16 +11,18 @@ from resources import (
     patient_merge,
     patient_operations,
     procedure,
+    scanner_preferences,
     scheduled_step,
     service_request,
     task,
+    worklist_preferences,
 )
 
 CORE_TYPES = (
     "Account ActivityDefinition AllergyIntolerance Appointment AuditEvent Binary ChargeItem ClaimResponse Communication "
     "CommunicationRequest Condition Coverage CoverageEligibilityRequest CoverageEligibilityResponse Device DiagnosticReport "
-    "Encounter Endpoint HealthcareService ImagingStudy Location Observation Organization Patient Practitioner PractitionerRole "
-    "Procedure Provenance RelatedPerson Schedule ServiceRequest Slot Task"
+    "Encounter Endpoint Flag HealthcareService ImagingStudy Location Observation Organization Patient Practitioner "
+    "PractitionerRole Procedure Provenance RelatedPerson Schedule ServiceRequest Slot Task"
 ).split()
 
 
@@ -36,6 +38,8 @@ def register(registry: Registry, *, uid_root: str) -> None:
     patient_merge.register(registry)
     patient_operations.register(registry)
     procedure.register(registry)
+    scanner_preferences.register(registry)
     scheduled_step.register(registry)
     service_request.register(registry)
     task.register(registry)
+    worklist_preferences.register(registry)

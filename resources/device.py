@@ -17,6 +17,11 @@ def ae_title(device: Resource) -> str | None:
     return identifier_value(device, terms.AE_TITLE)
 
 
+def is_ae_title(value: str) -> bool:
+    """Whether this can be an AE title."""
+    return _AE_TITLE.fullmatch(value) is not None
+
+
 def modalities(device: Resource) -> list[str]:
     """The DICOM modality codes that the station does."""
     return codes(device.get("type"), terms.DCM)

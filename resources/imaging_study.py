@@ -7,13 +7,14 @@ from fhir_server.outcome import fail
 from fhir_server.references import ref
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import terms
+from resources import settling, task, terms
 from resources.lifecycle import check_transition, check_unchanged
 from resources.security_labels import labelled
 
 _TRANSITIONS = {
     "registered": frozenset({"available", "cancelled"}),
-    "available": frozenset({"cancelled"}),
+    # Back again, when the PACS says that it has lost what it had.
+    "available": frozenset({"cancelled", "registered"}),
     "cancelled": frozenset({"registered"}),
     "unknown": frozenset({"registered", "available", "cancelled"}),
 }
@@ -66,6 +67,21 @@ async def by_uid(unit: UnitOfWork, uid: str) -> Resource | None:
     return found[0] if found else None
 
 
+async def of_procedure(unit: UnitOfWork, procedure_id: str) -> list[Resource]:
+    """The studies of a requested procedure that aren't cancelled."""
+    found = await unit.search("ImagingStudy", basedon=f"ServiceRequest/{procedure_id}")
+    return [s for s in found if s["status"] not in {"cancelled", "entered-in-error"}]
+
+
+async def drop_planned(unit: UnitOfWork, procedure_id: str, instead_of: Resource) -> None:
+    """The images of a requested procedure went into another study than the planned: cancel that, unless a step waits for it."""
+    if any(s["status"] in task.BEFORE_START for s in await task.steps_of(unit, procedure_id)):
+        return
+    for study in await of_procedure(unit, procedure_id):
+        if study["id"] != instead_of["id"] and study["status"] == "registered" and "series" not in study:
+            await unit.update(study | {"status": "cancelled"})
+
+
 def _identifier(uid: str) -> Resource:
     return {"system": terms.DICOM_UID, "value": f"urn:oid:{uid}"}
 
@@ -76,7 +92,8 @@ async def check(unit: UnitOfWork, change: Change) -> None:
     if study is None:
         return
     check_transition(change, _TRANSITIONS)
-    check_unchanged(change, "subject")
+    if not settling.under_way(unit):
+        check_unchanged(change, "subject")
     uid = study_uid(study)
     had = study_uid(change.before) if change.before else None
     if had not in {None, uid}:

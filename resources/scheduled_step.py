@@ -5,7 +5,7 @@ from fhir_server.elements import concept
 from fhir_server.references import ref
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import appointment, diagnostic_report, service_request, task, terms
+from resources import appointment, diagnostic_report, encounter, imaging_study, service_request, task, terms
 from resources.security_labels import labelled
 
 
@@ -16,8 +16,10 @@ async def follow(unit: UnitOfWork, change: Change) -> None:
         return
     if change.became("status", "in-progress"):
         await appointment.begin(unit, step)
+        await encounter.begin(unit, step)
     elif change.became("status", "completed", "failed", "cancelled"):
         await appointment.end(unit, step)
+        await encounter.end(unit, step)
         procedure = await unit.get(step.get("focus"))
         if step["status"] == "failed" and not await _is_revoked(unit, procedure):
             text = "An examination was stopped. Is it to be repeated (schedule another step), or is the order to be revoked?"
@@ -41,8 +43,9 @@ async def _when_examined(unit: UnitOfWork, procedure: Resource) -> None:
     if await diagnostic_report.is_signed(unit, procedure):
         await service_request.complete_if_reported(unit, procedure)
         return
-    for study in await unit.search("ImagingStudy", basedon=f"ServiceRequest/{procedure['id']}"):
-        if not await unit.search("Task", focus=f"ImagingStudy/{study['id']}", code=terms.READING):
+    for study in await imaging_study.of_procedure(unit, procedure["id"]):
+        readings = await unit.search("Task", focus=f"ImagingStudy/{study['id']}", code=terms.READING)
+        if all(r["status"] in {"cancelled", "entered-in-error"} for r in readings):
             await unit.create(labelled(_reading(unit, procedure, study), study))
 
 

@@ -8,7 +8,7 @@ from fhir_server.outcome import fail
 from fhir_server.references import ref
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import device, terms
+from resources import device, settling, terms
 from resources.identifiers import keep, of_system
 from resources.lifecycle import check_transition, check_unchanged
 from resources.security_labels import labelled
@@ -20,7 +20,7 @@ _TRANSITIONS = {
     "accepted": frozenset({"requested", "ready", "in-progress", "on-hold", "cancelled", "completed"}),
     "ready": frozenset({"requested", "accepted", "in-progress", "on-hold", "cancelled", "completed"}),
     "on-hold": frozenset({"requested", "accepted", "ready", "in-progress", "cancelled"}),
-    "in-progress": frozenset({"completed", "failed", "on-hold", "accepted"}),
+    "in-progress": frozenset({"completed", "failed", "on-hold", "accepted", "ready", "requested"}),
 }
 # Task.status to DICOM Scheduled Procedure Step Status (DESIGN.md section 3).
 _SPS_STATUS = {
@@ -112,9 +112,17 @@ async def steps_of(unit: UnitOfWork, *procedure_ids: str) -> list[Resource]:
 
 
 async def open_work_item(
-    unit: UnitOfWork, code: str, description: str, about: str | None = None, patient: str | None = None
+    unit: UnitOfWork,
+    code: str,
+    description: str,
+    about: str | None = None,
+    patient: str | None = None,
+    details: list[dict[str, Any]] | None = None,
 ) -> Resource:
-    """A Task that asks a person to look at something: `patient-mismatch`, `unknown-order`, `order-hold`, ..."""
+    """A Task that asks a person to look at something: `patient-mismatch`, `unknown-order`, `order-hold`, ...
+
+    details: its inputs, such as the candidates to choose from
+    """
     item: Resource = {
         "resourceType": "Task",
         "status": "requested",
@@ -128,7 +136,18 @@ async def open_work_item(
         item["focus"] = {"reference": about}
     if patient:
         item["for"] = {"reference": patient}
+    if details:
+        item["input"] = details
     return await unit.create(item)
+
+
+async def open_items(unit: UnitOfWork, about: str, *codes: str) -> list[Resource]:
+    """The work items about a resource (`Procedure/1`) that nobody has settled yet, of these kinds or of all."""
+    found = await unit.search("Task", focus=about, status=",".join(sorted(OPEN)))
+    items = [
+        t for t in found if t.get("intent") == "order" and not has_code(t.get("code"), terms.TASK_CODE, terms.INTERPRETATION)
+    ]
+    return [t for t in items if not codes or any(has_code(t.get("code"), terms.TASK_CODE, c) for c in codes)]
 
 
 # Rules
@@ -139,7 +158,8 @@ async def check(unit: UnitOfWork, change: Change) -> None:
     task = change.after
     if task is None:
         return
-    check_transition(change, _TRANSITIONS)
+    if not settling.under_way(unit):
+        check_transition(change, _TRANSITIONS)
     check_unchanged(change, "intent", "for", "focus")
     if not is_step(task):
         return

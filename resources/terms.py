@@ -21,7 +21,17 @@ INTERPRETATION = "interpretation"
 ORDER_HOLD = "order-hold"  # an order that waits for a person before it goes on
 READING = f"{TASK_CODE}|{INTERPRETATION}"  # the reading worklist, as a search parameter
 
-SCHEDULED_STEP = "urn:fhir-ris:scheduled-procedure-step"  # extension on Procedure: the Task it performs
+SCHEDULED_STEP = "urn:fhir-ris:scheduled-procedure-step"  # extension on Procedure: a Task that it performs
+STUDY_OF = "urn:fhir-ris:study-instance-uid"  # identifier of a Procedure: the study that its images go to
+# Extension on Procedure: whose it is, is in doubt; its steps don't follow it until somebody has looked.
+IDENTITY_IN_DOUBT = "urn:fhir-ris:identity-in-doubt"
+# Extension on Procedure and ImagingStudy.series: the protocol that was performed (code, or its name).
+PERFORMED_PROTOCOL = "urn:fhir-ris:performed-protocol"
+# Extensions on ImagingStudy.series: ANNOUNCED by the scanner, or ONLINE, NEARLINE, OFFLINE, UNAVAILABLE (PS3.3 C.4.23.1.1);
+# the AE title that it is retrieved from.
+AVAILABILITY = "urn:fhir-ris:instance-availability"
+RETRIEVE_AE_TITLE = "urn:fhir-ris:retrieve-ae-title"
+WRONG_ENTRY = "110514"  # DCM: incorrect worklist entry selected
 
 # Extensions on ServiceRequest: what the placer says of an order that R4 has no element for.
 CALLBACK = "urn:fhir-ris:order-callback"

@@ -59,6 +59,7 @@ _ROWS = {
         Endpoint.rs Device.cruds Schedule.cruds Slot.cruds ActivityDefinition.cruds
         ValueSet.cruds CodeSystem.cruds ConceptMap.cruds StructureDefinition.cruds SearchParameter.cruds Questionnaire.cruds
         Patient.crus Encounter.crus Coverage.crus ServiceRequest.crus Appointment.crus Task.rus ChargeItem.rs
+        Procedure.rs ImagingStudy.rs
     """,
     "auditor": "AuditEvent.rs",
     "privacy-officer": f"""
@@ -74,6 +75,7 @@ class Role:
 
     `clearance`: the highest confidentiality (meta.security) that it sees without breaking the glass; what has no such label is N.
     `own_patients`: only those for whom an order names the person as requester, or who have it as general practitioner.
+    `reconciles`: whether it may say which order an examination belongs to ($reconcile).
     `breaks_glass`: whether it may open a patient's record in an emergency. `heeds_consent`: whether patients' denials bind it.
     """
 
@@ -82,6 +84,7 @@ class Role:
     clearance: Confidentiality = "N"
     own_patients: bool = False
     breaks_glass: bool = False
+    reconciles: bool = False
     heeds_consent: bool = True
 
     def covering(self, resource_type: str, action: Action) -> list[str]:
@@ -99,11 +102,11 @@ ROLES: dict[str, Role] = {
     role.name: role
     for role in (
         Role("scheduler", _rows(_ROWS["scheduler"])),
-        Role("technologist", _rows(_ROWS["technologist"]), clearance="R", breaks_glass=True),
+        Role("technologist", _rows(_ROWS["technologist"]), clearance="R", breaks_glass=True, reconciles=True),
         Role("radiologist", _rows(_ROWS["radiologist"]), clearance="R", breaks_glass=True),
         Role("referrer", _rows(_ROWS["referrer"]), clearance="R", own_patients=True),
         Role("interface-admin", _rows(_ROWS["interface-admin"])),
-        Role("admin", _rows(_ROWS["admin"])),
+        Role("admin", _rows(_ROWS["admin"]), reconciles=True),
         Role("auditor", _rows(_ROWS["auditor"]), clearance="V", heeds_consent=False),
         Role("privacy-officer", _rows(_ROWS["privacy-officer"]), clearance="V", heeds_consent=False),
     )

@@ -16,13 +16,14 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run time from a table
+    InstanceAvailabilityNotification,
     ModalityPerformedProcedureStep,
     ModalityWorklistInformationFind,
     Verification,
 )
 
 import resources
-from bridges.dicom import worklist_rows
+from bridges.dicom import dicom_endpoints, study_watch, worklist_rows
 from bridges.dicom.server import DicomServer, DicomSettings
 from bridges.dicom.worklist_rows import WorklistRows
 from fhir_server.database import connect
@@ -30,7 +31,8 @@ from fhir_server.interactions import Interactions
 from fhir_server.references import ref
 from fhir_server.registry import Registry
 from fhir_server.store import Store
-from resources import terms
+from resources import reconcile_operation, terms
+from resources.worklist_preferences import EXTENSIONS, PREFIX
 from smart_auth.access import Access
 
 T = TypeVar("T")
@@ -38,6 +40,12 @@ Resource = dict[str, Any]
 ZONE = ZoneInfo("Europe/Amsterdam")
 ACCESS = Access.system("test")
 OUR_TITLE = "FHIR_RIS"
+_SOP_CLASSES = (
+    Verification,
+    ModalityWorklistInformationFind,
+    ModalityPerformedProcedureStep,
+    InstanceAvailabilityNotification,
+)
 
 
 def worklist_keys(**step: str) -> Dataset:
@@ -85,7 +93,7 @@ class Scanner:
     def associate(self) -> Association:
         entity = AE(ae_title=self.ae_title)
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 15
-        for sop_class in (Verification, ModalityWorklistInformationFind, ModalityPerformedProcedureStep):
+        for sop_class in _SOP_CLASSES:
             entity.add_requested_context(sop_class, list(self.transfer_syntaxes))
         return entity.associate("127.0.0.1", self.port, ae_title=self.called)
 
@@ -127,6 +135,10 @@ class Scanner:
     def set(self, data: Dataset, uid: str) -> Dataset:
         return self._with(lambda a: a.send_n_set(data, ModalityPerformedProcedureStep, uid)[0])
 
+    def notify(self, data: Dataset, uid: str) -> Dataset:
+        """An instance availability notification."""
+        return self._with(lambda a: a.send_n_create(data, InstanceAvailabilityNotification, uid)[0])
+
 
 @dataclass
 class Department:
@@ -154,7 +166,16 @@ class Department:
         assert found is not None
         return found
 
-    async def station(self, title: str = "CT1", modality: str = "CT", **more: Any) -> Resource:
+    async def station(self, title: str = "CT1", modality: str = "CT", preferences: Any = None, **more: Any) -> Resource:
+        """A scanner; `preferences` by name (`{"worklist-limit": 5}`). Its queries without a date are for any day, as tests of
+        matching want it.
+        """
+        said = {"worklist-days-back": 3650, "worklist-days-ahead": 3650} | (preferences or {})
+        more["extension"] = [
+            {"url": PREFIX + name, EXTENSIONS[name].element: one}
+            for name, value in said.items()
+            for one in (value if isinstance(value, list) else [value])
+        ] + more.get("extension", [])
         return await self.create(
             {
                 "resourceType": "Device",
@@ -263,19 +284,21 @@ class Scheduled:
 
 
 @asynccontextmanager
-async def department(db: AsyncDatabase[Any]) -> AsyncIterator[Department]:
+async def department(db: AsyncDatabase[Any], **settings: Any) -> AsyncIterator[Department]:
     """A department whose DICOM server listens on a free port."""
     registry = Registry()
     resources.register(registry, uid_root="2.25")
     registry.projection(WorklistRows(ZONE).project)
+    registry.projection(study_watch.project)
+    dicom_endpoints.register(registry)
+    reconcile_operation.register(registry)
     store = Store(db)
-    needed = "AuditEvent Appointment Binary Device Encounter ImagingStudy Location Observation Patient Practitioner Procedure"
-    await store.ensure(*needed.split(), "ServiceRequest", "Task")
+    await store.ensure(*resources.CORE_TYPES)
     await worklist_rows.ensure_indexes(db)
-    server = DicomServer(Interactions(store, registry), DicomSettings("127.0.0.1", 0, OUR_TITLE, ZONE))
+    server = DicomServer(Interactions(store, registry), DicomSettings("127.0.0.1", 0, OUR_TITLE, ZONE, **settings))
     await server.start()
     try:
-        yield Department(server._interactions, server)
+        yield Department(server.interactions, server)
     finally:
         await server.stop()
 

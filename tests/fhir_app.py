@@ -32,6 +32,7 @@ from fhir_server.operations import standard
 from fhir_server.registry import Registry
 from fhir_server.rest import Rest
 from fhir_server.store import Store
+from resources import reconcile_operation
 from smart_auth import break_glass_log
 from smart_auth.break_glass import BreakGlass
 from smart_auth.clients import Client
@@ -85,6 +86,7 @@ class FhirApp:
         BreakGlass(self.tokens).register(self.registry)
         if self._rules is None:
             resources.register(self.registry, uid_root="2.25")
+            reconcile_operation.register(self.registry)
             self.registry.projection(worklist_rows.WorklistRows(ZoneInfo("UTC")).project)
             self.registry.projection(outbound.Outbound(ZoneInfo("UTC")).project)
             await worklist_rows.ensure_indexes(self.db)

@@ -206,7 +206,7 @@ def test_what_only_the_first_message_may_say_is_not_changed_later(site: Running)
     _, uid = began(site)
     data = mpps_end()
     data.PatientID, data.PerformedProcedureStepStartTime = "SOMEBODY-ELSE", "000000"
-    assert site.department.scanner().set(data, uid).Status == 0x0000
+    assert site.department.scanner().set(data, uid).Status == 0x0107
     assert procedure(site, uid)["performedPeriod"]["start"] == "2026-09-07T08:17:30+02:00"
 
 

@@ -1,5 +1,6 @@
 """The modality worklist, over real associations: matching as PS3.4 Annex K and C.2.2.2 have it, and what is on the list when."""
 
+import random
 import shutil
 import socket
 import struct
@@ -10,13 +11,10 @@ from typing import Any, cast
 
 import pytest
 from pydicom.dataset import Dataset
-from pynetdicom.sop_class import ModalityWorklistInformationFind  # type: ignore[attr-defined]  # made at run time from a table
 
-from bridges.dicom import worklist
-from bridges.dicom.dicom_json import of_dataset
-from bridges.dicom.matching import WorklistQuery
 from bridges.dicom.server import DicomServer, DicomServerError, DicomSettings
-from bridges.dicom.worklist import Caller
+from bridges.dicom.upper_layer import command
+from bridges.dicom.upper_layer.items import UserInformation
 from bridges.dicom.worklist_rows import WorklistRows
 from fhir_server.references import ref
 from fhir_server.registry import Change
@@ -34,6 +32,7 @@ from tests.dicom_client import (
     running_department,
     worklist_keys,
 )
+from tests.dicom_wire import WORKLIST, Wire, encoded, status
 
 V2_0203 = "http://terminology.hl7.org/CodeSystem/v2-0203"
 ILLE, ELE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
@@ -219,10 +218,10 @@ def test_keys_that_are_not_supported_are_ignored_and_said_so(site: Running) -> N
     keys = worklist_keys(ScheduledStationAETitle="MR1")
     assert find(site, keys).statuses == [0xFF00]
     keys.QueryRetrieveLevel = ""
-    keys.PatientWeight = "70"
+    keys.PatientComments = "nervous"
     answers = find(site, keys)
     assert answers.statuses == [0xFF01]
-    assert answers.data[0].PatientWeight is None
+    assert answers.data[0].PatientComments == ""
     assert answers.data[0].QueryRetrieveLevel == ""
 
 
@@ -315,10 +314,17 @@ def test_keys_are_read_in_the_querys_character_set(site: Running, character_set:
 
 
 def test_a_list_is_cut_at_the_limit_with_the_earliest_kept(site: Running) -> None:
-    identifier = of_dataset(worklist_keys(ScheduledStationAETitle="CT1"))
-    query = WorklistQuery.of(identifier)
-    work = worklist.find(site.department.interactions, query, identifier, Caller("CT1", "127.0.0.1"), limit=2)
-    assert [a["00100020"]["Value"][0] for a in site.run(work)] == ["A1", "A2"]
+    async def ask(dep: Department) -> None:
+        await dep.station("CT-CUT", preferences={"worklist-limit": 2})
+        await dep.station("CT-OVER", preferences={"worklist-limit": 2, "worklist-over-limit": "refuse"})
+
+    site.run(ask(site.department))
+    keys = worklist_keys(ScheduledStationAETitle="CT1")
+    answers = find(site, keys, ae_title="CT-CUT")
+    assert (answers.patients, answers.final.Status) == (["A1", "A2"], 0)
+    refused = find(site, keys, ae_title="CT-OVER")
+    assert (refused.patients, refused.final.Status) == ([], 0xA700)
+    assert "narrow" in refused.final.ErrorComment
 
 
 def test_a_query_ends_when_the_scanner_cancels_it(site: Running) -> None:
@@ -330,18 +336,19 @@ def test_a_query_ends_when_the_scanner_cancels_it(site: Running) -> None:
         await rows.insert_many([row | {"_id": f"copy{i}", "stations": ["CT-MANY"], "of": []} for i in range(400)])
 
     site.run(many(site.department))
-    association = site.department.scanner().associate()
-    keys = worklist_keys(ScheduledStationAETitle="CT-MANY")
-    responses = association.send_c_find(keys, ModalityWorklistInformationFind, msg_id=7)
     pending, final = 0, None
-    for status, _ in responses:
-        if status.Status == 0xFF00:
+    with Wire(site.department.server.port, receive_buffer=4096) as wire:
+        wire.established()
+        wire.ask_worklist(worklist_keys(ScheduledStationAETitle="CT-MANY"), message_id=7)
+        responses = wire.messages()
+        assert status(next(responses)) == 0xFF00
+        told: dict[int, Any] = {command.COMMAND_FIELD: command.C_CANCEL, command.RESPONDED_TO: 7}
+        wire.say(1, told)
+        for response in responses:
+            final = status(response)
+            if final != 0xFF00:
+                break
             pending += 1
-            if pending == 1:
-                association.send_c_cancel(7, query_model=ModalityWorklistInformationFind)
-        else:
-            final = status.Status
-    association.release()
     assert final == 0xFE00
     assert 0 < pending < 400
 
@@ -603,3 +610,81 @@ def test_dcmtk_finds_the_same(site: Running) -> None:
     command = [findscu, "-v", "-W", "-aet", "CT1", "-aec", OUR_TITLE, "127.0.0.1", str(site.department.server.port)]
     done = subprocess.run(command + [a for k in keys for a in ("-k", k)], capture_output=True, text=True, timeout=30, check=True)
     assert (done.stdout + done.stderr).count("[A4") == 1
+
+
+def test_dcmtk_echoes(site: Running) -> None:
+    echoscu = shutil.which("echoscu")
+    if echoscu is None:
+        pytest.skip("DCMTK's echoscu is not installed")
+    where = ["127.0.0.1", str(site.department.server.port)]
+    subprocess.run([echoscu, "-aet", "CT1", "-aec", OUR_TITLE, *where], capture_output=True, timeout=30, check=True)
+
+
+def test_damaged_identifiers_cost_a_status_and_harm_nobody(site: Running) -> None:
+    whole, chance = (
+        encoded(worklist_keys(ScheduledStationAETitle="MR1", ScheduledProcedureStepStartDate="20260909")),
+        random.Random(5),
+    )
+    seen = set()
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for _ in range(chance.randrange(1, 8)):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        if chance.random() < 0.3:
+            del damaged[chance.randrange(len(damaged)) :]
+        seen.add(_status_of(site, bytes(damaged)))
+    assert 0x0000 in seen
+    assert seen & {0xA900, 0xC001}
+    assert seen <= {0x0000, 0xA900, 0xC001}
+    assert site.department.scanner().echo() == 0x0000
+
+
+def _status_of(site: Running, identifier: bytes) -> int:
+    """The final status of a C-FIND with these bytes as its identifier."""
+    with Wire(site.department.server.port) as wire:
+        wire.established()
+        told: dict[int, Any] = {
+            command.AFFECTED_SOP_CLASS: WORKLIST,
+            command.COMMAND_FIELD: command.C_FIND,
+            command.MESSAGE_ID: 1,
+        }
+        wire.say(1, told, identifier)
+        return next(s for m in wire.messages() if (s := status(m)) not in {0xFF00, 0xFF01})
+
+
+def test_identifiers_that_are_made_to_be_expensive_are_refused(site: Running) -> None:
+    many = worklist_keys()
+    many.PatientName = "\\".join(f"A*{n}*" for n in range(1000))
+    dates = worklist_keys(
+        ScheduledProcedureStepStartDate="\\".join(["20260907"] * 50), ScheduledProcedureStepStartTime="08\\09\\10"
+    )
+    long = worklist_keys()
+    long.PatientComments = "x" * 300_000
+    deep = Dataset()
+    for _ in range(40):
+        outer = Dataset()
+        outer.ScheduledProcedureStepSequence = [deep]
+        deep = outer
+    for keys in (many, dates, long, deep):
+        assert _status_of(site, encoded(keys)) == 0xA900
+
+
+def test_extended_negotiation_is_answered_with_what_is_not_done(site: Running) -> None:
+    with Wire(site.department.server.port) as wire:
+        accept = wire.established(user=UserInformation(16384, "2.25.1", extended={WORKLIST: b"\1\1\1\1"}))
+    assert accept.user.extended == {WORKLIST: b"\1\1\0\0"}
+
+
+def test_several_steps_of_one_procedure_are_several_answers(site: Running) -> None:
+    async def second(dep: Department) -> None:
+        station = await dep.station("CT-TWO")
+        one = await dep.scheduled("T1", station, "2026-09-07T08:15")
+        copy = {k: v for k, v in one.step.items() if k not in {"id", "meta", "identifier", "businessStatus"}}
+        period = {"start": "2026-09-07T10:15:00+02:00"}
+        await dep.create(copy | {"restriction": {"period": period}, "status": "accepted", "owner": ref(station)})
+
+    site.run(second(site.department))
+    answers = at(site, "CT-TWO")
+    assert [len(d.ScheduledProcedureStepSequence) for d in answers] == [1, 1]
+    assert len({d.StudyInstanceUID for d in answers}) == 1
+    assert len({d.ScheduledProcedureStepSequence[0].ScheduledProcedureStepID for d in answers}) == 2

@@ -74,6 +74,21 @@ def test_the_server_and_its_database_are_killed_after_each_of_the_ten_steps(tmp_
     asyncio.run(scenario())
 
 
+def test_the_server_is_killed_between_the_scanners_beginning_and_its_end(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with stage(tmp_path) as play:
+            for act in (play.register, play.place_order, play.book, play.arrive, play.ask_worklist):
+                await act()
+            (item,) = await play._worklist()
+            performed = await play.scanner.begin(item)
+            await power_cut(play.server)
+            await play.scanner.end(performed)
+            assert (await play._step())["status"] == "completed"
+            assert (await play._study())["series"][0]["numberOfInstances"] == 3
+
+    asyncio.run(scenario())
+
+
 def test_the_server_alone_is_killed_and_its_database_is_left_behind(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with stage(tmp_path) as play:

@@ -47,7 +47,7 @@ LIFECYCLES = {
         "accepted": "requested ready in-progress on-hold cancelled completed",
         "ready": "requested accepted in-progress on-hold cancelled completed",
         "on-hold": "requested accepted ready in-progress cancelled",
-        "in-progress": "completed failed on-hold accepted",
+        "in-progress": "completed failed on-hold accepted ready requested",
         "rejected": "",
         "cancelled": "",
         "failed": "",
@@ -78,7 +78,7 @@ LIFECYCLES = {
     },
     "ImagingStudy": {
         "registered": "available cancelled",
-        "available": "cancelled",
+        "available": "cancelled registered",
         "cancelled": "registered",
         "unknown": "registered available cancelled",
         "entered-in-error": "",

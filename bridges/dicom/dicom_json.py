@@ -178,12 +178,7 @@ def _encode(attributes: Attributes, explicit: bool, codec: str) -> bytes:
     for name in sorted(attributes):
         one = attributes[name]
         vr = one["vr"]
-        if vr == "SQ":
-            data = b"".join(_item(i, explicit, codec) for i in one.get("Value", ()))
-        else:
-            data = "\\".join(texts_of(one)).encode(codec if vr in _TEXT else "ascii")
-            if len(data) % 2:
-                data += b"\0" if vr == "UI" else b" "
+        data = b"".join(_item(i, explicit, codec) for i in one.get("Value", ())) if vr == "SQ" else _value(vr, one, codec)
         group, number = int(name[:4], 16), int(name[4:], 16)
         if not explicit:
             parts.append(struct.pack("<HHI", group, number, len(data)))
@@ -193,6 +188,19 @@ def _encode(attributes: Attributes, explicit: bool, codec: str) -> bytes:
             parts.append(struct.pack("<HH2sH", group, number, vr.encode(), len(data)))
         parts.append(data)
     return b"".join(parts)
+
+
+def _value(vr: str, one: Element, codec: str) -> bytes:
+    if "InlineBinary" in one:
+        data = base64.b64decode(one["InlineBinary"])
+    elif code := _NUMBERS.get(vr):
+        as_number = float if code in {"f", "d"} else int
+        return b"".join(struct.pack(f"<{code}", as_number(v)) for v in one.get("Value", ()))
+    else:
+        data = "\\".join(texts_of(one)).encode(codec if vr in _TEXT else "ascii")
+    if len(data) % 2:
+        data += b" " if vr in _TEXT or (vr in _PLAIN and vr != "UI") else b"\0"
+    return data
 
 
 def _item(attributes: Attributes, explicit: bool, codec: str) -> bytes:

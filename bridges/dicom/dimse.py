@@ -1,8 +1,10 @@
 """What a DIMSE service answers when it can't do what is asked."""
 
-from pydicom.dataset import Dataset
+from bridges.dicom.upper_layer.services import Response
 
+SUCCESS = 0x0000
 # PS3.7 Annex C
+NO_SUCH_ATTRIBUTE = 0x0105
 INVALID_ATTRIBUTE_VALUE = 0x0106
 PROCESSING_FAILURE = 0x0110
 DUPLICATE_SOP_INSTANCE = 0x0111
@@ -11,7 +13,11 @@ INVALID_SOP_INSTANCE = 0x0117
 MISSING_ATTRIBUTE = 0x0120
 MISSING_ATTRIBUTE_VALUE = 0x0121
 RESOURCE_LIMITATION = 0x0213
+# Warnings: done, but not all of it as it was sent.
+ATTRIBUTE_LIST_ERROR = 0x0107
+ATTRIBUTE_VALUE_OUT_OF_RANGE = 0x0116
 # PS3.4 C.4.1.1.4, K.4.1.1.4
+OUT_OF_RESOURCES = 0xA700
 CANCELLED = 0xFE00
 PENDING = 0xFF00
 PENDING_WITH_UNSUPPORTED_KEYS = 0xFF01
@@ -34,11 +40,6 @@ class Refused(Exception):
         self.comment = comment.encode("ascii", "replace").decode().replace("\\", "/")[:_COMMENT_LENGTH]
         self.error_id = error_id
 
-    def answer(self) -> Dataset:
-        """The status of the response, with Error Comment and Error ID (PS3.7 C)."""
-        status = Dataset()
-        status.Status = self.status
-        status.ErrorComment = self.comment
-        if self.error_id is not None:
-            status.ErrorID = self.error_id
-        return status
+    def response(self) -> Response:
+        """The response, with Error Comment and Error ID (PS3.7 C)."""
+        return Response(self.status, self.comment, self.error_id)

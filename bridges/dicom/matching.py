@@ -6,40 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bridges.dicom import dimse, time_keys
-from bridges.dicom.dicom_json import CHARACTER_SET, Attributes, Element, element, items, tag, text, texts, texts_of, vr_of
+from bridges.dicom.dicom_json import CHARACTER_SET, Attributes, Element, element, items, tag, text, texts_of, vr_of
+from bridges.dicom.worklist_keys import IDENTIFYING, ROOT, STEP, Key
 from fhir_server.search.keys import caseless
 
 _SPS = tag("ScheduledProcedureStepSequence")
 _START_DATE, _START_TIME = tag("ScheduledProcedureStepStartDate"), tag("ScheduledProcedureStepStartTime")
-# What a row may hold, so that it can be matched on and returned.
-ROOT_KEYS = (
-    "AccessionNumber AdmissionID ConfidentialityConstraintOnPatientDataDescription CurrentPatientLocation "
-    "FillerOrderNumberImagingServiceRequest ImagingServiceRequestComments IssueDateOfImagingServiceRequest "
-    "IssueTimeOfImagingServiceRequest IssuerOfPatientID IssuerOfPatientIDQualifiersSequence OtherPatientIDsSequence "
-    "PatientBirthDate PatientID PatientName PatientSex PlacerOrderNumberImagingServiceRequest "
-    "ReasonForRequestedProcedureCodeSequence ReasonForTheRequestedProcedure ReferringPhysicianName "
-    "RequestedProcedureCodeSequence RequestedProcedureComments RequestedProcedureDescription RequestedProcedureID "
-    "RequestedProcedurePriority RequestingPhysician RequestingService StudyInstanceUID ScheduledProcedureStepSequence"
-).split()
-STEP_KEYS = (
-    "Modality ScheduledProcedureStepDescription ScheduledProcedureStepEndDate ScheduledProcedureStepEndTime "
-    "ScheduledProcedureStepID ScheduledProcedureStepLocation ScheduledProcedureStepStartDate "
-    "ScheduledProcedureStepStartTime ScheduledProcedureStepStatus ScheduledProtocolCodeSequence ScheduledStationAETitle "
-    "ScheduledStationName"
-).split()
-# Type 2 attributes of table K.6-1 that we have no values for yet: returned with zero length.
-EMPTY_KEYS = (
-    "Allergies MedicalAlerts PatientComments PatientSize PatientState PatientTransportArrangements PatientWeight "
-    "PreMedication PregnancyStatus ReferencedPatientSequence ReferencedStudySequence RequestedContrastAgent "
-    "ScheduledPerformingPhysicianName SpecialNeeds StudyDate StudyTime"
-).split()
-_ROOT, _STEP, _EMPTY = ({tag(k) for k in keys} for keys in (ROOT_KEYS, STEP_KEYS, EMPTY_KEYS))
 # Said by the answer as it needs, never matched.
 _NEVER_MATCHED = {CHARACTER_SET, tag("TimezoneOffsetFromUTC")}
-# Besides person names, the texts that may be asked for with * and ? (PS3.4 K.6-1 leaves optional keys to the SCP).
-_WITH_WILDCARDS = {
-    tag(k) for k in ("RequestedProcedureDescription", "ScheduledProcedureStepDescription", "ReasonForTheRequestedProcedure")
-}
+_MOST_VALUES = 100  # of a key; with them, the alternatives of date and time
 _PRESELECTED = {
     "PatientID": "patient_ids",
     "AccessionNumber": "accession",
@@ -51,6 +26,8 @@ _PRESELECTED_IN_STEP = {
     "Modality": "modality",
     "ScheduledProcedureStepID": "step_id",
 }
+_OTHER = Key("", False, "3", "single value", "")  # an attribute within a sequence
+_DECIDED = {tag(k) for k in (*_PRESELECTED, *_PRESELECTED_IN_STEP)}
 
 
 @dataclass(slots=True)
@@ -59,7 +36,7 @@ class WorklistQuery:
 
     root: Attributes
     step: Attributes
-    window: time_keys.Window | None
+    windows: list[time_keys.Window]
     # Tags of step attributes that were asked for beside the sequence: they are answered in both places.
     lifted: frozenset[str] = frozenset()
     unsupported: bool = False
@@ -75,27 +52,48 @@ class WorklistQuery:
             raise dimse.Refused(dimse.IDENTIFIER_DOES_NOT_MATCH, "the identifier has no keys")
         if len(step_items) > 1:
             raise dimse.Refused(dimse.IDENTIFIER_DOES_NOT_MATCH, "Scheduled Procedure Step Sequence takes one item")
-        lifted = {name for name in root if name in _STEP}
+        lifted = {name for name in root if name in STEP}
         step = {name: root[name] for name in lifted} | (step_items[0] if step_items else {})
-        window = time_keys.window(_key(step, "ScheduledProcedureStepStartDate"), _key(step, "ScheduledProcedureStepStartTime"))
-        query = cls(root, step, window, frozenset(lifted))
+        query = cls(root, step, _windows(step), frozenset(lifted))
         query.unsupported = len(root) != len(identifier)
-        query._conditions = query._split(root, _ROOT, skip=lifted | {_SPS})
-        query._step_conditions = query._split(step, _STEP, skip={_START_DATE, _START_TIME})
+        query._conditions = query._split(root, ROOT, skip=lifted | {_SPS})
+        query._step_conditions = query._split(step, STEP, skip={_START_DATE, _START_TIME})
         return query
 
-    def _split(self, keys: Attributes, supported: set[str], skip: set[str]) -> list[tuple[str, Element]]:
+    def _split(self, keys: Attributes, known: dict[str, Key], skip: set[str]) -> list[tuple[str, Element]]:
         """The keys to match. Keys that we can't match are ignored, and the answers say so (FF01, PS3.4 K.4.1.1.4)."""
         found = []
         for name, key in keys.items():
             if name in _NEVER_MATCHED or name in skip:
                 continue
-            if name not in supported:
-                self.unsupported |= name not in _EMPTY or not _is_universal(key)
+            if name not in known:
+                self.unsupported = True
             elif not _is_universal(key):
-                _check(name, key)
-                found.append((name, key))
+                if known[name].how == "universal":
+                    self.unsupported = True
+                else:
+                    _check(name, key)
+                    found.append((name, key))
         return found
+
+    @property
+    def names_a_date(self) -> bool:
+        return any(w.low or w.high for w in self.windows)
+
+    @property
+    def is_for_somebody(self) -> bool:
+        """Whether it asks for a certain patient or order, not for a list."""
+        return any(name in IDENTIFYING for name, _ in (*self._conditions, *self._step_conditions))
+
+    @property
+    def is_decided_by_prefilter(self) -> bool:
+        """Whether what the prefilter selects is the answer: no key is left to look at."""
+        daily = any(w.daily for w in self.windows) or len(self.windows) > 1
+        return not daily and all(name in _DECIDED for name, _ in (*self._conditions, *self._step_conditions))
+
+    def shape(self) -> tuple[Any, ...]:
+        """What is asked for, without the values: queries of one shape have the same answer for a step."""
+        return _shape(self.root)
 
     def prefilter(self) -> dict[str, Any]:
         """The MongoDB filter on indexed keys: everything that matches is in what it selects."""
@@ -105,9 +103,12 @@ class WorklistQuery:
                 wanted = _wanted(keys.get(tag(keyword), {}))
                 if wanted:
                     where[name] = wanted[0] if len(wanted) == 1 else {"$in": wanted}
-        if self.window and (self.window.low or self.window.high):
-            bounds = {"$gte": self.window.low, "$lte": self.window.high}
+        if self.names_a_date:
+            lows, highs = [w.low for w in self.windows], [w.high for w in self.windows]
+            bounds = {"$gte": min(lows), "$lte": max(highs) if all(highs) else ""}
             where["start"] = {operator: value for operator, value in bounds.items() if value}
+            if not where["start"]:
+                del where["start"]
         names = _wanted(self.root.get(tag("PatientName"), {}))
         if len(names) == 1 and "=" not in names[0] and (prefix := re.split(r"[*?^]", caseless(names[0]))[0]):
             where["names"] = {"$elemMatch": {"$gte": prefix, "$lt": prefix + "\uffff"}}
@@ -117,7 +118,7 @@ class WorklistQuery:
         """Whether a row's attributes match all keys."""
         item = items(attributes, "ScheduledProcedureStepSequence")[0]
         start = text(item, "ScheduledProcedureStepStartDate") + text(item, "ScheduledProcedureStepStartTime")
-        if self.window is not None and not self.window.contains(start):
+        if self.windows and not any(w.contains(start) for w in self.windows):
             return False
         return all(_matches(n, k, attributes.get(n, {})) for n, k in self._conditions) and all(
             _matches(n, k, item.get(n, {})) for n, k in self._step_conditions
@@ -160,7 +161,7 @@ def _matches(name: str, key: Element, held: Element) -> bool:
         return any(time_keys.dates(w).contains(s) for w in _wanted(key) for s in stored)
     if vr == "TM":
         return any(time_keys.times(w).contains(s) for w in _wanted(key) for s in stored)
-    if name in _WITH_WILDCARDS:
+    if (ROOT.get(name) or STEP.get(name, _OTHER)).how == "wild card":
         return any(_pattern(w).fullmatch(s) for w in _wanted(key) for s in stored)
     return any(w == s for w in _wanted(key) for s in stored)
 
@@ -185,6 +186,8 @@ def _pattern(key: str) -> re.Pattern[str]:
 def _wanted(key: Element) -> list[str]:
     """The values to match: any of them. Devices send several where the standard has one; that means "or" here."""
     wanted = [w for w in texts_of(key) if w]
+    if len(wanted) > _MOST_VALUES:
+        raise dimse.Refused(dimse.IDENTIFIER_DOES_NOT_MATCH, "a key has too many values")
     return [] if any(set(w) == {"*"} for w in wanted) else wanted
 
 
@@ -203,9 +206,18 @@ def _check(name: str, key: Element) -> None:
         read(value)
 
 
-def _key(step: Attributes, keyword: str) -> str:
-    wanted = [w for w in texts(step, keyword) if w and set(w) != {"*"}]
-    return wanted[0] if wanted else ""
+def _windows(step: Attributes) -> list[time_keys.Window]:
+    """The windows of Start Date and Time; several of them are alternatives. None when neither restricts."""
+    dates, clocks = (_wanted(step.get(name, {})) or [""] for name in (_START_DATE, _START_TIME))
+    if len(dates) * len(clocks) > _MOST_VALUES:
+        raise dimse.Refused(dimse.IDENTIFIER_DOES_NOT_MATCH, "a key has too many values")
+    return [w for d in dates for c in clocks if (w := time_keys.window(d, c)) is not None]
+
+
+def _shape(keys: Attributes) -> tuple[Any, ...]:
+    return tuple(
+        (n, k["vr"], _shape(next((i for i in k.get("Value", ()) if i), {})) if k["vr"] == "SQ" else ()) for n, k in keys.items()
+    )
 
 
 def _is_private(name: str) -> bool:

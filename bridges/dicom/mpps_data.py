@@ -1,4 +1,4 @@
-"""MPPS data sets (PS3.4 F.7.2): what must be in them, and what they say in FHIR."""
+"""MPPS data sets (PS3.4 F.7.2): what they say in FHIR. What must be in them: `mpps_checks.py`."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,55 +6,13 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from bridges.dicom import dimse, values
-from bridges.dicom.dicom_json import Attributes, is_uid, items, tag, text, texts
+from bridges.dicom.dicom_json import Attributes, is_uid, items, text, texts
 from fhir_server.elements import concept
 from fhir_server.registry import Resource
 from resources import terms
 
 IN_PROGRESS, COMPLETED, DISCONTINUED = "IN PROGRESS", "COMPLETED", "DISCONTINUED"
-WRONG_ENTRY = "110514"  # DCM: incorrect worklist entry selected
 _PARTICIPATION = "http://terminology.hl7.org/CodeSystem/v3-ParticipationType"
-
-# Type 1 at N-CREATE (PS3.4 table F.7.2-1), without the items of the Scheduled Step Attributes Sequence: scanners send it empty.
-_REQUIRED = (
-    "PerformedProcedureStepID",
-    "PerformedStationAETitle",
-    "PerformedProcedureStepStartDate",
-    "PerformedProcedureStepStartTime",
-    "PerformedProcedureStepStatus",
-    "Modality",
-)
-# What N-SET may not change (the same table). Some scanners send it again; it is left as it was.
-_CREATE_ONLY = (
-    "ScheduledStepAttributesSequence PatientName PatientID IssuerOfPatientID PatientBirthDate PatientSex "
-    "ReferencedPatientSequence PerformedProcedureStepID PerformedStationAETitle PerformedStationName PerformedLocation "
-    "PerformedProcedureStepStartDate PerformedProcedureStepStartTime Modality StudyID SOPClassUID SOPInstanceUID"
-).split()
-
-
-def check_new(data: Attributes, zone: ZoneInfo) -> None:
-    """Refused unless this can begin a performed procedure step."""
-    for keyword in ("ScheduledStepAttributesSequence", *_REQUIRED):
-        if tag(keyword) not in data:
-            raise dimse.Refused(dimse.MISSING_ATTRIBUTE, f"{keyword} is missing")
-    for keyword in _REQUIRED:
-        if not text(data, keyword):
-            raise dimse.Refused(dimse.MISSING_ATTRIBUTE_VALUE, f"{keyword} has no value")
-    if text(data, "PerformedProcedureStepStatus") != IN_PROGRESS:
-        raise dimse.Refused(dimse.INVALID_ATTRIBUTE_VALUE, "a performed procedure step begins IN PROGRESS")
-    start(data, zone)
-
-
-def updated(stored: Attributes, change: Attributes, zone: ZoneInfo) -> Attributes:
-    """The data set after an N-SET. A new sequence replaces the stored one whole. Refused when it may not be so."""
-    kept = {tag(k) for k in _CREATE_ONLY}
-    data = stored | {name: one for name, one in change.items() if name not in kept}
-    if text(data, "PerformedProcedureStepStatus") not in {IN_PROGRESS, COMPLETED, DISCONTINUED}:
-        raise dimse.Refused(dimse.INVALID_ATTRIBUTE_VALUE, "PerformedProcedureStepStatus is none that MPPS knows")
-    if status(data) != "in-progress" and tag("PerformedSeriesSequence") not in data:
-        raise dimse.Refused(dimse.MISSING_ATTRIBUTE_VALUE, "a step ends with its PerformedSeriesSequence")
-    end(data, zone)
-    return data
 
 
 def status(data: Attributes) -> str:
@@ -99,12 +57,16 @@ def period(data: Attributes, zone: ZoneInfo) -> tuple[dict[str, str], list[str]]
 
 @dataclass(frozen=True, slots=True)
 class ScheduledItem:
-    """One item of the Scheduled Step Attributes Sequence: which step the scanner says it performs."""
+    """One item of the Scheduled Step Attributes Sequence: which step the scanner says it performs.
+
+    In the group case `study_uid` is that of all, and `planned_studies` are those that were scheduled.
+    """
 
     study_uid: str
     step_id: str
     procedure_id: str
     accession: str
+    planned_studies: tuple[str, ...] = ()
 
 
 def scheduled(data: Attributes) -> list[ScheduledItem]:
@@ -114,6 +76,7 @@ def scheduled(data: Attributes) -> list[ScheduledItem]:
             text(item, "ScheduledProcedureStepID"),
             text(item, "RequestedProcedureID"),
             text(item, "AccessionNumber"),
+            tuple(uid for study in items(item, "ReferencedStudySequence") if (uid := _uid(study, "ReferencedSOPInstanceUID"))),
         )
         for item in items(data, "ScheduledStepAttributesSequence")
     ]
@@ -150,18 +113,35 @@ def status_reason(data: Attributes) -> dict[str, Any] | None:
     return None
 
 
+def protocols(data: Attributes) -> list[dict[str, Any]]:
+    """The protocols that were performed, as CodeableConcepts: by code, else the protocol names of the series."""
+    coded: list[dict[str, Any]] = _protocol_codes(data)
+    named = dict.fromkeys(name for item in items(data, "PerformedSeriesSequence") if (name := text(item, "ProtocolName")))
+    return coded or [{"text": name} for name in named]
+
+
+def _protocol_codes(data: Attributes) -> list[dict[str, Any]]:
+    return [{"coding": [c]} for item in items(data, "PerformedProtocolCodeSequence") if (c := values.coding_of(item))]
+
+
 def series(data: Attributes, device: Resource | None) -> list[dict[str, Any]]:
-    """ImagingStudy.series of the performed series."""
-    modality = {"system": terms.DCM, "code": text(data, "Modality")}
+    """ImagingStudy.series of the performed series, as the scanner announces them."""
+    coded = _protocol_codes(data)
     found = []
     for item in items(data, "PerformedSeriesSequence"):
         if not (uid := _uid(item, "SeriesInstanceUID")):
             continue
         referenced = items(item, "ReferencedImageSequence") + items(item, "ReferencedNonImageCompositeSOPInstanceSequence")
-        one: dict[str, Any] = {"uid": uid, "modality": modality, "numberOfInstances": len(referenced)}
+        one: dict[str, Any] = {"uid": uid, "modality": {"system": terms.DCM, "code": text(data, "Modality") or "OT"}}
+        extensions: list[dict[str, Any]] = [{"url": terms.AVAILABILITY, "valueCode": "ANNOUNCED"}]
+        if title := text(item, "RetrieveAETitle"):
+            extensions.append({"url": terms.RETRIEVE_AE_TITLE, "valueString": title})
+        named: list[dict[str, Any]] = [{"text": name}] if (name := text(item, "ProtocolName")) else []
+        extensions += [{"url": terms.PERFORMED_PROTOCOL, "valueCodeableConcept": c} for c in named + coded]
+        one |= {"extension": extensions, "numberOfInstances": len(referenced)}
         if described := text(item, "SeriesDescription") or text(item, "ProtocolName"):
             one["description"] = described
-        if performers := _performers(item, device):
+        if performers := performers_of(item, device):
             one["performer"] = performers
         if instances := [i for r in referenced if (i := _instance(r))]:
             one["instance"] = instances
@@ -176,7 +156,7 @@ def _instance(reference: Attributes) -> dict[str, Any] | None:
     return {"uid": uid, "sopClass": {"system": "urn:ietf:rfc:3986", "code": f"urn:oid:{sop_class}"}}
 
 
-def _performers(item: Attributes, device: Resource | None) -> list[dict[str, Any]]:
+def performers_of(item: Attributes, device: Resource | None) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for keyword, function in (("PerformingPhysicianName", "PPRF"), ("OperatorsName", "SPRF")):
         names = [shown for name in texts(item, keyword) if (shown := readable_name(name))]
@@ -184,6 +164,13 @@ def _performers(item: Attributes, device: Resource | None) -> list[dict[str, Any
     if device is not None:
         found.append({"actor": {"reference": f"Device/{device['id']}"}})
     return found
+
+
+def people(data: Attributes) -> list[dict[str, Any]]:
+    """Procedure.performer of the physicians and operators that the series name, each once."""
+    named = (p for item in items(data, "PerformedSeriesSequence") for p in performers_of(item, None))
+    found = {(p["actor"]["display"], p["function"]["coding"][0]["code"]): p for p in named}
+    return list(found.values())
 
 
 def readable_name(name: str) -> str:

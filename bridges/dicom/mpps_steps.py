@@ -57,7 +57,7 @@ async def _agrees(unit: UnitOfWork, step: Resource, item: ScheduledItem) -> bool
     if item.procedure_id and identifier_value(procedure, terms.REQUESTED_PROCEDURE_ID) == item.procedure_id:
         return True
     studies = await unit.search("ImagingStudy", basedon=f"ServiceRequest/{procedure['id']}")
-    return bool(item.study_uid) and any(imaging_study.study_uid(s) == item.study_uid for s in studies)
+    return any(imaging_study.study_uid(s) in {item.study_uid, *item.planned_studies} - {""} for s in studies)
 
 
 async def _procedures(unit: UnitOfWork, item: ScheduledItem) -> list[Resource]:
@@ -66,8 +66,10 @@ async def _procedures(unit: UnitOfWork, item: ScheduledItem) -> list[Resource]:
     if item.procedure_id:
         token = _token(terms.REQUESTED_PROCEDURE_ID, item.procedure_id)
         found = [r for r in await unit.search("ServiceRequest", identifier=token) if service_request.is_procedure(r)]
-    if item.study_uid and (study := await imaging_study.by_uid(unit, item.study_uid)):
-        based_on = [await unit.get(r) for r in study.get("basedOn", ())]
+    # In the group case several procedures may go into one study: then what was planned for this item tells more.
+    for uid in (*item.planned_studies, item.study_uid):
+        study = await imaging_study.by_uid(unit, uid) if uid else None
+        based_on = [await unit.get(r) for r in (study or {}).get("basedOn", ())]
         found += [r for r in based_on if r and service_request.is_procedure(r)]
     return found
 

@@ -1,56 +1,36 @@
-"""The DICOM server: C-ECHO, Modality Worklist C-FIND, MPPS N-CREATE and N-SET.
-
-pynetdicom runs each association in threads; what touches the database runs in our event loop, and the thread waits for it.
-"""
+"""The DICOM server: which SOP classes it serves, to whom, and where it listens."""
 
 import asyncio
-import concurrent.futures
 import contextlib
-import threading
-from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
-from typing import Any, TypeVar
+import os
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
 from zoneinfo import ZoneInfo
 
 import structlog
-from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 from pymongo.errors import PyMongoError
-from pynetdicom import AE, evt
-from pynetdicom.association import Association
-from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run time from a table
-    ModalityPerformedProcedureStep,
-    ModalityWorklistInformationFind,
-    Verification,
-)
 
-from bridges.dicom import associations, dicom_json, dimse, worklist
-from bridges.dicom.dicom_json import Attributes
-from bridges.dicom.matching import WorklistQuery
+from bridges.dicom import availability_service, dicom_metrics, mpps_service, serving
+from bridges.dicom.availability import Availability
+from bridges.dicom.callers import Caller
 from bridges.dicom.mpps import PerformedSteps
-from bridges.dicom.pending_answers import PendingAnswers
+from bridges.dicom.serving import Desk
 from bridges.dicom.stations import Stations
-from bridges.dicom.worklist import Caller
-from fhir_server import audit
-from fhir_server.audit import Act
+from bridges.dicom.upper_layer import services
+from bridges.dicom.upper_layer.acceptor import Acceptor, Limits, Observer
+from bridges.dicom.upper_layer.association import Association, Times
+from bridges.dicom.upper_layer.pdu import AssociateRequest
+from bridges.dicom.upper_layer.requestor import VERIFICATION
+from bridges.dicom.upper_layer.services import Operation, Peer, Rejection, Request, Response, Service
+from bridges.dicom.worklist_service import WorklistFind
 from fhir_server.interactions import Interactions
-from fhir_server.outcome import FhirError
 
 log = structlog.get_logger()
-T = TypeVar("T")
 
-_ANSWER_SECONDS = 25.0  # scanners give up after 30
-_IDLE_SECONDS = 60
-_NEGOTIATION_SECONDS = 10
-_MAX_ASSOCIATIONS = 200
-_POLL_SECONDS = 0.2
-_GRACE_SECONDS = 1.0  # for requests under way when the server stops
-_ABORT_SECONDS = 1.0
-_BURST = 25  # answers between two looks for a C-CANCEL
-_TRANSFER_SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
-# Result, source, diagnostic of an A-ASSOCIATE-RJ (PS3.8 table 9-21).
-_CALLING_AE_NOT_RECOGNISED = (1, 1, 3)
-_TEMPORARY_CONGESTION = (2, 3, 1)
+_GRACE_SECONDS: Final = 1.0  # for requests under way when the server stops
+_FLUSH_SECONDS: Final = 10.0
 
 
 class DicomServerError(Exception):
@@ -59,256 +39,133 @@ class DicomServerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DicomSettings:
-    """Where to listen, as whom, and in which time zone the department is. Port 0 takes any free one."""
+    """Where to listen, as whom, and in which time zone the department is. Port 0 takes any free one.
+
+    tls_port: where associations over TLS are taken, with the context that `tls` gives; 0: nowhere
+    last_worklist_seconds: for how long a scanner is answered from memory while the database is away
+    """
 
     host: str
     port: int
     ae_title: str
     zone: ZoneInfo
+    tls_port: int = 0
+    tls: Callable[[], ssl.SSLContext] | None = None
+    last_worklist_seconds: float = 300
+    times: Times = field(default_factory=Times)
+    limits: Limits = field(default_factory=Limits)
 
 
 class DicomServer:
     """Serves scanners from `start()` to `stop()`."""
 
     def __init__(self, interactions: Interactions, settings: DicomSettings) -> None:
-        self._interactions = interactions
+        self.interactions = interactions
         self._settings = settings
-        self._stations = Stations(interactions.store)
-        self._performed = PerformedSteps(interactions, settings.zone)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._listener: associations.AssociationListener | None = None
-        self._waiting: set[concurrent.futures.Future[Any]] = set()
+        self._stations = Stations(interactions.store, settings.ae_title, settings.last_worklist_seconds)
+        self._desk = Desk(interactions)
+        self.services = self._services()
+        self._acceptor: Acceptor | None = None
+        self._flushing: asyncio.Task[None] | None = None
+        self._port, self._tls_port = settings.port, settings.tls_port
         self.listening = False
+
+    def _services(self) -> list[Service]:
+        """The SOP classes that are served: one line each."""
+        desk, settings = self._desk, self._settings
+        return [
+            Service(VERIFICATION, {Operation.C_ECHO: _echo}),
+            WorklistFind(desk, settings.zone, settings.last_worklist_seconds).service(),
+            mpps_service.service(desk, PerformedSteps(self.interactions, settings.zone)),
+            availability_service.service(desk, Availability(self.interactions, settings.zone)),
+        ]
 
     @property
     def port(self) -> int:
         """The port that it listens on."""
-        return int(self._listener.server_address[1]) if self._listener else self._settings.port
+        return self._port
+
+    @property
+    def tls_port(self) -> int:
+        """The port for TLS."""
+        return self._tls_port
 
     async def start(self) -> None:
-        """Listen. DicomServerError when the address can't be had."""
-        associations.configure_library()
-        self._loop = asyncio.get_running_loop()
-        entity = AE(ae_title=self._settings.ae_title)
-        entity.require_called_aet = True
-        entity.maximum_associations = _MAX_ASSOCIATIONS
-        entity.maximum_pdu_size = associations.MAX_PDU
-        entity.acse_timeout = _NEGOTIATION_SECONDS
-        entity.dimse_timeout = _ANSWER_SECONDS
-        entity.network_timeout = _IDLE_SECONDS
-        for sop_class in (Verification, ModalityWorklistInformationFind, ModalityPerformedProcedureStep):
-            entity.add_supported_context(sop_class, _TRANSFER_SYNTAXES)
-        handlers: list[Any] = [
-            (evt.EVT_REQUESTED, self._on_requested),
-            (evt.EVT_ACCEPTED, self._on_accepted),
-            (evt.EVT_REJECTED, self._on_rejected),
-            (evt.EVT_DIMSE_RECV, self._on_message),
-            (evt.EVT_C_FIND, self._on_find),
-            (evt.EVT_N_CREATE, self._on_create),
-            (evt.EVT_N_SET, self._on_set),
-        ]
-        where = (self._settings.host, self._settings.port)
-        try:
-            listener = associations.AssociationListener(
-                entity,
-                where,
-                self._settings.ae_title,
-                entity.supported_contexts,
-                evt_handlers=handlers,
-                request_handler=associations.BoundedRequestHandler,
-            )
-        except OSError as error:
-            raise DicomServerError(f"DICOM can't listen on {where[0]}:{where[1]}: {error.strerror or error}") from None
-        self._listener = listener
-        threading.Thread(target=listener.serve_forever, args=(_POLL_SECONDS,), name="dicom-listener", daemon=True).start()
+        """Listen. DicomServerError when an address can't be had."""
+        serving.configure_pydicom()
+        settings = self._settings
+        made = Acceptor(
+            self.services,
+            self._stations.admit,
+            times=settings.times,
+            limits=settings.limits,
+            observer=_Recorder(self._desk),
+        )
+        self._port = await self._listen(made, settings.port, None)
+        if settings.tls is not None:
+            try:
+                self._tls_port = await self._listen(made, settings.tls_port, settings.tls())
+            except DicomServerError:
+                await made.stop(0)
+                raise
+        self._acceptor = made
+        self._flushing = asyncio.create_task(self._desk.habits.flushing(_FLUSH_SECONDS))
         self.listening = True
-        log.info("dicom.listening", host=where[0], port=self.port, ae_title=self._settings.ae_title)
+        tls_port = self._tls_port if settings.tls is not None else None
+        log.info("dicom.listening", host=settings.host, port=self.port, tls_port=tls_port, ae_title=settings.ae_title)
+
+    async def _listen(self, made: Acceptor, port: int, tls: ssl.SSLContext | None) -> int:
+        host = self._settings.host
+        try:
+            return await made.listen(host, port, tls)
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno else str(error)
+            raise DicomServerError(f"DICOM can't listen on {host}:{port}: {why}") from None
 
     async def stop(self) -> None:
         """Stop listening, let requests under way end for a second, and abort what is still open."""
-        if self._listener is None:
+        if self._acceptor is None:
             return
         self.listening = False
-        listener, self._listener = self._listener, None
-        await _in_thread(listener.shutdown, 2 * _POLL_SECONDS + 0.1)
-        under_way = [asyncio.wrap_future(f) for f in list(self._waiting)]
-        if under_way:
-            _, late = await asyncio.wait(under_way, timeout=_GRACE_SECONDS)
-            for future in late:
-                future.cancel()
-        established = [a for a in listener.active_associations if a.is_established]
-        await asyncio.gather(*(_in_thread(a.abort, _ABORT_SECONDS) for a in established))
-        for association in listener.active_associations:
-            _close(association)
+        made, self._acceptor = self._acceptor, None
+        await made.stop(_GRACE_SECONDS)
+        if self._flushing is not None:
+            self._flushing.cancel()
+            await asyncio.gather(self._flushing, return_exceptions=True)
+        with contextlib.suppress(PyMongoError, TimeoutError):
+            async with asyncio.timeout(_GRACE_SECONDS):
+                await self._desk.habits.flush()
+        await self._desk.close(_GRACE_SECONDS)
         log.info("dicom.stopped")
 
-    def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run this in the event loop, and wait for it here, in the association's thread."""
-        assert self._loop is not None
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        self._waiting.add(future)
-        try:
-            return future.result(_ANSWER_SECONDS)
-        except TimeoutError:
-            future.cancel()
-            raise dimse.Refused(dimse.UNABLE_TO_PROCESS, "it took too long; try again") from None
-        except concurrent.futures.CancelledError:
-            raise dimse.Refused(dimse.UNABLE_TO_PROCESS, "the server is stopping; try again") from None
-        finally:
-            self._waiting.discard(future)
 
-    # Associations
+class _Recorder(Observer):
+    """Each association and refusal in the audit trail, in the metrics, and among the scanner's habits."""
 
-    def _on_requested(self, event: evt.Event) -> None:
-        """Unknown callers are refused, looked up afresh: a station that is registered now can call now."""
-        association = event.assoc
-        try:
-            refusal = None if self._call(self._stations.admits(_caller(association).ae_title)) else _CALLING_AE_NOT_RECOGNISED
-        except Exception:
-            log.warning("dicom.stations_unknown", exc_info=True)
-            refusal = _TEMPORARY_CONGESTION
-        if refusal is not None:
-            association.acse.send_reject(*refusal)
-            try:
-                known = refusal != _CALLING_AE_NOT_RECOGNISED
-                self._audit(association, "association", "try again" if known else "the calling AE title is not registered")
-            finally:
-                association.kill()
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
 
-    def _on_accepted(self, event: evt.Event) -> None:
-        self._audit(event.assoc, "association", None)
+    def accepted(self, association: Association) -> None:
+        dicom_metrics.ASSOCIATIONS.labels("accepted").inc()
+        dicom_metrics.ASSOCIATIONS_OPEN.inc()
+        self._desk.habits.accepted(association.calling)
+        self._desk.record(association.caller, "association", None)
 
-    def _on_rejected(self, event: evt.Event) -> None:
-        primitive = event.assoc.acceptor.primitive
-        wrong_title = primitive is not None and primitive.diagnostic == 7
-        why = "the called AE title is not ours" if wrong_title else "too many associations"
-        self._audit(event.assoc, "association", why)
+    def refused(self, request: AssociateRequest, peer: Peer, rejection: Rejection) -> None:
+        why = f"{rejection.result}-{rejection.source}-{rejection.reason}"
+        dicom_metrics.ASSOCIATIONS.labels(f"refused {why}").inc()
+        self._desk.habits.refused(request.calling, rejection.text)
+        self._desk.record(Caller(request.calling, peer.address), "association", rejection.text)
+        log.info("dicom.refused", ae_title=request.calling, address=peer.address, reason=rejection.text)
 
-    def _audit(self, association: Association, event: str, failed: str | None) -> None:
-        """Record an association, or a refused request. Nobody waits for it: so that polling costs little. A failure is logged."""
-        caller = _caller(association)
-        act = Act(event, "dicom", peer=caller.address)
+    def failed(self, peer: Peer, reason: str) -> None:
+        dicom_metrics.ASSOCIATIONS.labels("none").inc()
+        log.info("dicom.no_association", address=peer.address, reason=reason)
 
-        async def write() -> None:
-            await self._interactions.store.ensure("AuditEvent")
-            await self._interactions.reads.write(audit.audit_event(act, caller.access, (), failed=failed))
-
-        assert self._loop is not None
-        future = asyncio.run_coroutine_threadsafe(write(), self._loop)
-        self._waiting.add(future)
-        future.add_done_callback(self._audited)
-
-    def _audited(self, future: "concurrent.futures.Future[None]") -> None:
-        self._waiting.discard(future)
-        if future.cancelled() or future.exception() is not None:
-            log.error("dicom.audit_failed", reason=None if future.cancelled() else type(future.exception()).__name__)
-
-    def _on_message(self, event: evt.Event) -> None:
-        connection = event.assoc.dul.socket
-        if isinstance(connection, associations.BoundedSocket):
-            connection.received = 0
-
-    # Services
-
-    def _on_find(self, event: evt.Event) -> Iterator[tuple[int | Dataset, None]]:
-        """C-FIND. The answers are sent from here, encoded by us: the library's encoder is most of the time of a query."""
-        association, syntax = event.assoc, event.context.transfer_syntax
-        try:
-            identifier = _read(event, "identifier", dimse.IDENTIFIER_DOES_NOT_MATCH)
-            query = WorklistQuery.of(identifier)
-            found = self._call(worklist.find(self._interactions, query, identifier, _caller(association)))
-            status = dimse.PENDING_WITH_UNSUPPORTED_KEYS if query.unsupported else dimse.PENDING
-            answers = PendingAnswers(event, status)
-            for number, attributes in enumerate(found, 1):
-                if event.is_cancelled:
-                    yield dimse.CANCELLED, None
-                    return
-                if not association.is_established:
-                    return
-                answer = query.answer(attributes)
-                answers.send(dicom_json.encode(answer, explicit=syntax == ExplicitVRLittleEndian))
-                if number % _BURST == 0:
-                    answers.flush(_ANSWER_SECONDS)
-        except Exception as error:  # noqa: BLE001 - the scanner gets a status, the log the reason
-            yield self._refused(event, error, dimse.UNABLE_TO_PROCESS, "worklist"), None
-
-    def _on_create(self, event: evt.Event) -> tuple[int | Dataset, Dataset | None]:
-        """N-CREATE. Without an Affected SOP Instance UID we choose it (PS3.7 10.1.5.1.4)."""
-        given = getattr(event.request, "AffectedSOPInstanceUID", None)
-        uid = str(given or generate_uid(prefix=None))
-        try:
-            data = _read(event, "attribute_list", dimse.INVALID_ATTRIBUTE_VALUE)
-            self._call(self._performed.create(uid, data, _caller(event.assoc)))
-        except Exception as error:  # noqa: BLE001 - as above
-            return self._refused(event, error, dimse.PROCESSING_FAILURE, "mpps-create"), None
-        chosen = None
-        if given is None:
-            chosen = Dataset()
-            chosen.AffectedSOPInstanceUID = uid
-        return 0x0000, chosen
-
-    def _on_set(self, event: evt.Event) -> tuple[int | Dataset, None]:
-        """N-SET"""
-        try:
-            data = _read(event, "modification_list", dimse.INVALID_ATTRIBUTE_VALUE)
-            uid = str(getattr(event.request, "RequestedSOPInstanceUID", ""))
-            self._call(self._performed.update(uid, data, _caller(event.assoc)))
-        except Exception as error:  # noqa: BLE001 - as above
-            return self._refused(event, error, dimse.PROCESSING_FAILURE, "mpps-set"), None
-        return 0x0000, None
-
-    def _refused(self, event: evt.Event, error: Exception, otherwise: int, operation: str) -> Dataset:
-        refused = _refusal(error, otherwise, operation)
-        self._audit(event.assoc, operation, f"{refused.status:04X}: {refused.comment}")
-        return refused.answer()
+    def ended(self, association: Association) -> None:
+        del association
+        dicom_metrics.ASSOCIATIONS_OPEN.dec()
 
 
-def _read(event: evt.Event, name: str, otherwise: int) -> Attributes:
-    """The data set of a request. Refused with this status when it isn't one."""
-    try:
-        return dicom_json.of_dataset(getattr(event, name))
-    except Exception:  # noqa: BLE001 - the library raises whatever it meets
-        log.warning("dicom.unreadable_data_set", ae_title=_caller(event.assoc).ae_title)
-        raise dimse.Refused(otherwise, "the data set can't be read") from None
-
-
-def _refusal(error: Exception, otherwise: int, operation: str) -> dimse.Refused:
-    """The answer to a request that failed. What we didn't expect is logged, and told in general words."""
-    if isinstance(error, dimse.Refused):
-        return dimse.Refused(otherwise, error.comment) if error.status == dimse.UNABLE_TO_PROCESS else error
-    if isinstance(error, FhirError):
-        return dimse.Refused(otherwise, error.issues[0].diagnostics)
-    if isinstance(error, PyMongoError):
-        log.error("dicom.database", operation=operation, reason=type(error).__name__)
-        return dimse.Refused(otherwise, "the database is not available; try again")
-    log.error("dicom.failed", operation=operation, exc_info=error)
-    return dimse.Refused(otherwise, "an internal error; it is in the server's log")
-
-
-def _caller(association: Association) -> Caller:
-    primitive = association.requestor.primitive
-    title = str(primitive.calling_ae_title).strip() if primitive is not None else ""
-    return Caller(title, str(association.requestor.address))
-
-
-async def _in_thread(act: Callable[[], object], seconds: float) -> None:
-    """Run what blocks in a daemon thread, and wait for it no longer than this."""
-    loop, done = asyncio.get_running_loop(), asyncio.Event()
-
-    def run() -> None:
-        try:
-            act()
-        finally:
-            with contextlib.suppress(RuntimeError):  # the loop may be closed before a late thread ends
-                loop.call_soon_threadsafe(done.set)
-
-    threading.Thread(target=run, daemon=True).start()
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(done.wait(), seconds)
-
-
-def _close(association: Association) -> None:
-    """Cut the connection of a peer that doesn't answer an abort."""
-    association.dul.kill_dul()
-    if association.dul.socket is not None:
-        association.dul.socket.close()
+async def _echo(_request: Request) -> Response:
+    return Response(services.SUCCESS)

@@ -1,59 +1,142 @@
 """Modality Worklist C-FIND (PS3.4 Annex K): answers from the rows that `worklist_rows` keeps.
 
-Without a date in the query there is no date window: the scanner sees every step that is scheduled, whenever that is. A scanner
-that names no station sees the steps of all stations. Both lists are cut at `MAX_ANSWERS`, the earliest first.
+A scanner sees what its view allows (`worklist_preferences`). A query for a list that names no date is for the days around today;
+one for a certain patient or order is for any day. Lists are cut at the scanner's limit, the earliest first.
 """
 
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import orjson
 import structlog
+from bson import ObjectId
+from pymongo.asynchronous.database import AsyncDatabase
 
+from bridges.dicom import dimse, time_keys
+from bridges.dicom.callers import Caller
 from bridges.dicom.dicom_json import Attributes
 from bridges.dicom.matching import WorklistQuery
+from bridges.dicom.worklist_answers import Answers, Kind
 from bridges.dicom.worklist_rows import COLLECTION
-from fhir_server import audit
+from fhir_server import audit, clock
 from fhir_server.audit import Act
-from fhir_server.interactions import Interactions
-from smart_auth.access import Access
 
 log = structlog.get_logger()
 
-MAX_ANSWERS = 500
-# PS3.4 K has no status for "too many"; the list that is cut ends with success, and the log says so.
+_SORT: Final = [("start", 1), ("_id", 1)]
+_BATCH = 200
+
+
+@dataclass(slots=True)
+class Worklist:
+    """The answers to a query, encoded, by start. `event` is the AuditEvent of its being shown.
+
+    unsupported: whether keys were ignored (status FF01)
+    """
+
+    answers: list[bytes] = field(default_factory=list)
+    patients: dict[str, None] = field(default_factory=dict)
+    unsupported: bool = False
+    cut: bool = False
+
+    def event(self, identifier: Attributes, caller: Caller, how: str = "") -> dict[str, Any]:
+        """What was asked and shown, for the audit trail."""
+        detail = f"{len(self.answers)} answers{how}"
+        act = Act("worklist", "dicom", detail, query=orjson.dumps(identifier).decode(), peer=caller.address)
+        return audit.audit_event(act, caller.access, audit.seen(self.patients))
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
-    """Who is at the other end of an association."""
-
-    ae_title: str
-    address: str
-
-    @property
-    def access(self) -> Access:
-        """A scanner's rights: what its SOP classes do, no more. The audit trail shows its AE title."""
-        return Access.system(f"dicom:{self.ae_title}")
+class _Row:
+    id: str
+    version: ObjectId | None
+    patient: str
+    attributes: Attributes | None
 
 
 async def find(
-    interactions: Interactions, query: WorklistQuery, identifier: Attributes, caller: Caller, limit: int = MAX_ANSWERS
-) -> list[Attributes]:
-    """The matching rows' attributes by start, at most `limit`. Query and answers are in the audit trail before they are seen."""
-    cursor = interactions.store.db[COLLECTION].find(
-        query.prefilter(), {"attributes": 1, "of": 1}, sort=[("start", 1), ("_id", 1)]
-    )
-    found: list[Attributes] = []
-    shown: dict[str, None] = {}
-    async with cursor:
-        async for row in cursor:
-            if query.matches(row["attributes"]):
-                if len(found) == limit:
-                    log.warning("worklist.cut", ae_title=caller.ae_title, limit=limit)
-                    break
-                found.append(row["attributes"])
-                shown.update(dict.fromkeys(r for r in row["of"] if r.startswith("Patient/")))
-    await interactions.store.ensure("AuditEvent")
-    act = Act("worklist", "dicom", f"{len(found)} answers", query=orjson.dumps(identifier).decode(), peer=caller.address)
-    await interactions.reads.write(audit.audit_event(act, caller.access, audit.seen(shown)))
+    db: AsyncDatabase[dict[str, Any]], answers: Answers, query: WorklistQuery, caller: Caller, zone: ZoneInfo, *, explicit: bool
+) -> Worklist:
+    """The worklist of a query. Refused (A700) when it is longer than the scanner wants lists to be."""
+    preferences = caller.station.preferences
+    kind = answers.kind(query.shape(), preferences, explicit=explicit)
+    found, rows = Worklist(unsupported=query.unsupported), list[_Row]()
+    async for row in _rows(db, query, selection(query, caller, zone)):
+        if len(rows) == preferences.limit:
+            if preferences.refuse_over_limit:
+                raise dimse.Refused(dimse.OUT_OF_RESOURCES, f"more than {preferences.limit} entries match; narrow the query")
+            log.warning("worklist.cut", ae_title=caller.ae_title, limit=preferences.limit)
+            found.cut = True
+            break
+        rows.append(row)
+    await _encode(db, kind, query, rows, found)
     return found
+
+
+def selection(query: WorklistQuery, caller: Caller, zone: ZoneInfo) -> dict[str, Any]:
+    """The MongoDB filter of a query: its keys, the scanner's view, and the days around today where it is to be so."""
+    where = query.prefilter()
+    preferences = caller.station.preferences
+    if not query.names_a_date and not query.is_for_somebody:
+        today = clock.now().astimezone(zone).date()
+        first, last = today - timedelta(days=preferences.days_back), today + timedelta(days=preferences.days_ahead)
+        where["start"] = {
+            "$gte": f"{first:%Y%m%d}{time_keys.FIRST_TIME}",
+            "$lte": f"{last:%Y%m%d}{time_keys.LAST_TIME}",
+        }
+    view = _view(caller)
+    return {"$and": [view, where]} if view and where else view or where
+
+
+def _view(caller: Caller) -> dict[str, Any]:
+    """What a scanner may see. Where its Device doesn't say what its view is about, its own steps."""
+    station = caller.station
+    view = station.preferences.view
+    if view == "everything":
+        return {}
+    if view == "modality" and station.modalities:
+        return {"modality": {"$in": list(station.modalities)}}
+    if view == "location" and station.location:
+        return {"location": station.location}
+    return {"stations": caller.ae_title}
+
+
+async def _rows(db: AsyncDatabase[dict[str, Any]], query: WorklistQuery, where: dict[str, Any]) -> AsyncIterator[_Row]:
+    """The rows that match. Their attributes are fetched only where they must be looked at."""
+    fields = {"version": 1, "patient": 1}
+    decided = query.is_decided_by_prefilter
+    if not decided:
+        fields["attributes"] = 1
+    async with db[COLLECTION].find(where, fields, sort=_SORT, batch_size=_BATCH) as cursor:
+        async for row in cursor:
+            if decided or query.matches(row["attributes"]):
+                yield _Row(row["_id"], row.get("version"), row.get("patient", ""), row.get("attributes"))
+
+
+async def _encode(db: AsyncDatabase[dict[str, Any]], kind: Kind, query: WorklistQuery, rows: list[_Row], found: Worklist) -> None:
+    """Fill in the answers: those that are kept, and new ones of what has changed since."""
+    kept = {row.id: data for row in rows if (data := kind.get(row.id, row.version)) is not None}
+    missing = [row.id for row in rows if row.id not in kept and row.attributes is None]
+    fetched: dict[str, dict[str, Any]] = {}
+    if missing:
+        wanted = db[COLLECTION].find({"_id": {"$in": missing}}, {"version": 1, "attributes": 1, "patient": 1})
+        fetched = {row["_id"]: row async for row in wanted}
+    for row in rows:
+        data, patient = kept.get(row.id), row.patient
+        if data is None:
+            now = fetched.get(row.id)
+            attributes = row.attributes or (now or {}).get("attributes")
+            if attributes is None:  # it has left the list meanwhile
+                continue
+            # What is fetched may be newer than what was selected: it must still match.
+            if now is not None and not query.matches(attributes):
+                continue
+            version = now.get("version") if now else row.version
+            patient = (now or {}).get("patient", patient)
+            data = kind.put(row.id, version, query.answer(attributes))
+        found.answers.append(data)
+        if patient:
+            found.patients[patient] = None

@@ -4,10 +4,12 @@ A row is there exactly while its step's Task is accepted or ready, its order and
 active, and it has a time and a Study Instance UID:
 
     {_id: Task id,
+     version: ObjectId,            new with each write: what was made of the row before counts no longer
      start: "20260907081500",      the start in the department's zone, as DICOM queries ask for it
      starts: date,                 the same in UTC
      stations: ["CT1"], modality: ["CT"], patient_ids: [...], accession, procedure_id, step_id, study_uid,
      names: ["roe^jane"],          the folded groups of the patient's name
+     patient: "Patient/1", location: "Location/ct" of the station,
      of: ["Task/1", "Patient/1"],  what the row is made of: when one of them changes, so does the row
      attributes: {...}}            the whole answer, in the DICOM JSON model
 """
@@ -15,35 +17,45 @@ active, and it has a time and a Study Instance UID:
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from bson import ObjectId
 from pymongo import DeleteOne, IndexModel, ReplaceOne
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError
 
 from bridges.dicom import dicom_json, values
 from bridges.dicom.dicom_json import Attributes
-from bridges.dicom.worklist_attributes import ScheduledStep, attributes
+from bridges.dicom.worklist_attributes import ScheduledStep, attributes, performers
+from bridges.dicom.worklist_clinical import OBSERVATIONS
 from fhir_server import clock
+from fhir_server.elements import codes, has_code
 from fhir_server.references import ref, target
 from fhir_server.registry import Change, Resource
 from fhir_server.search.keys import caseless
 from fhir_server.unit_of_work import Conflict, UnitOfWork
-from resources import service_request, task
+from resources import service_request, task, terms
 
 COLLECTION = "worklist"
 _ON_THE_LIST = frozenset({"accepted", "ready"})
 _DUPLICATE_KEY = 11000
+# Facts about a patient that a row takes without referring to them.
+_CLINICAL = frozenset({"AllergyIntolerance", "Flag", "Observation"})
 # What a row takes from each resource. A change of anything else leaves the worklist alone.
 _ELEMENTS: dict[str, tuple[str, ...]] = {
+    "AllergyIntolerance": ("clinicalStatus", "verificationStatus", "code", "patient"),
+    "Appointment": ("participant",),
     "Device": ("identifier", "deviceName", "location", "type"),
-    "Encounter": ("identifier", "participant", "location"),
-    "ImagingStudy": ("identifier", "status", "basedOn"),
+    "Encounter": ("identifier", "participant", "location", "hospitalization"),
+    "Flag": ("status", "category", "code", "subject"),
+    "ImagingStudy": ("identifier", "status", "basedOn", "started"),
     "Location": ("name",),
+    "Observation": ("status", "code", "subject", "valueQuantity", "valueCodeableConcept", "effectiveDateTime", "effectivePeriod"),
     "Organization": ("name",),
-    "Patient": ("active", "name", "identifier", "birthDate", "gender", "meta"),
-    "Practitioner": ("name",),
+    "Patient": ("active", "name", "identifier", "birthDate", "gender", "communication", "meta"),
+    "Practitioner": ("name", "identifier"),
     "PractitionerRole": ("practitioner", "organization"),
     "ServiceRequest": (
-        "identifier", "status", "basedOn", "code", "priority", "requester", "reasonCode", "note", "authoredOn", "encounter",
+        "identifier", "status", "basedOn", "code", "priority", "requester", "performer", "reasonCode", "note", "authoredOn",
+        "encounter", "extension", "meta",
     ),
 }  # fmt: skip
 
@@ -79,7 +91,8 @@ class WorklistRows:
         await self._write(unit, steps, gone)
 
     async def _rows_of(self, unit: UnitOfWork, parts: list[Change]) -> set[str]:
-        made_of = {"of": {"$in": [f"{c.type}/{c.id}" for c in parts]}}
+        names = {f"{c.type}/{c.id}" for c in parts} | {p for c in parts if c.type in _CLINICAL for p in _patients(c)}
+        made_of = {"of": {"$in": sorted(names)}}
         cursor = unit.db[COLLECTION].find(made_of, {"_id": 1}, session=unit.session)
         return {row["_id"] async for row in cursor}
 
@@ -108,9 +121,13 @@ class WorklistRows:
         if start is None or not dicom_json.text(found, "StudyInstanceUID"):
             return None
         item = dicom_json.items(found, "ScheduledProcedureStepSequence")[0]
-        made_of = (step.task, step.procedure, step.order, step.patient, step.study, step.station, step.location, step.encounter)
+        made_of = (
+            step.task, step.procedure, step.order, step.patient, step.study, step.station, step.location, step.encounter,
+            step.appointment, *step.others.values(),
+        )  # fmt: skip
         return {
             "_id": step.task["id"],
+            "version": ObjectId(),
             "start": values.date_of(start) + values.time_of(start),
             "starts": clock.naive(start),
             "stations": dicom_json.texts(item, "ScheduledStationAETitle"),
@@ -121,7 +138,9 @@ class WorklistRows:
             "step_id": dicom_json.text(item, "ScheduledProcedureStepID"),
             "study_uid": dicom_json.text(found, "StudyInstanceUID"),
             "names": _folded_names(found),
-            "of": sorted({ref(r)["reference"] for r in (*made_of, *step.others.values()) if r}),
+            "patient": ref(step.patient)["reference"],
+            "location": (step.station or {}).get("location", {}).get("reference", ""),
+            "of": sorted({ref(r)["reference"] for r in made_of if r}),
             "attributes": found,
         }
 
@@ -133,12 +152,30 @@ def _listed(resource: Resource | None) -> bool:
 def _matters(change: Change) -> bool:
     """Whether a row can depend on this change. What is new can only be part of a step that is in the changes itself."""
     elements = _ELEMENTS.get(change.type)
-    if elements is None or change.before is None:
+    if elements is None:
+        return False
+    if change.before is None:
+        return change.type in _CLINICAL and _concerns(change.after)
+    if change.type == "Observation" and not (_concerns(change.before) or _concerns(change.after)):
         return False
     before, after = change.before, change.after or {}
     if "meta" in elements and _labels(before) != _labels(after):
         return True
     return any(before.get(e) != after.get(e) for e in elements if e != "meta")
+
+
+def _concerns(resource: Resource | None) -> bool:
+    """Whether this is one of the clinical facts that scanners are told; of Observations, few are."""
+    if resource is None:
+        return False
+    return resource["resourceType"] != "Observation" or not OBSERVATIONS.isdisjoint(codes(resource.get("code"), terms.LOINC))
+
+
+def _patients(change: Change) -> list[str]:
+    """The patients of a clinical fact, before and after its change."""
+    states = [r for r in (change.before, change.after) if r is not None]
+    found = (r.get(e, {}).get("reference") for r in states for e in ("subject", "patient"))
+    return [str(p) for p in found if str(p).startswith("Patient/")]
 
 
 def _late_studies(changes: list[Change]) -> list[Change]:
@@ -158,7 +195,7 @@ def _labels(resource: Resource) -> Any:
 
 def _locks(resource: Resource) -> list[str]:
     """The lock of the patient that a resource belongs to, and the one of its station."""
-    references = [resource.get(e, {}).get("reference") for e in ("subject", "for", "owner")]
+    references = [resource.get(e, {}).get("reference") for e in ("subject", "for", "owner", "patient")]
     if resource.get("resourceType") in {"Patient", "Device"}:
         references.append(ref(resource)["reference"])
     return [f"worklist:{r}" for r in references if str(r).startswith(("Patient/", "Device/"))]
@@ -211,8 +248,20 @@ async def _gather(unit: UnitOfWork, step: Resource | None) -> ScheduledStep | No
     found.location = await _get(unit, (found.station or {}).get("location"), "Location")
     encounter = step.get("encounter") or procedure.get("encounter") or (order or {}).get("encounter")
     found.encounter = await _get(unit, encounter, "Encounter")
+    found.appointment = await _get(unit, {"reference": task.appointment_of(step) or ""}, "Appointment")
+    found.clinical = await _clinical(unit, patient)
     await _add_others(unit, found)
     return found
+
+
+async def _clinical(unit: UnitOfWork, patient: Resource) -> list[Resource]:
+    whose = f"Patient/{patient['id']}"
+    measured = ",".join(f"{terms.LOINC}|{code}" for code in sorted(OBSERVATIONS))
+    return [
+        *await unit.search("AllergyIntolerance", patient=whose),
+        *await unit.search("Flag", patient=whose),
+        *await unit.search("Observation", patient=whose, code=measured),
+    ]
 
 
 async def _add_others(unit: UnitOfWork, step: ScheduledStep) -> None:
@@ -220,9 +269,13 @@ async def _add_others(unit: UnitOfWork, step: ScheduledStep) -> None:
     wanted = [(step.order or {}).get("requester"), step.procedure.get("requester")]
     wanted += [p.get("individual") for p in encounter.get("participant", ())]
     wanted += [p.get("location") for p in encounter.get("location", ())]
+    wanted += [*performers(step), step.task.get("location")]
+    wanted += [
+        i.get("valueReference") for i in step.task.get("input", ()) if has_code(i.get("type"), terms.TASK_DETAIL, "station")
+    ]
     while wanted:
         reference = wanted.pop()
-        found = await _get(unit, reference, "Practitioner", "PractitionerRole", "Organization", "Location")
+        found = await _get(unit, reference, "Practitioner", "PractitionerRole", "Organization", "Location", "Device")
         name = str((reference or {}).get("reference"))
         if found is None or name in step.others:
             continue

@@ -94,6 +94,8 @@ class Delivery:
             filled.clear()
             try:
                 for destination in await self._outbox.distinct("destination", {"state": "pending"}):
+                    if destination.startswith(outbox.DICOM):
+                        continue
                     worker = self._workers.get(destination)
                     if worker is None or worker.done():
                         self._wake[destination] = asyncio.Event()

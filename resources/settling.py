@@ -1,0 +1,28 @@
+"""Settling whose an examination was (`reconciliation`): the one occasion on which a patient or an end may change.
+
+Rules say that the subject of what was performed stays, and that an ended step has ended. When a person has found out that it was
+somebody else's, or another step, both are put right together, in a transaction of its own.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from weakref import WeakSet
+
+from fhir_server.unit_of_work import UnitOfWork
+
+_under_way: "WeakSet[UnitOfWork]" = WeakSet()
+
+
+def under_way(unit: UnitOfWork) -> bool:
+    """Whether this transaction settles an examination at the moment."""
+    return unit in _under_way
+
+
+@contextmanager
+def settling(unit: UnitOfWork) -> Iterator[None]:
+    """What is written in here puts an examination right."""
+    _under_way.add(unit)
+    try:
+        yield
+    finally:
+        _under_way.discard(unit)

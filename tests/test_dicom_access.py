@@ -1,0 +1,236 @@
+"""Who may connect: by AE title, address and certificate of the Device, and what each refusal is; what a scanner may see."""
+
+import datetime as dt
+import ipaddress
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from bridges.dicom.upper_layer import requestor
+from bridges.dicom.upper_layer.requestor import VERIFICATION, CallFailed, Remote
+from bridges.v2.mllp_tls import TlsFiles
+from fhir_server import clock
+from fhir_server.outcome import FhirError
+from fhir_server.references import ref
+from resources import worklist_preferences
+from resources.worklist_preferences import EXTENSIONS, PREFIX
+from tests.conftest import RunWithDb
+from tests.dicom_client import OUR_TITLE, Department, Running, department, running_department, worklist_keys
+
+
+@pytest.fixture(scope="module")
+def site(mongodb_uri: str) -> Iterator[Running]:
+    with running_department(mongodb_uri) as running:
+        running.run(_fill(running.department))
+        yield running
+
+
+async def _fill(dep: Department) -> None:
+    """Two rooms; CT1 and CT2 in one, MR1 in the other; a step of each on the same day, and one today."""
+    one, two = [await dep.create({"resourceType": "Location", "name": n}) for n in ("Room 1", "Room 2")]
+    for title, modality, room, patient in (("CT1", "CT", one, "A1"), ("CT2", "CT", one, "A2"), ("MR1", "MR", two, "A3")):
+        station = await dep.station(title, modality, location=ref(room))
+        await dep.scheduled(patient, station, "2026-09-07T08:15", modality=modality)
+    today = clock.now().astimezone(ZoneInfo("Europe/Amsterdam"))
+    order = await dep.order(await dep.patient("TODAY"))
+    start = today.replace(hour=12, minute=0, second=0, microsecond=0)
+    await dep.book(order, await dep.station("CT-TODAY"), start.isoformat(), (start + dt.timedelta(minutes=20)).isoformat())
+    for view in worklist_preferences.VIEWS:
+        await dep.station(f"V-{view}"[:16].upper(), "CT", preferences={"worklist-view": view}, location=ref(one))
+
+
+# Addresses, titles, numbers
+
+
+@pytest.mark.parametrize(
+    ("networks", "let_in"),
+    [(["127.0.0.1"], True), (["10.0.0.0/8", "127.0.0.0/8"], True), (["10.0.0.0/8"], False), (["::1"], False)],
+)
+def test_a_scanner_may_call_from_its_addresses_only(site: Running, networks: list[str], let_in: bool) -> None:
+    title = f"ADR{abs(hash(tuple(networks))) % 10**8}"
+    site.run(site.department.station(title, preferences={"dicom-address": networks}))
+    if let_in:
+        assert site.department.scanner(title).echo() == 0
+    else:
+        assert site.department.scanner(title).refused() == (1, 3)
+        time.sleep(0.3)
+        events = site.run(site.department.search("AuditEvent", type="dicom", outcome="4"))
+        mine = [e for e in events if e["agent"][0]["who"]["display"] == f"dicom:{title}"]
+        assert mine[0]["outcomeDesc"] == "the calling AE title may not call from this address"
+
+
+def test_a_wrong_called_title_is_let_pass_for_a_scanner_that_can_not_do_better(site: Running) -> None:
+    site.run(site.department.station("ANYTITLE", preferences={"dicom-any-called-title": True}))
+    assert site.department.scanner("ANYTITLE", called="OLD_RIS").echo() == 0
+    assert site.department.scanner("CT1", called="OLD_RIS").refused() == (1, 7)
+
+
+def test_a_scanner_has_as_many_associations_as_its_device_allows(site: Running) -> None:
+    site.run(site.department.station("FEW", preferences={"dicom-associations": 2}))
+    held = [site.department.scanner("FEW").associate() for _ in range(2)]
+    assert site.department.scanner("FEW").refused() == (2, 2)
+    assert site.department.scanner("CT1").echo() == 0
+    for association in held:
+        association.release()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("dicom-address", "hospital"), ("dicom-certificate", "abc"), ("worklist-view", "mine"), ("worklist-days-back", -1),
+        ("worklist-limit", 0), ("worklist-over-limit", "panic"), ("character-set", "latin1"), ("name-groups", "two"),
+        ("name-length", 3), ("empty-sequences", "maybe"), ("dicom-associations", 0), ("query-character-set", "x"),
+    ],
+)  # fmt: skip
+def test_a_preference_that_means_nothing_is_refused_with_what_it_may_be(site: Running, name: str, value: Any) -> None:
+    with pytest.raises(FhirError, match=name) as refused:
+        site.run(site.department.station("WRONG", preferences={name: value}))
+    assert EXTENSIONS[name].allowed in refused.value.issues[0].diagnostics
+
+
+def test_a_preference_that_comes_twice_is_refused() -> None:
+    device = {"extension": [{"url": PREFIX + "worklist-limit", "valueInteger": n} for n in (1, 2)]}
+    assert worklist_preferences.of(device).limit == 1
+
+
+# Views and days
+
+
+def patients(site: Running, title: str, **step: str) -> set[str]:
+    found = site.department.scanner(title).find(worklist_keys(**step))
+    assert found.final.Status == 0
+    return set(found.patients)
+
+
+@pytest.mark.parametrize(
+    ("view", "seen"),
+    [
+        ("everything", {"A1", "A2", "A3", "TODAY"}),
+        ("station", set()),
+        ("modality", {"A1", "A2", "TODAY"}),
+        ("location", {"A1", "A2"}),
+    ],
+)
+def test_a_scanner_sees_what_its_view_shows_whatever_it_asks_for(site: Running, view: str, seen: set[str]) -> None:
+    title = f"V-{view}"[:16].upper()
+    assert patients(site, title) == seen
+    assert patients(site, title, ScheduledStationAETitle="MR1") == seen & {"A3"}
+
+
+def test_a_list_without_a_date_is_for_the_days_around_today(site: Running) -> None:
+    site.run(site.department.station("DAYS", preferences={"worklist-days-back": 1, "worklist-days-ahead": 1}))
+    assert patients(site, "DAYS") == {"TODAY"}
+    assert patients(site, "DAYS", ScheduledProcedureStepStartDate="20260907") == {"A1", "A2", "A3"}
+    assert patients(site, "DAYS", ScheduledProcedureStepStartTime="0800-0900") == set()
+    keys = worklist_keys()
+    keys.PatientID = "A1"
+    assert site.department.scanner("DAYS").find(keys).patients == ["A1"]
+    keys.PatientID, keys.PatientName = "", "Roe*"
+    assert len(site.department.scanner("DAYS").find(keys).patients) == 4
+
+
+def test_answers_are_in_the_scanners_character_set(site: Running) -> None:
+    async def fill(dep: Department) -> None:
+        station = await dep.station("CT-RU", preferences={"character-set": "ISO_IR 144"})
+        await dep.station("CT-OLD", preferences={"character-set": "ISO_IR 6"})
+        await dep.station("CT-144", preferences={"query-character-set": "ISO_IR 144"})
+        await dep.scheduled("RU1", station, "2026-09-07T10:15", family="Люксембург", given="Роза")
+
+    site.run(fill(site.department))
+    keys = worklist_keys(ScheduledStationAETitle="CT-RU")
+    for title, declared, name in (("CT-RU", "ISO_IR 144", "Люксембург^Роза"), ("CT-OLD", None, "Lyuksemburg^Roza")):
+        (data,) = site.department.scanner(title).find(keys).data
+        assert (data.get("SpecificCharacterSet"), str(data.PatientName)) == (declared, name)
+    undeclared = worklist_keys()
+    undeclared.PatientName = "Люксембург".encode("iso8859-5")
+    assert site.department.scanner("CT-144").find(undeclared).patients == ["RU1"]
+
+
+# TLS
+
+
+class Authority:
+    """A certificate authority with files."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.certificate = self._sign(self.key, "authority", self.key, "authority", is_authority=True)
+        self.file = place / "ca.pem"
+        self.file.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+
+    def _sign(self, key: Any, name: str, by: Any, issuer: str, *, is_authority: bool = False) -> x509.Certificate:
+        now = dt.datetime.now(dt.UTC)
+        names = [x509.DNSName(f"{name}.example"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        return (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_after(now + dt.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .sign(by, hashes.SHA256())
+        )
+
+    def issue(self, name: str) -> tuple[Path, Path, str]:
+        """Certificate file, key file and SHA-256 fingerprint."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = self._sign(key, name, self.key, "authority")
+        files = self.place / f"{name}.pem", self.place / f"{name}.key"
+        files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+        files[1].write_bytes(key.private_bytes(encoding, form, serialization.NoEncryption()))
+        return *files, certificate.fingerprint(hashes.SHA256()).hex()
+
+
+def test_over_tls_a_scanner_is_known_by_its_certificate(run_with_db: RunWithDb[None], tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    cert, key, _ = authority.issue("ris")
+    files = TlsFiles(cert, key, authority.file)
+
+    def context(name: str | None) -> tuple[ssl.SSLContext, str]:
+        made, fingerprint = ssl.create_default_context(cafile=str(authority.file)), ""
+        if name is not None:
+            own_cert, own_key, fingerprint = authority.issue(name)
+            made.load_cert_chain(own_cert, own_key)
+        return made, fingerprint
+
+    async def call(dep: Department, title: str, tls: ssl.SSLContext | None) -> int:
+        remote = Remote("127.0.0.1", dep.server.tls_port if tls else dep.server.port, OUR_TITLE, title, tls)
+        async with requestor.associate(remote, [VERIFICATION], timeout=10) as client:
+            return await client.echo()
+
+    async def refused(dep: Department, title: str, tls: ssl.SSLContext | None, why: str) -> None:
+        with pytest.raises(CallFailed, match=why):
+            await call(dep, title, tls)
+
+    async def scenario(db: Any) -> None:
+        async with department(db, tls=files.server) as dep:
+            one, fingerprint = context("ct1")
+            other, _ = context("other")
+            nobody, _ = context(None)
+            await dep.station("BYPRINT", preferences={"dicom-certificate": f"sha256:{fingerprint.upper()}"})
+            await dep.station("BYNAME", preferences={"dicom-certificate": ["CN=nobody", "CN=ct1"]})
+            await dep.station("BYDNS", preferences={"dicom-certificate": "DNS=ct1.example"})
+            await dep.station("ANY")
+            for title in ("BYPRINT", "BYNAME", "BYDNS"):
+                assert await call(dep, title, one) == 0
+                await refused(dep, title, other, "result 1, source 1, reason 3")
+                await refused(dep, title, None, "result 1, source 1, reason 3")
+            assert await call(dep, "ANY", other) == 0
+            assert await call(dep, "ANY", None) == 0
+            await refused(dep, "ANY", nobody, "no connection|lost|aborted")
+
+    run_with_db(scenario)
