@@ -18,10 +18,12 @@ from cryptography.x509.oid import NameOID
 from bridges.dicom.upper_layer import requestor
 from bridges.dicom.upper_layer.requestor import VERIFICATION, CallFailed, Remote
 from bridges.v2.mllp_tls import TlsFiles
-from fhir_server import clock
+from fhir_server import app, clock
 from fhir_server.outcome import FhirError
 from fhir_server.references import ref
-from resources import worklist_preferences
+from fhir_server.settings import load_settings
+from fhir_server.start_error import StartError
+from resources import terms, worklist_preferences
 from resources.worklist_preferences import EXTENSIONS, PREFIX
 from tests.conftest import RunWithDb
 from tests.dicom_client import OUR_TITLE, Department, Running, department, running_department, worklist_keys
@@ -97,9 +99,24 @@ def test_a_preference_that_means_nothing_is_refused_with_what_it_may_be(site: Ru
     assert EXTENSIONS[name].allowed in refused.value.issues[0].diagnostics
 
 
-def test_a_preference_that_comes_twice_is_refused() -> None:
-    device = {"extension": [{"url": PREFIX + "worklist-limit", "valueInteger": n} for n in (1, 2)]}
-    assert worklist_preferences.of(device).limit == 1
+def test_a_preference_that_comes_twice_is_refused(site: Running) -> None:
+    twice = {
+        "resourceType": "Device",
+        "identifier": [{"system": terms.AE_TITLE, "value": "TWICE"}],
+        "extension": [{"url": PREFIX + "worklist-limit", "valueInteger": n} for n in (1, 2)],
+    }
+    with pytest.raises(FhirError, match="comes once"):
+        site.run(site.department.create(twice))
+
+
+def test_tls_settings_that_can_not_be_used_stop_the_start_with_their_names(tmp_path: Path) -> None:
+    cert, key, _ = Authority(tmp_path).issue("ris")
+    with pytest.raises(StartError, match="RIS_DICOM_TLS_KEY needs RIS_DICOM_TLS_CERT"):
+        app._dicom_settings(load_settings(dicom_tls_key=key))
+    with pytest.raises(StartError, match="RIS_DICOM_TLS_CERT and RIS_DICOM_TLS_KEY are no certificate with its key"):
+        app._dicom_settings(load_settings(dicom_tls_cert=key, dicom_tls_key=cert))
+    assert app._dicom_settings(load_settings(dicom_tls_cert=cert, dicom_tls_key=key)).tls is not None
+    assert app._dicom_settings(load_settings()).tls is None
 
 
 # Views and days

@@ -1,6 +1,8 @@
 """What scanners get while the database is away: the last good worklist for a while, else an error status, and never silence."""
 
 import asyncio
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -68,19 +70,45 @@ def test_while_a_primary_is_elected_the_last_good_worklist_serves_and_the_audit_
     asyncio.run(scenario())
 
 
-def test_a_scanner_that_was_never_answered_is_told_to_try_again_while_the_database_is_away(tmp_path: Path) -> None:
+def test_a_database_that_does_not_answer_keeps_no_scanner_waiting(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        mongod = EmbeddedMongod(tmp_path)
+        uri = await mongod.start()
+        assert mongod.pid is not None
+        try:
+            db = await connect(uri, "ris")
+            async with department(db) as dep:
+                await dep.scheduled("A1", await dep.station("CT1"), "2026-09-07T08:15")
+                known = worklist_keys(ScheduledStationAETitle="CT1")
+                assert (await blocking(dep.scanner().find, known)).patients == ["A1"]
+                os.kill(mongod.pid, signal.SIGSTOP)
+                try:
+                    assert await blocking(dep.scanner("CT9").refused) == (2, 1)  # try again: it was never seen
+                    answers = await blocking(dep.scanner().find, known)
+                    assert (answers.patients, answers.final.Status) == (["A1"], 0)
+                finally:
+                    os.kill(mongod.pid, signal.SIGCONT)
+                await _live_again(dep)
+                assert await blocking(dep.scanner("CT9").refused) == (1, 3)
+            await db.client.close()
+        finally:
+            await mongod.stop()
+
+    asyncio.run(scenario())
+
+
+def test_nothing_comes_from_memory_where_that_is_not_wanted(tmp_path: Path) -> None:
     async def scenario() -> None:
         mongod = EmbeddedMongod(tmp_path)
         uri = await mongod.start()
         try:
             db = await connect(uri, "ris")
             async with department(db, last_worklist_seconds=0) as dep:
-                await dep.station("CT1")
-                assert await blocking(dep.scanner().echo) == 0
-                await _step_down(uri, 30)
-                assert await blocking(dep.scanner("CT9").refused) == (2, 1)
-                await _live_again(dep)
-                assert await blocking(dep.scanner("CT9").refused) == (1, 3)
+                await dep.scheduled("A1", await dep.station("CT1"), "2026-09-07T08:15")
+                assert (await blocking(dep.scanner().find, worklist_keys())).patients == ["A1"]
+                await _step_down(uri, 40)
+                refused = await blocking(dep.scanner().find, worklist_keys())
+                assert (refused.patients, refused.final.Status) == ([], 0xC002)
             await db.client.close()
         finally:
             await mongod.stop()

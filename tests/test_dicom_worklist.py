@@ -620,6 +620,7 @@ def test_dcmtk_echoes(site: Running) -> None:
     subprocess.run([echoscu, "-aet", "CT1", "-aec", OUR_TITLE, *where], capture_output=True, timeout=30, check=True)
 
 
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")  # pydicom, of what it reads
 def test_damaged_identifiers_cost_a_status_and_harm_nobody(site: Running) -> None:
     whole, chance = (
         encoded(worklist_keys(ScheduledStationAETitle="MR1", ScheduledProcedureStepStartDate="20260909")),

@@ -155,6 +155,7 @@ class Provider(asyncio.Protocol):
         self.gone = True
         self.resume_writing()
         self._event("connection closed")
+        self._stop_artim()
         self._user.closed()
 
     def pause_writing(self) -> None:
