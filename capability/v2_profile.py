@@ -11,6 +11,7 @@ from typing import Final
 from xml.etree import ElementTree as ET
 
 from bridges.v2 import definitions
+from bridges.v2.destination import KINDS
 from bridges.v2.receivers import MESSAGES
 from capability.v2_specification import layouts_out, named_fields, tables_in
 
@@ -84,7 +85,9 @@ def _usages(direction: str) -> dict[tuple[str, int], str]:
 
 def profiles() -> list[tuple[str, str, str]]:
     """What there are profiles for: (message type, event, `in` or `out`)."""
-    return [(kind, event, "in") for kind, event in sorted(MESSAGES) if structure(kind, event) in definitions.structures()]
+    taken = [(kind, event, "in") for kind, event in sorted(MESSAGES)]
+    sent = [(*kind.split("^"), "out") for kind in sorted(KINDS)]
+    return [(kind, event, way) for kind, event, way in [*taken, *sent] if structure(kind, event) in definitions.structures()]
 
 
 def profile(kind: str, event: str, direction: str) -> bytes:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from bridges.v2.delivery import Delivery, Timing
-from bridges.v2.leases import Lease, give_back
 from bridges.v2.operations import Operator
 from demo.ehr import Listener
 from demo.server import free_port
 from fhir_server import outbox
+from fhir_server.leases import Lease, give_back
 from tests.department import ACCESS, ZONE, Department, Resource, unused, v2
 
 QUICK = Timing(

@@ -8,6 +8,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from bridges.v2.codes import CODE_MAPS
+from bridges.v2.destination import KINDS
 from bridges.v2.mapping import Table
 from bridges.v2.message import Segment
 from bridges.v2.receivers import MESSAGES
@@ -65,8 +66,13 @@ def test_every_row_names_the_fields_that_it_reads(ris, unnamed, area):
     assert unnamed == set()
 
 
-def test_there_is_a_profile_for_each_message_that_is_taken():
+def test_there_is_a_profile_for_each_message_that_is_taken_or_sent():
     assert {(kind, event) for kind, event, direction in v2_profile.profiles() if direction == "in"} == set(MESSAGES)
+    assert {f"{kind}^{event}" for kind, event, direction in v2_profile.profiles() if direction == "out"} == set(KINDS)
+    for kind, event, direction in v2_profile.profiles():
+        static = ET.fromstring(v2_profile.profile(kind, event, direction)).find("HL7v2xStaticDef")
+        assert static is not None
+        assert static.get("Role") == {"in": "Receiver", "out": "Sender"}[direction]
 
 
 def test_a_profile_names_what_is_required_read_and_left_alone():

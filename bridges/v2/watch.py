@@ -14,13 +14,12 @@ from typing import Any, Final
 import structlog
 from pymongo.errors import PyMongoError
 
-from bridges.v2 import leases
 from bridges.v2.alerts import Habits, Looks
 from bridges.v2.inbound import Inbound
-from bridges.v2.leases import Lease
-from fhir_server import clock, metrics
+from fhir_server import clock, leases, metrics
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
+from fhir_server.leases import Lease
 from fhir_server.outcome import FhirError
 from fhir_server.unit_of_work import UnitOfWork
 from resources import work_items
