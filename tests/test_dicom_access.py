@@ -15,14 +15,18 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from bridges.dicom.stations import CALLING_TITLE_UNKNOWN, Stations
 from bridges.dicom.upper_layer import requestor
+from bridges.dicom.upper_layer.pdu import AssociateRequest
 from bridges.dicom.upper_layer.requestor import VERIFICATION, CallFailed, Remote
+from bridges.dicom.upper_layer.services import Peer
 from bridges.v2.mllp_tls import TlsFiles
 from fhir_server import app, clock
 from fhir_server.outcome import FhirError
 from fhir_server.references import ref
 from fhir_server.settings import load_settings
 from fhir_server.start_error import StartError
+from fhir_server.store import Store
 from resources import terms, worklist_preferences
 from resources.worklist_preferences import EXTENSIONS, PREFIX
 from tests.conftest import RunWithDb
@@ -68,6 +72,16 @@ def test_a_scanner_may_call_from_its_addresses_only(site: Running, networks: lis
         events = site.run(site.department.search("AuditEvent", type="dicom", outcome="4"))
         mine = [e for e in events if e["agent"][0]["who"]["display"] == f"dicom:{title}"]
         assert mine[0]["outcomeDesc"] == "the calling AE title may not call from this address"
+
+
+@pytest.mark.parametrize(("address", "let_in"), [("127.0.0.1", True), ("::1", True), ("192.0.2.7", False)])
+def test_before_any_scanner_is_registered_only_this_machine_may_call(run_with_db: RunWithDb, address: str, let_in: bool) -> None:
+    async def scenario(db: Any) -> None:
+        stations = Stations(Store(db), OUR_TITLE, 0)
+        verdict = await stations.admit(AssociateRequest(OUR_TITLE, "ANYBODY", ()), Peer(address))
+        assert (verdict != CALLING_TITLE_UNKNOWN) is let_in
+
+    run_with_db(scenario)
 
 
 def test_a_wrong_called_title_is_let_pass_for_a_scanner_that_can_not_do_better(site: Running) -> None:

@@ -34,6 +34,7 @@ CALLED_TITLE_WRONG: Final = Rejection(1, 1, 7, "the called AE title is not ours"
 _CACHE_SECONDS = 1.0
 _WAIT_SECONDS = 3.0  # for the database; then what is known from before counts
 _MOST_KNOWN = 5_000
+_THIS_MACHINE: Final = ("127.0.0.0/8", "::1/128")
 
 
 @dataclass(slots=True)
@@ -56,7 +57,7 @@ class Stations:
         self._known: dict[str, _Known] = {}
 
     async def admit(self, request: AssociateRequest, peer: Peer) -> Admission | Rejection:
-        """Whether this caller is let in; everybody is while no station is registered."""
+        """Whether this caller is let in; while no station is registered, everybody on this machine is."""
         try:
             station = await self._station(request.calling)
         except (PyMongoError, TimeoutError) as error:
@@ -64,6 +65,8 @@ class Stations:
             return acceptor.TEMPORARY_CONGESTION
         if station is None:
             return CALLED_TITLE_WRONG if request.called != self._own_title else CALLING_TITLE_UNKNOWN
+        if station is UNREGISTERED and not _is_from(peer.address, _THIS_MACHINE):
+            return CALLING_TITLE_UNKNOWN
         preferences = station.preferences
         if request.called != self._own_title and not preferences.any_called_title:
             return CALLED_TITLE_WRONG
