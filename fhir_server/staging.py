@@ -27,6 +27,7 @@ class Part:
     number: int
     shown: list[str]
     origin: str | None = None  # the partner whose message it is
+    wrote: bool = False  # whether it may have left something beside staged resources
     held: dict[Target, None] = field(default_factory=dict)  # what it has looked at or written
 
 
@@ -96,6 +97,9 @@ async def aside(entry: Entry, work: Callable[..., None], *arguments: Any) -> Non
 
 def write(to: Target, entry: Entry, now: datetime, current: Writes, history: Writes) -> None:
     """The writes that bring the collections to the present state of an entry."""
+    if entry.after is entry.was and entry.new_version is not None:
+        _restore(to, entry, current, history)
+        return
     number, before = entry.next_version, entry.before
     first = entry.new_version is None
     entry.new_version = number
@@ -121,6 +125,29 @@ def write(to: Target, entry: Entry, now: datetime, current: Writes, history: Wri
         current.inserts.append(document)
     else:
         current.others.append(ReplaceOne({"_id": to.id, "version": found_version}, document))
+
+
+def _restore(to: Target, entry: Entry, current: Writes, history: Writes) -> None:
+    """The writes that take back what this transaction has written of a resource (`UnitOfWork.attempt`)."""
+    number, before = entry.new_version, entry.before
+    entry.new_version = None
+    if before is None or before.resource is None:
+        current.others.append(DeleteOne({"_id": to.id, "version": number}))
+        return
+    document = {
+        "_id": to.id,
+        "version": before.version,
+        "method": before.method,
+        "updated": before.updated,
+        "resource": fhir_json.to_bson(before.resource),
+        "search": entry.index(),
+    }
+    history.others.append(DeleteOne({"_id": f"{to.id}/{before.version}"}))
+    if entry.written is None:
+        current.inserts.append(document)
+        history.others.append(DeleteOne({"_id": f"{to.id}/{number}"}))
+    else:
+        current.others.append(ReplaceOne({"_id": to.id, "version": number}, document))
 
 
 def refuse_invalid(resource: Resource) -> None:

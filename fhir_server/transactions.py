@@ -106,9 +106,10 @@ class Transactions:
 
     async def _joint(self, jobs: list[Job]) -> None:
         """Run these as one. Whatever keeps them from being committed together leaves each of them to itself."""
-        if len(jobs) == 1:
-            return
         await self._store.ensure("AuditEvent")
+        if len(jobs) == 1:
+            await self._once(jobs[0])
+            return
         deadline = time.monotonic() + _PATIENCE_TOGETHER
         attempt = 0
         while time.monotonic() < deadline:
@@ -133,6 +134,20 @@ class Transactions:
                 return
         for job in jobs:
             job.refusal = None
+
+    async def _once(self, job: Job) -> None:
+        """Try one that came alone, while others gather. If it can't be done at once, it is left to itself."""
+        try:
+            await self._attempt([job], time.monotonic() + _PATIENCE)
+        except FhirError as refusal:
+            job.refusal = refusal
+        except (Conflict, NotEnsured):
+            return
+        except PyMongoError as error:
+            if _try_again(error):
+                return
+            raise
+        job.alone = False
 
     async def _until_done(self, job: Job) -> None:
         await self._store.ensure("AuditEvent")
@@ -193,13 +208,13 @@ class Transactions:
 
 
 async def _part(unit: UnitOfWork, job: Job, *, together: bool) -> Part | None:
-    """Do one job, with its reactions. None if it is refused before it changed anything: the others go on without it."""
+    """Do one job, with its reactions. None if it is refused before it wrote anything: the others go on without it."""
     part = unit.begin(job.access)
     try:
         job.result = await job.work(unit)
         await unit.react()
     except FhirError as refusal:
-        if not together or unit.changes(part):
+        if not together or part.wrote or unit.changes(part):
             raise
         job.refusal = refusal
         return None

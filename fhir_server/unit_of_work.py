@@ -118,6 +118,24 @@ class UnitOfWork(View):
         finally:
             self._following -= 1
 
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """What is staged in here is taken back when it raises. What is written past the unit of work (`db`) isn't."""
+        before = {to: (e.after, e.part, e.reacted, e.redirected) for to, e in self._entries.items()}
+        queue, sent, told = deque(self._queue), len(self.outbox), len(self.events)
+        try:
+            yield
+        except BaseException:
+            for to, entry in self._entries.items():
+                entry.after, entry.part, entry.reacted, entry.redirected = before.get(to, (entry.was, None, entry.was, False))
+                if entry.after is entry.written:
+                    self._dirty.pop(to, None)
+                else:
+                    self._dirty[to] = None
+            self._queue = queue
+            del self.outbox[sent:], self.events[told:]
+            raise
+
     async def create(self, resource: Resource, id_: str | None = None, *, copy: bool = True) -> Resource:
         """Stage a new resource under a fresh id; `id_` is one that the caller has drawn. The answer has id and meta.
 
@@ -146,14 +164,17 @@ class UnitOfWork(View):
 
     def record(self, event: Resource) -> None:
         """Have a further AuditEvent written with this transaction (`audit.audit_event`), which its resources may refer to."""
+        self._at.wrote = True
         self.events.append(event)
 
     def keep(self, collection: str, write: UpdateOne) -> None:
         """Have a document that is no resource written with this transaction. DuplicateKeyError then, where its key is taken."""
+        self._at.wrote = True
         self._kept.setdefault(collection, []).append(write)
 
     def send(self, message: outbox.Outbound) -> None:
         """Put a message into the outbox of this transaction."""
+        self._at.wrote = True
         self.outbox.append(message)
 
     # The end of the transaction

@@ -71,6 +71,7 @@ class View(ABC):
     @property
     def db(self) -> AsyncDatabase[Document]:
         """For what projections derive and bridges keep beside the resources; always with `session=unit.session`."""
+        self._at.wrote = True
         return self._store.db
 
     def changes(self, part: Part | None = None) -> list[Change]:

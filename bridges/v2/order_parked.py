@@ -88,7 +88,8 @@ async def play(order: Order, stored: Resource, perform: Callable[[Order], Awaita
             continue
         state = "played"
         try:
-            await perform(await _again(unit, document))
+            with unit.attempt():
+                await perform(await _again(unit, document))
         except Refused as failure:
             state = "refused-later"
             text = f"{document['shown']} when it came; now that it is: {failure}"
