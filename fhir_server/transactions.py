@@ -141,6 +141,8 @@ class Transactions:
             await self._attempt([job], time.monotonic() + _PATIENCE)
         except FhirError as refusal:
             job.refusal = refusal
+        except DocumentTooLarge:
+            job.refusal = _too_large()
         except (Conflict, NotEnsured):
             return
         except PyMongoError as error:

@@ -26,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--oracle-seconds", type=float, default=None, help="go on with random searches for so long, in each group")
     parser.addoption("--oracle-seed", type=int, default=0, help="begin with this seed")
     parser.addoption(
-        "--chaos-messages", type=int, default=300, help="how many v2 messages go through the chaos (test_v2_chaos.py)"
+        "--chaos-messages", type=int, default=150, help="how many v2 messages go through the chaos (test_v2_chaos.py)"
     )
     parser.addoption("--chaos-seed", type=int, default=1, help="of the chaos")
 

@@ -16,7 +16,7 @@ from fhir_server.audit import search_index
 from fhir_server.search.index import index
 from fhir_server.validation import validate
 from smart_auth.login_delays import ACCOUNT, NETWORK, Delays
-from smart_auth.sessions import Sessions
+from smart_auth.sessions import belongs
 from smart_auth.users import User
 from tests.people_app import OTHER_PASSWORD, PASSWORD, Browser, Forms, PeopleApp, errors_of, serving_people
 
@@ -540,7 +540,9 @@ def test_a_password_typed_in_the_name_field_is_written_nowhere(app: PeopleApp, c
 
 def test_a_session_has_ended_for_apps_when_its_user_logged_out_or_was_shut_out(app: PeopleApp) -> None:
     async def ended(session_id: str) -> bool:
-        return await Sessions(app.db, secure=False).ended(session_id)
+        session = await app.db["oauth_sessions"].find_one({"_id": session_id, "expires": {"$gt": datetime.now(UTC)}})
+        user = await app.db["oauth_users"].find_one({"_id": session["user"]}) if session else None
+        return session is None or user is None or bool(user.get("disabled")) or not belongs(session, user)
 
     async def session_of(name: str) -> str:
         document = await app.db["oauth_sessions"].find_one({"user": name})

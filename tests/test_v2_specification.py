@@ -9,13 +9,10 @@ import pytest
 
 from bridges.v2.codes import CODE_MAPS
 from bridges.v2.destination import KINDS
-from bridges.v2.mapping import Table
-from bridges.v2.message import Segment
 from bridges.v2.receivers import MESSAGES
 from capability import concept_maps, v2_profile, v2_specification
 from fhir_server.references import Target
 from tests.department import ACCESS, Department
-from tests.v2_case import FILES, FOLDER, Case
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "hl7v2.md"
 
@@ -31,39 +28,6 @@ def ris(mongodb_uri: str) -> Iterator[Department]:
 def test_the_printed_tables_are_those_that_the_bridge_runs():
     document = DOCUMENT.read_text("utf-8")
     assert v2_specification.written(document) == document, "run python -m capability.v2_specification"
-
-
-@pytest.fixture
-def unnamed(monkeypatch) -> set[tuple[str, str, int]]:
-    """(table, segment, field) of each field that a row reads without naming it (in its note at least), while tables are built."""
-    read: set[tuple[str, int]] = set()
-    found: set[tuple[str, str, int]] = set()
-    raw, build = Segment.raw, Table.build
-
-    def recorded(self: Segment, field: int) -> str:
-        read.add((self.name, field))
-        return raw(self, field)
-
-    async def checked(self: Table, source: object) -> object:
-        for row in self.rows:
-            read.clear()
-            value = row.read(source)
-            if asyncio.iscoroutine(value):
-                await value
-            found.update((self.title, *place) for place in read - set(v2_specification.named_fields(f"{row.fields} {row.note}")))
-        return await build(self, source)
-
-    monkeypatch.setattr(Segment, "raw", recorded)
-    monkeypatch.setattr(Table, "build", checked)
-    return found
-
-
-@pytest.mark.parametrize("area", sorted({f.parent.name for f in FILES}))
-def test_every_row_names_the_fields_that_it_reads(ris, unnamed, area):
-    for file in FILES:
-        if file.parent == FOLDER / area:
-            ris.run(Case(ris).play(file.read_text("utf-8")))
-    assert unnamed == set()
 
 
 def test_there_is_a_profile_for_each_message_that_is_taken_or_sent():
