@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import resources
 from bridges.dicom import dicom_endpoints, study_watch, worklist_rows
-from bridges.v2 import message_log, order_parked, outbound, routes
+from bridges.v2 import message_log, order_parked, outbound, parked_sweep, routes
 from bridges.v2.delivery import Delivery
 from bridges.v2.door import listener
 from bridges.v2.inbound import Inbound
@@ -290,7 +290,7 @@ async def mllp_door(ris: Ris) -> AsyncIterator[None]:
         listening = True
         ris.components["v2"] = lambda: listening
         try:
-            async with patient_merge.finishing(ris.interactions), order_parked.expiring(ris.interactions):
+            async with patient_merge.finishing(ris.interactions), parked_sweep.sweeping(ris.interactions):
                 yield
         finally:
             listening = False
