@@ -26,8 +26,8 @@ from bridges.v2.mllp import Peer
 from bridges.v2.order_in import show_mix_up
 from bridges.v2.partners import Partners
 from bridges.v2.provenance_in import provenance
-from bridges.v2.rates import Rates
-from bridges.v2.received import MAX_SIZE, Received, receive
+from bridges.v2.rates import Allowance, Rates
+from bridges.v2.received import MAX_SIZE, MAX_UNREADABLE, Received, receive
 from bridges.v2.receivers import receiver
 from bridges.v2.reception import Reception, Reply, Sender
 from bridges.v2.refused import Refused
@@ -41,7 +41,8 @@ from resources.work_items import raise_once
 log = structlog.get_logger()
 
 _TRY_AGAIN = AckError(code=207, text="not available now, send again")
-_STRANGER_RATE: Final = 1.0  # messages a second of senders at an address that we don't know
+_STRANGER_RATE: Final = 1.0  # messages a second of an address, of senders that we don't know, and that can't be read
+_UNREADABLE_AN_HOUR: Final = 100  # of an address, that are kept
 _TRIES: Final = 5  # to process what was accepted, before it is left to whoever looks for what is left
 _PASSING: Final = frozenset({"transient", "lock-error", "timeout"})
 _INTERNAL: Final = AckError(code=207, text="an internal error; it is in the receiver's log")
@@ -65,7 +66,9 @@ class Inbound:
         self._interactions = interactions
         self._db = interactions.store.db
         self._zone = zone
+        self.stranger_rate = _STRANGER_RATE
         self._rates = Rates()
+        self._unreadable = Allowance(_UNREADABLE_AN_HOUR, 3600)
         self.accepted = Accepted(self._db, self._take_over)
 
     async def admits(self, host: str) -> bool:
@@ -125,8 +128,11 @@ class Inbound:
     async def _receive(self, frame: bytes, peer: Peer) -> Received:
         """Who sent it, after the wait that is due to who sends too fast."""
         received = receive(frame, peer, await self.partners.directory())
-        if received.failure is not None and received.failure.stranger:
-            await self._rates.take(f"stranger {peer.host}", _STRANGER_RATE)
+        if received.is_strange:
+            await self._rates.take(f"stranger {peer.host}", self.stranger_rate)
+        elif received.message is None:
+            await self._rates.take(f"unreadable {peer.host}", self.stranger_rate)
+            self._unreadable.take(peer.host)
         elif received.partner.rate is not None:
             await self._rates.take(received.partner.reference, received.partner.rate)
         return received
@@ -145,7 +151,7 @@ class Inbound:
             if len(received.frame) > MAX_SIZE:
                 return self._ack(message, "AR", AckError(code=207, text=f"a message has at most {MAX_SIZE} bytes"))
             await self._earlier_first(received)
-            if answer := await message_log.answered(self._db, received.key):
+            if not received.is_strange and (answer := await message_log.answered(self._db, received.key)):
                 log.info("a message came again and got its first answer", type=received.label)
                 return answer
             return (await self._outcome(received))[1]
@@ -185,13 +191,13 @@ class Inbound:
             if len(received.frame) > MAX_SIZE:
                 return "CR", self._ack(message, "CR", AckError(code=207, text=f"a message has at most {MAX_SIZE} bytes"))
             await self._earlier_first(received)
-            if await message_log.answered(self._db, received.key):
+            if not received.is_strange and await message_log.answered(self._db, received.key):
                 return ACCEPTED, accepted
             if (failure := _not_for_us(received)) is not None:
                 return await self._refuse(received, failure, accept_level=True)
             await self._store(None, received, Outcome(ACCEPTED, b"", final=False, owner=self.accepted.owner))
         except DuplicateKeyError:
-            return ACCEPTED, accepted
+            return (ACCEPTED, accepted) if not received.is_strange else ("CE", self._ack(message, "CE", _TRY_AGAIN))
         except (FhirError, PyMongoError) as error:
             log.warning("a message could not be stored now", type=received.label, reason=type(error).__name__)
             return "CE", self._ack(message, "CE", _TRY_AGAIN)
@@ -310,21 +316,29 @@ class Inbound:
             patient = next(iter(unit.held("Patient")), "")
             last = final and not failure.stranger
             outcome = Outcome(failure.answer, ack, final=last, errors=errors, about=about, patient=patient)
-            await self._store(unit, received, outcome)
+            if await self._is_kept(received):
+                await self._store(unit, received, outcome)
 
         await self._interactions.transact(received.access, received.act(code), work, small=())
         metrics.MESSAGES_IN.labels(received.label, failure.answer, received.partner.reference).inc()
         return code, ack
 
+    async def _is_kept(self, received: Received) -> bool:
+        """Not what a stranger repeats of a message that has come from its sender, nor all of what nobody can read."""
+        if received.is_strange:
+            return not await message_log.taken(self._db, received.key)
+        return received.message is not None or self._unreadable.has(received.peer.host)
+
     async def _store(self, unit: UnitOfWork | None, received: Received, outcome: Outcome) -> None:
+        frame = received.frame if received.message is not None else received.frame[:MAX_UNREADABLE]
         await message_log.keep(
-            self._db, unit, received.key, received.frame, kind=received.kind,
+            self._db, unit, received.key, frame, kind=received.kind,
             peer=received.peer.host, partner=received.partner.reference, received=received.when, outcome=outcome,
         )  # fmt: skip
 
     async def _answered_elsewhere(self, received: Received) -> bytes:
         try:
-            answer = await message_log.answered(self._db, received.key)
+            answer = None if received.is_strange else await message_log.answered(self._db, received.key)
         except PyMongoError:
             answer = None
         return answer or self._ack(received.message, "AR", _TRY_AGAIN)

@@ -95,6 +95,12 @@ async def answered(db: AsyncDatabase[Document], key: Key) -> bytes | None:
     return bytes(found["ack"]) if found else None
 
 
+async def taken(db: AsyncDatabase[Document], key: Key) -> bool:
+    """Whether this very message has come from somebody that we know: processed, accepted, or to be sent again."""
+    known = [{"final": True}, {"outcome": ACCEPTED}, {"partner": {"$ne": ""}}]
+    return await db[COLLECTION].find_one(key.filter() | {"$or": known}, {"_id": 1}) is not None
+
+
 async def keep(
     db: AsyncDatabase[Document],
     unit: UnitOfWork | None,
