@@ -38,7 +38,8 @@ RECEIVERS: Final[dict[str, Receive]] = {}
 log = structlog.get_logger()
 
 UNKNOWN: Final = "unknown-order"  # the kind of the work item of a message whose order isn't here
-_AT_ONCE: Final = 100  # numbers that are looked for at once
+_AT_ONCE: Final = 10  # numbers that are looked for at once
+_LONGEST: Final = 64  # characters of a number that an order can have
 _MOST: Final = 10_000
 _TRY_AGAIN: Final = frozenset({"transient", "lock-error", "timeout"})
 Document = dict[str, Any]
@@ -78,23 +79,25 @@ async def play(interactions: Interactions, order_id: str) -> None:
     for document in await waiting.to_list():
         try:
             await interactions.transact(Access.system("v2"), act, partial(_play, id_=document["_id"], order_id=order_id))
-        except Refused as failure:
-            if any(item.kind == UNKNOWN for item in failure.shown):
+        except Refused as refusal:
+            if any(item.kind == UNKNOWN for item in refusal.shown):
                 continue  # this order only shares a number with the one that is waited for
-            await interactions.transact(Access.system("v2"), act, partial(_give_up, document["_id"], order_id, failure))
+            failure = refusal
         except (FhirError, PyMongoError):
             raise
         except Exception as error:  # noqa: BLE001 - it must not keep back the others; the error's text may name a patient
             log.error("a parked message could not be processed", error=type(error).__name__)  # noqa: TRY400 - as above
             failure = Refused(AckError(code=207, text="an internal error; it is in the receiver's log"))
-            await interactions.transact(Access.system("v2"), act, partial(_give_up, document["_id"], order_id, failure))
+        else:
+            continue
+        await interactions.transact(Access.system("v2"), act, partial(_give_up, document["_id"], order_id, failure))
 
 
 async def play_left(interactions: Interactions) -> None:
     """Receive again whatever has an order that is here, though nobody has done it when that came."""
     store = interactions.store
     waiting = await store.db[COLLECTION].find({"numbers.0": {"$exists": True}}, {"numbers": 1}).sort("received", 1).to_list()
-    numbers = sorted({n for document in waiting for n in document["numbers"]})
+    numbers = sorted({n for document in waiting for n in document["numbers"] if len(n) <= _LONGEST})
     orders: dict[str, None] = {}
     for start in range(0, len(numbers), _AT_ONCE):
         some = ",".join(escaped(n) for n in numbers[start : start + _AT_ONCE])
