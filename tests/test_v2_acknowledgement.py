@@ -53,6 +53,12 @@ def control_id(message: bytes) -> str:
         ("ER", "AL", ["AA"], ["AE"]),
         ("SU", "ER", ["CA"], ["CA", "AE"]),
         ("NE", "NE", [], []),
+        # What isn't in table 0155 is no wish for silence.
+        ("XX", "", ["AA"], ["AE"]),
+        ("", "Y", ["AA"], ["AE"]),
+        ("N", "N", ["AA"], ["AE"]),
+        ("AL", "XX", ["CA", "AA"], ["CA", "AE"]),
+        ("Y", "NE", ["CA"], ["CA"]),
     ],
 )
 def test_the_answers_are_those_that_the_message_asks_for(ris, accept, application, good, bad):
