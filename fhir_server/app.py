@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import resources
 from bridges.dicom import dicom_endpoints, study_watch, worklist_rows
-from bridges.v2 import message_log, order_parked, outbound, routes
+from bridges.v2 import message_log, order_parked, outbound, parked_sweep, routes
 from bridges.v2.delivery import Delivery
 from bridges.v2.door import listener
 from bridges.v2.inbound import Inbound
@@ -282,18 +282,19 @@ async def _count_outbox(db: AsyncDatabase[Document], gauge: Gauge, ages: Gauge) 
 async def mllp_door(ris: Ris) -> AsyncIterator[None]:
     settings = ris.settings
     server = listener(ris.inbound, ris.interactions, settings.mllp_host, settings.mllp_port, ris.tls)
-    try:
-        await server.start()
-    except OSError as error:
-        raise StartError(taken_address("MLLP", settings.mllp_host, settings.mllp_port, error)) from None
-    listening = True
-    ris.components["v2"] = lambda: listening
-    try:
-        async with patient_merge.finishing(ris.interactions), order_parked.expiring(ris.interactions):
-            yield
-    finally:
-        listening = False
-        await server.stop(grace=5)
+    async with ris.inbound.accepted.finishing():
+        try:
+            await server.start()
+        except OSError as error:
+            raise StartError(taken_address("MLLP", settings.mllp_host, settings.mllp_port, error)) from None
+        listening = True
+        ris.components["v2"] = lambda: listening
+        try:
+            async with patient_merge.finishing(ris.interactions), parked_sweep.sweeping(ris.interactions):
+                yield
+        finally:
+            listening = False
+            await server.stop(grace=5)
 
 
 def _dicom_settings(settings: Settings) -> "DicomSettings":

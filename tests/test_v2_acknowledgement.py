@@ -10,9 +10,11 @@ from hl7.client import MLLPClient
 
 from bridges.v2.ack import acknowledge
 from bridges.v2.delivery import Delivery
+from bridges.v2.inbound import Inbound
 from bridges.v2.message import Message, parse
 from bridges.v2.mllp import MllpServer
-from tests.department import Department, code, unused, v2
+from bridges.v2.partners import Partners
+from tests.department import ZONE, Department, code, unused, v2
 from tests.test_delivery import QUICK, Line, line, until
 from tests.v2_door import calling, door
 
@@ -25,10 +27,12 @@ def ris(mongodb_uri: str) -> Iterator[Department]:
         department.run(department.close())
 
 
-def adt(accept: str = "", application: str = "", *, number: str | None = None, kind: str = "ADT^A04") -> bytes:
+def adt(
+    accept: str = "", application: str = "", *, number: str | None = None, kind: str = "ADT^A04", name: str = "Muster^Mara"
+) -> bytes:
     """A registration that asks for these acknowledgements; `number` empty: one that is refused."""
     head = f"MSH|^~\\&|HIS|HOSP|RIS|RAD|20260907081500||{kind}|{{id}}|P|2.5.1|||{accept}|{application}||UNICODE UTF-8"
-    return v2(head, f"PID|1||{unused('P') if number is None else number}||Muster^Mara||19700131|F")
+    return v2(head, f"PID|1||{unused('P') if number is None else number}||{name}||19700131|F")
 
 
 def control_id(message: bytes) -> str:
@@ -49,6 +53,12 @@ def control_id(message: bytes) -> str:
         ("ER", "AL", ["AA"], ["AE"]),
         ("SU", "ER", ["CA"], ["CA", "AE"]),
         ("NE", "NE", [], []),
+        # What isn't in table 0155 is no wish for silence.
+        ("XX", "", ["AA"], ["AE"]),
+        ("", "Y", ["AA"], ["AE"]),
+        ("N", "N", ["AA"], ["AE"]),
+        ("AL", "XX", ["CA", "AA"], ["CA", "AE"]),
+        ("Y", "NE", ["CA"], ["CA"]),
     ],
 )
 def test_the_answers_are_those_that_the_message_asks_for(ris, accept, application, good, bad):
@@ -132,21 +142,103 @@ def test_a_message_that_was_accepted_by_a_process_that_died_is_processed_by_anot
     ris.run(scenario())
 
 
+def test_what_a_dead_process_accepted_is_processed_before_what_its_sender_sends_next(ris):
+    async def scenario():
+        number, placer = unused("P"), unused("L")
+        await ris.accepted(adt(number=f"{number}^^^HOSP"))
+        other = another(ris)
+        for message in (order(number, placer), adt("AL", "AL", number=f"{number}^^^HOSP", kind="ADT^A08", name="Older^Mara")):
+            accepted, _ = await other._accept(await other._receive(message, _peer()))
+            assert accepted == "CA"
+        # Here that process dies. Its sender comes again, with what happened meanwhile.
+        async with door(ris) as server, calling(server) as caller:
+            assert code(await caller.ask(order(number, placer, "CA", ""))) == "AA"
+            assert code(await caller.ask(adt(number=f"{number}^^^HOSP", kind="ADT^A08", name="Newer^Mara"))) == "AA"
+        assert (await ris.one("ServiceRequest", identifier=placer, intent="order"))["status"] == "revoked"
+        assert (await ris.one("Patient", identifier=number))["name"][0]["family"] == "Newer"
+        assert await ris.db["messages"].count_documents({"outcome": "CA"}) == 0
+
+    ris.run(scenario())
+
+
+def test_what_a_dead_process_accepted_is_processed_at_the_next_start(ris):
+    async def scenario():
+        number, other = unused("P"), another(ris)
+        async with other.accepted.finishing():
+            await other._accept(await other._receive(adt("AL", "NE", number=f"{number}^^^HOSP"), _peer()))
+        async with ris.inbound.accepted.finishing():
+            assert len(await ris.search("Patient", identifier=number)) == 1
+
+    ris.run(scenario())
+
+
+def test_a_message_waits_for_the_older_one_that_another_process_is_at(ris):
+    async def scenario():
+        number, other = unused("P"), another(ris)
+        async with other.accepted.finishing():
+            older = await other._receive(adt("AL", "AL", number=f"{number}^^^HOSP", name="Older^Mara"), _peer())
+            await other._accept(older)
+            newer = adt("", "", number=f"{number}^^^HOSP", kind="ADT^A08", name="Newer^Mara")
+            asked = asyncio.create_task(another(ris).handle(newer, _peer()))
+            await asyncio.sleep(0.3)
+            assert not asked.done()
+            assert await ris.search("Patient", identifier=number) == []
+            assert await other._processed(older, lambda _: True)
+            assert code(parse(await asked)) == "AA"
+        assert (await ris.one("Patient", identifier=number))["name"][0]["family"] == "Newer"
+
+    ris.run(scenario())
+
+
+def test_a_message_whose_sender_was_gone_before_it_was_told_is_processed_before_its_next_one(ris):
+    async def scenario():
+        number = unused("P")
+        for name, accept in (("Older^Mara", "AL"), ("Newer^Mara", "")):
+            message = adt(accept, accept, number=f"{number}^^^HOSP", name=name)
+            if not accept:
+                assert code(parse(await ris.answer(message))) == "AA"
+                continue
+            answers = await ris.inbound.converse(message, _peer())
+            assert code(parse(await anext(answers))) == "CA"
+            await answers.aclose()  # as when it can't be written
+        assert (await ris.one("Patient", identifier=number))["name"][0]["family"] == "Newer"
+        assert await ris.db["messages"].count_documents({"outcome": "CA"}) == 0
+
+    ris.run(scenario())
+
+
+def another(ris: Department) -> Inbound:
+    """The bridge of another process over the same database."""
+    return Inbound(ris.interactions, ZONE, Partners(ris.store, max_age=0))
+
+
+def order(number: str, placer: str, control: str = "NW", accept: str = "AL") -> bytes:
+    head = f"MSH|^~\\&|HIS|HOSP|RIS|RAD|20260907081500||ORM^O01|{{id}}|P|2.5.1|||{accept}|{accept}||UNICODE UTF-8"
+    who = f"PID|1||{number}^^^HOSP||Muster^Mara||19700131|F"
+    what = f"OBR|1|{placer}^HIS||24627-2^CT Chest^LN||||||||||||||||||||CT|||^^^^^R||||^cough"
+    return v2(head, who, "PV1|1|O", f"ORC|{control}|{placer}^HIS||||||||20260907081500", what)
+
+
 def test_a_refusal_that_the_sender_does_not_want_to_hear_of_is_for_people(ris):
+    async def told(message):
+        return [i for i in await ris.work_items("accepted-message-refused") if control_id(message) in i["description"]]
+
     async def scenario():
         message = adt("AL", "NE", number="")
         async with door(ris) as server, calling(server) as caller:
             assert code(await caller.ask(message)) == "CA"
             assert await caller.quiet()
-        (item,) = await ris.work_items("accepted-message-refused")
-        assert control_id(message) in item["description"]
+        (item,) = await told(message)
         assert "HIS|HOSP" in item["description"]
-        # Once for a sender, and also when another process had to do it.
+        # Each of them, and also when another process had to do it.
         received = await ris.inbound._receive(adt("AL", "NE", number=""), _peer())
         await ris.inbound._accept(received)
         assert await ris.inbound.take_up(timedelta()) == 1
-        (item,) = await ris.work_items("accepted-message-refused")
-        assert received.key.control_id in item["description"]
+        assert len(await told(received.frame)) == 1
+        assert len(await told(message)) == 1
+        # In the transaction of the refusal itself.
+        trail = await ris.db["AuditEvent"].find({"resource.outcomeDesc": f"AE {control_id(message)}"}).to_list()
+        assert f"Task/{item['id']}" in str(trail)
 
     ris.run(scenario())
 

@@ -36,6 +36,7 @@ OURS = (b"an internal error", b"not available now")
 def ris(mongodb_uri: str) -> Iterator[Department]:
     with asyncio.Runner() as runner:
         department = Department(runner, mongodb_uri)
+        department.inbound.stranger_rate = 1000
         yield department
         department.run(department.close())
 

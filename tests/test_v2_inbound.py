@@ -18,6 +18,7 @@ MSH = "MSH|^~\\&|HIS|EXAMPLEHOSP|FHIR_RIS|RAD|20260907081500||{kind}|{id}|P|{ver
 def ris(mongodb_uri: str) -> Iterator[Department]:
     with asyncio.Runner() as runner:
         department = Department(runner, mongodb_uri)
+        department.inbound.stranger_rate = 1000
         yield department
         department.run(department.close())
 
@@ -475,6 +476,30 @@ def test_garbage_is_answered_ar_and_kept(ris, frame):
             assert code(ack) == "AR"
             assert ack.segments[1].raw(2) == ""
         assert await ris.db["messages"].count_documents({"raw": frame, "outcome": "AR"}) == 1
+
+    ris.run(scenario())
+
+
+def test_a_message_within_another_is_refused_and_neither_is_processed(ris):
+    async def scenario():
+        number, other = unused("N"), unused("N")
+        message = adt(number) + b"NTE|1||text \x0b" + adt(other)
+        ack = await ris.receive(message)
+        assert (code(ack), condition(ack)) == ("AR", "100")
+        assert ack.segments[1].field(2) == message.split(b"|")[9].decode()
+        for one in (number, other):
+            assert await ris.search("Patient", identifier=one) == []
+
+    ris.run(scenario())
+
+
+def test_a_message_with_too_many_segments_is_answered_by_its_control_id(ris):
+    async def scenario():
+        message = adt(unused("N")) + b"ZZZ|a\r" * 50_001
+        ack = await ris.receive(message)
+        control_id = message.split(b"|")[9].decode()
+        assert (code(ack), ack.segments[1].field(2)) == ("AR", control_id)
+        assert (await ris.db["messages"].find_one({"control_id": control_id}))["outcome"] == "AR"
 
     ris.run(scenario())
 

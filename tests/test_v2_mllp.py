@@ -136,6 +136,9 @@ def test_any_stream_gives_the_same_frames_whole_or_byte_by_byte(pieces):
         (b"\x0bone\x1c\n\x0btwo\x1c\r", [b"one", b"two"]),
         (b"\x0bo\x1cne\x0b\x1c\r", [b"o\x1cne\x0b"]),  # both bytes may be text
         (b"\x0bMSH|broken off\x0bMSH|again\x1c\r", [b"MSH|again"]),
+        (b"\x0bMSH|broken\x0bMSH|off\x0bMSH|again\x1c\r", [b"MSH|again"]),
+        (b"\x0bMSH|whole\rNTE|1||text \x0bMSH|more text\x1c\r", [b"MSH|whole\rNTE|1||text \x0bMSH|more text"]),
+        (b"\x0bMSH|off\x0bMSH|whole\rNTE|\x0bMSH|x\rPID|\x1c\r", [b"MSH|whole\rNTE|\x0bMSH|x\rPID|"]),
         (b"\r\n\x0b\x1c\r\r\n", [b""]),
     ],
 )
@@ -335,6 +338,20 @@ def test_connections_beyond_the_limit_are_refused_until_one_closes():
             again_writer.write(frame(order("2")))
             assert await again.readuntil(b"\x1c\r") == frame(ack("2"))
             again_writer.close()
+
+    run(scenario())
+
+
+def test_one_address_can_t_take_every_connection():
+    async def scenario():
+        async with Listening(max_connections=5, max_of_one=2) as listening:
+            silent = [await listening.connect() for _ in range(4)]
+            await until(lambda: listening.server.connections == 2)
+            reader, writer = await asyncio.open_connection("127.0.0.1", listening.server.port, local_addr=("127.0.0.2", 0))
+            writer.write(frame(order("1")))
+            assert await reader.readuntil(b"\x1c\r") == frame(ack("1"))
+            for one in (writer, *(w for _, w in silent)):
+                one.close()
 
     run(scenario())
 

@@ -7,9 +7,12 @@ from datetime import timedelta
 
 import pytest
 
-from bridges.v2 import order_parked
+from bridges.v2 import order_parked, parked_sweep
+from bridges.v2.inbound import Inbound
+from bridges.v2.message import parse
+from bridges.v2.partners import Partners
 from fhir_server import clock
-from tests.department import Department, booking, code, condition, place, unused, v2
+from tests.department import PEER, ZONE, Department, booking, code, condition, place, unused, v2
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +226,62 @@ def test_what_waits_too_long_becomes_a_work_item_and_is_not_played_any_more(ris)
     ris.run(scenario())
 
 
+def report(sender: str, patient: str, placer: str) -> bytes:
+    return v2(
+        f"MSH|^~\\&|{sender}|NORDKLINIK|FHIR_RIS|RAD|20270107091500||ORU^R01^ORU_R01|{{id}}|P|2.5.1||||||UNICODE UTF-8",
+        f"PID|1||{patient}^^^NORDKLINIK^MR||Muster^Mara||19700131|F",
+        f"ORC|RE|{placer}^NORD",
+        f"OBR|1|{placer}^NORD||24627-2^CT^LN|||20270107081500|||||||||||||||20270107091500||CT|F",
+        "OBX|1|TX|19005-8^Impression^LN||No embolism.||||||F",
+    )
+
+
+class Dying(Inbound):
+    """A process that dies once an order is committed, before it does what waited for that."""
+
+    async def _afterwards(self, received, what) -> None:
+        pass
+
+
+def test_a_report_that_waited_is_received_though_the_process_died_when_its_order_came(ris):
+    async def scenario():
+        async with partner(ris, "accept-unknown-order: park") as sender:
+            patient, placer = unused("P"), unused("L")
+            early, late = report(sender, patient, placer), report(sender, patient, unused("L"))
+            await ris.accepted(early)
+            await ris.accepted(late)
+            dying = Dying(ris.interactions, ZONE, Partners(ris.store, max_age=0))
+            assert code(parse(await dying.handle(order(sender, patient, placer), PEER))) == "AA"
+            made = await ris.one("ServiceRequest", identifier=placer, intent="order")
+            assert (await message(ris, early))["state"] == "parked"
+            # Its time is over, too: it isn't given to a person as one whose order never came.
+            past = clock.naive(clock.now()) - timedelta(seconds=1)
+            await ris.db[order_parked.COLLECTION].update_one({"numbers": placer}, {"$set": {"until": past}})
+            await parked_sweep.sweep(ris.interactions)
+            kept = await message(ris, early)
+            assert (kept["state"], kept["about"]) == ("played", [f"ServiceRequest/{made['id']}"])
+            assert len(await ris.search("DiagnosticReport", based_on=f"ServiceRequest/{made['id']}")) == 1
+            assert [i for i in await ris.work_items("unknown-order") if placer in i["description"]] == []
+            assert (await message(ris, late))["state"] == "parked"
+
+    ris.run(scenario())
+
+
+def test_a_report_waits_on_where_only_the_number_is_the_same_and_no_longer_than_was_agreed(ris):
+    async def scenario():
+        async with partner(ris, "accept-unknown-order: park") as sender:
+            patient, placer = unused("P"), unused("L")
+            early = report(sender, patient, placer)
+            await ris.accepted(early)
+            until = (await ris.db[order_parked.COLLECTION].find_one({"numbers": placer}))["until"]
+            await ris.accepted(order(sender, patient, placer).replace(b"^NORD", b"^SUED"))
+            await parked_sweep.sweep(ris.interactions)
+            assert (await message(ris, early))["state"] == "parked"
+            assert (await ris.db[order_parked.COLLECTION].find_one({"numbers": placer}))["until"] == until
+
+    ris.run(scenario())
+
+
 def test_the_listener_s_process_gives_up_what_waits_by_itself(ris):
     async def scenario():
         async with partner(ris, "accept-unknown-order: park") as sender:
@@ -230,7 +289,7 @@ def test_the_listener_s_process_gives_up_what_waits_by_itself(ris):
             await ris.accepted(order(sender, unused("P"), placer, "HD"))
             waiting = ris.db[order_parked.COLLECTION]
             await waiting.update_one({"placer": placer}, {"$set": {"until": clock.naive(clock.now()) - timedelta(seconds=1)}})
-            async with asyncio.timeout(60), order_parked.expiring(ris.interactions, every=0.05):
+            async with asyncio.timeout(60), parked_sweep.sweeping(ris.interactions, every=0.05):
                 while await waiting.count_documents({"placer": placer}):
                     await asyncio.sleep(0.05)
         assert len([i for i in await ris.work_items("unknown-order") if f" {placer}," in i["description"]]) == 1

@@ -1,14 +1,18 @@
 """Who may send HL7 v2, from where, what and how fast: what an Endpoint with `accept-application` says is kept to."""
 
 import asyncio
+import hashlib
 from collections.abc import Iterator
 
 import pytest
 
+from bridges.v2.inbound import Inbound
+from bridges.v2.message import parse
 from bridges.v2.mllp import Peer
+from bridges.v2.operations import NotPossible, Operator
 from bridges.v2.partners import Partners
 from bridges.v2.rates import Rates
-from tests.department import Department, code, condition, place, text, unused, v2
+from tests.department import ACCESS, ZONE, Department, code, condition, place, text, unused, v2
 from tests.v2_door import calling, door, partner, registered
 
 
@@ -76,6 +80,46 @@ def test_a_stranger_s_message_is_taken_once_the_stranger_is_registered(ris):
             async with registered(ris, "accept-application: LATER"):
                 assert code(await ask(ris, message)) == "AA"
                 assert [s["state"] for s in (await kept(ris, message))["states"]] == ["AR", "AA"]
+
+    ris.run(scenario())
+
+
+def test_a_stranger_that_repeats_another_s_message_gets_no_answer_of_it_and_changes_nothing(ris):
+    async def scenario():
+        async with registered(ris, "accept-application: HIS", "accept-address: 127.0.0.1"):
+            message = adt()
+            assert code(await ask(ris, message)) == "AA"
+            before = await kept(ris, message)
+            stranger = await ask(ris, message, "127.0.0.88")
+            assert (code(stranger), condition(stranger)) == ("AR", "103")
+            assert await kept(ris, message) == before
+            # Nor of one that was accepted and isn't processed yet.
+            waiting = adt()
+            received = await ris.inbound._receive(waiting, Peer("127.0.0.1", 40000))
+            assert (await ris.inbound._accept(received))[0] == "CA"
+            assert code(await ask(ris, waiting, "127.0.0.88")) == "AR"
+            assert (await kept(ris, waiting))["outcome"] == "CA"
+            assert code(await ask(ris, waiting)) == "AA"
+
+    ris.run(scenario())
+
+
+def test_what_can_t_be_read_is_braked_and_only_so_much_of_it_is_kept(ris):
+    async def scenario():
+        inbound = Inbound(ris.interactions, ZONE, Partners(ris.store, max_age=0))
+        peer, frame = Peer("127.0.0.1", 40000), b"no message " + b"x" * 1_000_000
+        assert code(parse(await inbound.handle(frame, peer))) == "AR"
+        (stored,) = await ris.db["messages"].find({"digest": hashlib.sha256(frame).hexdigest()}).to_list()
+        assert bytes(stored["raw"]) == frame[:65536]
+        with pytest.raises(NotPossible, match="beginning"):
+            await Operator(ris.interactions, ACCESS, ZONE).replay(str(stored["_id"]))
+        now = asyncio.get_running_loop().time()
+        assert inbound._rates.delay("unreadable 127.0.0.1", 1.0, now + 1) == 0
+        assert [inbound._rates.delay("unreadable 127.0.0.1", 1.0, now + 1) for _ in range(9)][-1] > 1
+        for _ in range(100):
+            inbound._unreadable.take("127.0.0.1")
+        assert code(parse(await inbound.handle(b"one more", peer))) == "AR"
+        assert await ris.db["messages"].count_documents({"raw": b"one more"}) == 0
 
     ris.run(scenario())
 

@@ -175,6 +175,21 @@ def test_a_partner_is_known_by_its_certificate(ris, authority, said):
     ris.run(scenario())
 
 
+def test_sockets_that_never_begin_tls_keep_nobody_out(ris, authority):
+    async def scenario():
+        files = TlsFiles(authority.issue("ris").pem, None, authority.pem)
+        async with door(ris, files) as server:
+            server.max_of_one = 5
+            silent = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(20)]
+            async with calling(server, context=authority.trusting(authority.issue("his"))) as caller:
+                assert code(await caller.ask(adt())) == "AA"
+                assert server.connections <= 6
+            for _, writer in silent:
+                writer.close()
+
+    ris.run(scenario())
+
+
 def test_a_partner_that_is_known_by_its_certificate_can_t_come_without_tls(ris, authority):
     async def scenario():
         agreed = registered(ris, "accept-application: HIS", "accept-certificate: his.example.org")

@@ -5,19 +5,25 @@ from typing import Final
 
 from bridges.v2.message import Message
 
+_CONDITIONS: Final = frozenset({"AL", "NE", "ER", "SU"})
 _POSITIVE: Final = frozenset({"AA", "CA"})
 
 
 @dataclass(frozen=True, slots=True)
 class AckMode:
-    """What MSH-15 (accept acknowledgement) and MSH-16 (application acknowledgement) ask for: AL, NE, ER or SU. Empty is NE."""
+    """What MSH-15 (accept acknowledgement) and MSH-16 (application acknowledgement) ask for: AL, NE, ER or SU. Empty is NE.
+
+    What isn't in table 0155 never means silence: beside a value that is, it is read as AL; alone, as empty.
+    """
 
     accept: str = ""
     application: str = ""
 
     @classmethod
     def of(cls, message: Message) -> "AckMode":
-        return cls(message.msh.field(15).strip().upper(), message.msh.field(16).strip().upper())
+        asked = [message.msh.field(number).strip().upper() for number in (15, 16)]
+        other = "AL" if any(value in _CONDITIONS for value in asked) else ""
+        return cls(*(value if not value or value in _CONDITIONS else other for value in asked))
 
     @property
     def is_enhanced(self) -> bool:

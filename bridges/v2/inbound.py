@@ -16,6 +16,7 @@ import structlog
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from bridges.v2 import message_log, refused
+from bridges.v2.accepted import Accepted
 from bridges.v2.ack import AckError, acknowledge, read_ack
 from bridges.v2.ack_modes import AckMode
 from bridges.v2.admission import admit
@@ -25,8 +26,8 @@ from bridges.v2.mllp import Peer
 from bridges.v2.order_in import show_mix_up
 from bridges.v2.partners import Partners
 from bridges.v2.provenance_in import provenance
-from bridges.v2.rates import Rates
-from bridges.v2.received import MAX_SIZE, Received, receive
+from bridges.v2.rates import Allowance, Rates
+from bridges.v2.received import MAX_SIZE, MAX_UNREADABLE, Received, receive
 from bridges.v2.receivers import receiver
 from bridges.v2.reception import Reception, Reply, Sender
 from bridges.v2.refused import Refused
@@ -40,9 +41,21 @@ from resources.work_items import raise_once
 log = structlog.get_logger()
 
 _TRY_AGAIN = AckError(code=207, text="not available now, send again")
-_STRANGER_RATE: Final = 1.0  # messages a second of senders at an address that we don't know
+_STRANGER_RATE: Final = 1.0  # messages a second of an address, of senders that we don't know, and that can't be read
+_UNREADABLE_AN_HOUR: Final = 100  # of an address, that are kept
 _TRIES: Final = 5  # to process what was accepted, before it is left to whoever looks for what is left
 _PASSING: Final = frozenset({"transient", "lock-error", "timeout"})
+_INTERNAL: Final = AckError(code=207, text="an internal error; it is in the receiver's log")
+
+Told = Callable[[str], bool]  # whether the sender is told this code (MSA-1)
+
+
+def _always(_code: str) -> bool:
+    return True
+
+
+def _never(_code: str) -> bool:
+    return False
 
 
 class Inbound:
@@ -53,7 +66,10 @@ class Inbound:
         self._interactions = interactions
         self._db = interactions.store.db
         self._zone = zone
+        self.stranger_rate = _STRANGER_RATE
         self._rates = Rates()
+        self._unreadable = Allowance(_UNREADABLE_AN_HOUR, 3600)
+        self.accepted = Accepted(self._db, self._take_over)
 
     async def admits(self, host: str) -> bool:
         """Whether a connection from this address is taken."""
@@ -90,19 +106,33 @@ class Inbound:
         done = 0
         async for document in self._db[message_log.COLLECTION].find(where, sort=[("received", 1)]):
             try:
-                code = await self.process_again(document)
-                if code != "AA":
-                    await self._tell_people(await self._stored(document), code)
+                await self._take_over(document)
                 done += 1
             except FhirError as error:  # the others need not wait for it
                 log.warning("an accepted message could not be processed now", reason=type(error).__name__)
         return done
 
+    async def _take_over(self, document: dict[str, Any]) -> None:
+        """Process what was accepted and left; its sender isn't told any more. FhirError or PyMongoError: it can't be done now."""
+        received = await self._stored(document)
+        try:
+            await self._outcome(received, _never)
+        except DuplicateKeyError:
+            log.info("an accepted message was processed elsewhere", type=received.label)
+        except (FhirError, PyMongoError):
+            raise
+        except Exception as error:  # noqa: BLE001 - what can't be processed must not keep back all that comes after it
+            _log_error(received, error)
+            await self._refuse(received, Refused(_INTERNAL, code="AR"), _never, final=False)
+
     async def _receive(self, frame: bytes, peer: Peer) -> Received:
         """Who sent it, after the wait that is due to who sends too fast."""
         received = receive(frame, peer, await self.partners.directory())
-        if received.failure is not None and received.failure.stranger:
-            await self._rates.take(f"stranger {peer.host}", _STRANGER_RATE)
+        if received.is_strange:
+            await self._rates.take(f"stranger {peer.host}", self.stranger_rate)
+        elif received.message is None:
+            await self._rates.take(f"unreadable {peer.host}", self.stranger_rate)
+            self._unreadable.take(peer.host)
         elif received.partner.rate is not None:
             await self._rates.take(received.partner.reference, received.partner.rate)
         return received
@@ -120,7 +150,8 @@ class Inbound:
         try:
             if len(received.frame) > MAX_SIZE:
                 return self._ack(message, "AR", AckError(code=207, text=f"a message has at most {MAX_SIZE} bytes"))
-            if answer := await message_log.answered(self._db, received.key):
+            await self._earlier_first(received)
+            if not received.is_strange and (answer := await message_log.answered(self._db, received.key)):
                 log.info("a message came again and got its first answer", type=received.label)
                 return answer
             return (await self._outcome(received))[1]
@@ -136,15 +167,20 @@ class Inbound:
 
     async def _in_two_steps(self, received: Received, mode: AckMode) -> AsyncIterator[bytes]:
         code, ack = await self._accept(received)
-        if mode.wants_accept(code):
-            yield ack
         if code != ACCEPTED:
+            if mode.wants_accept(code):
+                yield ack
             return
-        done = await self._processed(received)
+        done = None
+        try:
+            if mode.wants_accept(code):
+                yield ack
+            done = await self._processed(received, mode.wants_application)
+        finally:  # also where the sender is gone before it could be told
+            if done is None:
+                self.accepted.leave(received)
         if done is not None and mode.wants_application(done[0]):
             yield done[1]
-        elif done is not None and done[0] != "AA":
-            await self._tell_people(received, done[0])
 
     async def _accept(self, received: Received) -> tuple[str, bytes]:
         """CA when the message is safely stored; CR for what isn't for us, CE when it can't be stored now."""
@@ -154,25 +190,27 @@ class Inbound:
         try:
             if len(received.frame) > MAX_SIZE:
                 return "CR", self._ack(message, "CR", AckError(code=207, text=f"a message has at most {MAX_SIZE} bytes"))
-            if await message_log.answered(self._db, received.key):
+            await self._earlier_first(received)
+            if not received.is_strange and await message_log.answered(self._db, received.key):
                 return ACCEPTED, accepted
             if (failure := _not_for_us(received)) is not None:
                 return await self._refuse(received, failure, accept_level=True)
-            await self._store(None, received, Outcome(ACCEPTED, b"", final=False))
+            await self._store(None, received, Outcome(ACCEPTED, b"", final=False, owner=self.accepted.owner))
         except DuplicateKeyError:
-            return ACCEPTED, accepted
+            return (ACCEPTED, accepted) if not received.is_strange else ("CE", self._ack(message, "CE", _TRY_AGAIN))
         except (FhirError, PyMongoError) as error:
             log.warning("a message could not be stored now", type=received.label, reason=type(error).__name__)
             return "CE", self._ack(message, "CE", _TRY_AGAIN)
         return ACCEPTED, accepted
 
-    async def _processed(self, received: Received) -> tuple[str, bytes] | None:
-        """The application's answer to what was accepted; None when it must be processed later, by `take_up`."""
+    async def _processed(self, received: Received, told: Told) -> tuple[str, bytes] | None:
+        """The application's answer to what was accepted; None when it must be processed later."""
         for attempt in range(_TRIES):
             try:
+                await self._earlier_first(received)
                 if answer := await message_log.answered(self._db, received.key):
                     return read_ack(answer).code, answer
-                return await self._outcome(received)
+                return await self._outcome(received, told)
             except DuplicateKeyError:
                 continue
             except (FhirError, PyMongoError) as error:
@@ -183,19 +221,14 @@ class Inbound:
                 return None
         return None
 
-    async def _tell_people(self, received: Received, code: str) -> None:
-        """A message that we took over and then refused, while its sender hears nothing of that, is for people to look at."""
-
-        async def work(unit: UnitOfWork) -> None:
-            sender = received.key.sender[:100]
-            text = f"{received.label} {received.key.control_id[:100]} of {sender} was accepted and then refused ({code})"
-            await raise_once(unit, "accepted-message-refused", sender, text)
-
-        await self._interactions.transact(received.access, received.act(code), work)
+    async def _earlier_first(self, received: Received) -> None:
+        """What the same sender was told `CA` for before, is processed before."""
+        if received.failure is None:
+            await self.accepted.before(received)
 
     # What a message does
 
-    async def _outcome(self, received: Received) -> tuple[str, bytes]:
+    async def _outcome(self, received: Received, told: Told = _always) -> tuple[str, bytes]:
         """What became of a message, stored with it: MSA-1, and the answer. FhirError and PyMongoError: nothing, now."""
         began = time.perf_counter()
         try:
@@ -203,13 +236,13 @@ class Inbound:
                 raise received.failure
             assert received.message is not None
             warnings = admit(received.message, received.partner)
-            return await self._process(received, tuple(warnings))
+            return await self._process(received, tuple(warnings), told)
         except Refused as failure:
-            return await self._refuse(received, failure)
+            return await self._refuse(received, failure, told)
         finally:
             metrics.MESSAGE_SECONDS.labels(received.label).observe(time.perf_counter() - began)
 
-    async def _process(self, received: Received, warnings: tuple[str, ...]) -> tuple[str, bytes]:
+    async def _process(self, received: Received, warnings: tuple[str, ...], told: Told) -> tuple[str, bytes]:
         message = received.message
         assert message is not None
         sender = Sender.of(message, self._zone, received.partner)
@@ -245,8 +278,7 @@ class Inbound:
             raise refused.from_fhir(error) from None
         except Exception as error:  # noqa: BLE001 - as in `_answer`
             _log_error(received, error)
-            text = "an internal error; it is in the receiver's log"
-            return await self._refuse(received, Refused(AckError(code=207, text=text), code="AR"), final=False)
+            return await self._refuse(received, Refused(_INTERNAL, code="AR"), told, final=False)
         await self._afterwards(received, afterwards)
         metrics.MESSAGES_IN.labels(received.label, "AA", received.partner.reference).inc()
         return "AA", ack
@@ -260,9 +292,12 @@ class Inbound:
             log.warning("what a message began is finished later", type=received.label, reason=type(error).__name__)
 
     async def _refuse(
-        self, received: Received, failure: Refused, *, final: bool = True, accept_level: bool = False
+        self, received: Received, failure: Refused, told: Told = _always, *, final: bool = True, accept_level: bool = False
     ) -> tuple[str, bytes]:
-        """Keep a refused message and say why. What isn't final may come again and is then processed afresh."""
+        """Keep a refused message and say why. What isn't final may come again and is then processed afresh.
+
+        One that was accepted, and of which its sender isn't told more, is for people to look at.
+        """
         message = received.message
         code = f"C{failure.answer[1]}" if accept_level else failure.answer
         ack = self._ack(message, code, *failure.errors, reply=failure.reply)
@@ -274,26 +309,36 @@ class Inbound:
                 await task.open_work_item(unit, item.kind, item.text, item.about, item.patient)
             if failure.stranger:
                 await _show_stranger(unit, received, failure)
+            if not accept_level and not told(failure.answer):
+                await _show_refused(unit, received, failure)
             errors = tuple(e.text for e in failure.errors)
             about = tuple(f"{c.type}/{c.id}" for c in unit.changes(unit.part))
             patient = next(iter(unit.held("Patient")), "")
             last = final and not failure.stranger
             outcome = Outcome(failure.answer, ack, final=last, errors=errors, about=about, patient=patient)
-            await self._store(unit, received, outcome)
+            if await self._is_kept(received):
+                await self._store(unit, received, outcome)
 
         await self._interactions.transact(received.access, received.act(code), work, small=())
         metrics.MESSAGES_IN.labels(received.label, failure.answer, received.partner.reference).inc()
         return code, ack
 
+    async def _is_kept(self, received: Received) -> bool:
+        """Not what a stranger repeats of a message that has come from its sender, nor all of what nobody can read."""
+        if received.is_strange:
+            return not await message_log.taken(self._db, received.key)
+        return received.message is not None or self._unreadable.has(received.peer.host)
+
     async def _store(self, unit: UnitOfWork | None, received: Received, outcome: Outcome) -> None:
+        frame = received.frame if received.message is not None else received.frame[:MAX_UNREADABLE]
         await message_log.keep(
-            self._db, unit, received.key, received.frame, kind=received.kind,
+            self._db, unit, received.key, frame, kind=received.kind,
             peer=received.peer.host, partner=received.partner.reference, received=received.when, outcome=outcome,
         )  # fmt: skip
 
     async def _answered_elsewhere(self, received: Received) -> bytes:
         try:
-            answer = await message_log.answered(self._db, received.key)
+            answer = None if received.is_strange else await message_log.answered(self._db, received.key)
         except PyMongoError:
             answer = None
         return answer or self._ack(received.message, "AR", _TRY_AGAIN)
@@ -334,6 +379,13 @@ async def _show_stranger(unit: UnitOfWork, received: Received, failure: Refused)
     """One open work item for an address, however many messages come from it."""
     text = f"HL7 v2 messages from {received.peer.host} are refused: {failure.errors[0].text}. Names: {received.key.sender[:100]}"
     await raise_once(unit, "unknown-sender", received.peer.host, text)
+
+
+async def _show_refused(unit: UnitOfWork, received: Received, failure: Refused) -> None:
+    """A work item for a message that we took over and then refused, while its sender hears nothing of that."""
+    sender = received.key.sender[:100]
+    text = f"{received.label} {received.key.control_id[:100]} of {sender} was accepted and then refused ({failure.answer})"
+    await raise_once(unit, "accepted-message-refused", f"{sender} {received.key.id}", text)
 
 
 def _log_error(received: Received, error: Exception) -> None:

@@ -6,7 +6,8 @@ A document of `messages`:
      patient: "Patient/1", unmapped: ["PV2-3", "ZXY", ...], states: [{state, at}], state: text}
 `final` is false for what failed through no fault of the message; the same message again is then processed afresh. `CA` is one
 that was accepted (enhanced mode) and is yet to be processed. `unmapped` are the fields and whole segments that nothing has read.
-`state`, where there is one, says more than the outcome: `parked`, and then `played`, `refused-later` or `given-up`.
+`owner`: the process that accepted it (`accepted.py`). `state`, where there is one, says more than the outcome: `parked`, and then
+`played`, `refused-later` or `given-up`.
 `_id` follows from sender, control id and content.
 """
 
@@ -69,6 +70,7 @@ class Outcome:
     patient: str = ""
     unmapped: tuple[str, ...] = ()
     state: str = ""
+    owner: str = ""
 
 
 async def ensure_indexes(db: AsyncDatabase[Document]) -> None:
@@ -91,6 +93,12 @@ async def answered(db: AsyncDatabase[Document], key: Key) -> bytes | None:
     """The answer that this very message got before, if it was processed."""
     found = await db[COLLECTION].find_one(key.filter() | {"final": True}, {"ack": 1})
     return bytes(found["ack"]) if found else None
+
+
+async def taken(db: AsyncDatabase[Document], key: Key) -> bool:
+    """Whether this very message has come from somebody that we know: processed, accepted, or to be sent again."""
+    known = [{"final": True}, {"outcome": ACCEPTED}, {"partner": {"$ne": ""}}]
+    return await db[COLLECTION].find_one(key.filter() | {"$or": known}, {"_id": 1}) is not None
 
 
 async def keep(
@@ -123,7 +131,7 @@ async def keep(
         "about": list(outcome.about),
         "patient": outcome.patient,
         "unmapped": list(outcome.unmapped),
-    } | ({"state": outcome.state} if outcome.state else {})
+    } | {name: value for name, value in (("state", outcome.state), ("owner", outcome.owner)) if value}
     state = {"state": outcome.state or outcome.code, "at": clock.naive(clock.now())}
     change = {"$set": document, "$setOnInsert": {"_id": key.id}, "$push": {"states": {"$each": [state], "$slice": -100}}}
     if unit is None:

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 _CR_WAIT: Final = 0.5  # seconds in which the 0D of a frame end may come after its 1C
 _LINGER: Final = 2  # seconds in which what was written may still leave a connection that closes
 _CHUNK: Final = 65536
-_HANDSHAKE: Final = 10  # seconds that a TLS handshake may take
+_HANDSHAKE: Final = 5  # seconds that a TLS handshake may take
 _BACKLOG: Final = 100
 _NO_SOCKETS: Final = 0.5  # seconds to wait when the system has no more sockets for us
 
@@ -57,7 +57,10 @@ Handler = Callable[[bytes, Peer], Awaitable[bytes | AsyncIterator[bytes] | None]
 @dataclass(slots=True, eq=False)
 class _Connection:
     task: "asyncio.Task[None]"
+    host: str
     busy: bool = False
+    open: bool = False  # after its TLS handshake, where there is one
+    dropped: bool = False
 
 
 async def _everybody(_host: str) -> bool:
@@ -77,7 +80,8 @@ class MllpServer:
 
     idle_timeout: seconds a connection may be silent between messages
     frame_timeout: seconds a frame may take to arrive, and an answer to be taken
-    max_connections: more are closed at once
+    max_connections: more are closed at once; so are more than `max_of_one` of one address. Where one of them is still at its
+        TLS handshake, the oldest such goes instead, so that silent sockets keep nobody out.
     ssl: the TLS context, or what gives the one that is valid now, asked for each connection
     admits: whether connections from an address are taken at all; asked before a byte is read
     counted: told how many connections are open, whenever that changes
@@ -95,6 +99,7 @@ class MllpServer:
         idle_timeout: float = 3600,
         frame_timeout: float = 60,
         max_connections: int = 200,
+        max_of_one: int = 50,
         ssl: tls.SSLContext | Callable[[], tls.SSLContext] | None = None,
         admits: Callable[[str], Awaitable[bool]] = _everybody,
         refused: Callable[[str, str], Awaitable[None]] = _unnoticed,
@@ -108,13 +113,14 @@ class MllpServer:
         self.idle_timeout = idle_timeout
         self.frame_timeout = frame_timeout
         self.max_connections = max_connections
+        self.max_of_one = max_of_one
         self.ssl = ssl
         self._admits = admits
         self._refused = refused
         self._counted = counted
         self._sockets: list[socket.socket] = []
         self._listening: list[asyncio.Task[None]] = []
-        self._connections: set[_Connection] = set()
+        self._connections: dict[_Connection, None] = {}  # the oldest first
         self._stopping = False
 
     @property
@@ -169,8 +175,8 @@ class MllpServer:
                 continue
             sock.setblocking(False)
             task = asyncio.create_task(self._taken(sock, address[0], address[1]))
-            connection = _Connection(task)
-            self._connections.add(connection)
+            connection = _Connection(task, address[0])
+            self._connections[connection] = None
             self._counted(len(self._connections))
             task.add_done_callback(functools.partial(self._gone, connection))
 
@@ -183,25 +189,43 @@ class MllpServer:
                 await self._refused(host, reason)
                 return
             reader, writer = await self._opened(sock, host)
+            self._own().open = True
             await self._converse(self._own(), reader, writer, _peer(writer, host, port))
         except MllpError as error:
             log.warning("connection from %s closed: %s", host, error)
         except (OSError, TimeoutError) as error:
             log.info("connection from %s ended: %s", host, type(error).__name__)
         except asyncio.CancelledError:
-            log.info("connection from %s closed: the server stops", host)
+            reason = "it is slow to speak TLS, and others wait" if self._own().dropped else "the server stops"
+            log.info("connection from %s closed: %s", host, reason)
         finally:
             await self._closed(sock, writer)
 
     def _gone(self, connection: _Connection, _: "asyncio.Task[None]") -> None:
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
         self._counted(len(self._connections))
 
     async def _objection(self, host: str) -> str:
         """Why a connection isn't taken; empty when it is."""
-        if self._stopping or len(self._connections) > self.max_connections:
+        if self._stopping:
             return "connections"
+        held = [c for c in self._connections if not c.dropped]
+        of_one = [c for c in held if c.host == host]
+        for among, most in ((of_one, self.max_of_one), (held, self.max_connections)):
+            if len([c for c in among if not c.dropped]) > most and not await self._drop_silent(among):
+                return "connections"
         return "" if await self._admits(host) else "address"
+
+    async def _drop_silent(self, among: list[_Connection]) -> bool:
+        """Close the oldest of these that hasn't done its TLS handshake; whether there was one."""
+        own = self._own()
+        silent = next((c for c in among if not c.open and not c.dropped and c is not own), None) if self.ssl else None
+        if silent is None:
+            return False
+        silent.dropped = True
+        silent.task.cancel()
+        await self._refused(silent.host, "connections")
+        return True
 
     async def _opened(self, sock: socket.socket, host: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """The connection's streams, after its TLS handshake where there is one."""

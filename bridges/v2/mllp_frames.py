@@ -1,5 +1,6 @@
 """MLLP's frames (HL7 "Minimal Lower Layer Protocol", release 1): 0B, message, 1C 0D."""
 
+import re
 import socket
 from typing import Final
 
@@ -7,7 +8,9 @@ START: Final = b"\x0b"
 END: Final = b"\x1c\x0d"
 MAX_SIZE: Final = 16 * 1024 * 1024
 MAX_JUNK: Final = 4096
+RESTART: Final = b"\x0bMSH"
 _END_MARK: Final = 0x1C
+_HEADED: Final = re.compile(rb"[ \t\r\n]*MSH[^\r\n]*[\r\n]")  # an MSH segment with its end
 _AFTER_END: Final = b"\x0d\x0a\x0b"
 
 
@@ -26,12 +29,18 @@ def frame(message: bytes) -> bytes:
     return START + message + END
 
 
+def holds_another(message: bytes) -> bool:
+    """Whether a message may have another one in it: one was broken off and begun anew, or its text holds such bytes."""
+    return RESTART in message.lstrip(b" \t\r\n\x0b")
+
+
 class FrameReader:
     """Finds frames in a byte stream, however it is cut.
 
     A frame ends with 1C 0D. Two habits are allowed for: 1C 0A, and a 1C with nothing after it but the next frame (or a
     pause: `waits_for_cr`, then `finish`). A 1C before any other byte belongs to the message. Where a sender broke off a frame
-    and began anew, what came before is dropped.
+    within its first segment and began anew (0B, MSH), what came before is dropped. After that, the 0B may as well be text: the
+    frame is given whole, for whoever reads it to refuse (`holds_another`).
 
     junk: how many bytes outside of frames were dropped, line ends not counted
     """
@@ -95,11 +104,11 @@ class FrameReader:
         del self._buffer[: end + 1 if self._buffer[end + 1 : end + 2] == START else end + 2]
         self._inside = False
         self._junk_in_a_row = 0
-        restart = message.rfind(b"\x0bMSH")
-        if restart >= 0:
-            self.junk += restart
-            return message[restart + 1 :]
-        return message
+        begin = 0
+        while (restart := message.find(RESTART, begin)) >= 0 and not _HEADED.match(message, begin, restart):
+            begin = restart + 1
+        self.junk += max(begin - 1, 0)
+        return message[begin:]
 
     def _drop(self, outside: bytearray) -> None:
         dropped = len(outside.translate(None, b"\r\n"))

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from bridges.v2 import message_log, message_show
 from bridges.v2.inbound import Inbound
+from bridges.v2.received import MAX_UNREADABLE
 from bridges.v2.settlement import REFUSED
 from fhir_server import audit, clock, outbox
 from fhir_server.audit import Act
@@ -47,6 +48,8 @@ class Operator:
             return "it will be sent again"
         if document["outcome"] == "AA":
             raise NotPossible(f"message {message_id} was processed")
+        if not document["sender"] and len(document["raw"]) >= MAX_UNREADABLE:
+            raise NotPossible(f"message {message_id} could not be read, and only its beginning was kept")
         await self.interactions.record(self.access, _act("replay", document), audit.seen(document["about"]))
         outcome = await Inbound(self.interactions, self.zone).process_again(document)
         return f"it was processed again: {outcome}"

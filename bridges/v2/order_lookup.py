@@ -203,5 +203,5 @@ async def refuse_or_park(reception: Reception, names: OrderNames, at: Segment, n
     if reception.sender.partner.unknown_order == "park":
         return await parked_messages.park(reception, (n.field.get(1).strip() for n in names.all), shown)
     refusal = wrong(place.segment, place.number, "no order here has one of these numbers", code=204)
-    refusal.shown.append(Shown("unknown-order", shown))
+    refusal.shown.append(Shown(parked_messages.UNKNOWN, shown))
     raise refusal

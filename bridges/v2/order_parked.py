@@ -6,9 +6,7 @@ A document of `parked_orders`, one for each order group that waits:
      received, until}
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -19,7 +17,6 @@ import structlog
 from bson import Binary, ObjectId
 from pymongo import IndexModel
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import PyMongoError
 
 from bridges.v2 import message_log
 from bridges.v2.message import parse
@@ -33,7 +30,6 @@ from bridges.v2.refused import Refused
 from fhir_server import clock
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
-from fhir_server.outcome import FhirError
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import task
@@ -135,23 +131,3 @@ async def expire(interactions: Interactions) -> int:
     if over:
         log.warning("messages about orders that never came were given to people", number=len(over))
     return len(over)
-
-
-@asynccontextmanager
-async def expiring(interactions: Interactions, every: float = 60.0) -> AsyncIterator[None]:
-    """While this lasts, what has waited too long is given to people."""
-    sweeper = asyncio.create_task(_keep_expiring(interactions, every))
-    try:
-        yield
-    finally:
-        sweeper.cancel()
-        await asyncio.gather(sweeper, return_exceptions=True)
-
-
-async def _keep_expiring(interactions: Interactions, pause: float) -> None:
-    while True:
-        await asyncio.sleep(pause)
-        try:
-            await expire(interactions)
-        except (FhirError, PyMongoError) as error:
-            log.warning("parked messages could not be looked at", reason=type(error).__name__)

@@ -1,19 +1,23 @@
 """Results and appointments that came before their order: kept whole, received again once the order is here.
 
-They wait beside the parked order groups (`order_parked.py`), whose sweep gives to a person what waits too long. A document:
+They wait beside the parked order groups (`order_parked.py`), and `parked_sweep.py` looks after both. A document:
     {_id, numbers: the numbers of orders that it names, raw: bytes, charset, zone, endpoint, message: its key in the store,
      shown: what the work item will say, received, until}
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+import structlog
 from bson import Binary, ObjectId
+from pymongo.errors import PyMongoError
 
 from bridges.v2 import message_log
+from bridges.v2.ack import AckError
 from bridges.v2.message import parse
 from bridges.v2.order_parked import COLLECTION
 from bridges.v2.partner import Partner
@@ -23,12 +27,20 @@ from fhir_server import clock
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError
+from fhir_server.search.query import compile_query
 from fhir_server.unit_of_work import UnitOfWork
 from resources import task
+from resources.identifiers import escaped
 from smart_auth.access import Access
 
 # MSH-9.1 -> what receives it, for messages that may wait; each receiver enters itself.
 RECEIVERS: Final[dict[str, Receive]] = {}
+log = structlog.get_logger()
+
+UNKNOWN: Final = "unknown-order"  # the kind of the work item of a message whose order isn't here
+_AT_ONCE: Final = 10  # numbers that are looked for at once
+_LONGEST: Final = 64  # characters of a number that an order can have
+_MOST: Final = 10_000
 _TRY_AGAIN: Final = frozenset({"transient", "lock-error", "timeout"})
 Document = dict[str, Any]
 
@@ -67,9 +79,32 @@ async def play(interactions: Interactions, order_id: str) -> None:
     for document in await waiting.to_list():
         try:
             await interactions.transact(Access.system("v2"), act, partial(_play, id_=document["_id"], order_id=order_id))
-        except Refused as failure:
-            give = partial(_give_up, id_=document["_id"], order_id=order_id, failure=failure)
-            await interactions.transact(Access.system("v2"), act, give)
+        except Refused as refusal:
+            if any(item.kind == UNKNOWN for item in refusal.shown):
+                continue  # this order only shares a number with the one that is waited for
+            failure = refusal
+        except (FhirError, PyMongoError):
+            raise
+        except Exception as error:  # noqa: BLE001 - it must not keep back the others; the error's text may name a patient
+            log.error("a parked message could not be processed", error=type(error).__name__)  # noqa: TRY400 - as above
+            failure = Refused(AckError(code=207, text="an internal error; it is in the receiver's log"))
+        else:
+            continue
+        await interactions.transact(Access.system("v2"), act, partial(_give_up, document["_id"], order_id, failure))
+
+
+async def play_left(interactions: Interactions) -> None:
+    """Receive again whatever has an order that is here, though nobody has done it when that came."""
+    store = interactions.store
+    waiting = await store.db[COLLECTION].find({"numbers.0": {"$exists": True}}, {"numbers": 1}).sort("received", 1).to_list()
+    numbers = sorted({n for document in waiting for n in document["numbers"] if len(n) <= _LONGEST})
+    orders: dict[str, None] = {}
+    for start in range(0, len(numbers), _AT_ONCE):
+        some = ",".join(escaped(n) for n in numbers[start : start + _AT_ONCE])
+        query = compile_query("ServiceRequest", [("identifier", some), ("intent", "order")])
+        orders |= dict.fromkeys(await store.find_ids(query, _MOST))
+    for order_id in orders:
+        await play(interactions, order_id)
 
 
 async def _play(unit: UnitOfWork, id_: ObjectId, order_id: str) -> None:
@@ -78,7 +113,7 @@ async def _play(unit: UnitOfWork, id_: ObjectId, order_id: str) -> None:
         return
     message = parse(bytes(document["raw"]), default_charset=document["charset"])
     endpoint = await unit.get({"reference": document["endpoint"]}) if document["endpoint"] else None
-    partner = (Partner.of(endpoint) if endpoint else None) or Partner()
+    partner = replace((Partner.of(endpoint) if endpoint else None) or Partner(), unknown_order="refuse")  # it waits already
     unit.origin = partner.reference or None
     sender = Sender.of(message, ZoneInfo(document["zone"]), partner)
     try:
@@ -91,7 +126,7 @@ async def _play(unit: UnitOfWork, id_: ObjectId, order_id: str) -> None:
     await message_log.mark(unit.db, unit.session, document["message"], "played", f"ServiceRequest/{order_id}")
 
 
-async def _give_up(unit: UnitOfWork, id_: ObjectId, order_id: str, failure: Refused) -> None:
+async def _give_up(id_: ObjectId, order_id: str, failure: Refused, unit: UnitOfWork) -> None:
     document = await unit.db[COLLECTION].find_one_and_delete({"_id": id_}, session=unit.session)
     if document is None:
         return

@@ -1,6 +1,7 @@
 """How fast a partner may send: a token bucket each. Who is faster waits, and while it waits its connection isn't read."""
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -33,3 +34,24 @@ class Rates:
         earliest = now - max(_BURST, 1 / rate)
         bucket.free_at = max(bucket.free_at, earliest) + 1 / rate
         return max(0.0, bucket.free_at - now)
+
+
+@dataclass(slots=True)
+class Allowance:
+    """What each may have `most` of in `seconds`, in one process."""
+
+    most: int
+    seconds: float
+    _taken: dict[str, tuple[float, int]] = field(default_factory=dict)
+
+    def take(self, name: str) -> None:
+        """Count one more of `name`."""
+        now = time.monotonic()
+        if len(self._taken) >= _MOST:
+            self._taken = {n: (since, count) for n, (since, count) in self._taken.items() if now - since < self.seconds}
+        since, count = self._taken.get(name, (now, 0))
+        self._taken[name] = (since, count + 1) if now - since < self.seconds else (now, 1)
+
+    def has(self, name: str) -> bool:
+        """Whether what was counted last is within what `name` may have."""
+        return self._taken.get(name, (0.0, 0))[1] <= self.most

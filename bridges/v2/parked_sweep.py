@@ -1,0 +1,40 @@
+"""What waits for its order is looked at: whose order is here is received again, what has waited too long goes to a person."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from pymongo.errors import PyMongoError
+
+from bridges.v2 import order_parked, parked_messages
+from fhir_server.interactions import Interactions
+from fhir_server.outcome import FhirError
+
+log = structlog.get_logger()
+
+
+async def sweep(interactions: Interactions) -> None:
+    """Look once. A process may have died between an order's commit and the messages that waited for it."""
+    await parked_messages.play_left(interactions)
+    await order_parked.expire(interactions)
+
+
+@asynccontextmanager
+async def sweeping(interactions: Interactions, every: float = 60.0) -> AsyncIterator[None]:
+    """While this lasts, what waits is looked at: at once, and then every so many seconds."""
+    sweeper = asyncio.create_task(_keep_sweeping(interactions, every))
+    try:
+        yield
+    finally:
+        sweeper.cancel()
+        await asyncio.gather(sweeper, return_exceptions=True)
+
+
+async def _keep_sweeping(interactions: Interactions, pause: float) -> None:
+    while True:
+        try:
+            await sweep(interactions)
+        except (FhirError, PyMongoError) as error:
+            log.warning("parked messages could not be looked at", reason=type(error).__name__)
+        await asyncio.sleep(pause)
