@@ -81,11 +81,6 @@ class View(ABC):
             if e.after is not e.was and (part is None or e.part == part.number)
         ]
 
-    def held(self, resource_type: str) -> list[str]:
-        """The resources of a type that the present part has looked at or written, and that are there: "Patient/1"."""
-        here = (to for to in self._at.held if to.type == resource_type)
-        return [str(to) for to in here if self._entries[to].after is not None]
-
     @property
     def part(self) -> Part:
         """The part that is being done."""
@@ -204,7 +199,6 @@ class View(ABC):
             raise fail("too-costly", f"more than {_REACTION_SEARCH_LIMIT} {query.type} resources are concerned")
         if staged is None:
             return self._own(query.type, found)
-        self._at.held |= {Target(query.type, r["id"]): None for r in staged}
         unstaged = [d for d in found if Target(query.type, d["_id"]) not in self._dirty]
         return self._own(query.type, unstaged) + [r for r in map(duplicate, staged) if r is not None]
 
@@ -225,7 +219,6 @@ class View(ABC):
             to = Target(resource_type, document["_id"])
             if to not in self._entries:
                 self._entries[to] = Entry(version(document, document["_id"]))
-            self._at.held[to] = None
             resources.append(duplicate(self._entries[to].after))
         return [r for r in resources if r is not None]
 
@@ -263,5 +256,4 @@ class View(ABC):
     async def _entry(self, to: Target) -> Entry:
         if to not in self._entries:
             self._entries[to] = Entry(await self._store.read(to.type, to.id, self.session))
-        self._at.held[to] = None
         return self._entries[to]

@@ -37,9 +37,11 @@ def operator(ris: Department) -> Operator:
 AUTHORITY = "^^^EXAMPLEHOSP^MR"
 
 
-def adt(number: str, *more: str, kind: str = "ADT^A04", application: str = "HIS", street: str = "") -> bytes:
+def adt(
+    number: str, *more: str, kind: str = "ADT^A04", application: str = "HIS", street: str = "", authority: str = AUTHORITY
+) -> bytes:
     head = f"MSH|^~\\&|{application}|HOSP|RIS|RAD|20260907081500||{kind}|{{id}}|P|2.5.1||||||UNICODE UTF-8"
-    return v2(head, f"PID|1||{number and number + AUTHORITY}||Muster^Mara||19700131|F|||{street}", *more)
+    return v2(head, f"PID|1||{number and number + authority}||Muster^Mara||19700131|F|||{street}", *more)
 
 
 def control_id(message: bytes) -> str:
@@ -105,6 +107,70 @@ def test_what_nobody_has_read_is_named(ris):
         assert unmapped.count("ZXY") == 1
         assert "PV1-11" in unmapped
         assert not {"PID-1", "PID-3", "PID-5", "PV1-1", "PV1-2", "MSH"} & set(unmapped)
+
+    ris.run(scenario())
+
+
+def test_a_message_is_filed_under_its_own_patient_and_orders_whoever_else_has_such_numbers(ris):
+    async def scenario():
+        number, placer = unused("P"), unused("L")
+        elsewhere = adt(number, authority="^^^OTHERHOSP^MR")
+        await ris.accepted(elsewhere)
+        mine = adt(number)
+        await ris.accepted(mine)
+        again = adt(number)
+        await ris.accepted(again)
+        first, asked = orm(number, placer), orm(number, placer, "SS")
+        await ris.accepted(first)
+        await ris.accepted(orm(number, unused("L")))
+        await ris.accepted(asked)
+        theirs = await ris.one("Patient", identifier=f"urn:fhir-ris:v2-authority:OTHERHOSP|{number}")
+        ours = await ris.one("Patient", identifier=f"urn:fhir-ris:v2-authority:EXAMPLEHOSP|{number}")
+        order = await ris.one("ServiceRequest", identifier=placer, intent="order")
+        for message, patient in ((elsewhere, theirs), (mine, ours), (again, ours), (first, ours), (asked, ours)):
+            stored = await kept(ris, message)
+            named = [r for r in stored["about"] if r.startswith("Patient/")]
+            assert [stored["patient"], *named] == [f"Patient/{patient['id']}"] * 2
+        found = await message_search.find(ris.db, Wanted(order=placer))
+        assert [d["control_id"] for d in found] == [control_id(asked), control_id(first)]
+        assert (await kept(ris, asked))["about"] == [f"Patient/{ours['id']}", f"ServiceRequest/{order['id']}"]
+
+    ris.run(scenario())
+
+
+def test_a_refused_message_is_found_by_its_patient_and_its_order(ris):
+    async def scenario():
+        number, placer = unused("P"), unused("L")
+        await ris.accepted(orm(number, placer))
+        contradicts = orm(number, placer, "SC")
+        unknown = orm(number, unused("L"), "CA")
+        no_sex = adt(number).replace(b"|F|", b"|Q9|")
+        refused = (contradicts, unknown, no_sex)
+        for message in refused:
+            assert code(await ris.receive(message)) == "AE"
+        by_patient = [d["control_id"] for d in await message_search.find(ris.db, Wanted(patient=number, status="AE"))]
+        assert by_patient == [control_id(m) for m in reversed(refused)]
+        by_order = await message_search.find(ris.db, Wanted(order=placer, status="AE"))
+        assert [d["control_id"] for d in by_order] == [control_id(contradicts)]
+
+    ris.run(scenario())
+
+
+def test_a_merge_is_found_under_both_of_its_records(ris):
+    async def scenario():
+        stays, goes = unused("P"), unused("P")
+        for number in (stays, goes):
+            await ris.accepted(adt(number))
+        records = [await ris.one("Patient", identifier=number) for number in (stays, goes)]
+        merge, again = (adt(stays, f"MRG|{goes}{AUTHORITY}", kind="ADT^A40") for _ in range(2))
+        reverse = adt(goes, f"MRG|{stays}{AUTHORITY}", kind="ADT^A40")
+        for message in (merge, again):
+            await ris.accepted(message)
+        assert code(await ris.receive(reverse)) == "AE"
+        for record in records:
+            found = await message_search.find(ris.db, Wanted(patient=record["id"], kind="ADT^A40"))
+            assert [d["control_id"] for d in found] == [control_id(m) for m in (reverse, again, merge)]
+        assert (await kept(ris, merge))["patient"] == f"Patient/{records[0]['id']}"
 
     ris.run(scenario())
 

@@ -19,6 +19,7 @@ from bridges.v2 import message_log, refused
 from bridges.v2.ack import AckError, acknowledge, read_ack
 from bridges.v2.ack_modes import AckMode
 from bridges.v2.admission import admit
+from bridges.v2.concerned import concerned, named_in
 from bridges.v2.message import Message
 from bridges.v2.message_log import ACCEPTED, Outcome
 from bridges.v2.mllp import Peer
@@ -227,11 +228,9 @@ class Inbound:
             made = provenance(changes, received.key.id, received.key.sender, received.kind, unit.now)
             if made is not None:
                 await unit.create(made, copy=False)
-            about = tuple(dict.fromkeys([*(f"{c.type}/{c.id}" for c in changes), *unit.held("ServiceRequest")]))
             outcome = Outcome(
-                "AA", ack, warnings=warnings, about=about,
-                patient=next(iter(unit.held("Patient")), ""), unmapped=message_log.unmapped(message),
-                state=reply.state if reply else "",
+                "AA", ack, warnings=warnings, about=tuple(await concerned(unit, changes, message, sender)),
+                unmapped=message_log.unmapped(message), state=reply.state if reply else "",
             )  # fmt: skip
             await self._store(unit, received, outcome)
 
@@ -275,15 +274,23 @@ class Inbound:
             if failure.stranger:
                 await _show_stranger(unit, received, failure)
             errors = tuple(e.text for e in failure.errors)
-            about = tuple(f"{c.type}/{c.id}" for c in unit.changes(unit.part))
-            patient = next(iter(unit.held("Patient")), "")
             last = final and not failure.stranger
-            outcome = Outcome(failure.answer, ack, final=last, errors=errors, about=about, patient=patient)
+            about = await self._about_refused(unit, received, failure)
+            outcome = Outcome(failure.answer, ack, final=last, errors=errors, about=about)
             await self._store(unit, received, outcome)
 
         await self._interactions.transact(received.access, received.act(code), work, small=())
         metrics.MESSAGES_IN.labels(received.label, failure.answer, received.partner.reference).inc()
         return code, ack
+
+    async def _about_refused(self, unit: UnitOfWork, received: Received, failure: Refused) -> tuple[str, ...]:
+        """Whom and what a refused message would have been about, and its work items; strangers say nothing about anybody."""
+        named: list[str] = []
+        if received.message is not None and not failure.stranger:
+            sender = Sender.of(received.message, self._zone, received.partner)
+            named = await named_in(unit, received.message, sender)
+            unit.shown.extend(named)
+        return tuple(dict.fromkeys([*named, *(f"{c.type}/{c.id}" for c in unit.changes(unit.part))]))
 
     async def _store(self, unit: UnitOfWork | None, received: Received, outcome: Outcome) -> None:
         await message_log.keep(
