@@ -315,6 +315,30 @@ def test_a_refused_message_is_processed_again_when_its_cause_is_mended(ris, oper
     ris.run(scenario())
 
 
+def test_a_message_that_named_somebody_wholly_different_is_processed_when_the_record_was_corrected(ris, operator):
+    async def scenario():
+        number = unused("P")
+        await ris.accepted(adt(number))
+        other = adt(number, "AL1|1|DA|^Latex|SV").replace(b"Muster^Mara||19700131", b"Neumann^Berta||19950707")
+        await ris.accepted(other)
+        (held,) = await message_search.find(ris.db, Wanted(patient=number, status="held"))
+        id_ = str(held["_id"])
+        assert await operator.replay(id_) == "it was processed again: AA, and is held as before"
+        patient = await ris.one("Patient", identifier=number)
+        assert patient["name"][0]["family"] == "Muster"
+        await ris.update(patient, name=[{"family": "Neumann", "given": ["Berta"]}])
+        assert await operator.replay(id_) == "it was processed again: AA"
+        assert (await ris.one("Patient", identifier=number))["birthDate"] == "1995-07-07"
+        assert len(await ris.search("AllergyIntolerance", patient=f"Patient/{patient['id']}")) == 1
+        stored = await kept(ris, other)
+        assert [s["state"] for s in stored["states"]] == ["held", "held", "AA"]
+        assert "state" not in stored
+        with pytest.raises(NotPossible, match="was processed"):
+            await operator.replay(id_)
+
+    ris.run(scenario())
+
+
 def test_a_delivered_message_is_sent_again_under_its_control_id(ris, operator):
     async def scenario():
         async with listening() as ehr, Delivery(ris.interactions, QUICK).running():

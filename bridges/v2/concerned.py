@@ -1,7 +1,7 @@
 """Whom and what a message is about: the patient and the orders that the message store finds it by.
 
-The mappings say whom they have matched and which order they mean (`about`); what a message has changed tells the rest. Of a message
-that was refused, or waits, its numbers do (`named_in`).
+The mappings say whom they have matched and which order they mean (`about`); what a message has changed tells the rest. Of a
+message that was refused, or waits, its numbers do (`named_in`).
 """
 
 from collections.abc import Iterable, Iterator

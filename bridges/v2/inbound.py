@@ -71,13 +71,13 @@ class Inbound:
         return await self._answer(await self._receive(frame, peer))
 
     async def process_again(self, document: dict[str, Any]) -> str:
-        """Process a message of the store that was refused or not processed yet; the new outcome.
+        """Process a message of the store that was refused, held, or not processed yet; the new outcome.
 
         Raises FhirError or PyMongoError when it can't be done now.
         """
         received = await self._stored(document)
         await self._db[message_log.COLLECTION].update_one(
-            {"_id": document["_id"], "outcome": {"$ne": "AA"}}, {"$set": {"final": False}}
+            {"_id": document["_id"], "$or": [{"outcome": {"$ne": "AA"}}, {"state": message_log.HELD}]}, {"$set": {"final": False}}
         )
         try:
             return (await self._outcome(received))[0]

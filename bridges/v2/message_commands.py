@@ -28,7 +28,11 @@ def messages_list(
     until: Annotated[datetime | None, typer.Option(formats=_DAY, help="before then, UTC")] = None,
     status: Annotated[
         str,
-        typer.Option("--status", "--state", help="CA, AA, AE, AR, parked; of --out pending, delivered, refused, dead, cancelled"),
+        typer.Option(
+            "--status",
+            "--state",
+            help="CA, AA, AE, AR, parked, held; of --out pending, delivered, refused, dead, invalid, cancelled",
+        ),
     ] = "",
     kind: Annotated[str, typer.Option("--type", help="such as ADT^A04, or ADT")] = "",
     limit: Annotated[int, typer.Option(min=1, max=10000)] = 50,
@@ -71,7 +75,7 @@ def messages_show(
 
 @app.command("replay")
 def messages_replay(message_id: Id) -> None:
-    """Send a message again, as it was, under the same control id; or process again one that was received and refused."""
+    """Send a message again, as it was, under the same control id; or process again one that was received, and refused or held."""
 
     async def replay(operator: "Operator") -> None:
         typer.echo(await operator.replay(message_id))

@@ -6,7 +6,8 @@ A document of `messages`:
      patient: "Patient/1", the first of these, unmapped: ["PV2-3", "ZXY", ...], states: [{state, at}], state: text}
 `final` is false for what failed through no fault of the message; the same message again is then processed afresh. `CA` is one
 that was accepted (enhanced mode) and is yet to be processed. `unmapped` are the fields and whole segments that nothing has read.
-`state`, where there is one, says more than the outcome: `parked`, and then `played`, `refused-later` or `given-up`.
+`state`, where there is one, says more than the outcome: `held` of one of which nothing is done until a person has looked;
+`parked`, and then `played`, `refused-later` or `given-up`.
 `_id` follows from sender, control id and content.
 """
 
@@ -26,6 +27,7 @@ from fhir_server.unit_of_work import UnitOfWork
 
 COLLECTION = "messages"
 ACCEPTED = "CA"
+HELD = "held"
 Document = dict[str, Any]
 _MOST_UNMAPPED: Final = 50
 # Segments whose first field counts them: it says nothing that a mapping could lose.
@@ -126,6 +128,8 @@ async def keep(
     } | ({"state": outcome.state} if outcome.state else {})
     state = {"state": outcome.state or outcome.code, "at": clock.naive(clock.now())}
     change = {"$set": document, "$setOnInsert": {"_id": key.id}, "$push": {"states": {"$each": [state], "$slice": -100}}}
+    if not outcome.state:
+        change["$unset"] = {"state": ""}  # of an earlier time
     if unit is None:
         await db[COLLECTION].update_one(key.filter() | {"final": False}, change, upsert=True)
     else:

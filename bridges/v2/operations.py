@@ -38,18 +38,19 @@ class Operator:
         return message_show.shown(document, fields=fields, names=names)
 
     async def replay(self, message_id: str) -> str:
-        """Send a message again, under the same control id, or process one that was refused again; what is or will be done."""
+        """Send a message again, under its control id, or process one again that was refused or held; what is or will be done."""
         document = await self._read(message_id)
         if "destination" in document:
             await self._change(
                 document, _SENT_AGAIN, {"state": "pending", "refusals": 0, "unanswered": 0, "error": None}, "replay"
             )
             return "it will be sent again"
-        if document["outcome"] == "AA":
+        if document["outcome"] == "AA" and document.get("state") != message_log.HELD:
             raise NotPossible(f"message {message_id} was processed")
         await self.interactions.record(self.access, _act("replay", document), audit.seen(document["about"]))
         outcome = await Inbound(self.interactions, self.zone).process_again(document)
-        return f"it was processed again: {outcome}"
+        still = (await self._read(message_id)).get("state") == message_log.HELD
+        return f"it was processed again: {outcome}" + (", and is held as before" if still else "")
 
     async def cancel(self, message_id: str, reason: str) -> None:
         """Don't send a message that waits."""
