@@ -190,12 +190,23 @@ class View(ABC):
     async def search_all(self, resource_type: str, parameters: list[tuple[str, str]]) -> list[Resource]:
         """The same with parameters that may repeat. More than 500 matches are refused: a rule must not work on part of them."""
         query = compile_query(resource_type, parameters)
+        return await self._matches(query, None)
+
+    async def some(self, resource_type: str, limit: int, **parameters: str) -> list[Resource]:
+        """The newest that match, at most `limit` of those stored and all that this transaction makes: for who needs no more."""
+        parameters_ = [(name.replace("_", "-"), value) for name, value in parameters.items()]
+        return await self._matches(compile_query(resource_type, parameters_), limit)
+
+    async def _matches(self, query: Query, limit: int | None) -> list[Resource]:
         staged = self._staged_matches(query)
         if staged is None:
             await self.flush()
             await resolve(Look(self._store, Access.system("rules"), self.session), query)
-        found = await self._store.find(query, limit=_REACTION_SEARCH_LIMIT + 1, session=self.session)
-        if len(found) > _REACTION_SEARCH_LIMIT:
+        if limit is not None:
+            found = await self._store.newest(query, limit, self.session)
+        else:
+            found = await self._store.find(query, limit=_REACTION_SEARCH_LIMIT + 1, session=self.session)
+        if limit is None and len(found) > _REACTION_SEARCH_LIMIT:
             raise fail("too-costly", f"more than {_REACTION_SEARCH_LIMIT} {query.type} resources are concerned")
         if staged is None:
             return self._own(query.type, found)

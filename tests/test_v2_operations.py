@@ -1,6 +1,7 @@
 """The message store as its operators see it: searched, shown, sent and processed again, cancelled, and on record."""
 
 import asyncio
+import base64
 import os
 import subprocess
 import sys
@@ -398,6 +399,45 @@ def test_a_message_that_is_never_answered_is_set_aside_for_a_person_and_the_next
             await operator.cancel(str((await to.documents())[0]["_id"]), "the order is over")
             (item,) = await ris.work_items("message-refused", focus=f"ServiceRequest/{order['id']}")
             assert item["status"] == "completed"
+
+    ris.run(scenario())
+
+
+def test_the_work_item_of_an_order_stays_as_long_as_one_of_its_messages_is_set_aside(ris, operator):
+    async def scenario():
+        order = await ris.order()
+        about = f"ServiceRequest/{order['id']}"
+        async with listening(answer="AE") as ehr, Delivery(ris.interactions, QUICK).running():
+            to = await line(ris, ehr.port)
+            ids_ = await to.post(2)
+            await ris.db["outbox"].update_many({"control_id": {"$in": ids_}}, {"$set": {"about": [about]}})
+            await until(to.settled)
+            first, second = await to.documents()
+            assert await to.states() == ["refused", "refused"]
+            await operator.cancel(str(second["_id"]), "sent by phone")
+            (item,) = await ris.work_items("message-refused", focus=about)
+            assert item["status"] == "requested"
+            assert first["control_id"] in item["description"]
+            ehr.answer = "AA"
+            await operator.replay(str(first["_id"]))
+            await until(to.settled)
+            (item,) = await ris.work_items("message-refused", focus=about)
+            assert item["status"] == "completed"
+
+    ris.run(scenario())
+
+
+def test_a_search_by_patient_or_order_is_on_record(ris, operator):
+    async def scenario():
+        number = unused("P")
+        await ris.accepted(adt(number))
+        (document,) = await operator.find(Wanted(patient=number))
+        await operator.find(Wanted(kind="ADT"))
+        events = await ris.db["AuditEvent"].find({"resource.subtype.code": "message-list"}).to_list()
+        asked = [[e for e in event["resource"]["entity"] if "query" in e] for event in events]
+        assert [base64.b64decode(q["query"]).decode() for (q,) in asked] == [f"patient={number}"]
+        assert events[0]["resource"]["entity"][0]["what"]["reference"] == document["patient"]
+        assert events[0]["resource"]["agent"][0]["who"]["display"] == "command-line:analyst"
 
     ris.run(scenario())
 

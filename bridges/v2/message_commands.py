@@ -43,10 +43,10 @@ def messages_list(
 
     wanted = message_search.Wanted(outbound, patient, order, control_id, partner, since, until, status, kind, limit)
 
-    async def show(db: Db) -> None:
+    async def show(operator: "Operator") -> None:
         from rich.markup import escape
 
-        rows = [message_search.row(document) for document in await message_search.find(db, wanted)]
+        rows = [message_search.row(document) for document in await operator.find(wanted)]
         if plain:
             for row in rows:
                 typer.echo("\t".join(row))
@@ -56,7 +56,7 @@ def messages_list(
             found.add_row(*(escape(cell) for cell in row))
         print_table(found)
 
-    run_command(show)
+    _operate(show)
 
 
 @app.command("show")
