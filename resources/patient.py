@@ -29,7 +29,7 @@ async def match(unit: UnitOfWork, identifiers: Iterable[Resource]) -> Resource |
         text = "the patient with this identifier was merged into another record, which is to be named by its own identifier"
         raise fail("deleted", text, "Patient.identifier")
     if active:
-        text = "this identifier is an old one: the patient is to be named by the one that has replaced it"
+        text = "this identifier was replaced, or merged into another: the patient is to be named by the present one"
         raise fail("deleted", text, "Patient.identifier")
     return found[0] if found else None
 
