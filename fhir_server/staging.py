@@ -21,14 +21,13 @@ from smart_auth.access import Access
 
 @dataclass(slots=True)
 class Part:
-    """One of the requests that share a transaction: its rights, its number, and what it looked at beside its changes."""
+    """One of the requests that share a transaction: its rights, its number, and what it has shown beside its changes."""
 
     access: Access
     number: int
     shown: list[str]
     origin: str | None = None  # the partner whose message it is
     wrote: bool = False  # whether it may have left something beside staged resources
-    held: dict[Target, None] = field(default_factory=dict)  # what it has looked at or written
 
 
 class Entry:

@@ -261,6 +261,12 @@ class Store:
             keys = ",".join(k.name for k in query.sort)
             raise fail("too-costly", f"more than {MAX_SORTED} {query.type} resources would have to be sorted by {keys}")
 
+    async def newest(self, query: Query, limit: int, session: AsyncClientSession | None = None) -> list[Document]:
+        """Of what a query (nothing of it pending) finds, those that were made last, at most `limit`."""
+        assert not query.pending
+        found = self.current(query.type).find(query.filter, _WITHOUT_INDEX, sort=[("_id", -1)], limit=limit, session=session)
+        return await found.to_list()
+
     async def find_ids(self, query: Query, limit: int, session: AsyncClientSession | None = None) -> list[str]:
         """The ids of what a query (nothing of it pending) finds, in no order, at most `limit`."""
         assert not query.pending

@@ -142,7 +142,6 @@ class UnitOfWork(View):
         `copy=False` is for callers that change neither what they give nor what they get from here on.
         """
         to = Target(resource["resourceType"], id_ or new_id())
-        self._at.held[to] = None
         return await self._stage(to, self._entries.setdefault(to, Entry(None, "POST")), resource, copy=copy)
 
     async def update(self, resource: Resource, *, copy: bool = True) -> Resource:

@@ -82,11 +82,6 @@ class View(ABC):
             if e.after is not e.was and (part is None or e.part == part.number)
         ]
 
-    def held(self, resource_type: str) -> list[str]:
-        """The resources of a type that the present part has looked at or written, and that are there: "Patient/1"."""
-        here = (to for to in self._at.held if to.type == resource_type)
-        return [str(to) for to in here if self._entries[to].after is not None]
-
     @property
     def part(self) -> Part:
         """The part that is being done."""
@@ -196,16 +191,26 @@ class View(ABC):
     async def search_all(self, resource_type: str, parameters: list[tuple[str, str]]) -> list[Resource]:
         """The same with parameters that may repeat. More than 500 matches are refused: a rule must not work on part of them."""
         query = compile_query(resource_type, parameters)
+        return await self._matches(query, None)
+
+    async def some(self, resource_type: str, limit: int, **parameters: str) -> list[Resource]:
+        """The newest that match, at most `limit` of those stored and all that this transaction makes: for who needs no more."""
+        parameters_ = [(name.replace("_", "-"), value) for name, value in parameters.items()]
+        return await self._matches(compile_query(resource_type, parameters_), limit)
+
+    async def _matches(self, query: Query, limit: int | None) -> list[Resource]:
         staged = self._staged_matches(query)
         if staged is None:
             await self.flush()
             await resolve(Look(self._store, Access.system("rules"), self.session), query)
-        found = await self._store.find(query, limit=_REACTION_SEARCH_LIMIT + 1, session=self.session)
-        if len(found) > _REACTION_SEARCH_LIMIT:
+        if limit is not None:
+            found = await self._store.newest(query, limit, self.session)
+        else:
+            found = await self._store.find(query, limit=_REACTION_SEARCH_LIMIT + 1, session=self.session)
+        if limit is None and len(found) > _REACTION_SEARCH_LIMIT:
             raise fail("too-costly", f"more than {_REACTION_SEARCH_LIMIT} {query.type} resources are concerned")
         if staged is None:
             return self._own(query.type, found)
-        self._at.held |= {Target(query.type, r["id"]): None for r in staged}
         unstaged = [d for d in found if Target(query.type, d["_id"]) not in self._dirty]
         return self._own(query.type, unstaged) + [r for r in map(duplicate, staged) if r is not None]
 
@@ -226,7 +231,6 @@ class View(ABC):
             to = Target(resource_type, document["_id"])
             if to not in self._entries:
                 self._entries[to] = Entry(version(document, document["_id"]))
-            self._at.held[to] = None
             resources.append(duplicate(self._entries[to].after))
         return [r for r in resources if r is not None]
 
@@ -264,5 +268,4 @@ class View(ABC):
     async def _entry(self, to: Target) -> Entry:
         if to not in self._entries:
             self._entries[to] = Entry(await self._store.read(to.type, to.id, self.session))
-        self._at.held[to] = None
         return self._entries[to]

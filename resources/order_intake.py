@@ -18,6 +18,7 @@ Kind = Literal["unknown-procedure", "missing-reason", "duplicate-order", "implau
 KINDS: Final[tuple[Kind, ...]] = ("unknown-procedure", "missing-reason", "duplicate-order", "implausible-date")
 DUPLICATE_DAYS: Final = 30
 _OPEN: Final = "draft,active,on-hold"
+_LOOKED_AT: Final = 100  # open orders of one patient for one procedure, the newest: a phantom may have thousands
 _LATE: Final = timedelta(days=1)
 _AHEAD: Final = timedelta(days=731)
 
@@ -70,7 +71,7 @@ async def _duplicate(unit: UnitOfWork, order: Resource, days: int) -> Finding | 
         return None
     replaced = {r.get("reference") for r in order.get("replaces", ())}
     alike = ",".join(sorted(token(*code) for code in mine))
-    for other in await unit.search("ServiceRequest", subject=subject, intent="order", status=_OPEN, code=alike):
+    for other in await unit.some("ServiceRequest", _LOOKED_AT, subject=subject, intent="order", status=_OPEN, code=alike):
         near = abs(_when(order, unit.now) - _when(other, unit.now)) <= timedelta(days=days)
         if other["id"] != order.get("id") and f"ServiceRequest/{other['id']}" not in replaced and near:
             number = (identifier_of_type(other, terms.V2_0203, "FILL") or {}).get("value", "unnumbered")

@@ -25,8 +25,11 @@ async def match(unit: UnitOfWork, identifiers: Iterable[Resource]) -> Resource |
         raise fail("multiple-matches", f"these identifiers belong to different patients: {ids}", "Patient.identifier")
     if active and names_now(active[0], wanted):
         return active[0]
-    if active or any(merged_into(p) for p in found):
+    if any(merged_into(p) for p in found):
         text = "the patient with this identifier was merged into another record, which is to be named by its own identifier"
+        raise fail("deleted", text, "Patient.identifier")
+    if active:
+        text = "this identifier was replaced, or merged into another: the patient is to be named by the present one"
         raise fail("deleted", text, "Patient.identifier")
     return found[0] if found else None
 

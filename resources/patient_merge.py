@@ -154,11 +154,16 @@ async def unmerge(unit: UnitOfWork, prior: Resource) -> Resource:
     if len(moved) > _LARGEST_UNDONE:
         raise fail("too-costly", f"more than {_LARGEST_UNDONE} resources would have to be moved back", "Patient.link")
     await redirect_these(unit, moved, Target("Patient", survivor["id"]), Target("Patient", prior["id"]))
-    kept = [i for i in survivor.get("identifier", ()) if i not in row["learned"]]
+    kept = [i for i in survivor.get("identifier", ()) if not _is_learned(i, row["learned"])]
     await unit.update(_linked(survivor | {"identifier": kept}, without=f"Patient/{prior['id']}"))
     await unit.db[MOVES].delete_many({"merge": prior["id"]}, session=unit.session)
     await unit.db[MERGES].delete_one({"_id": prior["id"]}, session=unit.session)
     return await unit.update(_linked(prior | {"active": True}, without=f"Patient/{survivor['id']}"))
+
+
+def _is_learned(identifier: Resource, learned: list[Resource]) -> bool:
+    """Whether an identifier came with the prior record. It may have learned its type or OID since."""
+    return identifier in learned or any(same(identifier, other) for other in learned)
 
 
 def _linked(patient: Resource, without: str) -> Resource:

@@ -67,11 +67,26 @@ def silent(endpoint: Resource) -> str:
     return f"silent Endpoint/{endpoint['id']}"
 
 
+def test_a_feed_that_has_never_come_is_missed_once_it_should_have(ris):
+    async def scenario():
+        watched = Watched(ris)
+        async with (
+            registered(ris, "accept-application: MUTE", "expect-every: 30m") as mute,
+            registered(ris, "accept-application: NEW") as new,
+        ):
+            watched.now = datetime.fromisoformat(mute["meta"]["lastUpdated"]) + 29 * MINUTE
+            assert silent(mute) not in await watched.alerts()
+            alerts = await watched.alerts(2 * MINUTE)
+            assert "nothing has ever come" in alerts[silent(mute)]
+            assert silent(new) not in alerts
+
+    ris.run(scenario())
+
+
 def test_a_feed_that_should_come_every_half_hour_and_doesn_t_raises_one_alert_that_ends_when_it_comes(ris):
     async def scenario():
         watched = Watched(ris)
         async with registered(ris, "accept-application: HIS", "expect-every: 30m") as his:
-            assert silent(his) not in await watched.alerts()  # it has never sent anything
             await watched.came(his, NOW - 29 * MINUTE)
             assert silent(his) not in await watched.alerts()
             alerts = await watched.alerts(2 * MINUTE)

@@ -427,6 +427,27 @@ def test_a_merge_can_be_taken_back(ris):
     ris.run(scenario())
 
 
+def test_a_merge_is_taken_back_after_an_update_has_named_the_old_number(ris):
+    async def scenario():
+        stays, goes = unused("S"), unused("G")
+        await ris.accepted(adt("A28", pid(stays)))
+        await ris.accepted(adt("A28", pid(goes).replace("^MR", "")))
+        prior = await ris.one("Patient", identifier=goes)
+        await ris.accepted(adt("A40", pid(stays), mrg(goes).replace("^MR", "")))
+        await ris.accepted(adt("A08", pid(stays).replace("^MR|", f"^MR~{goes}^^^EXAMPLEHOSP^MR|")))
+
+        async def back(unit: UnitOfWork) -> None:
+            await patient_merge.unmerge(unit, await unit.read("Patient", prior["id"]) or {})
+
+        await ris.interactions.transact(ACCESS, Act("test"), back)
+        (alone,) = await ris.search("Patient", identifier=goes)
+        assert alone["id"] == prior["id"]
+        await ris.accepted(adt("A08", pid(goes)))
+        await ris.accepted(order(goes, unused("L")))
+
+    ris.run(scenario())
+
+
 def test_what_was_not_merged_is_not_taken_apart(ris):
     async def scenario():
         numbers = [unused("C"), unused("B"), unused("A")]

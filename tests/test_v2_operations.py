@@ -1,6 +1,7 @@
 """The message store as its operators see it: searched, shown, sent and processed again, cancelled, and on record."""
 
 import asyncio
+import base64
 import os
 import subprocess
 import sys
@@ -37,9 +38,11 @@ def operator(ris: Department) -> Operator:
 AUTHORITY = "^^^EXAMPLEHOSP^MR"
 
 
-def adt(number: str, *more: str, kind: str = "ADT^A04", application: str = "HIS", street: str = "") -> bytes:
+def adt(
+    number: str, *more: str, kind: str = "ADT^A04", application: str = "HIS", street: str = "", authority: str = AUTHORITY
+) -> bytes:
     head = f"MSH|^~\\&|{application}|HOSP|RIS|RAD|20260907081500||{kind}|{{id}}|P|2.5.1||||||UNICODE UTF-8"
-    return v2(head, f"PID|1||{number and number + AUTHORITY}||Muster^Mara||19700131|F|||{street}", *more)
+    return v2(head, f"PID|1||{number and number + authority}||Muster^Mara||19700131|F|||{street}", *more)
 
 
 def control_id(message: bytes) -> str:
@@ -105,6 +108,70 @@ def test_what_nobody_has_read_is_named(ris):
         assert unmapped.count("ZXY") == 1
         assert "PV1-11" in unmapped
         assert not {"PID-1", "PID-3", "PID-5", "PV1-1", "PV1-2", "MSH"} & set(unmapped)
+
+    ris.run(scenario())
+
+
+def test_a_message_is_filed_under_its_own_patient_and_orders_whoever_else_has_such_numbers(ris):
+    async def scenario():
+        number, placer = unused("P"), unused("L")
+        elsewhere = adt(number, authority="^^^OTHERHOSP^MR")
+        await ris.accepted(elsewhere)
+        mine = adt(number)
+        await ris.accepted(mine)
+        again = adt(number)
+        await ris.accepted(again)
+        first, asked = orm(number, placer), orm(number, placer, "SS")
+        await ris.accepted(first)
+        await ris.accepted(orm(number, unused("L")))
+        await ris.accepted(asked)
+        theirs = await ris.one("Patient", identifier=f"urn:fhir-ris:v2-authority:OTHERHOSP|{number}")
+        ours = await ris.one("Patient", identifier=f"urn:fhir-ris:v2-authority:EXAMPLEHOSP|{number}")
+        order = await ris.one("ServiceRequest", identifier=placer, intent="order")
+        for message, patient in ((elsewhere, theirs), (mine, ours), (again, ours), (first, ours), (asked, ours)):
+            stored = await kept(ris, message)
+            named = [r for r in stored["about"] if r.startswith("Patient/")]
+            assert [stored["patient"], *named] == [f"Patient/{patient['id']}"] * 2
+        found = await message_search.find(ris.db, Wanted(order=placer))
+        assert [d["control_id"] for d in found] == [control_id(asked), control_id(first)]
+        assert (await kept(ris, asked))["about"] == [f"Patient/{ours['id']}", f"ServiceRequest/{order['id']}"]
+
+    ris.run(scenario())
+
+
+def test_a_refused_message_is_found_by_its_patient_and_its_order(ris):
+    async def scenario():
+        number, placer = unused("P"), unused("L")
+        await ris.accepted(orm(number, placer))
+        contradicts = orm(number, placer, "SC")
+        unknown = orm(number, unused("L"), "CA")
+        no_sex = adt(number).replace(b"|F|", b"|Q9|")
+        refused = (contradicts, unknown, no_sex)
+        for message in refused:
+            assert code(await ris.receive(message)) == "AE"
+        by_patient = [d["control_id"] for d in await message_search.find(ris.db, Wanted(patient=number, status="AE"))]
+        assert by_patient == [control_id(m) for m in reversed(refused)]
+        by_order = await message_search.find(ris.db, Wanted(order=placer, status="AE"))
+        assert [d["control_id"] for d in by_order] == [control_id(contradicts)]
+
+    ris.run(scenario())
+
+
+def test_a_merge_is_found_under_both_of_its_records(ris):
+    async def scenario():
+        stays, goes = unused("P"), unused("P")
+        for number in (stays, goes):
+            await ris.accepted(adt(number))
+        records = [await ris.one("Patient", identifier=number) for number in (stays, goes)]
+        merge, again = (adt(stays, f"MRG|{goes}{AUTHORITY}", kind="ADT^A40") for _ in range(2))
+        reverse = adt(goes, f"MRG|{stays}{AUTHORITY}", kind="ADT^A40")
+        for message in (merge, again):
+            await ris.accepted(message)
+        assert code(await ris.receive(reverse)) == "AE"
+        for record in records:
+            found = await message_search.find(ris.db, Wanted(patient=record["id"], kind="ADT^A40"))
+            assert [d["control_id"] for d in found] == [control_id(m) for m in (reverse, again, merge)]
+        assert (await kept(ris, merge))["patient"] == f"Patient/{records[0]['id']}"
 
     ris.run(scenario())
 
@@ -249,6 +316,30 @@ def test_a_refused_message_is_processed_again_when_its_cause_is_mended(ris, oper
     ris.run(scenario())
 
 
+def test_a_message_that_named_somebody_wholly_different_is_processed_when_the_record_was_corrected(ris, operator):
+    async def scenario():
+        number = unused("P")
+        await ris.accepted(adt(number))
+        other = adt(number, "AL1|1|DA|^Latex|SV").replace(b"Muster^Mara||19700131", b"Neumann^Berta||19950707")
+        await ris.accepted(other)
+        (held,) = await message_search.find(ris.db, Wanted(patient=number, status="held"))
+        id_ = str(held["_id"])
+        assert await operator.replay(id_) == "it was processed again: AA, and is held as before"
+        patient = await ris.one("Patient", identifier=number)
+        assert patient["name"][0]["family"] == "Muster"
+        await ris.update(patient, name=[{"family": "Neumann", "given": ["Berta"]}])
+        assert await operator.replay(id_) == "it was processed again: AA"
+        assert (await ris.one("Patient", identifier=number))["birthDate"] == "1995-07-07"
+        assert len(await ris.search("AllergyIntolerance", patient=f"Patient/{patient['id']}")) == 1
+        stored = await kept(ris, other)
+        assert [s["state"] for s in stored["states"]] == ["held", "held", "AA"]
+        assert "state" not in stored
+        with pytest.raises(NotPossible, match="was processed"):
+            await operator.replay(id_)
+
+    ris.run(scenario())
+
+
 def test_a_delivered_message_is_sent_again_under_its_control_id(ris, operator):
     async def scenario():
         async with listening() as ehr, Delivery(ris.interactions, QUICK).running():
@@ -308,6 +399,45 @@ def test_a_message_that_is_never_answered_is_set_aside_for_a_person_and_the_next
             await operator.cancel(str((await to.documents())[0]["_id"]), "the order is over")
             (item,) = await ris.work_items("message-refused", focus=f"ServiceRequest/{order['id']}")
             assert item["status"] == "completed"
+
+    ris.run(scenario())
+
+
+def test_the_work_item_of_an_order_stays_as_long_as_one_of_its_messages_is_set_aside(ris, operator):
+    async def scenario():
+        order = await ris.order()
+        about = f"ServiceRequest/{order['id']}"
+        async with listening(answer="AE") as ehr, Delivery(ris.interactions, QUICK).running():
+            to = await line(ris, ehr.port)
+            ids_ = await to.post(2)
+            await ris.db["outbox"].update_many({"control_id": {"$in": ids_}}, {"$set": {"about": [about]}})
+            await until(to.settled)
+            first, second = await to.documents()
+            assert await to.states() == ["refused", "refused"]
+            await operator.cancel(str(second["_id"]), "sent by phone")
+            (item,) = await ris.work_items("message-refused", focus=about)
+            assert item["status"] == "requested"
+            assert first["control_id"] in item["description"]
+            ehr.answer = "AA"
+            await operator.replay(str(first["_id"]))
+            await until(to.settled)
+            (item,) = await ris.work_items("message-refused", focus=about)
+            assert item["status"] == "completed"
+
+    ris.run(scenario())
+
+
+def test_a_search_by_patient_or_order_is_on_record(ris, operator):
+    async def scenario():
+        number = unused("P")
+        await ris.accepted(adt(number))
+        (document,) = await operator.find(Wanted(patient=number))
+        await operator.find(Wanted(kind="ADT"))
+        events = await ris.db["AuditEvent"].find({"resource.subtype.code": "message-list"}).to_list()
+        asked = [[e for e in event["resource"]["entity"] if "query" in e] for event in events]
+        assert [base64.b64decode(q["query"]).decode() for (q,) in asked] == [f"patient={number}"]
+        assert events[0]["resource"]["entity"][0]["what"]["reference"] == document["patient"]
+        assert events[0]["resource"]["agent"][0]["who"]["display"] == "command-line:analyst"
 
     ris.run(scenario())
 

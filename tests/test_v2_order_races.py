@@ -164,7 +164,8 @@ def test_the_store_says_that_a_message_waits_and_then_that_it_was_played(ris):
             made = await ris.one("ServiceRequest", identifier=placer, intent="order")
             kept = await message(ris, change)
             assert (kept["outcome"], kept["state"]) == ("AA", "played")
-            assert kept["about"] == [f"ServiceRequest/{made['id']}"]
+            assert kept["about"] == [f"ServiceRequest/{made['id']}", made["subject"]["reference"]]
+            assert kept["patient"] == made["subject"]["reference"]
             assert [s["state"] for s in kept["states"]] == ["parked", "played"]
             assert await ris.answer(change) == first
 

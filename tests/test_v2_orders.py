@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from bridges.v2.message import parse
+from fhir_server.ids import new_id
 from tests.department import DCM, LOINC, Department, Resource, booking, code, condition, identifiers, place, text, unused, v2
 
 
@@ -684,5 +685,21 @@ def test_an_order_made_by_fhir_can_be_cancelled_by_v2(ris):
         appointment = await ris.create(booking(order, await ris.scanner()))
         await ris.accepted(orm(patient, f"{placer}^EHR", "CA"))
         assert (await ris.read(appointment))["status"] == "cancelled"
+
+    ris.run(scenario())
+
+
+def test_a_patient_with_very_many_open_orders_gets_another_one(ris):
+    async def scenario():
+        patient, first, last = unused("P"), unused("L"), unused("L")
+        await ris.accepted(orm(patient, first))
+        known = await ris.one("ServiceRequest", identifier=first, intent="order")
+        stored = await ris.db["ServiceRequest"].find_one({"_id": known["id"]})
+        ids = [new_id() for _ in range(600)]
+        await ris.db["ServiceRequest"].insert_many([stored | {"_id": i, "resource": stored["resource"] | {"id": i}} for i in ids])
+        await ris.accepted(orm(patient, last))
+        order = await ris.one("ServiceRequest", identifier=last, intent="order")
+        assert len(await ris.work_items("duplicate-order", focus=f"ServiceRequest/{order['id']}")) == 1
+        await ris.accepted(orm(patient, last, "CA"))
 
     ris.run(scenario())

@@ -10,6 +10,9 @@ from bridges.v2.refused import Refused
 from bridges.v2.structure import faults
 
 MAX_REPETITIONS: Final = 200
+# Segments about one patient of which each is looked up and kept: so many of a kind in one message.
+MAX_SEGMENTS: Final = 200
+_COUNTED: Final = frozenset({"AL1", "DG1", "GT1", "IN1", "NK1"})
 _MOST_FAULTS: Final = 20
 # Versions that are read alike: 2.x, written in any way, and what senders that don't know theirs write.
 _READABLE: Final = re.compile(r"(|(HL7)?\s*v?2(\.\d{1,2}){0,2}|3\.0)", re.ASCII | re.IGNORECASE)
@@ -40,8 +43,11 @@ def _structure(message: Message, partner: Partner) -> list[str]:
 
 
 def _too_much(message: Message) -> Refused | None:
-    """A field that repeats without end would keep everybody else waiting. Text (OBX, NTE) may have many lines."""
+    """What repeats without end would keep everybody else waiting. Text (OBX, NTE) may have many lines."""
     for segment in message.segments:
+        if segment.name in _COUNTED and segment.number > MAX_SEGMENTS:
+            text = f"a message has at most {MAX_SEGMENTS} {segment.name}"
+            return Refused(AckError(segment.name, segment.number, code=102, text=text))
         field, count = segment.most_repeated() if segment.name not in {"OBX", "NTE"} else (0, 0)
         if count > MAX_REPETITIONS:
             text = f"a field repeats at most {MAX_REPETITIONS} times"

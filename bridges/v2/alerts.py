@@ -52,16 +52,20 @@ class Looks:
         messages = self.db[message_log.COLLECTION]
         for partner in partners:
             newest = await messages.find_one({"partner": partner.reference}, {"received": 1}, sort=[("received", -1)])
-            if newest is None:
+            if newest is not None:
+                last = newest["received"]
+            elif partner.expect_every is not None and partner.since is not None:
+                last = clock.naive(partner.since)
+            else:
                 continue
-            last = newest["received"]
             silence = clock.naive(now) - last
             if partner.expect_every is not None:
                 odd = silence > partner.expect_every
             else:
                 odd = silence > self.habits.shortest_silence and await self._is_odd(partner, last, clock.naive(now))
             if odd:
-                text = f"{partner.reference} ({partner.application}) has sent nothing since {last:%Y-%m-%d %H:%M} UTC"
+                never = "" if newest else ", when it was registered: nothing has ever come"
+                text = f"{partner.reference} ({partner.application}) has sent nothing since {last:%Y-%m-%d %H:%M} UTC{never}"
                 yield f"silent {partner.reference}", text
 
     async def _is_odd(self, partner: Partner, last: datetime, now: datetime) -> bool:

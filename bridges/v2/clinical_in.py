@@ -4,13 +4,14 @@ For ADT and for orders alike: `clinical` takes all of them; `allergies`, `condit
 What is known is brought up to date, never doubled; what a message leaves out, is not taken away: its absence says nothing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from bridges.v2.codes import ALLERGY_CATEGORY, ALLERGY_CRITICALITY, ALLERGY_SEVERITY, DIAGNOSIS_VERIFICATION
 from bridges.v2.datatypes import CWE, EI, XCN
+from bridges.v2.known import Known, concept_kept, concept_wanted
 from bridges.v2.mapping import Row, table
 from bridges.v2.message import Message, Segment
 from bridges.v2.people_in import People
@@ -18,7 +19,6 @@ from bridges.v2.reception import Sender, date_time
 from bridges.v2.refused import missing, wrong
 from bridges.v2.systems import concept, entity_identifier
 from bridges.v2.visit_in import PREGNANT
-from fhir_server.elements import codings
 from fhir_server.elements import concept as coded
 from fhir_server.references import ref
 from fhir_server.registry import Resource
@@ -68,14 +68,6 @@ def _encounter(of: Clinical) -> Resource | None:
     return ref(of.encounter) if of.encounter else None
 
 
-def _same_concept(one: Resource | None, other: Resource | None) -> bool:
-    codes = [{(c.get("system"), c.get("code")) for c in codings(c_)} for c_ in (one, other)]
-    if codes[0] and codes[1]:
-        return not codes[0].isdisjoint(codes[1])
-    texts = [(c or {}).get("text", "").casefold() for c in (one, other)]
-    return bool(texts[0]) and texts[0] == texts[1]
-
-
 async def _stored(unit: UnitOfWork, known: Resource | None, said: Resource) -> Resource:
     return await unit.update(known | said) if known else await unit.create(said)
 
@@ -117,19 +109,21 @@ AL1 = table(
 async def allergies(unit: UnitOfWork, found: Sequence[Clinical]) -> list[Resource]:
     """Each AL1 with something in AL1-3."""
     made: list[Resource] = []
-    known: list[Resource] | None = None
+    known: Known | None = None
     for of in found:
         said = await AL1.build(of)
         if "code" not in said:
             continue
         if known is None:
-            known = await unit.matching("AllergyIntolerance", f"patient=Patient/{of.patient['id']}", limit=_MANY)
-        same = next((a for a in [*known, *made] if _same_concept(a.get("code"), said["code"])), None)
+            stored = await unit.matching("AllergyIntolerance", f"patient=Patient/{of.patient['id']}", limit=_MANY)
+            known = Known(stored, lambda a: concept_kept(a.get("code")), lambda a: concept_wanted(a.get("code")))
+        same = known.same(said)
         if same and "note" in same:
             said["note"] = [*same["note"], *(n for n in said.get("note", ()) if n not in same["note"])]
         if same:  # what people have said of it meanwhile (resolved, refuted) is not for a list to undo
             said = {k: v for k, v in said.items() if k != "clinicalStatus"}
         made.append(await _stored(unit, same, said))
+        known.keep(made[-1])
     return made
 
 
@@ -182,14 +176,15 @@ DG1 = table(
 async def conditions(unit: UnitOfWork, found: Sequence[Clinical]) -> list[Resource]:
     """Each DG1 with a diagnosis."""
     made: list[Resource] = []
-    known: list[Resource] | None = None
+    known: Known | None = None
     for of in found:
         said = await DG1.build(of)
         if "code" not in said:
             continue
         if known is None:
-            known = await unit.matching("Condition", f"patient=Patient/{of.patient['id']}", limit=_MANY)
-        same = next((c for c in [*known, *made] if _same_condition(c, said)), None)
+            stored = await unit.matching("Condition", f"patient=Patient/{of.patient['id']}", limit=_MANY)
+            known = Known(stored, _condition_kept, _condition_wanted)
+        same = known.same(said)
         if "entered-in-error" in str(said.get("verificationStatus")):  # FHIR R4 con-5: then no clinical status
             said.pop("clinicalStatus")
             if same is None:
@@ -198,15 +193,35 @@ async def conditions(unit: UnitOfWork, found: Sequence[Clinical]) -> list[Resour
         elif same:
             said.pop("clinicalStatus")
         made.append(await _stored(unit, same, said))
+        known.keep(made[-1])
     return made
 
 
-def _same_condition(known: Resource, said: Resource) -> bool:
-    ids = [{(i.get("system"), i.get("value")) for i in c.get("identifier", ())} for c in (known, said)]
-    if ids[0] and ids[1]:
-        return not ids[0].isdisjoint(ids[1])
-    same_visit = known.get("encounter", {}).get("reference") == said.get("encounter", {}).get("reference")
-    return same_visit and _same_concept(known.get("code"), said.get("code"))
+def _condition_kept(condition: Resource) -> Iterator[tuple[str, ...]]:
+    """Its identifiers; its code in its visit, for those that name none, and where it has none itself for all."""
+    ids = list(_condition_ids(condition))
+    yield from ids
+    for key in concept_kept(condition.get("code")):
+        yield ("visit", _visit(condition), *key)
+        if not ids:
+            yield ("unidentified", _visit(condition), *key)
+
+
+def _condition_wanted(condition: Resource) -> Iterator[tuple[str, ...]]:
+    """Two that both have identifiers are the same by these alone; else by code and visit."""
+    ids = list(_condition_ids(condition))
+    yield from ids
+    for key in concept_wanted(condition.get("code")):
+        yield ("unidentified" if ids else "visit", _visit(condition), *key)
+
+
+def _condition_ids(condition: Resource) -> Iterator[tuple[str, ...]]:
+    for found in condition.get("identifier", ()):
+        yield ("id", str(found.get("system")), str(found.get("value")))
+
+
+def _visit(condition: Resource) -> str:
+    return str(condition.get("encounter", {}).get("reference", ""))
 
 
 # Weight and height

@@ -3,12 +3,13 @@
 For ADT and for orders alike. What is known is brought up to date by ADT only; what a message leaves out, stays.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from bridges.v2.codes import SUBSCRIBER_RELATIONSHIP
 from bridges.v2.datatypes import CWE, CX, XPN
+from bridges.v2.known import Known
 from bridges.v2.mapping import Row, Table, table
 from bridges.v2.message import Message, Segment
 from bridges.v2.pid_in import human_name, postal_address, telecoms
@@ -189,30 +190,34 @@ async def insurances(
     unit: UnitOfWork, message: Message, sender: Sender, patient: Resource, *, update: bool = False
 ) -> list[Insured]:
     """Each IN1 with a payor. `update`: what is known already is brought up to date (ADT)."""
-    found = []
+    found: list[Insured] = []
+    coverages: Known | None = None
     for segment in message.all("IN1"):
         payor = await _payor(unit, Related(segment, sender, patient))
         if payor is None:
             continue
         of = Insurance(segment, sender, patient, payor)
-        coverage = await _coverage(unit, await IN1.build(of), update=update)
+        if coverages is None:
+            stored = await unit.matching("Coverage", f"beneficiary=Patient/{patient['id']}", limit=_MANY)
+            coverages = Known(stored, _insurance)
+        coverage = await _coverage(unit, await IN1.build(of), coverages, update=update)
+        coverages.keep(coverage)
         found.append(Insured(coverage, await _authorization(unit, await AUTHORIZATION.build(of), coverage)))
     return found
 
 
-async def _coverage(unit: UnitOfWork, said: Resource, *, update: bool) -> Resource:
-    known = await unit.matching("Coverage", f"beneficiary={said['beneficiary']['reference']}", limit=_MANY)
-    same = next((c for c in known if _same_insurance(c, said)), None)
+async def _coverage(unit: UnitOfWork, said: Resource, known: Known, *, update: bool) -> Resource:
+    same = known.same(said)
     if same is None:
         return await unit.create(said)
     return await unit.update(same | said) if update else same
 
 
-def _same_insurance(known: Resource, said: Resource) -> bool:
-    """The same payor, and the same number, where both have one."""
-    payors = [{p.get("reference") for p in c.get("payor", ())} for c in (known, said)]
-    numbers = [{i.get("value") for i in c.get("identifier", ())} for c in (known, said)]
-    return not payors[0].isdisjoint(payors[1]) and (numbers[0] == numbers[1] or not numbers[0].isdisjoint(numbers[1]))
+def _insurance(coverage: Resource) -> Iterator[tuple[str, str]]:
+    """Two are the same by payor and number; without a number by the payor alone."""
+    numbers = [str(i.get("value")) for i in coverage.get("identifier", ())]
+    for payor in coverage.get("payor", ()):
+        yield from ((str(payor.get("reference")), number) for number in numbers or [""])
 
 
 async def _authorization(unit: UnitOfWork, said: Resource, coverage: Resource) -> Resource | None:
@@ -281,7 +286,7 @@ _GUARANTOR: Final = coded(_TERMINOLOGY + "v3-RoleClass", "GUAR", "guarantor")
 async def related_people(unit: UnitOfWork, message: Message, sender: Sender, patient: Resource) -> list[Resource]:
     """Next of kin and guarantors, each found by name or made."""
     made: list[Resource] = []
-    known: list[Resource] | None = None
+    known: Known | None = None
     for segment in message.segments:
         if segment.name not in {"NK1", "GT1"}:
             continue
@@ -291,8 +296,9 @@ async def related_people(unit: UnitOfWork, message: Message, sender: Sender, pat
         if segment.name == "GT1":
             said["relationship"] = [*said.get("relationship", ()), _GUARANTOR]
         if known is None:
-            known = await unit.matching("RelatedPerson", f"patient=Patient/{patient['id']}", limit=_MANY)
-        same = _same_person([*made, *known], said)
+            stored = await unit.matching("RelatedPerson", f"patient=Patient/{patient['id']}", limit=_MANY)
+            known = Known(stored, lambda person: [_folded(person)])
+        same = known.same(said)
         if same is not None:
             roles = same.get("relationship", [])
             known_codes = {(c.get("system"), c.get("code")) for c in codings(roles)}
@@ -302,12 +308,8 @@ async def related_people(unit: UnitOfWork, message: Message, sender: Sender, pat
             said["relationship"] = [*roles, *new]
             said = {k: v for k, v in said.items() if v}
         made.append(await (unit.update(same | said) if same else unit.create(said)))
+        known.keep(made[-1])
     return made
-
-
-def _same_person(known: Sequence[Resource], said: Resource) -> Resource | None:
-    wanted = _folded(said)
-    return next((p for p in known if _folded(p) == wanted), None)
 
 
 def _folded(person: Resource) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from bridges.v2.accepted import Accepted
 from bridges.v2.ack import AckError, acknowledge, read_ack
 from bridges.v2.ack_modes import AckMode
 from bridges.v2.admission import admit
+from bridges.v2.concerned import concerned, named_in
 from bridges.v2.message import Message
 from bridges.v2.message_log import ACCEPTED, Outcome
 from bridges.v2.mllp import Peer
@@ -86,13 +87,13 @@ class Inbound:
         return await self._answer(await self._receive(frame, peer))
 
     async def process_again(self, document: dict[str, Any]) -> str:
-        """Process a message of the store that was refused or not processed yet; the new outcome.
+        """Process a message of the store that was refused, held, or not processed yet; the new outcome.
 
         Raises FhirError or PyMongoError when it can't be done now.
         """
         received = await self._stored(document)
         await self._db[message_log.COLLECTION].update_one(
-            {"_id": document["_id"], "outcome": {"$ne": "AA"}}, {"$set": {"final": False}}
+            {"_id": document["_id"], "$or": [{"outcome": {"$ne": "AA"}}, {"state": message_log.HELD}]}, {"$set": {"final": False}}
         )
         try:
             return (await self._outcome(received))[0]
@@ -260,11 +261,9 @@ class Inbound:
             made = provenance(changes, received.key.id, received.key.sender, received.kind, unit.now)
             if made is not None:
                 await unit.create(made, copy=False)
-            about = tuple(dict.fromkeys([*(f"{c.type}/{c.id}" for c in changes), *unit.held("ServiceRequest")]))
             outcome = Outcome(
-                "AA", ack, warnings=warnings, about=about,
-                patient=next(iter(unit.held("Patient")), ""), unmapped=message_log.unmapped(message),
-                state=reply.state if reply else "",
+                "AA", ack, warnings=warnings, about=tuple(await concerned(unit, changes, message, sender)),
+                unmapped=message_log.unmapped(message), state=reply.state if reply else "",
             )  # fmt: skip
             await self._store(unit, received, outcome)
 
@@ -312,10 +311,9 @@ class Inbound:
             if not accept_level and not told(failure.answer):
                 await _show_refused(unit, received, failure)
             errors = tuple(e.text for e in failure.errors)
-            about = tuple(f"{c.type}/{c.id}" for c in unit.changes(unit.part))
-            patient = next(iter(unit.held("Patient")), "")
             last = final and not failure.stranger
-            outcome = Outcome(failure.answer, ack, final=last, errors=errors, about=about, patient=patient)
+            about = await self._about_refused(unit, received, failure)
+            outcome = Outcome(failure.answer, ack, final=last, errors=errors, about=about)
             if await self._is_kept(received):
                 await self._store(unit, received, outcome)
 
@@ -328,6 +326,15 @@ class Inbound:
         if received.is_strange:
             return not await message_log.taken(self._db, received.key)
         return received.message is not None or self._unreadable.has(received.peer.host)
+
+    async def _about_refused(self, unit: UnitOfWork, received: Received, failure: Refused) -> tuple[str, ...]:
+        """Whom and what a refused message would have been about, and its work items; strangers say nothing about anybody."""
+        named: list[str] = []
+        if received.message is not None and not failure.stranger:
+            sender = Sender.of(received.message, self._zone, received.partner)
+            named = await named_in(unit, received.message, sender)
+            unit.shown.extend(named)
+        return tuple(dict.fromkeys([*named, *(f"{c.type}/{c.id}" for c in unit.changes(unit.part))]))
 
     async def _store(self, unit: UnitOfWork | None, received: Received, outcome: Outcome) -> None:
         frame = received.frame if received.message is not None else received.frame[:MAX_UNREADABLE]

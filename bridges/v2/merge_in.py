@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from bridges.v2.concerned import about
 from bridges.v2.message import Message, Segment
 from bridges.v2.patient_in import map_patient, patient_identifiers
 from bridges.v2.pid_in import identifiers_in
@@ -80,10 +81,12 @@ async def _merge(reception: Reception, pid: Segment, mrg: Segment) -> bool:
     await patients.claim(unit, [*own, *retired])
     if survivor is None:
         survivor = await unit.create(await map_patient(pid, sender))
+    about(unit, survivor)
     if prior.active is None or prior.active["id"] == survivor["id"]:
         # Nothing of ours is to be merged; the old identifier is known from now on.
         await unit.update(survivor | {"identifier": _retired(survivor, own, retired)})
         return False
+    about(unit, prior.active)
     known = identifiers.learned(survivor.get("identifier", ()), own)
     more = await patient_merge.merge(unit, survivor | {"identifier": known}, prior.active, retired)
     await _show_doubt(reception, survivor, prior.active)
@@ -127,6 +130,7 @@ async def _again(reception: Reception, pid: Segment, mrg: Segment, merged: Resou
         raise wrong(pid, 3, "the record that is to stay was merged into the one that is to go", code=204)
     for following in await patients.successors(reception.unit, merged):
         if identifiers.carries({"identifier": _present(following)}, own):
+            about(reception.unit, following, merged)
             return await patient_merge.sweep(reception.unit, merged)
     raise wrong(mrg, 1, "the record was merged already, into another", code=204)
 
@@ -148,6 +152,7 @@ async def _ask(reception: Reception, pid: Segment, mrg: Segment) -> None:
     retired = _prior_identifiers(reception, mrg)
     prior = (await _prior(reception, mrg, retired)).active
     stays = await patients.match(unit, patient_identifiers(pid, sender))
+    about(unit, *(p for p in (stays, prior) if p is not None))
     if prior is None or stays is None or prior["id"] == stays["id"]:
         return
     text = (
@@ -178,5 +183,6 @@ async def receive_identifier_change(reception: Reception) -> Reply | None:
             raise wrong(pid, 3, "the new identifier is another patient's: that would be a merge (A40)", code=205)
         await patients.claim(unit, [*own, *retired])
         record = record or new or await unit.create(await map_patient(pid, sender))
+        about(unit, record)
         await unit.update(record | {"identifier": _retired(record, own, retired)})
     return None

@@ -28,7 +28,11 @@ def messages_list(
     until: Annotated[datetime | None, typer.Option(formats=_DAY, help="before then, UTC")] = None,
     status: Annotated[
         str,
-        typer.Option("--status", "--state", help="CA, AA, AE, AR, parked; of --out pending, delivered, refused, dead, cancelled"),
+        typer.Option(
+            "--status",
+            "--state",
+            help="CA, AA, AE, AR, parked, held; of --out pending, delivered, refused, dead, invalid, cancelled",
+        ),
     ] = "",
     kind: Annotated[str, typer.Option("--type", help="such as ADT^A04, or ADT")] = "",
     limit: Annotated[int, typer.Option(min=1, max=10000)] = 50,
@@ -39,10 +43,10 @@ def messages_list(
 
     wanted = message_search.Wanted(outbound, patient, order, control_id, partner, since, until, status, kind, limit)
 
-    async def show(db: Db) -> None:
+    async def show(operator: "Operator") -> None:
         from rich.markup import escape
 
-        rows = [message_search.row(document) for document in await message_search.find(db, wanted)]
+        rows = [message_search.row(document) for document in await operator.find(wanted)]
         if plain:
             for row in rows:
                 typer.echo("\t".join(row))
@@ -52,7 +56,7 @@ def messages_list(
             found.add_row(*(escape(cell) for cell in row))
         print_table(found)
 
-    run_command(show)
+    _operate(show)
 
 
 @app.command("show")
@@ -71,7 +75,7 @@ def messages_show(
 
 @app.command("replay")
 def messages_replay(message_id: Id) -> None:
-    """Send a message again, as it was, under the same control id; or process again one that was received and refused."""
+    """Send a message again, as it was, under the same control id; or process again one that was received, and refused or held."""
 
     async def replay(operator: "Operator") -> None:
         typer.echo(await operator.replay(message_id))

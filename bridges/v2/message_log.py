@@ -3,11 +3,11 @@
 A document of `messages`:
     {_id, sender: "HIS|HOSP", control_id, digest, type: "ADT^A04", raw: bytes, peer, partner: "Endpoint/his" or empty, received,
      outcome: CA | AA | AE | AR, final: bool, ack: bytes, errors: [text], warnings: [text], about: ["Patient/1", ...],
-     patient: "Patient/1", unmapped: ["PV2-3", "ZXY", ...], states: [{state, at}], state: text}
+     patient: "Patient/1", the first of these, unmapped: ["PV2-3", "ZXY", ...], states: [{state, at}], state: text}
 `final` is false for what failed through no fault of the message; the same message again is then processed afresh. `CA` is one
 that was accepted (enhanced mode) and is yet to be processed. `unmapped` are the fields and whole segments that nothing has read.
-`owner`: the process that accepted it (`accepted.py`). `state`, where there is one, says more than the outcome: `parked`, and then
-`played`, `refused-later` or `given-up`.
+`owner`: the process that accepted it (`accepted.py`). `state`, where there is one, says more than the outcome: `held` of one of
+which nothing is done until a person has looked; `parked`, and then `played`, `refused-later` or `given-up`.
 `_id` follows from sender, control id and content.
 """
 
@@ -22,10 +22,12 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from bridges.v2.message import Message, readable
 from fhir_server import clock
+from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
 
 COLLECTION = "messages"
 ACCEPTED = "CA"
+HELD = "held"
 Document = dict[str, Any]
 _MOST_UNMAPPED: Final = 50
 # Segments whose first field counts them: it says nothing that a mapping could lose.
@@ -67,7 +69,6 @@ class Outcome:
     errors: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     about: tuple[str, ...] = ()
-    patient: str = ""
     unmapped: tuple[str, ...] = ()
     state: str = ""
     owner: str = ""
@@ -129,11 +130,13 @@ async def keep(
         "errors": list(outcome.errors),
         "warnings": list(outcome.warnings),
         "about": list(outcome.about),
-        "patient": outcome.patient,
+        "patient": next((r for r in outcome.about if r.startswith("Patient/")), ""),
         "unmapped": list(outcome.unmapped),
     } | {name: value for name, value in (("state", outcome.state), ("owner", outcome.owner)) if value}
     state = {"state": outcome.state or outcome.code, "at": clock.naive(clock.now())}
     change = {"$set": document, "$setOnInsert": {"_id": key.id}, "$push": {"states": {"$each": [state], "$slice": -100}}}
+    if not outcome.state:
+        change["$unset"] = {"state": ""}  # of an earlier time
     if unit is None:
         await db[COLLECTION].update_one(key.filter() | {"final": False}, change, upsert=True)
     else:
@@ -155,7 +158,11 @@ def unmapped(message: Message) -> tuple[str, ...]:
     return tuple(found)[:_MOST_UNMAPPED]
 
 
-async def mark(db: AsyncDatabase[Document], session: Any, key: Document, state: str, about: str = "") -> None:
-    """Say what became of a message that was kept waiting; `about` is what it then changed."""
+async def mark(db: AsyncDatabase[Document], session: Any, key: Document, state: str, order: Resource | None = None) -> None:
+    """Say what became of a message that was kept waiting, and which order it was about."""
     change: Document = {"$set": {"state": state}, "$push": {"states": {"state": state, "at": clock.naive(clock.now())}}}
-    await db[COLLECTION].update_one(key, change | ({"$addToSet": {"about": about}} if about else {}), session=session)
+    if order is not None:
+        patient = str(order["subject"].get("reference", ""))
+        change["$set"] |= {"patient": patient}
+        change["$addToSet"] = {"about": {"$each": [r for r in (f"ServiceRequest/{order['id']}", patient) if r]}}
+    await db[COLLECTION].update_one(key, change, session=session)

@@ -46,7 +46,8 @@ async def find(db: AsyncDatabase[Document], wanted: Wanted) -> list[Document]:
     store = Store(db)
     where: list[Document] = []
     if wanted.patient:
-        where.append({"patient": {"$in": await _references(store, "Patient", wanted.patient)}})
+        references = await _references(store, "Patient", wanted.patient)  # a merge is about two
+        where.append({"$or": [{"patient": {"$in": references}}, {"about": {"$in": references}}]})
     if wanted.order:
         where.append({"about": {"$in": await _references(store, "ServiceRequest", wanted.order)}})
     if wanted.control_id:

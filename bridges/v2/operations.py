@@ -3,16 +3,17 @@
 from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any, Final
+from urllib.parse import urlencode
 
-from bridges.v2 import message_log, message_show
+from bridges.v2 import message_log, message_search, message_show
 from bridges.v2.inbound import Inbound
+from bridges.v2.message_search import Wanted
 from bridges.v2.received import MAX_UNREADABLE
-from bridges.v2.settlement import REFUSED
+from bridges.v2.settlement import seen_to
 from fhir_server import audit, clock, outbox
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
 from fhir_server.unit_of_work import UnitOfWork
-from resources import work_items
 from smart_auth.access import Access
 
 _SENT_AGAIN: Final = ("refused", "dead", "invalid", "delivered", "cancelled")
@@ -31,28 +32,39 @@ class Operator:
     access: Access
     zone: tzinfo
 
+    async def find(self, wanted: Wanted) -> list[dict[str, Any]]:
+        """The newest messages that are wanted. Who looks for those of a patient or an order learns of it: that is on record."""
+        found = await message_search.find(self.interactions.store.db, wanted)
+        asked = {"patient": wanted.patient, "order": wanted.order}
+        if query := urlencode({name: value for name, value in asked.items() if value}):
+            whose = dict.fromkeys(str(document["patient"]) for document in found if document.get("patient"))
+            await self.interactions.record(self.access, Act("message-list", "v2-operator", query=query), audit.seen(whose))
+        return found
+
     async def show(self, message_id: str, *, fields: bool = False, names: bool = True) -> str:
         """A message with its outcome. That it was shown is on record before it is."""
         document = await self._read(message_id)
-        seen = [document["patient"]] if document.get("patient") else []
-        await self.interactions.record(self.access, _act("show", document), audit.seen([*seen, *document["about"]]))
+        patient = [document["patient"]] if document.get("patient") else []
+        seen = audit.seen(dict.fromkeys([*patient, *document["about"]]))
+        await self.interactions.record(self.access, _act("show", document), seen)
         return message_show.shown(document, fields=fields, names=names)
 
     async def replay(self, message_id: str) -> str:
-        """Send a message again, under the same control id, or process one that was refused again; what is or will be done."""
+        """Send a message again, under its control id, or process one again that was refused or held; what is or will be done."""
         document = await self._read(message_id)
         if "destination" in document:
             await self._change(
                 document, _SENT_AGAIN, {"state": "pending", "refusals": 0, "unanswered": 0, "error": None}, "replay"
             )
             return "it will be sent again"
-        if document["outcome"] == "AA":
+        if document["outcome"] == "AA" and document.get("state") != message_log.HELD:
             raise NotPossible(f"message {message_id} was processed")
         if not document["sender"] and len(document["raw"]) >= MAX_UNREADABLE:
             raise NotPossible(f"message {message_id} could not be read, and only its beginning was kept")
         await self.interactions.record(self.access, _act("replay", document), audit.seen(document["about"]))
         outcome = await Inbound(self.interactions, self.zone).process_again(document)
-        return f"it was processed again: {outcome}"
+        still = (await self._read(message_id)).get("state") == message_log.HELD
+        return f"it was processed again: {outcome}" + (", and is held as before" if still else "")
 
     async def cancel(self, message_id: str, reason: str) -> None:
         """Don't send a message that waits."""
@@ -78,8 +90,7 @@ class Operator:
             if not done.modified_count:
                 raise NotPossible(f"message {document['_id']} is {document['state']}")
             if event == "cancel":
-                subject = f"{document['destination']} {next(iter(document['about']), document['control_id'])}"
-                await work_items.close(unit, REFUSED, subject, "cancelled")
+                await seen_to(unit, document, "cancelled")
 
         await self.interactions.transact(self.access, _act(event, document), work, audit.seen(document["about"]))
         self.interactions.outbox_filled.set()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bridges.v2.codes import ORDER_STATUS
+from bridges.v2.concerned import about
 from bridges.v2.mapping import Table
 from bridges.v2.message import is_null, readable
 from bridges.v2.order_door import judge
@@ -180,6 +181,7 @@ async def _check_patient(order: Order, found: Resource) -> None:
     if patient is None or not identifiers.carries(patient, patient_identifiers(pid, order.sender)):
         refusal = wrong(pid, 3, "the order with this placer order number is for a different patient", code=205)
         raise Refused(*refusal.errors, mixed_up=found)
+    about(order.unit, patient, found)
 
 
 def _on_existing(change: Callable[[Order, Resource], Awaitable[None]]) -> Act:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from bridges.v2 import parked_messages
+from bridges.v2.concerned import about
 from bridges.v2.datatypes import EI
 from bridges.v2.message import Field, Segment, readable
 from bridges.v2.patient_in import named, patient_identifiers
@@ -92,6 +93,7 @@ async def of_patient(reception: Reception, names: OrderNames, orders: list[Resou
     mine = [o for o in mine if o["subject"].get("reference") == f"Patient/{patient['id']}"]
     if not mine:
         raise wrong(pid, 3, "the identifiers name another patient than the order is for", code=205)
+    about(reception.unit, *mine)
     return await _planned(reception, names, mine, patient)
 
 

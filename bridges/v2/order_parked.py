@@ -94,7 +94,7 @@ async def play(order: Order, stored: Resource, perform: Callable[[Order], Awaita
         await unit.db[COLLECTION].delete_one({"_id": document["_id"]}, session=unit.session)
         if state == "played" and await unit.db[COLLECTION].find_one(_of_message(document), session=unit.session):
             state = "parked"  # another order of the same message is still to come
-        await message_log.mark(unit.db, unit.session, document["message"], state, f"ServiceRequest/{stored['id']}")
+        await message_log.mark(unit.db, unit.session, document["message"], state, stored)
 
 
 def _of_message(document: Document) -> Document:

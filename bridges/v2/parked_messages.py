@@ -123,7 +123,8 @@ async def _play(unit: UnitOfWork, id_: ObjectId, order_id: str) -> None:
         if error.code in _TRY_AGAIN:
             raise
         raise from_fhir(error) from None
-    await message_log.mark(unit.db, unit.session, document["message"], "played", f"ServiceRequest/{order_id}")
+    order = await unit.read("ServiceRequest", order_id)
+    await message_log.mark(unit.db, unit.session, document["message"], "played", order)
 
 
 async def _give_up(id_: ObjectId, order_id: str, failure: Refused, unit: UnitOfWork) -> None:
@@ -134,4 +135,4 @@ async def _give_up(id_: ObjectId, order_id: str, failure: Refused, unit: UnitOfW
     order = await unit.read("ServiceRequest", order_id)
     whose = (order or {}).get("subject", {}).get("reference")
     await task.open_work_item(unit, "parked-message-refused", text, f"ServiceRequest/{order_id}", whose)
-    await message_log.mark(unit.db, unit.session, document["message"], "refused-later", f"ServiceRequest/{order_id}")
+    await message_log.mark(unit.db, unit.session, document["message"], "refused-later", order)

@@ -7,7 +7,7 @@ be both: a destination, and a partner that sends.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
@@ -51,6 +51,8 @@ class Partner:
         accept-section-codes  its names (OBX-3.1) for the sections of a report: `BEF=59776-5, BEU=19005-8`
         accept-concept-map    the ConceptMap (`ConceptMap/1`) from its procedure codes to ours
         expect-every          the longest silence that is usual (`30m`, `12h`, `2d`); learned from its past when left out
+
+    since: when the Endpoint became what it is
     """
 
     reference: str = ""
@@ -79,6 +81,7 @@ class Partner:
     authorities: Mapping[str, str] = field(default_factory=dict)
     section_codes: dict[str, str] = field(default_factory=dict, hash=False)
     expect_every: timedelta | None = None
+    since: datetime | None = None
 
     @property
     def is_master(self) -> bool:
@@ -124,6 +127,7 @@ class Partner:
             "addresses": tuple(ip_network(a, strict=False) for a in listed(said.get("accept-address", ""))),
             "certificates": frozenset(certificate_name(c) for c in listed(said.get("accept-certificate", ""))),
             "messages": frozenset(listed(said.get("accept-messages", ""))),
+            "since": datetime.fromisoformat(at) if (at := endpoint.get("meta", {}).get("lastUpdated")) else None,
             "rate": float(said["accept-rate"]) if "accept-rate" in said else None,
             "zone": ZoneInfo(said["accept-time-zone"]) if "accept-time-zone" in said else None,
             "processing": frozenset(listed(said.get("accept-processing", "P"))),

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from bridges.v2.concerned import about
 from bridges.v2.message import Segment, is_null
 from bridges.v2.pid_in import EXTENSIONS, RELIABILITY, human_name, map_patient, patient_identifiers
 from bridges.v2.reception import Sender
@@ -44,7 +45,10 @@ async def master(unit: UnitOfWork, pid: Segment, sender: Sender) -> Resource | N
     known = await patients.match(unit, own)
     if known is None:
         await patients.claim(unit, own)
-        return await unit.create(said)
+        made = await unit.create(said)
+        about(unit, made)
+        return made
+    about(unit, known)
     if not sender.partner.is_master:
         await _compare(unit, known, said, sender)
         return known
@@ -129,9 +133,12 @@ async def named(unit: UnitOfWork, pid: Segment | None, sender: Sender) -> Resour
     known = await patients.match(unit, own)
     if known is None:
         await patients.claim(unit, own)
-        return await unit.create(said)
+        made = await unit.create(said)
+        about(unit, made)
+        return made
     if not known.get("active", True):
         raise wrong(segment, 3, "the record of this patient is not active", code=204)
+    about(unit, known)
     await _compare(unit, known, said, sender)
     return known
 

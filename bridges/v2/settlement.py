@@ -27,11 +27,6 @@ class Settled:
     state: str
     ack: Ack
 
-    @property
-    def subject(self) -> str:
-        """What its work item is about: messages to one destination about one order share it."""
-        return f"{self.message['destination']} {next(iter(self.message['about']), self.message['control_id'])}"
-
     def act(self) -> Act:
         message = self.message
         return Act(message["type"], source="v2-out", detail=f"{self.state} {message['control_id']} {message['destination']}")
@@ -115,13 +110,33 @@ async def _work_item(unit: UnitOfWork, settled: Settled) -> None:
     message = settled.message
     if settled.state == "delivered":
         if message.get("replayed"):
-            await work_items.close(unit, REFUSED, settled.subject, "delivered")
+            await seen_to(unit, message, "delivered")
         return
-    why = "never answered" if settled.state == "dead" else "refused"
+    await _show(unit, message, settled.state)
+
+
+def _subject(message: dict[str, Any]) -> str:
+    """What its work item is about: messages to one destination about one order share it."""
+    return f"{message['destination']} {next(iter(message['about']), message['control_id'])}"
+
+
+async def _show(unit: UnitOfWork, message: dict[str, Any], state: str) -> None:
+    why = "never answered" if state == "dead" else "refused"
     text = f"{message['type']} {message['control_id']} for {message['destination']} was {why}; it is set aside until replayed"
     about = await _there(unit, next(iter(message["about"]), None))
     patient = await _there(unit, message.get("patient"))
-    await work_items.raise_once(unit, REFUSED, settled.subject, text, about=about, patient=patient)
+    await work_items.raise_once(unit, REFUSED, _subject(message), text, about=about, patient=patient)
+
+
+async def seen_to(unit: UnitOfWork, message: dict[str, Any], reason: str) -> None:
+    """A message isn't set aside any more: its work item is done, unless another of its subject is, which it then tells of."""
+    alike = {"about.0": message["about"][0]} if message["about"] else {"about": [], "control_id": message["control_id"]}
+    aside = {"destination": message["destination"], "state": {"$in": ["refused", "dead"]}, "_id": {"$ne": message["_id"]}}
+    other = await unit.db[outbox.COLLECTION].find_one(aside | alike, {"message": 0}, sort=[("key", -1)], session=unit.session)
+    if other is None:
+        await work_items.close(unit, REFUSED, _subject(message), reason)
+    else:
+        await _show(unit, other, other["state"])
 
 
 async def _there(unit: UnitOfWork, reference: str | None) -> str | None:
