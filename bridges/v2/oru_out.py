@@ -16,11 +16,12 @@ from bridges.v2.message import Comp, Raw, Seg, Sub, Value
 from bridges.v2.order_facts import OrderFacts, Render
 from bridges.v2.order_segments_out import OBR_RESULT, OrderLine, accession, orc
 from bridges.v2.report_pdf import heading, report_pdf
-from bridges.v2.report_text import REPORT, Section, is_section, sections, whole_text
+from bridges.v2.report_text import REPORT, Section, sections, whole_text
 from bridges.v2.report_values import Part, result_parts
 from bridges.v2.segments_out import msh, pid, present, pv1, xcn
 from fhir_server.registry import Resource
 from resources import imaging_study
+from resources.report_section import is_section
 
 Reader = tuple[dict[str, Any], Resource | None]
 DICOM_STUDY: Final = CWE("113014", "DICOM Study", "DCM")
