@@ -7,6 +7,7 @@ from bridges.v2.dft_out import dft_p03, transaction_type
 from bridges.v2.due import Context, Due
 from bridges.v2.order_facts import OrderFacts, facts_of
 from bridges.v2.oru_out import Reader, Report, oru_r01
+from bridges.v2.report_told import REPORTED, pdf_is_old, told_results
 from bridges.v2.schedule_out import siu
 from fhir_server.references import target
 from fhir_server.registry import Change, Resource
@@ -23,9 +24,6 @@ _SIU: Final = {
     "noshow": "S26",
     "entered-in-error": "S17",
 }
-_REPORTED: Final = frozenset(
-    {"partial", "preliminary", "final", "amended", "corrected", "appended", "cancelled", "entered-in-error"}
-)
 # A charge that changes in one of these is taken back and charged anew.
 _CHARGED: Final = ("code", "quantity", "priceOverride", "extension", "occurrenceDateTime")
 
@@ -67,11 +65,12 @@ def _siu_event(change: Change) -> str | None:
 async def of_report(context: Context, change: Change) -> list[Due]:
     """The report as it stands, once for each order that it is of. The service that sent it to us doesn't get it back."""
     report, unit = change.after, context.unit
-    if report is None or report["status"] not in _REPORTED or _content(report) == _content(change.before):
+    if report is None or report["status"] not in REPORTED or _content(report) == _content(change.before):
         return []
     if not context.wanted("ORU^R01"):
         return []
-    results = [r for x in report.get("result", ()) if (r := await unit.get(x))]
+    versions = await unit.earlier("DiagnosticReport", report["id"])
+    told, is_old = await told_results(unit, report, versions), await pdf_is_old(unit, report, versions)
     studies = [r for x in report.get("imagingStudy", ()) if (r := await unit.get(x))]
     readers = [await _reader(unit, x) for x in report.get("resultsInterpreter", ())]
     due: dict[str, Due] = {}
@@ -79,7 +78,7 @@ async def of_report(context: Context, change: Change) -> list[Due]:
         facts = await facts_of(unit, procedure)
         if facts is not None and facts.order["id"] not in due:
             own = studies or await unit.search("ImagingStudy", basedon=f"ServiceRequest/{procedure['id']}")
-            render = oru_r01(Report(report, results, own, readers, facts), unit.now)
+            render = oru_r01(Report(report, told, own, readers, facts, is_old), unit.now)
             due[facts.order["id"]] = Due.of("ORU^R01", render, facts, context.unless_told_by())
     return list(due.values())
 

@@ -37,8 +37,8 @@ class Section:
 
 
 def sections(report: Resource, results: Sequence[Resource]) -> list[Section]:
-    """The sections in their order, the impression last. A text says what no section does: it goes before them, as the findings."""
-    found = [_section(r) for r in results if _is_told(r)]
+    """The sections in their order, the impression last. A text that says more goes before them, as the findings."""
+    found = [_section(r) for r in results if is_told_as_text(r)]
     text = "\n\n".join(_texts(report))
     conclusion = report.get("conclusion", "")
     if text and not _without(text, [*found, Section(IMPRESSION, conclusion)]).is_empty:
@@ -55,7 +55,7 @@ def whole_text(report: Resource, results: Sequence[Resource]) -> str:
     """The report as one text: as it was written, with the sections that are not in it; else its sections with their titles."""
     written = "\n\n".join(_texts(report))
     if written:
-        own = [_section(r) for r in results if _is_told(r)]
+        own = [_section(r) for r in results if is_told_as_text(r)]
         conclusion = report.get("conclusion", "")
         if conclusion and not any(_says(s.text, conclusion) for s in own):
             own.append(Section(IMPRESSION, conclusion))
@@ -65,7 +65,8 @@ def whole_text(report: Resource, results: Sequence[Resource]) -> str:
     return parts[0].text if len(parts) == 1 else "\n\n".join(map(_titled, parts))
 
 
-def _is_told(result: Resource) -> bool:
+def is_told_as_text(result: Resource) -> bool:
+    """Whether an Observation of a report is one of its sections."""
     return is_section(result) and "valueString" in result
 
 
@@ -110,7 +111,9 @@ def _without(text: str, of: Sequence[Section]) -> _Rest:
             text = taken
         else:
             missing.append(section)
-    titles = {t.casefold() for s in of for t in (s.title, TITLES.get(loinc(s.code), ""))} | {t.casefold() for t in TITLES.values()}
+    titles = {t.casefold() for s in of for t in (s.title, TITLES.get(loinc(s.code), ""))} | {
+        t.casefold() for t in TITLES.values()
+    }
     left = [line for line in text.splitlines() if line.strip().rstrip(":").rstrip().casefold() not in titles]
     return _Rest(not re.search(r"[^\W_]", "".join(left)), [s for s in of if s in missing])
 
