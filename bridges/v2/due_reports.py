@@ -12,7 +12,7 @@ from bridges.v2.schedule_out import siu
 from fhir_server.references import target
 from fhir_server.registry import Change, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import appointment, charge_item, diagnostic_report
+from resources import appointment, charge_item, diagnostic_report, service_request
 
 # Appointment.status -> SIU event when one that was booked gets there (HL7 v2.5.1 chapter 10).
 _SIU: Final = {
@@ -74,13 +74,28 @@ async def of_report(context: Context, change: Change) -> list[Due]:
     studies = [r for x in report.get("imagingStudy", ()) if (r := await unit.get(x))]
     readers = [await _reader(unit, x) for x in report.get("resultsInterpreter", ())]
     due: dict[str, Due] = {}
+    of_orders: dict[str, list[Resource]] = {}
     for procedure in await diagnostic_report.procedures(unit, report):
-        facts = await facts_of(unit, procedure)
-        if facts is not None and facts.order["id"] not in due:
-            own = studies or await unit.search("ImagingStudy", basedon=f"ServiceRequest/{procedure['id']}")
-            render = oru_r01(Report(report, told, own, readers, facts, is_old), unit.now)
-            due[facts.order["id"]] = Due.of("ORU^R01", render, facts, context.unless_told_by())
+        order = await service_request.order_of(unit, procedure)
+        if order is not None:
+            of_orders.setdefault(order["id"], []).append(procedure)
+    for order_id, procedures in of_orders.items():
+        # A report of several procedures, or of nobody knows which, is of the order.
+        one = procedures[0] if len(procedures) == 1 and not diagnostic_report.is_unnamed(report) else None
+        facts = await facts_of(unit, one or await unit.read("ServiceRequest", order_id))
+        if facts is not None:
+            based_on = ",".join(f"ServiceRequest/{p['id']}" for p in procedures)
+            own = studies or await unit.search("ImagingStudy", basedon=based_on)
+            leaves_open = await _leaves_open(unit, report, order_id, procedures)
+            render = oru_r01(Report(report, told, own, readers, facts, is_old, leaves_open), unit.now)
+            due[order_id] = Due.of("ORU^R01", render, facts, context.unless_told_by())
     return list(due.values())
+
+
+async def _leaves_open(unit: UnitOfWork, report: Resource, order_id: str, reported: list[Resource]) -> bool:
+    """Whether other procedures of the order are still to be reported, or it can't be told."""
+    others = [p for p in await service_request.procedures_of(unit, order_id) if all(p["id"] != r["id"] for r in reported)]
+    return diagnostic_report.is_unnamed(report) or any(p["status"] in {"active", "on-hold"} for p in others)
 
 
 async def _reader(unit: UnitOfWork, reference: Resource) -> Reader:

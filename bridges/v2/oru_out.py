@@ -66,6 +66,7 @@ class Report:
     """A report with all that its messages tell. The PDF that some want is made once.
 
     told: what it has said so far; pdf_is_old: whether its own PDF is older than its words
+    leaves_open: whether other procedures of the order are still to be reported
     """
 
     report: Resource
@@ -74,6 +75,7 @@ class Report:
     readers: list[Reader]
     facts: OrderFacts
     pdf_is_old: bool = False
+    leaves_open: bool = False
     _pdf: bytes = field(default=b"", init=False)
 
     @property
@@ -99,6 +101,8 @@ def oru_r01(of: Report, now: datetime) -> Render:
 
     def render(to: Destination, control_id: str) -> list[Seg]:
         status = REPORTED_ORDER_STATUS.v2(report["status"])
+        if status == "CM" and of.leaves_open:
+            status = "A"
         line = OrderLine(facts, "ORU^R01", "RE", status, now, report=_of_report(of, to))
         return list(
             present(

@@ -16,7 +16,7 @@ from fhir_server.elements import concept as coded
 from fhir_server.references import ref
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import identifiers, terms
+from resources import diagnostic_report, identifiers, terms
 from resources.report_section import (
     ADDENDUM,
     FINDINGS,
@@ -118,6 +118,9 @@ async def _update(unit: UnitOfWork, arrival: Arrival, known: Resource) -> Resour
         "identifier": identifiers.learned(known.get("identifier", ()), report.get("identifier", ())),
         "issued": report.get("issued") or clock.instant(unit.now),
     }
+    if "extension" in updated and not diagnostic_report.is_unnamed(report):  # it is said now
+        updated["extension"] = [e for e in updated["extension"] if e != diagnostic_report.UNNAMED]
+        updated = {e: v for e, v in updated.items() if e != "extension" or v}
     if results:
         updated["result"] = results
     if status in SIGNED - {"final"} and known["status"] not in SIGNED:

@@ -83,7 +83,8 @@ def _range(of: Resource, measured: Resource) -> str:
     """OBX-7: its own words, and `low-high` (HL7 v2.5.1 7.4.2.7), or one limit, which is inside; the unit where it is another."""
     low, high = (_number(of[e]) if "value" in of.get(e, {}) else "" for e in ("low", "high"))
     numbers = f"{low}-{high}" if low and high else f">={low}" if low else f"<={high}" if high else ""
-    unit = {e: of.get("low", of.get("high", {})).get(e) for e in ("code", "unit")}
+    limit: Resource = of.get("low") or of.get("high") or {}
+    unit = {e: limit.get(e) for e in ("code", "unit")}
     if numbers and any(v and measured and v != measured.get(e) for e, v in unit.items()):
         numbers += f" {unit['unit'] or unit['code']}"
     text = str(of.get("text", ""))
