@@ -12,7 +12,7 @@ from bridges.v2.schedule_out import siu
 from fhir_server.references import target
 from fhir_server.registry import Change, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import appointment, charge_item, diagnostic_report, service_request
+from resources import appointment, charge_item, diagnostic_report, observation, service_request
 
 # Appointment.status -> SIU event when one that was booked gets there (HL7 v2.5.1 chapter 10).
 _SIU: Final = {
@@ -90,6 +90,22 @@ async def of_report(context: Context, change: Change) -> list[Due]:
             render = oru_r01(Report(report, told, own, readers, facts, is_old, leaves_open), unit.now)
             due[order_id] = Due.of("ORU^R01", render, facts, context.unless_told_by())
     return list(due.values())
+
+
+async def of_results(context: Context) -> list[Due]:
+    """The reports, not signed yet, of which a part has changed in this transaction, and nothing else."""
+    if not context.wanted("ORU^R01"):
+        return []
+    told = {c.id for c in context.changes if c.type == "DiagnosticReport"}
+    due = list[Due]()
+    for change in context.changes:
+        if change.type != "Observation" or not observation.says_else(change):
+            continue
+        for report in await observation.reports_of(context.unit, change.id):
+            if report["id"] not in told:
+                told.add(report["id"])
+                due += await of_report(context, Change("DiagnosticReport", report["id"], None, report))
+    return due
 
 
 async def _leaves_open(unit: UnitOfWork, report: Resource, order_id: str, reported: list[Resource]) -> bool:

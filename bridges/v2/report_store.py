@@ -223,6 +223,8 @@ def _added(known: Resource, had: list[Resource], addendum: Content) -> Content:
         code = coded(terms.LOINC, FINDINGS, TITLES[FINDINGS]) | {"text": TITLES[FINDINGS]}
         kept.observations.append(section(code, kept.body) | {"status": addendum.sections[0]["status"]})
         kept.body = ""
+    if known["status"] not in SIGNED:
+        kept.observations = [o | {"status": addendum.sections[0]["status"]} for o in kept.observations]
     known_texts = [o.get("valueString") for o in kept.sections]
     kept.observations += [s for s in addendum.sections if s["valueString"] not in known_texts]
     kept.conclusion_codes = [*kept.conclusion_codes, *(c for c in addendum.conclusion_codes if c not in kept.conclusion_codes)]
@@ -236,7 +238,8 @@ async def _store_results(unit: UnitOfWork, report: Resource, said: str, had: lis
     stored = []
     for key, observation in now.items():
         made = _observation(report, observation)
-        if made["status"] == status_of_part(said) or (key in before and is_section(made)):
+        own = made["status"] == "preliminary" and report["status"] in SIGNED  # a part that isn't final yet
+        if made["status"] == status_of_part(said) or (key in before and is_section(made) and not own):
             made["status"] = status_of_part(report["status"])
         if key in before:
             meta = {e: before[key][e] for e in ("id", "meta") if e in before[key]}
