@@ -488,14 +488,8 @@ def test_what_a_signed_report_says_in_parts_changes_only_with_the_report(ris):
     async def scenario():
         code = {"text": "Size"}
         size = await ris.create({"resourceType": "Observation", "status": "final", "code": code, "valueString": "4 mm"})
-        panel = await ris.create(
-            {
-                "resourceType": "Observation",
-                "status": "final",
-                "code": code,
-                "hasMember": [{"reference": f"Observation/{size['id']}"}],
-            }
-        )
+        member = {"reference": f"Observation/{size['id']}"}
+        panel = await ris.create({"resourceType": "Observation", "status": "final", "code": code, "hasMember": [member]})
         report = await ris.report(await ris.order(), "preliminary", result=[{"reference": f"Observation/{panel['id']}"}])
         size = await ris.update(size, valueString="5 mm")
         report = await ris.become(report, "final")
