@@ -17,7 +17,12 @@ def says_else(change: Change) -> bool:
     if before is None or after is None or change.redirected:
         return False
     said = {*_SAID, *(e for r in (before, after) for e in r if e.startswith("value"))}
-    return any(not same(before.get(e), after.get(e)) for e in said) or change.became("status", *_WITHDRAWN)
+    return any(not same(before.get(e), after.get(e)) for e in said)
+
+
+def is_withdrawn(change: Change) -> bool:
+    """Whether an Observation is taken back; its status says so, under a signed report as well."""
+    return not change.redirected and change.before is not None and change.became("status", *_WITHDRAWN)
 
 
 async def reports_of(unit: UnitOfWork, observation_id: str) -> list[Resource]:

@@ -93,16 +93,16 @@ async def of_report(context: Context, change: Change) -> list[Due]:
 
 
 async def of_results(context: Context) -> list[Due]:
-    """The reports, not signed yet, of which a part has changed in this transaction, and nothing else."""
+    """The reports of which just a part has changed in this transaction, or was taken back."""
     if not context.wanted("ORU^R01"):
         return []
     told = {c.id for c in context.changes if c.type == "DiagnosticReport"}
     due = list[Due]()
     for change in context.changes:
-        if change.type != "Observation" or not observation.says_else(change):
+        if change.type != "Observation" or not (observation.says_else(change) or observation.is_withdrawn(change)):
             continue
         for report in await observation.reports_of(context.unit, change.id):
-            if report["id"] not in told:
+            if report["status"] in REPORTED and report["id"] not in told:
                 told.add(report["id"])
                 due += await of_report(context, Change("DiagnosticReport", report["id"], None, report))
     return due
