@@ -121,6 +121,15 @@ class View(ABC):
         to = target(reference)
         return await self.read(to.type, to.id) if to else None
 
+    async def earlier(self, resource_type: str, id_: str) -> list[Resource]:
+        """What a resource was before this transaction, all its versions, the oldest first."""
+        was = (await self._entry(Target(resource_type, id_))).was
+        if was is None:
+            return []
+        older = {"id": id_, "version": {"$lt": int(was["meta"]["versionId"])}}
+        past = self._store.history(resource_type).find(older, sort=[("version", 1)], session=self.session)
+        return [r for r in [version(d, id_).resource async for d in past] if r is not None] + [duplicate(was)]
+
     async def load(self, targets: Iterable[Target]) -> None:
         """Read these ahead, all at once: for whoever knows that it will need many.
 

@@ -8,6 +8,7 @@ from resources import (
     device,
     diagnostic_report,
     imaging_study,
+    observation,
     patient_merge,
     patient_operations,
     procedure,
@@ -35,6 +36,7 @@ def register(registry: Registry, *, uid_root: str) -> None:
     device.register(registry)
     diagnostic_report.register(registry)
     imaging_study.register(registry, uid_root)
+    observation.register(registry)
     patient_merge.register(registry)
     patient_operations.register(registry)
     procedure.register(registry)

@@ -164,11 +164,12 @@ async def follow_report(unit: UnitOfWork, change: Change) -> None:
     report = change.after
     if report is None:
         return
-    if change.became("status", *_SIGNED) and (change.before or {}).get("status") not in _SIGNED:
-        for procedure in await diagnostic_report.procedures(unit, report):
+    before = change.before or {}
+    if report["status"] in _SIGNED and (before.get("status") not in _SIGNED or diagnostic_report.is_unnamed(before)):
+        for procedure in await diagnostic_report.signed_for(unit, report):
             await _charge(unit, procedure, PROFESSIONAL, report)
-    elif change.became("status", *_WITHDRAWN) and (change.before or {}).get("status") in _SIGNED:
-        for procedure in await diagnostic_report.procedures(unit, report):
+    elif change.became("status", *_WITHDRAWN) and before.get("status") in _SIGNED:
+        for procedure in await diagnostic_report.signed_for(unit, report):
             if not await diagnostic_report.is_signed(unit, procedure):
                 await _withdraw(unit, procedure, (PROFESSIONAL,))
 

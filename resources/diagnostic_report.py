@@ -20,6 +20,8 @@ _TRANSITIONS = {
 _CONTENT = ("conclusion", "conclusionCode", "presentedForm", "result", "text")
 # What a reader's signature stands for: it changes only with a status that says so.
 _SIGNED_FOR = (*_CONTENT, "code", "basedOn", "imagingStudy", "resultsInterpreter", "issued")
+# On a report of an order of several procedures that doesn't say which of them it is of: it ends none of them.
+UNNAMED = {"url": "urn:fhir-ris:unnamed-procedure", "valueBoolean": True}
 _WAITING = frozenset({"requested", "received", "accepted", "ready"})
 
 
@@ -71,10 +73,21 @@ async def procedures(unit: UnitOfWork, report: Resource) -> list[Resource]:
     return list(found.values())
 
 
+def is_unnamed(report: Resource | None) -> bool:
+    """Whether it can't be told of which procedures of its order a report is."""
+    return report is not None and UNNAMED in report.get("extension", ())
+
+
+async def signed_for(unit: UnitOfWork, report: Resource) -> list[Resource]:
+    """The requested procedures that a report speaks for, as far as it says so."""
+    return [] if is_unnamed(report) else await procedures(unit, report)
+
+
 async def is_signed(unit: UnitOfWork, procedure: Resource) -> bool:
     """Whether a requested procedure has a signed report, of its own or as part of its order."""
     requests = [f"ServiceRequest/{procedure['id']}", *(r["reference"] for r in procedure.get("basedOn", ()) if "reference" in r)]
-    return bool(await unit.search("DiagnosticReport", based_on=",".join(requests), status=",".join(sorted(_SIGNED))))
+    found = await unit.search("DiagnosticReport", based_on=",".join(requests), status=",".join(sorted(_SIGNED)))
+    return not all(map(is_unnamed, found))
 
 
 async def follow(unit: UnitOfWork, change: Change) -> None:
@@ -83,10 +96,10 @@ async def follow(unit: UnitOfWork, change: Change) -> None:
     if report is None:
         return
     if change.became("status", "registered", "partial", "preliminary"):
-        for procedure in await procedures(unit, report):
+        for procedure in await signed_for(unit, report):
             await _move_reading(unit, procedure, _WAITING, "in-progress")
-    elif change.became("status", *_SIGNED):
-        for procedure in await procedures(unit, report):
+    elif change.became("status", *_SIGNED) or (report["status"] in _SIGNED and is_unnamed(change.before)):
+        for procedure in await signed_for(unit, report):
             await _move_reading(unit, procedure, _WAITING | {"in-progress"}, "completed")
             steps = await task.steps_of(unit, procedure["id"])
             if not any(s["status"] in task.OPEN for s in steps):

@@ -175,3 +175,55 @@ def test_two_schedulers_at_once_take_a_station_for_one_of_two_patients(ris):
         assert [a["status"] for n in numbers for a in await ris.search("Appointment", identifier=f"S{n}")] == ["booked"]
 
     ris.run(scenario())
+
+
+async def two_examined(ris: Department) -> tuple[str, dict]:
+    """The placer number of an order of two procedures that are both examined, and the order."""
+    number = unused("L")
+    await ris.accepted(
+        "MSH|^~\\&|EHR|EXAMPLEHOSP|FHIR_RIS|RAD|20260907081500||ORM^O01|{id}|P|2.5.1||||||UNICODE UTF-8",
+        PID.format(p=f"P{number}"),
+        f"ORC|NW|{number}^EHR",
+        f"OBR|1|{number}^EHR||CHEST^CT Chest^L||||||||||||||||||||CT",
+        f"OBR|2|{number}^EHR||ABDO^CT Abdomen^L||||||||||||||||||||CT",
+    )
+    order = await ris.one("ServiceRequest", identifier=number, intent="order")
+    for step in await ris.steps(order):
+        await ris.perform(order, step=step)
+    return number, order
+
+
+async def readings(ris: Department, order: dict) -> dict[str, str]:
+    """What is to be read, and whether it is."""
+    found = {}
+    for task in await ris.readings(order):
+        procedure = await ris.read(task["basedOn"][0]["reference"])
+        found[procedure["code"]["coding"][0]["code"]] = task["status"]
+    return found
+
+
+def test_a_report_of_one_procedure_leaves_the_reading_of_the_other_open(ris):
+    async def scenario():
+        number, order = await two_examined(ris)
+        await ris.accepted(result(number, "F", "Tumour.").replace(b"24627-2^CT Chest^LN", b"ABDO^CT Abdomen^L"))
+        assert await readings(ris, order) == {"CHEST": "requested", "ABDO": "completed"}
+        assert (await ris.read(order))["status"] == "active"
+
+    ris.run(scenario())
+
+
+def test_a_report_that_says_of_no_procedure_ends_none_until_somebody_has_said_of_which_it_is(ris):
+    async def scenario():
+        number, order = await two_examined(ris)
+        await ris.accepted(result(number, "F", "Tumour."))
+        assert set((await readings(ris, order)).values()) == {"requested"}
+        [report] = await reports(ris, number)
+        assert await ris.search("Task", focus=f"DiagnosticReport/{report['id']}", code="unnamed-procedure")
+        abdomen = next(p for p in await ris.procedures(order) if p["code"]["coding"][0]["code"] == "ABDO")
+        named = {e: v for e, v in report.items() if e != "extension"} | {
+            "status": "amended", "basedOn": [{"reference": f"ServiceRequest/{abdomen['id']}"}],
+        }  # fmt: skip
+        await ris.update(named)
+        assert await readings(ris, order) == {"CHEST": "requested", "ABDO": "completed"}
+
+    ris.run(scenario())

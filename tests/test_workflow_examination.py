@@ -482,3 +482,20 @@ def test_an_audit_event_can_t_be_changed_or_deleted(ris):
         assert (await ris.refused(ris.delete(event))).status == 422
 
     ris.run(scenario())
+
+
+def test_what_a_signed_report_says_in_parts_changes_only_with_the_report(ris):
+    async def scenario():
+        code = {"text": "Size"}
+        size = await ris.create({"resourceType": "Observation", "status": "final", "code": code, "valueString": "4 mm"})
+        member = {"reference": f"Observation/{size['id']}"}
+        panel = await ris.create({"resourceType": "Observation", "status": "final", "code": code, "hasMember": [member]})
+        report = await ris.report(await ris.order(), "preliminary", result=[{"reference": f"Observation/{panel['id']}"}])
+        size = await ris.update(size, valueString="5 mm")
+        report = await ris.become(report, "final")
+        refused = await ris.refused(ris.update(size, valueString="50 mm"))
+        assert report["id"] in str(refused)
+        await ris.update(size, meta={"tag": [{"system": "urn:example", "code": "seen"}]})
+        assert (await ris.read(size))["valueString"] == "5 mm"
+
+    ris.run(scenario())

@@ -82,7 +82,8 @@ HEADERS: Final = (
     Header("processing-id", "P", *_one_of("P", "T", "D"), "MSH-11"),
     Header("hl7-version", "2.5.1", *_one_of(*VERSIONS), "MSH-12, and what depends on it"),
     Header("character-set", "UNICODE UTF-8", (lambda v: codec_of(v or "UTF-8") is not None), "a name of HL7 table 0211",
-           "MSH-18 and the bytes. What the set lacks goes as what is nearest (ü as ue, a dash as -), else as ?; it is counted"),
+           "MSH-18 and the bytes. What the set lacks goes as what is nearest (ü as ue, a dash as -, "
+           "3½ as 3 1/2, 10² as 10^2), else as ?; it is counted"),
     Header("time-zone", "RIS_TIME_ZONE", (lambda v: v in available_timezones()), "an IANA time zone", "of the times in messages"),
     Header("time-offset", "yes", *_YES_NO, "`no`: times without their offset"),
     Header("role", "by the message", *_each_of(PLACER, IMAGE_MANAGER),

@@ -7,11 +7,12 @@ from bridges.v2.dft_out import dft_p03, transaction_type
 from bridges.v2.due import Context, Due
 from bridges.v2.order_facts import OrderFacts, facts_of
 from bridges.v2.oru_out import Reader, Report, oru_r01
+from bridges.v2.report_told import REPORTED, pdf_is_old, told_results
 from bridges.v2.schedule_out import siu
 from fhir_server.references import target
 from fhir_server.registry import Change, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import appointment, charge_item, diagnostic_report
+from resources import appointment, charge_item, diagnostic_report, observation, service_request
 
 # Appointment.status -> SIU event when one that was booked gets there (HL7 v2.5.1 chapter 10).
 _SIU: Final = {
@@ -23,9 +24,6 @@ _SIU: Final = {
     "noshow": "S26",
     "entered-in-error": "S17",
 }
-_REPORTED: Final = frozenset(
-    {"partial", "preliminary", "final", "amended", "corrected", "appended", "cancelled", "entered-in-error"}
-)
 # A charge that changes in one of these is taken back and charged anew.
 _CHARGED: Final = ("code", "quantity", "priceOverride", "extension", "occurrenceDateTime")
 
@@ -67,21 +65,53 @@ def _siu_event(change: Change) -> str | None:
 async def of_report(context: Context, change: Change) -> list[Due]:
     """The report as it stands, once for each order that it is of. The service that sent it to us doesn't get it back."""
     report, unit = change.after, context.unit
-    if report is None or report["status"] not in _REPORTED or _content(report) == _content(change.before):
+    if report is None or report["status"] not in REPORTED or _content(report) == _content(change.before):
         return []
     if not context.wanted("ORU^R01"):
         return []
-    results = [r for x in report.get("result", ()) if (r := await unit.get(x))]
+    versions = await unit.earlier("DiagnosticReport", report["id"])
+    told, is_old = await told_results(unit, report, versions), await pdf_is_old(unit, report, versions)
     studies = [r for x in report.get("imagingStudy", ()) if (r := await unit.get(x))]
     readers = [await _reader(unit, x) for x in report.get("resultsInterpreter", ())]
     due: dict[str, Due] = {}
+    of_orders: dict[str, list[Resource]] = {}
     for procedure in await diagnostic_report.procedures(unit, report):
-        facts = await facts_of(unit, procedure)
-        if facts is not None and facts.order["id"] not in due:
-            own = studies or await unit.search("ImagingStudy", basedon=f"ServiceRequest/{procedure['id']}")
-            render = oru_r01(Report(report, results, own, readers, facts), unit.now)
-            due[facts.order["id"]] = Due.of("ORU^R01", render, facts, context.unless_told_by())
+        order = await service_request.order_of(unit, procedure)
+        if order is not None:
+            of_orders.setdefault(order["id"], []).append(procedure)
+    for order_id, procedures in of_orders.items():
+        # A report of several procedures, or of nobody knows which, is of the order.
+        one = procedures[0] if len(procedures) == 1 and not diagnostic_report.is_unnamed(report) else None
+        facts = await facts_of(unit, one or await unit.read("ServiceRequest", order_id))
+        if facts is not None:
+            based_on = ",".join(f"ServiceRequest/{p['id']}" for p in procedures)
+            own = studies or await unit.search("ImagingStudy", basedon=based_on)
+            leaves_open = await _leaves_open(unit, report, order_id, procedures)
+            render = oru_r01(Report(report, told, own, readers, facts, is_old, leaves_open), unit.now)
+            due[order_id] = Due.of("ORU^R01", render, facts, context.unless_told_by())
     return list(due.values())
+
+
+async def of_results(context: Context) -> list[Due]:
+    """The reports of which just a part has changed in this transaction, or was taken back."""
+    if not context.wanted("ORU^R01"):
+        return []
+    told = {c.id for c in context.changes if c.type == "DiagnosticReport"}
+    due = list[Due]()
+    for change in context.changes:
+        if change.type != "Observation" or not (observation.says_else(change) or observation.is_withdrawn(change)):
+            continue
+        for report in await observation.reports_of(context.unit, change.id):
+            if report["status"] in REPORTED and report["id"] not in told:
+                told.add(report["id"])
+                due += await of_report(context, Change("DiagnosticReport", report["id"], None, report))
+    return due
+
+
+async def _leaves_open(unit: UnitOfWork, report: Resource, order_id: str, reported: list[Resource]) -> bool:
+    """Whether other procedures of the order are still to be reported, or it can't be told."""
+    others = [p for p in await service_request.procedures_of(unit, order_id) if all(p["id"] != r["id"] for r in reported)]
+    return diagnostic_report.is_unnamed(report) or any(p["status"] in {"active", "on-hold"} for p in others)
 
 
 async def _reader(unit: UnitOfWork, reference: Resource) -> Reader:

@@ -20,6 +20,7 @@ class OrderFacts:
     """An order with whom and what it is about.
 
     procedure: the requested procedure that the message is about; people: Practitioners by their reference; study_uid: where asked
+    has_others: whether the order has other requested procedures, of other codes
     """
 
     order: Resource
@@ -29,6 +30,13 @@ class OrderFacts:
     requester: Resource | None
     people: Mapping[str, Resource] = field(default_factory=dict)
     study_uid: str = ""
+    has_others: bool = False
+
+    @property
+    def code(self) -> Resource | None:
+        """What is examined: what was ordered, or of an order of several procedures this one. Results are told apart by it."""
+        found: Resource | None = (self.procedure if self.procedure and self.has_others else self.order).get("code")
+        return found
 
     @property
     def about(self) -> tuple[str, ...]:
@@ -56,7 +64,12 @@ async def facts_of(unit: UnitOfWork, request: Resource | None, *, study: bool = 
     if requester is not None and requester["resourceType"] == "PractitionerRole":
         requester = await unit.get(requester.get("practitioner"))
     uid = await study_uid(unit, procedure) if study and procedure else ""
-    return OrderFacts(order, procedure, patient, encounter, requester, await _people(unit, encounter), uid)
+    has_others = (
+        procedure is not None
+        and procedure.get("code") != order.get("code")
+        and len(await service_request.procedures_of(unit, order["id"])) > 1
+    )
+    return OrderFacts(order, procedure, patient, encounter, requester, await _people(unit, encounter), uid, has_others)
 
 
 async def _people(unit: UnitOfWork, encounter: Resource | None) -> dict[str, Resource]:

@@ -4,7 +4,7 @@ import base64
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -16,7 +16,8 @@ from bridges.v2.message import Comp, Raw, Seg, Sub, Value
 from bridges.v2.order_facts import OrderFacts, Render
 from bridges.v2.order_segments_out import OBR_RESULT, OrderLine, accession, orc
 from bridges.v2.report_pdf import heading, report_pdf
-from bridges.v2.report_text import REPORT, Section, is_section, sections, whole_text
+from bridges.v2.report_text import REPORT, Section, sections, whole_text
+from bridges.v2.report_told import ToldResults
 from bridges.v2.report_values import Part, result_parts
 from bridges.v2.segments_out import msh, pid, present, pv1, xcn
 from fhir_server.registry import Resource
@@ -26,6 +27,8 @@ Reader = tuple[dict[str, Any], Resource | None]
 DICOM_STUDY: Final = CWE("113014", "DICOM Study", "DCM")
 # OBR-25 -> OBX-11 of what has no status of its own: parts of a partial report are preliminary.
 _PART_STATUS: Final = {"R": "P"}
+# OBX-11 of what an earlier version of the report told, and this one doesn't.
+DROPPED: Final = "D"
 # MIME main type -> table 0191 (ED.2).
 _DATA_TYPE: Final = {"text": "TEXT", "image": "IM", "audio": "AU"}
 
@@ -36,7 +39,7 @@ class Observed:
 
     number: int
     part: Part
-    sub_id: int
+    sub_id: str
     status: str
     value: Value | Sequence[Value]
 
@@ -47,26 +50,37 @@ OBX: Final[Layout[Observed]] = layout(
     Out(1, "", lambda of, _: of.number, "counting"),
     Out(2, "Observation.value[x]", lambda of, _: of.part.kind, "HD, NM, SN, TX, TS, TM, CWE (CE below 2.5), ED, RP", "R"),
     Out(3, "Observation.code", lambda of, _: of.part.code, "LOINC section codes; 113014 of DCM for the Study Instance UID", "R"),
-    Out(4, "", lambda of, _: of.sub_id, "which one with this OBX-3; the same when the report is corrected"),
+    Out(4, "", lambda of, _: of.sub_id, "which result (its parts: 2.1), of texts which with this OBX-3; it stays"),
     Out(5, "Observation.value[x]", lambda of, _: of.value, "the style is the Endpoint's"),
     Out(6, "Observation.valueQuantity", lambda of, _: of.part.unit, "unit"),
-    Out(7, "Observation.referenceRange", lambda of, _: of.part.range),
+    Out(7, "Observation.referenceRange", lambda of, _: of.part.range, "low-high, and its text"),
     Out(8, "Observation.interpretation", lambda of, _: of.part.flags),
-    Out(11, "Observation.status", lambda of, _: of.status, "table 0085; C for all of a corrected report", "R"),
+    Out(11, "Observation.status", lambda of, _: of.status, "table 0085; C if the report is corrected, D for what it drops", "R"),
     Out(14, "Observation.effective[x]", lambda of, _: of.part.when),
+    Out(17, "Observation.method", lambda of, _: of.part.method),
 )  # fmt: skip
 
 
 @dataclass(slots=True)
 class Report:
-    """A report with all that its messages tell. The PDF that some want is made once."""
+    """A report with all that its messages tell. The PDF that some want is made once.
+
+    told: what it has said so far; pdf_is_old: whether its own PDF is older than its words
+    leaves_open: whether other procedures of the order are still to be reported
+    """
 
     report: Resource
-    results: list[Resource]
+    told: ToldResults
     studies: list[Resource]
     readers: list[Reader]
     facts: OrderFacts
+    pdf_is_old: bool = False
+    leaves_open: bool = False
     _pdf: bytes = field(default=b"", init=False)
+
+    @property
+    def results(self) -> list[Resource]:
+        return self.told.present
 
     @property
     def status(self) -> str:
@@ -87,6 +101,8 @@ def oru_r01(of: Report, now: datetime) -> Render:
 
     def render(to: Destination, control_id: str) -> list[Seg]:
         status = REPORTED_ORDER_STATUS.v2(report["status"])
+        if status == "CM" and of.leaves_open:
+            status = "A"
         line = OrderLine(facts, "ORU^R01", "RE", status, now, report=_of_report(of, to))
         return list(
             present(
@@ -136,20 +152,34 @@ def _ndl(reader: Reader) -> Comp | None:
 
 def _observed(of: Report, to: Destination) -> Iterator[Seg]:
     """Every part as one OBX or several. OBX-4 tells apart what has the same OBX-3, and is the same next time."""
+    parts = list(_parts(of, to))
+    taken = {(_key(p.code), p.sub_id) for p in parts if p.sub_id}
     seen: Counter[str] = Counter()
     number = 0
-    for part in _parts(of, to):
-        key = f"{part.code.code}|{part.code.system}|{part.code.text if not part.code.code else ''}"
-        seen[key] += 1
+    for part in parts:
+        sub_id, key = part.sub_id, _key(part.code)
+        while not sub_id:
+            seen[key] += 1
+            sub_id = "" if (key, str(seen[key])) in taken else str(seen[key])
         for value in _values(part, to):
             number += 1
-            yield OBX.seg(Observed(number, part, seen[key], _status(of.status, part), value), to)
+            yield OBX.seg(Observed(number, part, sub_id, _status(of.status, part), value), to)
+
+
+def _key(code: CWE) -> str:
+    return f"{code.code}|{code.system}|{code.text if not code.code else ''}"
 
 
 def _status(report: str, part: Part) -> str:
-    """A corrected report is corrected in all its parts, a cancelled one cancelled; what is wrong or withdrawn says so itself."""
+    """A corrected report is corrected in all its parts, a cancelled one cancelled.
+
+    What is dropped, wrong or withdrawn says so itself, and in a corrected report what isn't final yet, too.
+    """
+    if part.status == DROPPED:
+        return part.status
     if report in {"C", "X"}:
-        return part.status if part.status in {"W", "X"} else report
+        own = {"W", "X"} if report == "X" else {"W", "X", "P", "R", "I"}
+        return part.status if part.status in own else report
     return part.status or _PART_STATUS.get(report, report)
 
 
@@ -167,9 +197,7 @@ def _parts(of: Report, to: Destination) -> Iterator[Part]:
     for study in of.studies:
         if uid := imaging_study.study_uid(study):
             yield Part("HD", DICOM_STUDY, Comp(uid))
-    for result in of.results:
-        if not (is_section(result) and "valueString" in result):
-            yield from result_parts(result, to)
+    yield from _result_parts(of, to)
     documents, as_pdf = _documents(of, to)
     style = to.says("report-style")
     if style != "d" or not as_pdf:
@@ -179,13 +207,38 @@ def _parts(of: Report, to: Destination) -> Iterator[Part]:
         yield Part(to.coded, CWE("19005-8", "Radiology Imaging study [Impression]", "LN"), to.code(concept))
 
 
+def _result_parts(of: Report, to: Destination) -> Iterator[Part]:
+    """The results under their numbers. One that an earlier version told and this one doesn't is taken back."""
+    for result in of.told.roots:
+        yield from result_parts(result, to, of.told.numbers[result["id"]], of.told.members)
+    for result in of.told.dropped:
+        for part in result_parts(result, to, of.told.numbers[result["id"]], {}):
+            yield replace(part, value=None, unit=None, range="", flags=(), status=DROPPED)
+
+
 def _text_parts(of: Report, to: Destination, style: str) -> Iterator[Part]:
     if style in {"a", "b"}:
         if text := whole_text(of.report, of.results):
             yield _text_part(Section(REPORT, text), to)
         return
-    for section in sections(of.report, of.results):
-        yield _text_part(section, to)
+    parts = [_text_part(section, to) for section in sections(of.report, of.results)]
+    now = Counter(_key(p.code) for p in parts)
+    for code, number in _most_sections(of, to):
+        # Before the sections: some receivers take the last OBX with a code for the section.
+        for gone in range(now[_key(code)] + 1, number + 1):
+            yield Part("TX", code, None, status=DROPPED, sub_id=str(gone))
+    yield from parts
+
+
+def _most_sections(of: Report, to: Destination) -> list[tuple[CWE, int]]:
+    """How many sections with the same code an earlier version had."""
+    most: dict[str, tuple[CWE, int]] = {}
+    for report, results in of.told.earlier:
+        found = [to.code(s.code) for s in sections(report, results)]
+        for key, number in Counter(map(_key, found)).items():
+            code = next(c for c in found if _key(c) == key)
+            most[key] = max(most.get(key, (code, 0)), (code, number), key=lambda m: m[1])
+    return list(most.values())
 
 
 def _text_part(section: Section, to: Destination) -> Part:
@@ -196,6 +249,7 @@ def _documents(of: Report, to: Destination) -> tuple[list[Part], bool]:
     """Documents as encapsulated data (ED), or as a pointer (RP) where we only have that; and whether a PDF is among them.
 
     A PDF is made only where the report has none: beside the one that was signed it would be another document.
+    Where the words have changed since that one, whoever gets no text gets both.
     """
     style = to.says("report-style")
     found: list[Part] = []
@@ -210,7 +264,7 @@ def _documents(of: Report, to: Destination) -> tuple[list[Part], bool]:
         if part is not None:
             found.append(part)
             as_pdf = as_pdf or (is_pdf and part.kind != "TX")
-    if style in {"d", "e"} and not has_pdf:
+    if (style in {"d", "e"} and not has_pdf) or (style == "d" and of.pdf_is_old):
         made = base64.b64encode(of.pdf()).decode()
         part = _document({"data": made}, "application/pdf", to)
         assert part is not None  # it has data

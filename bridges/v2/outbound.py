@@ -12,7 +12,7 @@ from bridges.v2.destination import Destination
 from bridges.v2.destinations import Destinations
 from bridges.v2.due import Context, Due, Messages
 from bridges.v2.due_orders import of_order, of_step, of_steps_for_images
-from bridges.v2.due_reports import of_appointment, of_charges, of_report
+from bridges.v2.due_reports import of_appointment, of_charges, of_report, of_results
 from bridges.v2.endpoint_check import check_alone, check_concept_map, check_endpoint
 from bridges.v2.message import parse
 from bridges.v2.segments_out import new_control_id
@@ -31,7 +31,7 @@ _MESSAGES: Final[tuple[tuple[str, Messages], ...]] = (
     ("DiagnosticReport", of_report),
     ("ServiceRequest", of_order),
 )
-_TYPES: Final = frozenset({"Endpoint", "ConceptMap", "ChargeItem", "Patient", *(t for t, _ in _MESSAGES)})
+_TYPES: Final = frozenset({"Endpoint", "ConceptMap", "ChargeItem", "Observation", "Patient", *(t for t, _ in _MESSAGES)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,8 @@ async def _due(context: Context) -> list[Due]:
                 due += await messages(context, change)
         if resource_type == "Task":
             due += await of_steps_for_images(context)
+        if resource_type == "DiagnosticReport":
+            due += await of_results(context)
     return [*due, *await of_charges(context)]
 
 

@@ -120,7 +120,8 @@ def _add_texts(found: Content, said: list[Text], sender: Sender, status: str) ->
     for text in said:
         made = section(code_of(text, sender.authority, unnamed), text.content)
         flags = [i for obx in text.segments for i in _flags(obx)]
-        made["status"] = status_of_part(status)
+        parts = {OBSERVATION_STATUS_IN.fhir(obx.field(11)) for obx in text.segments}
+        made["status"] = "preliminary" if "preliminary" in parts else status_of_part(status)
         if flags:
             made["interpretation"] = [f for i, f in enumerate(flags) if f not in flags[:i]]
         found.observations.append(made)

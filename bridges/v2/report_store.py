@@ -16,7 +16,7 @@ from fhir_server.elements import concept as coded
 from fhir_server.references import ref
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import identifiers, terms
+from resources import diagnostic_report, identifiers, terms
 from resources.report_section import (
     ADDENDUM,
     FINDINGS,
@@ -118,6 +118,9 @@ async def _update(unit: UnitOfWork, arrival: Arrival, known: Resource) -> Resour
         "identifier": identifiers.learned(known.get("identifier", ()), report.get("identifier", ())),
         "issued": report.get("issued") or clock.instant(unit.now),
     }
+    if "extension" in updated and not diagnostic_report.is_unnamed(report):  # it is said now
+        updated["extension"] = [e for e in updated["extension"] if e != diagnostic_report.UNNAMED]
+        updated = {e: v for e, v in updated.items() if e != "extension" or v}
     if results:
         updated["result"] = results
     if status in SIGNED - {"final"} and known["status"] not in SIGNED:
@@ -220,6 +223,8 @@ def _added(known: Resource, had: list[Resource], addendum: Content) -> Content:
         code = coded(terms.LOINC, FINDINGS, TITLES[FINDINGS]) | {"text": TITLES[FINDINGS]}
         kept.observations.append(section(code, kept.body) | {"status": addendum.sections[0]["status"]})
         kept.body = ""
+    if known["status"] not in SIGNED:
+        kept.observations = [o | {"status": addendum.sections[0]["status"]} for o in kept.observations]
     known_texts = [o.get("valueString") for o in kept.sections]
     kept.observations += [s for s in addendum.sections if s["valueString"] not in known_texts]
     kept.conclusion_codes = [*kept.conclusion_codes, *(c for c in addendum.conclusion_codes if c not in kept.conclusion_codes)]
@@ -233,7 +238,8 @@ async def _store_results(unit: UnitOfWork, report: Resource, said: str, had: lis
     stored = []
     for key, observation in now.items():
         made = _observation(report, observation)
-        if made["status"] == status_of_part(said) or (key in before and is_section(made)):
+        own = made["status"] == "preliminary" and report["status"] in SIGNED  # a part that isn't final yet
+        if made["status"] == status_of_part(said) or (key in before and is_section(made) and not own):
             made["status"] = status_of_part(report["status"])
         if key in before:
             meta = {e: before[key][e] for e in ("id", "meta") if e in before[key]}

@@ -17,12 +17,13 @@ from bridges.v2.refused import missing, no_segment, wrong
 from bridges.v2.report_content import Content, content_of
 from bridges.v2.report_store import Arrival, find_report, store_report
 from bridges.v2.result_groups import ResultGroup, is_study_uid, result_groups
+from bridges.v2.result_procedures import chosen
 from bridges.v2.result_status import Older
 from bridges.v2.systems import concept, entity_identifier
 from fhir_server.elements import concept as coded
 from fhir_server.references import ref
 from fhir_server.registry import Resource
-from resources import imaging_study, service_request, task, terms
+from resources import diagnostic_report, imaging_study, service_request, task, terms
 
 _SERVICE_SECTION: Final = "http://terminology.hl7.org/CodeSystem/v2-0074"
 INSTANCE: Final = "observation instance"  # what OBR-51 identifies
@@ -59,20 +60,24 @@ async def _receive(result: Result) -> Reply | None:
     instance = _instance(result)
     known = await find_report(result.reception.unit, instance) if instance else None
     each = [(g, await find_orders(result.reception, _names(g), g.pid)) for g in result.group.groups]
-    found = all_of([f for _, f in each if f])
+    picked = [await chosen(result.reception.unit, g, _names(g), f) for g, f in each if f]
+    found, unnamed = all_of([f for f, _ in picked]), any(u for _, u in picked)
     if found is None and known is not None:
         found = await _of_report(result, known)
+        unnamed = True
     unknown = next((g for g, f in each if f is None and (found is None or _names(g).all)), None)
     if not status:
         await _show_unknown(result, found)
     elif unknown is not None and not (found and known):
         return await refuse_or_park(result.reception, _names(unknown), unknown.obr, 3)
     elif found is not None:
-        await _report(result, status, found, known, instance)
+        await _report(result, status, found, known, instance, unnamed=unnamed)
     return None
 
 
-async def _report(result: Result, status: str, found: Found, known: Resource | None, instance: Resource | None) -> None:
+async def _report(
+    result: Result, status: str, found: Found, known: Resource | None, instance: Resource | None, *, unnamed: bool
+) -> None:
     unit = result.reception.unit
     if known is not None and not _is_of(known, found):
         raise wrong(result.obr, 51, "the report with this identifier is of another order", code=205)
@@ -82,6 +87,11 @@ async def _report(result: Result, status: str, found: Found, known: Resource | N
     if content.is_empty and status not in {"registered", "cancelled"}:
         raise no_segment("OBX", "what the report says (OBX)")
     report = built | await _links(result, found) | {"code": built.get("code") or found.orders[0]["code"]}
+    if unnamed and known is not None:
+        report["basedOn"] = known["basedOn"]
+        unnamed = diagnostic_report.is_unnamed(known)
+    if unnamed:
+        report["extension"] = [*report.get("extension", ()), diagnostic_report.UNNAMED]
     arrival = Arrival(report, content, _moment(result), instance)
     try:
         stored = await store_report(unit, arrival, known)
@@ -89,6 +99,9 @@ async def _report(result: Result, status: str, found: Found, known: Resource | N
         raise wrong(result.obr, 25, str(older), code=207) from None
     if stored is None:
         return
+    if unnamed:
+        text = f"{result.reception.sender.application} reports on an order of several procedures, and doesn't say on which"
+        await _open_once(result, stored, "unnamed-procedure", text)
     if content.urgent:
         await _tell(result, stored, content)
     for order in found.orders:
@@ -177,11 +190,15 @@ async def _show_unknown(result: Result, found: Found | None) -> None:
 
 async def _tell(result: Result, report: Resource, content: Content) -> None:
     """A critical result is a person's business at once; the same one again is none."""
-    unit, about = result.reception.unit, f"DiagnosticReport/{report['id']}"
     text = f"{result.reception.sender.application} reports a critical result: {'; '.join(content.urgent)}"
-    known = await unit.search("Task", focus=about, code=f"{terms.TASK_CODE}|critical-result")
+    await _open_once(result, report, "critical-result", text)
+
+
+async def _open_once(result: Result, report: Resource, kind: str, text: str) -> None:
+    unit, about = result.reception.unit, f"DiagnosticReport/{report['id']}"
+    known = await unit.search("Task", focus=about, code=f"{terms.TASK_CODE}|{kind}")
     if all(t.get("description") != text for t in known):
-        await task.open_work_item(unit, "critical-result", text, about, report["subject"]["reference"])
+        await task.open_work_item(unit, kind, text, about, report["subject"]["reference"])
 
 
 RECEIVERS["ORU"] = receive_result

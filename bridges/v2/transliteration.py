@@ -1,9 +1,11 @@
 """Writing a message for receivers whose character set lacks letters: what is near enough goes instead, else a question mark.
 
 Letters of names follow ICAO Doc 9303 part 3, section 6 A (transliterations that passports and airlines use: Mueller for Müller);
-other letters lose their marks (Unicode's canonical decomposition). Signs have their usual ASCII forms.
+other letters lose their marks (Unicode's canonical decomposition). Signs have their usual ASCII forms. What is written must say
+the same: 3½ is 3 1/2 and not 31/2, 10² is 10^2 and not 102, and no sign loses the stroke that negates it: ≠ is != and not =.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,9 +22,13 @@ _NEAR: Final = {
     "‐": "-", "‑": "-", "‒": "-", "–": "-", "—": "-", "−": "-", "‘": "'", "’": "'", "‚": "'", "‛": "'", "“": '"', "”": '"',
     "„": '"', "«": '"', "»": '"', "‹": "'", "›": "'", "…": "...", "•": "*", "·": ".", "×": "x", "÷": "/", "°": " deg",
     "µ": "u", "μ": "u", "€": "EUR", "£": "GBP", "™": "(TM)", "®": "(R)", "©": "(C)", "≤": "<=", "≥": ">=", "≈": "ca. ",
-    "±": "+/-", "→": "->", "←": "<-", "²": "2", "³": "3", "½": "1/2", "¼": "1/4", "¾": "3/4", "\u00a0": " ", "\u2009": " ",
-    "\u202f": " ", "\u200b": "", "\ufeff": "",
+    "±": "+/-", "→": "->", "←": "<-", "≠": "!=", "≮": "not <", "≯": "not >", "∞": "infinity", "\u00a0": " ", "\u2009": " ",
+    "\u202f": " ", "≰": "not <=", "≱": "not >=", "′": "'", "″": '"', "⁄": "/", "\u200b": "", "\ufeff": "",
 }  # fmt: skip
+
+_RAISED: Final = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+")
+_FRACTION: Final = re.compile("(?P<whole>[0-9])?(?P<part>[¼-¾⅐-⅞↉])")
+_OVERLAY: Final = 1  # canonical combining class of strokes through a sign (Unicode 4.3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +49,19 @@ def write(segments: Iterable[Seg], charset: str) -> Written:
     try:
         return Written(text.encode(codec))
     except UnicodeEncodeError:
-        return _transliterated(text, codec)
+        return _transliterated(text, codec, "\\S\\")
 
 
 def plain(text: str, codec: str) -> str:
     """The text with what the codec lacks replaced, for documents whose fonts have no more letters."""
-    return _transliterated(text, codec).data.decode(codec)
+    return _transliterated(text, codec, "^").data.decode(codec)
 
 
-def _transliterated(text: str, codec: str) -> Written:
-    near = lost = 0
+def _transliterated(text: str, codec: str, caret: str) -> Written:
+    """`caret` is how ^ is written: in a message it would cut the field."""
+    lost = 0
     replaced: dict[int, str] = {}
-    text = unicodedata.normalize("NFC", text)
+    text, near = _in_line(unicodedata.normalize("NFC", text), codec, caret)
     for character in set(text):
         if _fits(character, codec):
             continue
@@ -67,11 +74,37 @@ def _transliterated(text: str, codec: str) -> Written:
     return Written(text.translate(replaced).encode(codec, "replace"), near, lost)
 
 
+def _in_line(text: str, codec: str, caret: str) -> tuple[str, int]:
+    """The text with exponents and fractions written in the line, and how many characters that were."""
+    near = 0
+
+    def raised(found: re.Match[str]) -> str:
+        nonlocal near
+        if _fits(found[0], codec):
+            return found[0]
+        near += len(found[0])
+        return caret + unicodedata.normalize("NFKD", found[0]).replace("−", "-")
+
+    def fraction(found: re.Match[str]) -> str:
+        nonlocal near
+        if _fits(found["part"], codec):
+            return found[0]
+        near += 1
+        whole = f"{found['whole']} " if found["whole"] else ""
+        return whole + unicodedata.normalize("NFKD", found["part"]).replace("⁄", "/")
+
+    return _FRACTION.sub(fraction, _RAISED.sub(raised, text)), near
+
+
 @lru_cache(maxsize=4096)
 def _nearest(character: str, codec: str) -> str | None:
     """What stands for a character that the codec lacks; None for nothing. Separators never: they would cut the field."""
-    base = "".join(c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c))
-    for near in (_NEAR.get(character), base):
+    parts = unicodedata.normalize("NFKD", character)
+    base = "".join(c for c in parts if not unicodedata.combining(c))
+    if unicodedata.decomposition(character).startswith("<circle>"):
+        base = f"({base})"
+    negated = any(unicodedata.combining(c) == _OVERLAY for c in parts)
+    for near in (_NEAR.get(character), None if negated else base):
         if near is not None and near != character and not set(near) & set("|^~\\&\r\n") and _fits(near, codec):
             return near
     return None
