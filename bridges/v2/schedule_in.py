@@ -1,7 +1,7 @@
 """SIU^S12 to S17, S26 -> Appointment: what an outside scheduler books, moves and cancels (HL7 v2.5.1 chapter 10, IHE RAD-48)."""
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from bridges.v2 import times
@@ -257,7 +257,9 @@ def _moment(booking: Booking, segment: Segment, number: int, component: int) -> 
     try:
         if not times.parse_ts(text).has_time:
             raise ValueError("an appointment needs a time of day")
-        return times.to_aware(text, booking.reception.sender.zone)
+        return times.to_aware(text, booking.reception.sender.zone).astimezone(UTC)  # durations are of real time, not of clocks
+    except OverflowError:
+        raise wrong(segment, number, "no such time", code=102, component=component if component > 1 else None) from None
     except ValueError as error:
         raise wrong(segment, number, str(error), code=102, component=component if component > 1 else None) from None
 
@@ -307,7 +309,8 @@ def _quantity(text: str, unit: str) -> tuple[str, str]:
 
 
 def _instant(when: datetime | None) -> str | None:
-    return clock.instant(when) if when else None
+    """In UTC; without a fraction where the sender gave none, so that none goes out."""
+    return clock.instant(when).replace(".000Z", "Z") if when else None
 
 
 def _minutes(booking: Booking) -> int | None:
