@@ -13,7 +13,7 @@ from bridges.v2.order_map import has_placer
 from bridges.v2.order_reply import Answer, answer, reply
 from bridges.v2.people_in import People
 from bridges.v2.reception import Reception, Reply, Sender
-from bridges.v2.refused import Refused, from_fhir
+from bridges.v2.refused import Refused, check_one_patient, from_fhir
 from fhir_server.outcome import FhirError
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
@@ -24,6 +24,7 @@ _TRY_AGAIN = frozenset({"transient", "lock-error", "timeout"})
 
 async def receive_order(reception: Reception) -> Reply | None:
     """Do what each order group asks, one after the other. All of the message or nothing."""
+    check_one_patient(reception.message)
     groups = order_groups(reception.message)
     people = People(reception.unit, reception.sender)
     batch = Batch()

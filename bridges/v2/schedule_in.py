@@ -14,7 +14,7 @@ from bridges.v2.parked_messages import RECEIVERS
 from bridges.v2.patient_in import named, patient_identifiers
 from bridges.v2.people_in import People
 from bridges.v2.reception import Reception, Reply
-from bridges.v2.refused import Refused, missing, no_segment, wrong
+from bridges.v2.refused import Refused, check_one_patient, missing, no_segment, wrong
 from bridges.v2.schedule_lookup import in_force, participant, person, place, shown, station, station_in
 from bridges.v2.systems import OWN, concept, entity_identifier
 from fhir_server import clock
@@ -59,6 +59,7 @@ async def receive_schedule(reception: Reception) -> Reply | None:
     sch = reception.message.first("SCH")
     if sch is None:
         raise no_segment("SCH", "the appointment (SCH)")
+    check_one_patient(reception.message)
     others: dict[str, list[Segment]] = {}
     for segment in reception.message.segments:
         others.setdefault(segment.name, []).append(segment)
