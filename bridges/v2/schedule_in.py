@@ -25,6 +25,7 @@ from resources.appointment import orders as orders_of
 
 # Events that end an appointment -> its status. The others book or change it.
 _ENDS: Final = {"S15": "cancelled", "S16": "cancelled", "S17": "entered-in-error", "S26": "noshow"}
+_OVER: Final = frozenset({"cancelled", "noshow"})  # a number may be booked anew after these
 # Units of a duration, as UCUM, table 0255 and people write them -> seconds.
 _SECONDS: Final = {
     **dict.fromkeys(("S", "SEC", "SECS", "SECOND", "SECONDS"), 1),
@@ -93,12 +94,13 @@ async def _known(booking: Booking) -> Resource | None:
     """The appointment of SCH-2; of SCH-1 only where there is no SCH-2, as many put the order's number there."""
     unit, number = booking.reception.unit, _numbers(booking)[0]
     await unit.lock(f"appointment:{number['value']}")
-    if booking.sch.get(2, 2).strip() == OWN and (own := await unit.read("Appointment", booking.sch.field(2).strip())):
-        return own
     found = [a for a in await identifiers.carriers(unit, "Appointment", [number]) if a["status"] != "entered-in-error"]
-    if len(found) > 1:
+    if booking.sch.get(2, 2).strip() == OWN and (own := await unit.read("Appointment", booking.sch.field(2).strip())):
+        found = [own, *(a for a in found if a["id"] != own["id"])]
+    present = [a for a in found if a["status"] not in _OVER]
+    if len(present) > 1:
         raise wrong(booking.sch, 2, "several appointments have this number", code=205)
-    return found[0] if found else None
+    return next(iter(present), None) or max(found, key=lambda a: str(a["meta"]["lastUpdated"]), default=None)
 
 
 async def _check_patient(booking: Booking, known: Resource) -> None:
@@ -130,12 +132,20 @@ async def _end(booking: Booking, known: Resource | None) -> None:
 
 
 async def _book(booking: Booking, known: Resource | None) -> Reply | None:
-    unit = booking.reception.unit
+    """Book or change it. One that is over is booked anew: another appointment under its number, for the same order."""
+    unit, ended = booking.reception.unit, None
     if known is not None:
         await _check_patient(booking, known)
+        if known["status"] in _OVER and (_status(booking) or ("booked" if booking.event != "S14" else "")) not in {"", *_OVER}:
+            known, ended = None, known
     names = _names(booking)
     found = await find_orders(booking.reception, names, booking.first("PID"))
-    if found is None and known is None and any(n.segment is not booking.sch or n.number != 1 for n in names.all):
+    if (
+        found is None
+        and known is None
+        and ended is None
+        and any(n.segment is not booking.sch or n.number != 1 for n in names.all)
+    ):
         return await refuse_or_park(booking.reception, names, booking.sch, 26)
     patient = found.patient if found else await named(unit, booking.first("PID"), booking.reception.sender)
     built = await SCH.build(booking)
@@ -143,6 +153,10 @@ async def _book(booking: Booking, known: Resource | None) -> Reply | None:
     built["participant"] = await _participants(booking, patient)
     if found is not None:
         built["basedOn"] = [ref(o) for o in found.orders]
+    elif ended is not None and "basedOn" in ended:
+        built["basedOn"] = ended["basedOn"]
+    if ended is not None:
+        built["participant"] = _merged(booking, built, ended)
     stored = await _store(booking, built, known)
     await _show(booking, stored, found, known)
     return None
