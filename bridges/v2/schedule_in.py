@@ -133,19 +133,16 @@ async def _end(booking: Booking, known: Resource | None) -> None:
 
 async def _book(booking: Booking, known: Resource | None) -> Reply | None:
     """Book or change it. One that is over is booked anew: another appointment under its number, for the same order."""
-    unit, ended = booking.reception.unit, None
+    unit = booking.reception.unit
+    ended: Resource | None = None
     if known is not None:
         await _check_patient(booking, known)
-        if known["status"] in _OVER and (_status(booking) or ("booked" if booking.event != "S14" else "")) not in {"", *_OVER}:
+        if _begins_anew(booking, known):
             known, ended = None, known
     names = _names(booking)
     found = await find_orders(booking.reception, names, booking.first("PID"))
-    if (
-        found is None
-        and known is None
-        and ended is None
-        and any(n.segment is not booking.sch or n.number != 1 for n in names.all)
-    ):
+    names_an_order = any(n.segment is not booking.sch or n.number != 1 for n in names.all)
+    if found is None and known is None and ended is None and names_an_order:
         return await refuse_or_park(booking.reception, names, booking.sch, 26)
     patient = found.patient if found else await named(unit, booking.first("PID"), booking.reception.sender)
     built = await SCH.build(booking)
@@ -160,6 +157,12 @@ async def _book(booking: Booking, known: Resource | None) -> Reply | None:
     stored = await _store(booking, built, known)
     await _show(booking, stored, found, known)
     return None
+
+
+def _begins_anew(booking: Booking, known: Resource) -> bool:
+    """Whether one that is over is booked again: by S12 and S13 unless SCH-25 says otherwise, by S14 where it says so."""
+    status = _status(booking) or (known["status"] if booking.event == "S14" else "booked")
+    return known["status"] in _OVER and status not in _OVER
 
 
 def _check_times(booking: Booking, appointment: Resource) -> None:
