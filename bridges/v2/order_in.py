@@ -45,7 +45,7 @@ async def receive_order(reception: Reception) -> Reply | None:
         except FhirError as error:
             raise _refused(error, order, groups) from None
     text = f"kept until the order arrives: {parked} of {len(groups)}" if parked else ""
-    return reply(reception.message, answers, text, "parked" if parked else "")
+    return reply(reception.message, answers, text, "parked" if parked else "", typed=_wants_order_response(reception))
 
 
 _PARKED: Resource = {}
@@ -103,6 +103,8 @@ def _refused(error: FhirError, order: Order, groups: Sequence[OrderGroup]) -> Ex
 
 def _placed(error: AckError, order: Order) -> AckError:
     """A rule knows elements; which of several ORC or OBR it is, we know."""
+    if error.segment == "ZDS" and (ipc := next((s for s in order.steps if s.field(3).strip()), None)):
+        return replace(error, segment="IPC", sequence=ipc.number, field=3)
     if error.segment == "ORC":
         return replace(error, sequence=order.orc.number)
     if error.segment == "OBR" and order.obrs:
