@@ -15,5 +15,5 @@ def naive(moment: datetime) -> datetime:
 
 
 def instant(moment: datetime) -> str:
-    """A FHIR `instant`, in UTC: `2026-09-07T08:15:00.000Z`."""
-    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+    """A FHIR `instant`, told in UTC whatever zone the moment has: `2026-09-07T08:15:00.000Z`. One without a zone is UTC."""
+    return (naive(moment) if moment.tzinfo else moment).isoformat(timespec="milliseconds") + "Z"

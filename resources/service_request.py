@@ -62,6 +62,17 @@ async def by_placer_number(unit: UnitOfWork, placer: Resource) -> Resource | Non
     return next((order for order in found if f"ServiceRequest/{order['id']}" not in replaced), None)
 
 
+async def with_placer_value(unit: UnitOfWork, value: str) -> list[Resource]:
+    """The orders whose placer order number has this value, whoever assigned it; without those that were replaced under it."""
+    found = [
+        order
+        for order in await unit.search("ServiceRequest", identifier=escaped(value), intent="order,original-order")
+        if order.get("status") != "entered-in-error" and (placer_number(order) or {}).get("value") == value
+    ]
+    replaced = {r.get("reference") for order in found for r in order.get("replaces", ())}
+    return [order for order in found if f"ServiceRequest/{order['id']}" not in replaced]
+
+
 async def by_filler_number(unit: UnitOfWork, filler: Resource, *, own: bool) -> Resource | None:
     """The order with this filler order number; `own`: the number may be one that we assigned, whatever its system says."""
     for order in await unit.search("ServiceRequest", identifier=escaped(str(filler.get("value", ""))), intent="order"):

@@ -35,6 +35,23 @@ def ris(mongodb_uri: str) -> Iterator[Department]:
 # What is refused
 
 
+def test_a_placer_that_could_only_be_told_of_steps_is_refused(ris):
+    async def scenario():
+        said = []
+        for wants, role in ((("OMI^O23",), "placer"), (("OMI^O23", "SIU^S12"), "image-manager, placer")):
+            refusal = await ris.refused(ris.destination(*wants, role=role))
+            said.append((refusal.status, "a placer gets ORM^O01 or OMG^O19" in refusal.issues[0].diagnostics))
+        assert said == [(422, True)] * 2
+        both = await ris.destination("OMI^O23", "ORM^O01", role="image-manager, placer")
+        order = await ris.order()
+        await ris.book(order, await ris.scanner())
+        told = [(m.type[0], m.first("ORC").field(1)) for m in await ris.sent(both)]
+        assert sorted(told) == [("OMI", "NW"), ("ORM", "NW"), ("ORM", "SC")]
+        await ris.update(both, status="off")
+
+    ris.run(scenario())
+
+
 @pytest.mark.parametrize(
     ("header", "said"),
     [

@@ -189,7 +189,8 @@ class Case:
 def valid(message: Message) -> None:
     """HL7's definitions hold for a message: by hl7apy's tables, and where it takes such messages at all, by its strict parser.
 
-    It refuses every ORM^O01, and texts of 200 characters (the standard has 65,536): long ones are cut before it looks. Structures
+    It refuses every ORM^O01, the null value in a time, and texts of 200 characters (the standard has 65,536): nulls and long ones
+    are cut before it looks. Structures
     that several events share it finds in MSH-9 only, which below 2.4 doesn't say them.
     """
     assert version_structure.problems(message) == []
@@ -197,6 +198,7 @@ def valid(message: Message) -> None:
         kind, event, _ = message.type
         structure = version_structure.structure(message)
         text = _without_data(message).replace(f"|{kind}^{event}|", f"|{kind}^{event}^{structure}|", 1)
+        text = text.replace('|""', "|")
         text = re.sub(r"(?<=\|)[^|\r]{200,}(?=\|)", lambda m: m[0][:20], text)
         parse_message(text, validation_level=VALIDATION_LEVEL.STRICT, find_groups=True).validate()
 

@@ -171,8 +171,8 @@ class Destination:
         return listed(said) if said else [IMAGE_MANAGER if kind == "OMI^O23" else PLACER]
 
     def order_kinds(self, role: str) -> list[str]:
-        """The kinds of order messages that it wants in this role."""
-        return [k for k in ORDER_KINDS if k in self.wants and role in self.roles(k)]
+        """The kinds of order messages that it wants in this role. OMI is of steps and their study, and tells no placer."""
+        return [k for k in ORDER_KINDS if k in self.wants and role in self.roles(k) and (role, k) != (PLACER, "OMI^O23")]
 
     def time(self, value: str | None) -> str:
         """A FHIR date, dateTime or instant as this receiver wants it."""

@@ -6,7 +6,7 @@ from typing import Final
 from bridges.v2.codes import STEP_STATUS
 from bridges.v2.destination import IMAGE_MANAGER, ORDER_KINDS, PLACER, Destination
 from bridges.v2.due import Context, Due
-from bridges.v2.order_facts import OrderFacts, facts_of
+from bridges.v2.order_facts import OrderFacts, facts_of, modality
 from bridges.v2.order_out import (
     CANCELLED,
     CANCELLED_HERE,
@@ -16,6 +16,7 @@ from bridges.v2.order_out import (
     DONE,
     NUMBER_WANTED,
     SCHEDULED,
+    WAITS,
     Told,
     to_image_manager,
     to_placer,
@@ -59,12 +60,15 @@ async def of_step(context: Context, change: Change) -> list[Due]:
         return []
     status, was = STEP_STATUS.v2(step["status"]), STEP_STATUS.v2(before.get("status", ""))
     moved = status == "SC" and before.get("restriction") != step.get("restriction")
-    if not status or (status == was and not moved):
+    waits = step["status"] == "requested" and was != ""
+    if not (status or waits) or (status == was and not moved):
         return []
     facts = await facts_of(context.unit, await context.unit.get(step.get("focus")))
     if facts is None or (status == "CA" and _cancelled_here(context, facts.order)):
         return []  # OC says it
-    steps = (Step(step),)
+    steps = (Step(step) if modality(step) else await _detailed(context.unit, step),)
+    if waits:
+        return _placers_told(context, WAITS, steps, facts) if facts.order["status"] == "active" else []
     if status != "A":
         return _placers_told(context, Told("SC", status), steps, facts)
     at_exam = await _all_examined(context.unit, facts.order)

@@ -110,6 +110,7 @@ def check_endpoint(endpoint: Resource) -> None:
     if unknown := next((n for n in said if n.startswith(("accept-", "expect-")) and n not in HEADERS), None):
         raise _wrong(f"{unknown[:60]} is no header of a partner that sends")
     _check_wants(endpoint, said.get("hl7-version", "2.5.1"))
+    _check_role(endpoint, said.get("role", ""))
 
 
 def _check_wants(endpoint: Resource, version: str) -> None:
@@ -125,6 +126,13 @@ def _check_wants(endpoint: Resource, version: str) -> None:
             since = KINDS.get(code, "2.1")
             if VERSIONS.index(version) < VERSIONS.index(since):
                 raise fail("value", f"HL7 {version} has no {code}, which came with {since}", place, status=422)
+
+
+def _check_role(endpoint: Resource, role: str) -> None:
+    """OMI^O23 tells of the steps of a study: a placer, who is told of orders, gets ORM^O01 or OMG^O19."""
+    wanted = {c.get("code", "") for payload in endpoint.get("payloadType", ()) for c in codings(payload)}
+    if destination.PLACER in listed(role) and "OMI^O23" in wanted and not wanted & {"ORM^O01", "OMG^O19"}:
+        raise _wrong("role: a placer gets ORM^O01 or OMG^O19; OMI^O23 is for an image manager")
 
 
 def _wrong(text: str) -> FhirError:

@@ -12,6 +12,7 @@ from bridges.v2.order_door import judge
 from bridges.v2.order_facts_in import Whose, around, facts
 from bridges.v2.order_groups import Order
 from bridges.v2.order_map import ORDER, entity, filler_ei, has_placer, placer_number, placer_segment
+from bridges.v2.order_numbers import named_by
 from bridges.v2.order_provenance import record
 from bridges.v2.patient_in import named, patient_identifiers
 from bridges.v2.refused import Refused, Shown, missing, no_segment, wrong
@@ -59,6 +60,10 @@ class UnknownOrder(Refused):
 
 async def new(order: Order, batch: Batch) -> Resource:
     """The order, its requested procedures and steps, after a look at what is odd about it."""
+    for segment, field_ in order.numbers[1:]:
+        other = await named_by(order, segment, field_)
+        if other is not None and not identifiers.same(service_request.placer_number(other) or {}, placer_number(order)):
+            raise wrong(segment, field_, _DISAGREE, code=205)
     return await _take(order, batch, {})
 
 
@@ -151,13 +156,21 @@ async def _child(order: Order, batch: Batch) -> Resource:
 
 
 async def _find(order: Order) -> Resource | None:
-    """By the placer's number, else, where the placer gives none, by ours."""
-    if has_placer(order):
-        return await service_request.by_placer_number(order.unit, placer_number(order))
-    if (given := filler_ei(order)) is not None:
-        number = entity_identifier(given[1], "FILL", order.sender.authority)
-        return await service_request.by_filler_number(order.unit, number, own=given[1].namespace in {"", OWN})
-    raise missing(order.orc, 2, "the placer order number")
+    """By the placer's number, else, where the placer gives none, by ours. Refused (205) where numbers mean different orders."""
+    if not has_placer(order) and filler_ei(order) is None:
+        raise missing(order.orc, 2, "the placer order number")
+    found: Resource | None = None
+    for segment, field_ in order.numbers:
+        meant = await named_by(order, segment, field_)
+        if meant is None and found is None:
+            return None
+        if found is not None and meant is not None and meant["id"] != found["id"]:
+            raise wrong(segment, field_, _DISAGREE, code=205)
+        found = found or meant
+    return found
+
+
+_DISAGREE: Final = "this number and another one of the message mean different orders"
 
 
 async def existing(order: Order) -> Resource:

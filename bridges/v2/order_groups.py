@@ -147,6 +147,20 @@ class Order:
         return found[::-1] if self.group.own_numbers else found
 
     @property
+    def numbers(self) -> list[tuple[Segment, int]]:
+        """Where its numbers are: the placer's (field 2), then the filler's (3); of those that are written alike the first.
+
+        An ORC that several orders share has a number of at most one of them.
+        """
+        segments = self.obrs[:1] if self.group.own_numbers and self.obrs[0].raw(2) else [self.orc, *self.obrs]
+        found: dict[tuple[int, str], tuple[Segment, int]] = {}
+        for field_ in (2, 3):
+            for segment in segments:
+                if segment.field(field_).strip():
+                    found.setdefault((field_, segment.raw(field_)), (segment, field_))
+        return list(found.values())
+
+    @property
     def timings(self) -> list[Segment]:
         """TQ1 of the first OBR: those of the order."""
         return self.group.details[0].timings

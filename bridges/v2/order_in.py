@@ -13,7 +13,7 @@ from bridges.v2.order_map import has_placer
 from bridges.v2.order_reply import Answer, answer, reply
 from bridges.v2.people_in import People
 from bridges.v2.reception import Reception, Reply, Sender
-from bridges.v2.refused import Refused, from_fhir
+from bridges.v2.refused import Refused, check_one_patient, from_fhir
 from fhir_server.outcome import FhirError
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
@@ -24,6 +24,7 @@ _TRY_AGAIN = frozenset({"transient", "lock-error", "timeout"})
 
 async def receive_order(reception: Reception) -> Reply | None:
     """Do what each order group asks, one after the other. All of the message or nothing."""
+    check_one_patient(reception.message)
     groups = order_groups(reception.message)
     people = People(reception.unit, reception.sender)
     batch = Batch()
@@ -44,7 +45,7 @@ async def receive_order(reception: Reception) -> Reply | None:
         except FhirError as error:
             raise _refused(error, order, groups) from None
     text = f"kept until the order arrives: {parked} of {len(groups)}" if parked else ""
-    return reply(reception.message, answers, text, "parked" if parked else "")
+    return reply(reception.message, answers, text, "parked" if parked else "", typed=_wants_order_response(reception))
 
 
 _PARKED: Resource = {}
@@ -102,6 +103,8 @@ def _refused(error: FhirError, order: Order, groups: Sequence[OrderGroup]) -> Ex
 
 def _placed(error: AckError, order: Order) -> AckError:
     """A rule knows elements; which of several ORC or OBR it is, we know."""
+    if error.segment == "ZDS" and (ipc := next((s for s in order.steps if s.field(3).strip()), None)):
+        return replace(error, segment="IPC", sequence=ipc.number, field=3)
     if error.segment == "ORC":
         return replace(error, sequence=order.orc.number)
     if error.segment == "OBR" and order.obrs:

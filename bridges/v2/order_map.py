@@ -35,7 +35,15 @@ def placer_segment(order: Order) -> Segment:
 
 
 def placer_number(order: Order) -> Resource:
-    return entity_identifier(EI.from_field(placer_segment(order).repetitions(2)[0]), "PLAC", order.sender.authority)
+    segment = placer_segment(order)
+    return _fitting(segment, 2, entity_identifier(EI.from_field(segment.repetitions(2)[0]), "PLAC", order.sender.authority))
+
+
+def _fitting(segment: Segment, field: int, number: Resource) -> Resource:
+    """An order number that scanners have room for."""
+    if len(number["value"]) > terms.LONG_STRING:
+        raise wrong(segment, field, f"order numbers have at most {terms.LONG_STRING} characters", code=102)
+    return number
 
 
 def has_placer(order: Order) -> bool:
@@ -52,7 +60,7 @@ def filler_ei(order: Order) -> tuple[Segment, EI] | None:
 
 def _filler_number(order: Order) -> Resource | None:
     found = filler_ei(order)
-    return entity_identifier(found[1], "FILL", order.sender.authority) if found else None
+    return _fitting(found[0], 3, entity_identifier(found[1], "FILL", order.sender.authority)) if found else None
 
 
 def entity(segment: Segment, field: int, code: str, sender: Sender) -> Resource | None:
@@ -173,9 +181,13 @@ def modality(code: str) -> str:
     return plain if plain in MODALITIES else SECTION.fhir(plain) or ""
 
 
-def modality_detail(obr: Segment) -> list[Resource]:
-    found = modality(obr.field(24))
-    return [coded(terms.DCM, found)] if found else []
+def modality_detail(obr: Segment, sender: Sender) -> list[Resource]:
+    """The modality; a section that names none is kept as the sender's code, but for RAD, which says nothing."""
+    code = obr.field(24).strip()
+    if found := modality(code):
+        return [coded(terms.DCM, found)]
+    kept = concept(CWE(code), sender.authority) if code.upper() not in {"", "RAD", '""'} else None
+    return [kept] if kept else []
 
 
 def concepts(segment: Segment, field: int, sender: Sender) -> list[Resource]:
@@ -314,8 +326,8 @@ ORDER = table(
     Row("ORC-9", "authoredOn", lambda of: date_time(of.sender, of.orc, 9), "of a new order"),
     Row("ORC-12, OBR-16", "requester", _requester),
     Row("OBR-31, DG1-3, DG1-4", "reasonCode", _reasons, "all of both, each once; DG1-4 where DG1-3 is empty"),
-    Row("OBR-24", "orderDetail", lambda of: [d for obr in of.obrs[:1] for d in modality_detail(obr)],
-        "the modality, where the section names one"),
+    Row("OBR-24", "orderDetail", lambda of: [d for obr in of.obrs[:1] for d in modality_detail(obr, of.sender)],
+        "the modality; a section that names none is kept as the sender's own code, RAD is not"),
     Row("OBR-46, OBR-47", "orderDetail", _details),
     Row("OBR-11", "orderDetail", _action, "table 0065"),
     Row("OBR-12", "note", _danger, "as `Danger: ...`"),

@@ -1,9 +1,9 @@
 """Messages that came before their order: kept, played when the order arrives, shown to a person when their time is over.
 
 A document of `parked_orders`, one for each order group that waits:
-    {_id, placer: value, identifier: Identifier, number: which group of the message, raw: bytes, charset, zone, endpoint,
-     sender: [application, facility], message: the key of the message in the store, shown: what the work item will say,
-     received, until}
+    {_id, placer: value, identifier: Identifier, bare: whether it has no namespace, number: which group of the message,
+     raw: bytes, charset, zone, endpoint, sender: [application, facility], message: the key of the message in the store,
+     shown: what the work item will say, received, until}
 """
 
 from collections.abc import Awaitable, Callable
@@ -19,10 +19,12 @@ from pymongo import IndexModel
 from pymongo.asynchronous.database import AsyncDatabase
 
 from bridges.v2 import message_log
+from bridges.v2.datatypes import EI
 from bridges.v2.message import parse
 from bridges.v2.order_control import unknown_order
 from bridges.v2.order_groups import Order, order_groups
-from bridges.v2.order_map import placer_number
+from bridges.v2.order_map import placer_number, placer_segment
+from bridges.v2.order_numbers import is_bare, named_by
 from bridges.v2.partner import Partner
 from bridges.v2.people_in import People
 from bridges.v2.reception import Sender
@@ -56,6 +58,7 @@ async def park(order: Order) -> None:
         {
             "placer": placer["value"],
             "identifier": placer,
+            "bare": is_bare(EI.from_field(placer_segment(order).repetitions(2)[0])),
             "number": order.group.number,
             "raw": Binary(order.message.raw),
             "charset": partner.charset,
@@ -80,7 +83,7 @@ async def play(order: Order, stored: Resource, perform: Callable[[Order], Awaita
     placer = placer_number(order)
     waiting = unit.db[COLLECTION].find({"placer": placer["value"]}, session=unit.session).sort([("received", 1), ("_id", 1)])
     for document in await waiting.to_list():
-        if not same(document["identifier"], placer):
+        if not same(document["identifier"], placer) and not await _means(unit, document, stored):
             continue
         state = "played"
         try:
@@ -95,6 +98,15 @@ async def play(order: Order, stored: Resource, perform: Callable[[Order], Awaita
         if state == "played" and await unit.db[COLLECTION].find_one(_of_message(document), session=unit.session):
             state = "parked"  # another order of the same message is still to come
         await message_log.mark(unit.db, unit.session, document["message"], state, stored)
+
+
+async def _means(unit: UnitOfWork, document: Document, stored: Resource) -> bool:
+    """Whether a number that waits without its namespace, which only its value tells, is that of this order: its patient tells."""
+    if not document.get("bare"):
+        return False
+    order = await _again(unit, document)
+    found = await named_by(order, placer_segment(order), 2)
+    return found is not None and found["id"] == stored["id"]
 
 
 def _of_message(document: Document) -> Document:

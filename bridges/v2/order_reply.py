@@ -118,9 +118,12 @@ async def _steps(unit: UnitOfWork, order: Resource) -> list[StepFacts]:
     return found
 
 
-def reply(message: Message, answers: Sequence[Answer], text: str = "", state: str = "") -> Reply:
-    """The order response with these answers; a plain acknowledgement where there are none."""
-    if not answers:
+def reply(message: Message, answers: Sequence[Answer], text: str = "", state: str = "", *, typed: bool = False) -> Reply:
+    """The order response with these answers; where all have to wait (`state`), with `typed` one without orders.
+
+    A plain acknowledgement where there is nothing to answer.
+    """
+    if not answers and not (typed and state):
         return Reply(text=text, state=state)
     kind, event, structure = _ANSWERS.get(message.type[0], _ANSWERS["ORM"])
     segments: list[Seg] = []

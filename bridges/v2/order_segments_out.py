@@ -12,9 +12,10 @@ from bridges.v2.message import Comp, Seg
 from bridges.v2.order_facts import OrderFacts, modality
 from bridges.v2.segments_out import moment, xcn
 from bridges.v2.systems import OWN, ei_of
+from bridges.v2.writing import NULL, Raw
 from fhir_server.elements import identifier_of_type, identifier_value
 from fhir_server.registry import Resource
-from resources import terms
+from resources import device, terms
 
 _OWN_NUMBERS = frozenset({terms.ACCESSION_NUMBER, terms.REQUESTED_PROCEDURE_ID, terms.SCHEDULED_STEP_ID})
 
@@ -26,6 +27,12 @@ class Step:
     task: Resource
     station: Resource | None = None
     place: Resource | None = None
+
+    @property
+    def modality(self) -> str:
+        """The step's; a station that does one only says it for a step that doesn't, as on the worklist."""
+        done = device.modalities(self.station) if self.station else []
+        return modality(self.task) or (done[0] if len(done) == 1 else "")
 
     @property
     def period(self) -> dict[str, Any]:
@@ -148,10 +155,18 @@ OBR: Final[Layout[OrderLine]] = layout(
     Out(13, "ServiceRequest.note", lambda of, _: " ".join(n.get("text", "") for n in of.order.get("note", ()))[:300],
         "clinical information, its first 300 characters"),
     Out(20, "Task.identifier", _unless_omi(lambda of, _: _step_id(of.step)), "scheduled procedure step id; in OMI in IPC-4"),
-    Out(24, "Task.input", lambda of, _: modality(of.step.task) if of.step else "", "modality"),
+    Out(24, "Task.input, Device.type", lambda of, _: of.step.modality if of.step else "",
+        "modality, else that of a station that does one only"),
     Out(27, "Task.restriction.period", _timing, "as in ORC-7", "C"),
-    Out(36, "Task.restriction.period.start", lambda of, to: to.time(of.step.period.get("start")) if of.step else ""),
+    Out(36, "Task.restriction.period.start", lambda of, to: _scheduled(of, to), "`\"\"` when the time is gone", "C"),
 )  # fmt: skip
+
+
+def _scheduled(line: OrderLine, to: Destination) -> str | Raw:
+    """When it is scheduled; of a step that waits again, that this is no more so (HL7 v2.5.1 2.5.3)."""
+    if line.step is None:
+        return ""
+    return NULL if line.step.task["status"] == "requested" else to.time(line.step.period.get("start"))
 
 
 def _procedure_id(facts: OrderFacts) -> str:
@@ -181,7 +196,12 @@ TQ1: Final[Layout[OrderLine]] = layout(
     Out(1, "", lambda _of, _: 1),
     Out(7, "Task.restriction.period.start", _start, "else when the order is wanted"),
     Out(8, "Task.restriction.period.end", lambda of, to: to.time(of.step.period.get("end")) if of.step else ""),
-    Out(9, "ServiceRequest.priority", lambda of, _: PRIORITY.v2(of.order.get("priority"), "R"), "table 0485"),
+    Out(
+        9,
+        "ServiceRequest.priority",
+        lambda of, _: PRIORITY.v2(of.order.get("priority")),
+        "table 0485; empty where the order has none",
+    ),
 )
 
 
@@ -226,7 +246,8 @@ IPC: Final[Layout[StepLine]] = layout(
     Out(3, "ImagingStudy.identifier", lambda of, _: EI(of.line.facts.study_uid), "Study Instance UID", "R"),
     Out(4, "Task.identifier", lambda of, _: _numbered(_step_id(of.step), of.step.task, terms.SCHEDULED_STEP_ID),
         "scheduled procedure step id", "R"),
-    Out(5, "Task.input", lambda of, _: Comp(modality(of.step.task), None, "DCM") if modality(of.step.task) else None, "modality"),
+    Out(5, "Task.input, Device.type", lambda of, _: Comp(of.step.modality, None, "DCM") if of.step.modality else None,
+        "modality, else that of a station that does one only"),
     Out(6, "Task.code", lambda of, to: _protocols(of.step.task, to), "protocol code"),
     Out(7, "Device.deviceName", lambda of, _: _station_name(of.station), "station name"),
     Out(8, "Location.name", lambda of, _: Comp(of.place.get("id"), of.place["name"], "L") if "name" in of.place else None),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bridges.v2.ack import AckError
-from bridges.v2.message import Segment
+from bridges.v2.message import Message, Segment
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.registry import Resource
 
@@ -66,6 +66,12 @@ def missing(segment: Segment, field: int, what: str) -> Refused:
 def no_segment(name: str, what: str, number: int = 1) -> Refused:
     """A required segment is not there (0357: 100)."""
     return Refused(AckError(name, number, code=100, text=f"{what} is missing"))
+
+
+def check_one_patient(message: Message) -> None:
+    """Refuse a message with a second patient (0357: 100), before what is said of one is done for the other."""
+    for pid in message.all("PID")[1:]:
+        raise Refused(AckError("PID", pid.number, code=100, text="a second patient: a message of this type is about one"))
 
 
 def required(segment: Segment, field: int, what: str) -> str:

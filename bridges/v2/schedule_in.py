@@ -1,7 +1,7 @@
 """SIU^S12 to S17, S26 -> Appointment: what an outside scheduler books, moves and cancels (HL7 v2.5.1 chapter 10, IHE RAD-48)."""
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from bridges.v2 import times
@@ -14,7 +14,7 @@ from bridges.v2.parked_messages import RECEIVERS
 from bridges.v2.patient_in import named, patient_identifiers
 from bridges.v2.people_in import People
 from bridges.v2.reception import Reception, Reply
-from bridges.v2.refused import Refused, missing, no_segment, wrong
+from bridges.v2.refused import Refused, check_one_patient, missing, no_segment, wrong
 from bridges.v2.schedule_lookup import in_force, participant, person, place, shown, station, station_in
 from bridges.v2.systems import OWN, concept, entity_identifier
 from fhir_server import clock
@@ -25,6 +25,7 @@ from resources.appointment import orders as orders_of
 
 # Events that end an appointment -> its status. The others book or change it.
 _ENDS: Final = {"S15": "cancelled", "S16": "cancelled", "S17": "entered-in-error", "S26": "noshow"}
+_OVER: Final = frozenset({"cancelled", "noshow"})  # a number may be booked anew after these
 # Units of a duration, as UCUM, table 0255 and people write them -> seconds.
 _SECONDS: Final = {
     **dict.fromkeys(("S", "SEC", "SECS", "SECOND", "SECONDS"), 1),
@@ -59,6 +60,7 @@ async def receive_schedule(reception: Reception) -> Reply | None:
     sch = reception.message.first("SCH")
     if sch is None:
         raise no_segment("SCH", "the appointment (SCH)")
+    check_one_patient(reception.message)
     others: dict[str, list[Segment]] = {}
     for segment in reception.message.segments:
         others.setdefault(segment.name, []).append(segment)
@@ -92,12 +94,13 @@ async def _known(booking: Booking) -> Resource | None:
     """The appointment of SCH-2; of SCH-1 only where there is no SCH-2, as many put the order's number there."""
     unit, number = booking.reception.unit, _numbers(booking)[0]
     await unit.lock(f"appointment:{number['value']}")
-    if booking.sch.get(2, 2).strip() == OWN and (own := await unit.read("Appointment", booking.sch.field(2).strip())):
-        return own
     found = [a for a in await identifiers.carriers(unit, "Appointment", [number]) if a["status"] != "entered-in-error"]
-    if len(found) > 1:
+    if booking.sch.get(2, 2).strip() == OWN and (own := await unit.read("Appointment", booking.sch.field(2).strip())):
+        found = [own, *(a for a in found if a["id"] != own["id"])]
+    present = [a for a in found if a["status"] not in _OVER]
+    if len(present) > 1:
         raise wrong(booking.sch, 2, "several appointments have this number", code=205)
-    return found[0] if found else None
+    return next(iter(present), None) or max(found, key=lambda a: str(a["meta"]["lastUpdated"]), default=None)
 
 
 async def _check_patient(booking: Booking, known: Resource) -> None:
@@ -129,12 +132,17 @@ async def _end(booking: Booking, known: Resource | None) -> None:
 
 
 async def _book(booking: Booking, known: Resource | None) -> Reply | None:
+    """Book or change it. One that is over is booked anew: another appointment under its number, for the same order."""
     unit = booking.reception.unit
+    ended: Resource | None = None
     if known is not None:
         await _check_patient(booking, known)
+        if _begins_anew(booking, known):
+            known, ended = None, known
     names = _names(booking)
     found = await find_orders(booking.reception, names, booking.first("PID"))
-    if found is None and known is None and any(n.segment is not booking.sch or n.number != 1 for n in names.all):
+    names_an_order = any(n.segment is not booking.sch or n.number != 1 for n in names.all)
+    if found is None and known is None and ended is None and names_an_order:
         return await refuse_or_park(booking.reception, names, booking.sch, 26)
     patient = found.patient if found else await named(unit, booking.first("PID"), booking.reception.sender)
     built = await SCH.build(booking)
@@ -142,9 +150,19 @@ async def _book(booking: Booking, known: Resource | None) -> Reply | None:
     built["participant"] = await _participants(booking, patient)
     if found is not None:
         built["basedOn"] = [ref(o) for o in found.orders]
+    elif ended is not None and "basedOn" in ended:
+        built["basedOn"] = ended["basedOn"]
+    if ended is not None:
+        built["participant"] = _merged(booking, built, ended)
     stored = await _store(booking, built, known)
     await _show(booking, stored, found, known)
     return None
+
+
+def _begins_anew(booking: Booking, known: Resource) -> bool:
+    """Whether one that is over is booked again: by S12 and S13 unless SCH-25 says otherwise, by S14 where it says so."""
+    status = _status(booking) or (known["status"] if booking.event == "S14" else "booked")
+    return known["status"] in _OVER and status not in _OVER
 
 
 def _check_times(booking: Booking, appointment: Resource) -> None:
@@ -257,7 +275,9 @@ def _moment(booking: Booking, segment: Segment, number: int, component: int) -> 
     try:
         if not times.parse_ts(text).has_time:
             raise ValueError("an appointment needs a time of day")
-        return times.to_aware(text, booking.reception.sender.zone)
+        return times.to_aware(text, booking.reception.sender.zone).astimezone(UTC)  # durations are of real time, not of clocks
+    except OverflowError:
+        raise wrong(segment, number, "no such time", code=102, component=component if component > 1 else None) from None
     except ValueError as error:
         raise wrong(segment, number, str(error), code=102, component=component if component > 1 else None) from None
 
@@ -307,7 +327,8 @@ def _quantity(text: str, unit: str) -> tuple[str, str]:
 
 
 def _instant(when: datetime | None) -> str | None:
-    return clock.instant(when) if when else None
+    """In UTC; without a fraction where the sender gave none, so that none goes out."""
+    return clock.instant(when).replace(".000Z", "Z") if when else None
 
 
 def _minutes(booking: Booking) -> int | None:

@@ -65,7 +65,7 @@ def _code(of: Requested) -> Awaitable[Resource | None]:
 
 def _modality(of: Requested) -> list[Resource]:
     found = next((m for s in of.steps if (m := _step_modality(s))), "")
-    return [coded(terms.DCM, found)] if found else modality_detail(of.obr)
+    return [coded(terms.DCM, found)] if found else modality_detail(of.obr, of.order.sender)
 
 
 async def _performers(of: Requested) -> list[Resource]:
