@@ -102,9 +102,9 @@ def test_one_order_from_booking_to_report(ris, ehr):
     [
         ({"start": "2026-09-08T08:05:00Z"}, ["SIU^S13", "ORM SC"]),
         ({"status": "arrived"}, ["SIU^S14"]),
-        ({"status": "cancelled"}, ["SIU^S15"]),
-        ({"status": "noshow"}, ["SIU^S26"]),
-        ({"status": "entered-in-error"}, ["SIU^S17"]),
+        ({"status": "cancelled"}, ["SIU^S15", "ORM IP"]),
+        ({"status": "noshow"}, ["SIU^S26", "ORM IP"]),
+        ({"status": "entered-in-error"}, ["SIU^S17", "ORM IP"]),
         ({"comment": "please be early"}, []),
         ({}, []),
     ],
