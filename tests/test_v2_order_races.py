@@ -260,7 +260,7 @@ def test_a_report_that_waited_is_received_though_the_process_died_when_its_order
             await ris.db[order_parked.COLLECTION].update_one({"numbers": placer}, {"$set": {"until": past}})
             await parked_sweep.sweep(ris.interactions)
             kept = await message(ris, early)
-            assert (kept["state"], kept["about"]) == ("played", [f"ServiceRequest/{made['id']}"])
+            assert (kept["state"], kept["about"][0]) == ("played", f"ServiceRequest/{made['id']}")
             assert len(await ris.search("DiagnosticReport", based_on=f"ServiceRequest/{made['id']}")) == 1
             assert [i for i in await ris.work_items("unknown-order") if placer in i["description"]] == []
             assert (await message(ris, late))["state"] == "parked"
