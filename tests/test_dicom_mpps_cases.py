@@ -163,6 +163,35 @@ def test_in_a_group_the_planned_study_alone_tells_the_order(site: Running) -> No
     assert procedure(site, uid)["basedOn"] == [ref(one.procedure), ref(two.procedure)]
 
 
+def test_a_group_of_two_patients_is_nobodys_until_somebody_has_looked(site: Running) -> None:
+    one, two = schedule(site), schedule(site)
+    data = mpps(one)
+    data.ScheduledStepAttributesSequence.append(mpps(two).ScheduledStepAttributesSequence[0])
+    _, uid = create(site, data)
+    performed = procedure(site, uid)
+    assert "basedOn" not in performed
+    (item,) = items_about(site, "unscheduled-procedure-step", performed)
+    proposed = [i["valueReference"] for i in item["input"]]
+    assert ref(one.procedure) in proposed
+    assert ref(two.procedure) in proposed
+    assert change(site, mpps_end(), uid).Status == 0x0000
+    assert [now(site, s.step)["status"] for s in (one, two)] == ["accepted", "accepted"]
+
+
+@pytest.mark.parametrize("keyword", ["ScheduledProcedureStepID", "RequestedProcedureID", "AccessionNumber"])
+def test_an_item_that_names_another_order_does_not_vanish_in_the_study_of_the_group(site: Running, keyword: str) -> None:
+    scheduled = schedule(site)
+    data, other = mpps(scheduled), mpps(None).ScheduledStepAttributesSequence[0]
+    other.StudyInstanceUID = scheduled.study_uid
+    setattr(other, keyword, "ELSE9")
+    data.ScheduledStepAttributesSequence.append(other)
+    _, uid = create(site, data)
+    performed = procedure(site, uid)
+    assert "basedOn" not in performed
+    assert len(items_about(site, "unscheduled-procedure-step", performed)) == 1
+    assert now(site, scheduled.step)["status"] == "accepted"
+
+
 def test_another_patient_at_the_scanner_holds_the_steps_back(site: Running) -> None:
     scheduled = schedule(site)
     data = mpps(scheduled)
