@@ -2,7 +2,7 @@
 
 import re
 
-from bridges.dicom import values
+from bridges.dicom import patient_names, values
 from bridges.dicom.dicom_json import Attributes, text
 from bridges.dicom.mpps_data import ScheduledItem, scheduled
 from bridges.dicom.worklist_attributes import patient_id
@@ -139,10 +139,12 @@ async def patient(unit: UnitOfWork, data: Attributes) -> Resource | None:
 
 
 def contradictions(data: Attributes, known: Resource) -> list[str]:
-    """What the data set says differently of the patient: `patient id`, `birth date`, `sex`. What it leaves out is none."""
+    """What the data set says differently of the patient: `patient id`, `name`, `birth date`, `sex`. What it lacks is none."""
     found = []
     if text(data, "PatientID") and not any(_same_id(data, i) for i in known.get("identifier", ())):
         found.append("patient id")
+    if name := patient_names.difference(text(data, "PatientName"), known):
+        found.append(name)
     birth_date = known.get("birthDate", "").replace("-", "")
     if (
         text(data, "PatientBirthDate")
