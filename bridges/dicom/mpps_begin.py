@@ -45,8 +45,8 @@ async def begin(unit: UnitOfWork, uid: str, checked: Checked, zone: ZoneInfo) ->
         text_ = f"The scanner's patient differs from the order's: {', '.join(differs)}. Who was examined?"
         await task.open_work_item(unit, "patient-mismatch", text_, about, whose)
     await _ask_about_state(unit, steps, about, whose)
-    if checked.doubts:
-        text_ = f"The scanner's record of an examination is incomplete: {'; '.join(checked.doubts)}."
+    if doubts := [*checked.doubts, *mpps_data.period(data, zone)[1]]:
+        text_ = f"The scanner's record of an examination is incomplete: {'; '.join(doubts)}."
         await task.open_work_item(unit, "performed-step-incomplete", text_, about, whose)
     return performed
 
@@ -76,7 +76,8 @@ def _performed(
     }
     if code := mpps_data.procedure_code(data) or (steps[0].get("code") if steps else None):
         performed["code"] = code
-    performed["performedPeriod"], _ = mpps_data.period(data, zone)
+    if period := mpps_data.period(data, zone)[0]:
+        performed["performedPeriod"] = period
     if steps:
         performed["basedOn"] = [{"reference": r} for r in mpps_steps.procedures_of(steps)]
         if "encounter" in steps[0]:
