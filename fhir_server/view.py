@@ -1,7 +1,7 @@
 """What one transaction sees: what is stored, with what it has staged itself on top."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from urllib.parse import parse_qsl
 
 from pymongo.asynchronous.client_session import AsyncClientSession
@@ -17,7 +17,7 @@ from fhir_server.search.matching import resource_matches
 from fhir_server.search.query import Query, compile_query
 from fhir_server.search.resolve import Look, resolve
 from fhir_server.staging import Entry, Part
-from fhir_server.store import Document, Store, version
+from fhir_server.store import Document, Store, Version, version
 from smart_auth.access import Access
 from smart_auth.scopes import Action
 
@@ -95,6 +95,16 @@ class View(ABC):
         """The current resource, or None. The caller may change the copy it gets."""
         entry = await self._entry(Target(resource_type, id_))
         return duplicate(entry.after)
+
+    async def versions(self, resource_type: str, id_: str) -> AsyncIterator[Version]:
+        """Its versions as they were stored before this transaction, the newest first."""
+        before = (await self._entry(Target(resource_type, id_))).before
+        if before is None:
+            return
+        yield before
+        where = {"id": id_, "version": {"$lt": before.version}}
+        async for document in self._store.history(resource_type).find(where, sort=[("version", -1)], session=self.session):
+            yield version(document, id_)
 
     async def seen(self, resource_type: str, id_: str, action: Action, *, copy: bool = True) -> Resource | None:
         """The current resource, if the caller may do this to it; None, as if there were none, if not."""

@@ -2,11 +2,11 @@
 
 from datetime import datetime, timedelta
 
-from fhir_server.outcome import fail
+from fhir_server.outcome import FhirError, fail
 from fhir_server.references import target
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import device, service_request, task
+from resources import beginnings, device, service_request, settling, task
 from resources.lifecycle import check_transition
 
 _FROM_OPEN = frozenset({"proposed", "pending", "waitlist", "booked", "arrived", "checked-in", "noshow", "cancelled"})
@@ -46,6 +46,10 @@ def _holds_time(appointment: Resource | None) -> bool:
     return appointment is not None and appointment.get("status") in _HOLDS_TIME
 
 
+def _is_fulfilled(appointment: Resource | None) -> bool:
+    return appointment is not None and appointment.get("status") == "fulfilled"
+
+
 def _place(appointment: Resource | None) -> object:
     """When and where it is; what it has as long as it holds no time, doesn't matter."""
     if appointment is None or not _holds_time(appointment):
@@ -63,7 +67,8 @@ async def check(unit: UnitOfWork, change: Change) -> None:
         if _holds_time(change.before):
             raise fail("business-rule", "a booking can't be deleted; it can be cancelled", "Appointment.status")
         return
-    check_transition(change, _TRANSITIONS)
+    if not settling.under_way(unit):
+        check_transition(change, _TRANSITIONS)
     if change.before is not None and is_booked(change.before) and sorted(orders(change.before)) != sorted(orders(appointment)):
         text = "what a booking is for can't be changed; cancel it and book anew"
         raise fail("business-rule", text, "Appointment.basedOn")
@@ -134,7 +139,7 @@ def _text(moment: datetime) -> str:
 async def follow(unit: UnitOfWork, change: Change) -> None:
     """Steps and slots follow the appointment."""
     before, appointment = change.before, change.after
-    if appointment is None:
+    if appointment is None or (_is_fulfilled(before) and is_booked(appointment)):  # reopened, with the steps and slots it has
         return
     if is_booked(appointment) and not is_booked(before):
         await _schedule(unit, appointment)
@@ -239,6 +244,34 @@ async def end(unit: UnitOfWork, step: Resource) -> None:
     if ends & task.OPEN:
         return
     await unit.update(appointment | {"status": "fulfilled" if ends & {"completed", "failed"} else "cancelled"})
+
+
+async def reopen(unit: UnitOfWork, step: Resource, beginning: beginnings.Beginning) -> None:
+    """The step was not performed after all: the appointment is as it was before, unless another of its steps has begun.
+
+    One that was fulfilled and whose time somebody else has by now, stays so.
+    """
+    appointment = await unit.get(task.appointment_of(step))
+    if appointment is None or appointment["status"] not in {"checked-in", "fulfilled"}:
+        return
+    others = [s for s in await _own_steps(unit, appointment, ended=True) if s["id"] != step["id"]]
+    begun = any(s["status"] in {"in-progress", "completed", "failed"} for s in others)
+    status = "checked-in" if begun else await beginnings.status_before(unit, appointment, beginning)
+    again = appointment | {"status": status}
+    if status != appointment["status"] and is_booked(again) and (is_booked(appointment) or await _is_possible(unit, again)):
+        await unit.update(again)
+
+
+async def _is_possible(unit: UnitOfWork, appointment: Resource) -> bool:
+    """Whether it can be booked: its orders are active, and nobody else has its time."""
+    start, end = _moment(appointment, "start"), _moment(appointment, "end")
+    try:
+        await _check_orders(unit, appointment, begins=True)
+        for station in participants(appointment, "Device"):
+            await _check_free(unit, appointment["id"], station, start, end)
+    except FhirError:
+        return False
+    return True
 
 
 def register(registry: Registry) -> None:

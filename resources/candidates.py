@@ -24,7 +24,7 @@ from resources.identifiers import escaped
 
 CERTAIN: Final = 80
 SCORE: Final = "urn:fhir-ris:match-score"  # extension on Task.input: the points of a candidate
-_MOST: Final = 10
+MOST: Final = 10
 _WINDOW: Final = timedelta(hours=24)
 _WAITING: Final = frozenset({"requested", "accepted", "ready", "on-hold", "in-progress"})
 
@@ -73,7 +73,7 @@ async def find(unit: UnitOfWork, facts: Facts) -> list[Candidate]:
             continue
         if (candidate := _scored(Candidate(step, procedure_), facts, numbered=step["id"] in with_number)) is not None:
             found.append(candidate)
-    return sorted(found, key=lambda c: (-c.score, c.step["id"]))[:_MOST]
+    return sorted(found, key=lambda c: (-c.score, c.step["id"]))[:MOST]
 
 
 async def by_accession(unit: UnitOfWork, accession: str) -> list[Resource]:

@@ -8,6 +8,7 @@ from fhir_server.references import ref
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import settling, task, terms
+from resources.identifiers import token
 from resources.lifecycle import check_transition, check_unchanged
 from resources.security_labels import labelled
 
@@ -63,7 +64,7 @@ def registered(procedure: Resource, uid: str = "") -> Resource:
 
 async def by_uid(unit: UnitOfWork, uid: str) -> Resource | None:
     """The study with this Study Instance UID."""
-    found = await unit.search("ImagingStudy", identifier=f"{terms.DICOM_UID}|urn:oid:{uid}")
+    found = await unit.search("ImagingStudy", identifier=token(terms.DICOM_UID, f"urn:oid:{uid}"))
     return found[0] if found else None
 
 
@@ -71,6 +72,11 @@ async def of_procedure(unit: UnitOfWork, procedure_id: str) -> list[Resource]:
     """The studies of a requested procedure that aren't cancelled."""
     found = await unit.search("ImagingStudy", basedon=f"ServiceRequest/{procedure_id}")
     return [s for s in found if s["status"] not in {"cancelled", "entered-in-error"}]
+
+
+async def reopened(unit: UnitOfWork, study: Resource) -> Resource:
+    """A study that was cancelled and holds images after all is to be again: what was planned doesn't undo what was done."""
+    return await unit.update(study | {"status": "registered"}) if study["status"] == "cancelled" else study
 
 
 async def drop_planned(unit: UnitOfWork, procedure_id: str, instead_of: Resource) -> None:

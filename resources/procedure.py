@@ -6,7 +6,7 @@ from fhir_server.elements import codings, concept, extension, has_code, identifi
 from fhir_server.references import ref, target
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import settling, task, terms
+from resources import appointment, beginnings, encounter, settling, task, terms
 from resources.lifecycle import check_transition, check_unchanged
 
 _TRANSITIONS = {
@@ -119,16 +119,33 @@ async def _note_protocols(unit: UnitOfWork, step: Resource, performed: Resource)
 
 
 async def reopen(unit: UnitOfWork, step: Resource) -> Resource:
-    """A step that was not performed after all waits again: as it is booked, or to be booked anew."""
+    """A step that was not performed after all waits again, with its appointment and visit as they were before it began.
+
+    It is to be booked anew where its appointment can't be had any more.
+    """
+    beginning = await beginnings.of_step(unit, step)
+    with settling.settling(unit):
+        if beginning is not None:
+            await appointment.reopen(unit, step, beginning)
+            await encounter.reopen(unit, step, beginning)
+        return await _waiting(unit, step, beginning.step["status"] if beginning else "")
+
+
+async def _waiting(unit: UnitOfWork, step: Resource, was: str) -> Resource:
+    """The step as it waits: in the state that its booking has, or where that says nothing, in which it was."""
     kept: dict[str, Any] = {k: v for k, v in step.items() if k not in {"executionPeriod", "statusReason", "output"}}
     if outputs := [o for o in step.get("output", ()) if not has_code(o.get("type"), terms.TASK_DETAIL, _PERFORMED_PROTOCOL)]:
         kept["output"] = outputs
     booked = await unit.get(task.appointment_of(step))
     place = "owner" in step and "start" in step.get("restriction", {}).get("period", {})
-    if not place or (booked is not None and booked["status"] not in {"booked", "arrived", "checked-in"}):
+    if was == "on-hold":
+        kept["status"] = was
+    if not place or (booked is not None and not appointment.is_booked(booked)):
         return await unit.update(task.unschedule(kept))
-    arrived = booked is not None and booked["status"] in {"arrived", "checked-in"}
-    return await unit.update(kept | {"status": "ready" if arrived else "accepted"})
+    if was != "on-hold":
+        by_itself = was if was in {"accepted", "ready"} else "accepted"
+        kept["status"] = by_itself if booked is None else "accepted" if booked["status"] == "booked" else "ready"
+    return await unit.update(kept)
 
 
 def study_uid(performed: Resource) -> str:

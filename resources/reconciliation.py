@@ -15,6 +15,7 @@ from fhir_server.references import ref, target
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import diagnostic_report, imaging_study, procedure, service_request, task, terms
+from resources.identifiers import token
 from resources.security_labels import labelled
 from resources.settling import settling
 
@@ -25,6 +26,7 @@ _ANSWERED: Final = (
     "patient-mismatch",
     "wrong-worklist-entry",
     "unexpected-procedure-step",
+    "unexpected-study",
 )
 TO_BE_SPLIT: Final = "study-to-be-split"
 
@@ -97,7 +99,7 @@ async def _performed_into(unit: UnitOfWork, study_uid: str) -> list[Resource]:
     """The performed steps whose images go to a study."""
     if not study_uid:
         return []
-    found = await unit.search("Procedure", identifier=f"{terms.STUDY_OF}|urn:oid:{study_uid}")
+    found = await unit.search("Procedure", identifier=token(terms.STUDY_OF, f"urn:oid:{study_uid}"))
     return [p for p in found if p["status"] != "entered-in-error" and not procedure.is_wrong_entry(p)]
 
 
@@ -218,6 +220,8 @@ async def _move_study(unit: UnitOfWork, examination: _Examination, wanted: Resou
             if not await task.open_items(unit, about, TO_BE_SPLIT):
                 await task.open_work_item(unit, TO_BE_SPLIT, text, about, whose)
         return study
+    if "series" in study:
+        study = await imaging_study.reopened(unit, study)
     rest = {k: v for k, v in study.items() if k != "encounter"}
     moved = rest | {"subject": wanted["subject"], "basedOn": [ref(wanted)]}
     if "encounter" in wanted:

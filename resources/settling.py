@@ -1,4 +1,4 @@
-"""Settling whose an examination was (`reconciliation`): the one occasion on which a patient or an end may change.
+"""Settling whose an examination was (`reconciliation`), or that it was none: only then may a patient or an end change.
 
 Rules say that the subject of what was performed stays, and that an ended step has ended. When a person has found out that it was
 somebody else's, or another step, both are put right together, in a transaction of its own.
@@ -21,6 +21,9 @@ def under_way(unit: UnitOfWork) -> bool:
 @contextmanager
 def settling(unit: UnitOfWork) -> Iterator[None]:
     """What is written in here puts an examination right."""
+    if unit in _under_way:
+        yield
+        return
     _under_way.add(unit)
     try:
         yield

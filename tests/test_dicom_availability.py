@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import warnings
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -309,6 +310,51 @@ def test_after_the_end_the_pacs_is_asked_until_the_images_are_there(site: Runnin
     site.run(look(site.department, who, scheduled.study_uid))
     assert watched(site, scheduled.study_uid) is None
     assert items_about(site, "patient-mismatch", study) == []
+
+
+def test_images_of_an_order_that_was_cancelled_meanwhile_are_there_all_the_same(site: Running) -> None:
+    scheduled, series, uid = schedule(site), str(generate_uid(prefix=None)), str(generate_uid(prefix=None))
+    site.run(site.department.update(scheduled.order, status="revoked"))
+    assert now(site, scheduled.study)["status"] == "cancelled"
+    scanner = site.department.scanner()
+    assert scanner.create(mpps(scheduled), uid)[0].Status == 0
+    assert scanner.set(mpps_end(images=3, series_uid=series), uid).Status == 0
+    assert now(site, scheduled.study)["status"] == "registered"
+    assert notify(site, notification(scheduled.study_uid, series, performed=uid)).Status == 0x0000
+    assert now(site, scheduled.study)["status"] == "available"
+    assert items_about(site, "unexpected-study", scheduled.study) == []  # the performed step is asked about
+
+
+def test_images_of_a_cancelled_study_that_no_scanner_told_of_are_asked_about(site: Running) -> None:
+    scheduled = schedule(site)
+    site.run(site.department.update(scheduled.order, status="revoked"))
+    for first in (1, 4):
+        assert notify(site, notification(scheduled.study_uid, "1.2.3.77", first=first)).Status == 0x0000
+    study = now(site, scheduled.study)
+    assert (study["status"], study["numberOfInstances"]) == ("available", 6)
+    assert len(items_about(site, "unexpected-study", study)) == 1
+
+
+def test_images_of_a_study_entered_in_error_are_noted_and_asked_about(site: Running) -> None:
+    scheduled = schedule(site)
+    site.run(site.department.update(scheduled.study, status="entered-in-error"))
+    assert notify(site, notification(scheduled.study_uid)).Status == 0x0000
+    study = now(site, scheduled.study)
+    assert (study["status"], study["numberOfInstances"]) == ("entered-in-error", 3)
+    assert len(items_about(site, "unexpected-study", study)) == 1
+
+
+@pytest.mark.parametrize("performed", ["1.2.3,4.5.6", "x", "1.2.3$"])
+def test_a_performed_step_whose_uid_is_none_is_refused_and_finds_nobody(site: Running, performed: str) -> None:
+    _, uid, _ = examined(site)
+    unknown = str(generate_uid(prefix=None))
+    data = notification(unknown, performed="1.2.3")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        said = f"{uid},{performed}" if "," in performed else performed
+        data.ReferencedPerformedProcedureStepSequence[0]["ReferencedSOPInstanceUID"]._value = said
+        assert notify(site, data).Status == 0x0106
+    assert site.run(site.department.search("ImagingStudy", identifier=f"urn:oid:{unknown}")) == []
 
 
 def test_images_that_still_come_are_counted(site: Running, pacs: Pacs) -> None:

@@ -51,13 +51,13 @@ def site(mongodb_uri: str) -> Iterator[Running]:
         yield running
 
 
-def schedule(site: Running) -> Scheduled:
+def schedule(site: Running, **patient: Any) -> Scheduled:
     """A step of a new patient (born 1970-03-04, female) at a time of its own."""
     number = next(_patients)
 
     async def work(dep: Department) -> Scheduled:
         (station,) = await dep.search("Device", identifier="CT1")
-        return await dep.scheduled(f"M{number}", station, f"2026-09-{number // 20 + 1:02d}T{number % 20:02d}:15")
+        return await dep.scheduled(f"M{number}", station, f"2026-09-{number // 20 + 1:02d}T{number % 20:02d}:15", **patient)
 
     return site.run(work(site.department))
 
@@ -342,7 +342,16 @@ def test_an_end_before_the_start_is_left_out(site: Running) -> None:
 
 @pytest.mark.parametrize(
     ("keyword", "value", "word"),
-    [("PatientID", "X99", "patient id"), ("PatientBirthDate", "19710304", "birth date"), ("PatientSex", "M", "sex")],
+    [
+        ("PatientID", "X99", "patient id"),
+        ("PatientBirthDate", "19710304", "birth date"),
+        ("PatientSex", "M", "sex"),
+        ("PatientName", "Schmidt^Karl", "name"),
+        ("PatientName", "Roe^Karl", "name"),
+        ("PatientName", "Schmidt^Jane", "name"),
+        ("PatientName", "Jane^Roe", "swapped"),
+        ("PatientName", "Schmidt", "name"),
+    ],
 )
 def test_another_patient_at_the_scanner_is_kept_and_asked_about(site: Running, keyword: str, value: str, word: str) -> None:
     scheduled = schedule(site)
@@ -355,6 +364,33 @@ def test_another_patient_at_the_scanner_is_kept_and_asked_about(site: Running, k
     assert "Roe" not in json.dumps(item)
     assert item["for"] == scheduled.order["subject"]
     assert procedure(site, uid)["basedOn"] == [ref(scheduled.procedure)]
+
+
+@pytest.mark.parametrize(
+    ("family", "given", "said"),
+    [
+        ("Roe", "Jane", ""),
+        ("Roe", "Jane", "^^^"),
+        ("Roe", "Jane", "ROE^JANE^^MRS"),
+        ("Roe", "Jane", "Roe"),
+        ("Roe", "Jane", "Roe^J"),
+        ("Roe", "Jane Mary", "Roe^Mary"),
+        ("Roe", "Jane", "ROE, JANE"),
+        ("Roe", "Jane", "Roe Jane"),
+        ("Müller", "Zoë", "MULLER^ZOE"),
+        ("Müller", "Zoë", "Mueller^Zoe"),
+        ("von Ahn", "Ida", "Ahn^Ida"),
+        ("Wolfeschlegelsteinhausen", "Hubert", "Wolfeschlegelste"),
+        ("Иванов", "Пётр", "Ivanov^Petr"),
+    ],
+)
+def test_a_name_written_otherwise_is_no_other_patient(site: Running, family: str, given: str, said: str) -> None:
+    scheduled = schedule(site, family=family, given=given)
+    data = mpps(scheduled)
+    data.PatientName = said
+    _, uid = create(site, data)
+    assert asked(site, "patient-mismatch", uid) == []
+    assert now(site, scheduled.step)["status"] == "in-progress"
 
 
 def test_an_unscheduled_examination_of_a_known_patient_gets_its_study(site: Running) -> None:

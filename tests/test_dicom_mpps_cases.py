@@ -1,6 +1,8 @@
 """MPPS: what is done in each case, and what FHIR says of it afterwards."""
 
+import base64
 import contextlib
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -10,6 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from bridges.dicom import mpps_watch
+from bridges.dicom.mpps_records import DATA_SET
 from fhir_server import clock
 from fhir_server.elements import extension
 from fhir_server.references import ref
@@ -74,7 +77,9 @@ def test_the_wrong_entry_reopens_the_step_and_leaves_the_study_alone(site: Runni
     end.PerformedProcedureStepDiscontinuationReasonCodeSequence = reason("110514")
     assert change(site, end, uid).Status == 0x0000
     step = now(site, scheduled.step)
-    assert (step["status"], step["businessStatus"]["coding"][0]["code"]) == ("ready", "ARRIVED")
+    assert (step["status"], step["businessStatus"]["coding"][0]["code"]) == ("accepted", "SCHEDULED")
+    assert scheduled.appointment is not None
+    assert now(site, scheduled.appointment)["status"] == "booked"
     assert "executionPeriod" not in step
     assert "series" not in now(site, scheduled.study)
     assert len(items_about(site, "wrong-worklist-entry", procedure(site, uid))) == 1
@@ -83,6 +88,37 @@ def test_the_wrong_entry_reopens_the_step_and_leaves_the_study_alone(site: Runni
     assert status.Status == 0x0000
     change(site, mpps_end(), right)
     assert now(site, scheduled.step)["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("appointment", "visit", "waits"),
+    [("booked", "planned", "accepted"), ("arrived", "arrived", "ready"), ("checked-in", "arrived", "ready")],
+)
+def test_the_wrong_entry_leaves_everything_as_it_was(site: Running, appointment: str, visit: str, waits: str) -> None:
+    scheduled, stored = site.run(_in_visit(site.department, "AMB", numbered=False))
+    site.run(site.department.update(stored, status=visit))
+    assert scheduled.appointment is not None
+    site.run(site.department.update(scheduled.appointment, status=appointment))
+    for _ in range(2):  # and once more
+        _, uid = create(site, mpps(scheduled))
+        assert now(site, stored)["status"] == "in-progress"
+        assert now(site, scheduled.appointment)["status"] == "checked-in"
+        end = mpps_end("DISCONTINUED")
+        end.PerformedProcedureStepDiscontinuationReasonCodeSequence = reason("110514")
+        assert change(site, end, uid).Status == 0x0000
+        found = [now(site, r)["status"] for r in (scheduled.step, scheduled.appointment, stored)]
+        assert found == [waits, appointment, visit]
+
+
+def test_a_step_on_hold_that_was_selected_by_mistake_is_on_hold_again(site: Running) -> None:
+    scheduled = schedule(site)
+    site.run(site.department.update(scheduled.order, status="on-hold"))
+    _, uid = create(site, mpps(scheduled))
+    assert now(site, scheduled.step)["status"] == "in-progress"
+    end = mpps_end("DISCONTINUED")
+    end.PerformedProcedureStepDiscontinuationReasonCodeSequence = reason("110514")
+    assert change(site, end, uid).Status == 0x0000
+    assert now(site, scheduled.step)["status"] == "on-hold"
 
 
 def test_a_wrong_entry_does_not_undo_what_was_done_before(site: Running) -> None:
@@ -115,6 +151,27 @@ def test_a_step_is_done_when_the_last_of_two_performed_steps_has_ended(site: Run
     assert now(site, scheduled.step)["status"] == "in-progress"
     change(site, mpps_end(), second)
     assert now(site, scheduled.step)["status"] == "completed"
+
+
+async def _in_visit(dep: Department, kind: str, *, numbered: bool) -> tuple[Scheduled, Resource]:
+    """A booked order in a visit of this class; `numbered`: the hospital system has given it a visit number."""
+    number = next(patients)
+    patient = await dep.patient(f"E{number}")
+    visit: Resource = {
+        "resourceType": "Encounter",
+        "status": "arrived",
+        "class": {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": kind},
+        "subject": ref(patient),
+    }
+    if numbered:
+        own = {"type": {"coding": [{"system": terms.V2_0203, "code": "VN"}]}, "value": f"V{number}"}
+        visit["identifier"] = [own]
+    stored = await dep.create(visit)
+    order = await dep.order(patient, encounter=ref(stored))
+    (device,) = await dep.search("Device", identifier="NORMAL")
+    day = f"2026-11-{number % 28 + 1:02d}"
+    booked = await dep.book(order, device, f"{day}T05:00:00+01:00", f"{day}T05:20:00+01:00")
+    return await dep.scheduled_of(order, booked, f"E{number}"), stored
 
 
 def group(site: Running) -> tuple[Scheduled, Scheduled, Dataset]:
@@ -161,6 +218,35 @@ def test_in_a_group_the_planned_study_alone_tells_the_order(site: Running) -> No
         item.ScheduledProcedureStepID = item.RequestedProcedureID = item.AccessionNumber = ""
     uid = create(site, data)[1]
     assert procedure(site, uid)["basedOn"] == [ref(one.procedure), ref(two.procedure)]
+
+
+def test_a_group_of_two_patients_is_nobodys_until_somebody_has_looked(site: Running) -> None:
+    one, two = schedule(site), schedule(site)
+    data = mpps(one)
+    data.ScheduledStepAttributesSequence.append(mpps(two).ScheduledStepAttributesSequence[0])
+    _, uid = create(site, data)
+    performed = procedure(site, uid)
+    assert "basedOn" not in performed
+    (item,) = items_about(site, "unscheduled-procedure-step", performed)
+    proposed = [i["valueReference"] for i in item["input"]]
+    assert ref(one.procedure) in proposed
+    assert ref(two.procedure) in proposed
+    assert change(site, mpps_end(), uid).Status == 0x0000
+    assert [now(site, s.step)["status"] for s in (one, two)] == ["accepted", "accepted"]
+
+
+@pytest.mark.parametrize("keyword", ["ScheduledProcedureStepID", "RequestedProcedureID", "AccessionNumber"])
+def test_an_item_that_names_another_order_does_not_vanish_in_the_study_of_the_group(site: Running, keyword: str) -> None:
+    scheduled = schedule(site)
+    data, other = mpps(scheduled), mpps(None).ScheduledStepAttributesSequence[0]
+    other.StudyInstanceUID = scheduled.study_uid
+    setattr(other, keyword, "ELSE9")
+    data.ScheduledStepAttributesSequence.append(other)
+    _, uid = create(site, data)
+    performed = procedure(site, uid)
+    assert "basedOn" not in performed
+    assert len(items_about(site, "unscheduled-procedure-step", performed)) == 1
+    assert now(site, scheduled.step)["status"] == "accepted"
 
 
 def test_another_patient_at_the_scanner_holds_the_steps_back(site: Running) -> None:
@@ -224,6 +310,53 @@ def test_a_step_that_nobody_ends_is_asked_about_once(site: Running) -> None:
     assert len(items_about(site, mpps_watch.ABANDONED, performed)) == 1
     assert now(site, scheduled.step)["status"] == "in-progress"
     assert change(site, mpps_end(), uid).Status == 0x0000
+
+
+@pytest.mark.parametrize("station", ["NORMAL", "LENIENT"])
+@pytest.mark.parametrize("text", ["Thorax\x03", "\x1b$B6;It\x1b(B", "a\r\nb", "\x01"])
+def test_control_characters_in_texts_cost_no_examination(site: Running, station: str, text: str) -> None:
+    scheduled = schedule(site, station)
+    begin, end = mpps(scheduled, station=station), mpps_end()
+    item = Dataset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = "A  1\x03", "99X", text
+        begin.PerformedProcedureStepDescription = begin.PerformedLocation = begin.PerformedStationName = text
+        begin.ProcedureCodeSequence = [item]
+        series = end.PerformedSeriesSequence[0]
+        series.SeriesDescription = series.ProtocolName = series.OperatorsName = text
+        series.RetrieveAETitle = "P\x03"
+        status, uid = create(site, begin, station)
+        assert status.Status == 0x0000
+        assert change(site, end, uid, station).Status == 0x0000
+    assert procedure(site, uid)["code"]["coding"][0]["code"] == "A 1"
+    assert now(site, scheduled.step)["status"] == "completed"
+    raw = site.run(site.department.read((extension(procedure(site, uid), DATA_SET) or {})["valueReference"]["reference"]))
+    assert any(c in base64.b64decode(raw["data"]) for c in (b"\\u", b"\\r"))
+
+
+def test_control_characters_in_who_was_examined_cost_no_examination(site: Running) -> None:
+    data = mpps(None, patient_id="X")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data.PatientName, data.PatientID = "Yamada=\x1b$B;3ED\x1b(B", "1\x072"
+        status, uid = create(site, data)
+    assert status.Status == 0x0000
+    assert procedure(site, uid)["subject"] == {"identifier": {"value": "1 2"}, "display": "Yamada"}
+
+
+@pytest.mark.parametrize("year", ["0001", "1850", "9999"])
+def test_a_year_that_cannot_be_is_left_out_and_asked_about(site: Running, year: str) -> None:
+    scheduled, end = schedule(site), mpps_end()
+    data = mpps(scheduled)
+    data.PerformedProcedureStepStartDate = f"{year}0101"
+    status, uid = create(site, data)
+    assert status.Status == 0x0000
+    assert "performedPeriod" not in procedure(site, uid)
+    assert len(items_about(site, "performed-step-incomplete", procedure(site, uid))) == 1
+    end.PerformedProcedureStepEndDate = f"{year}0101"
+    assert change(site, end, uid).Status == 0x0000
+    assert now(site, scheduled.step)["status"] == "completed"
 
 
 # Section 4.4
@@ -292,27 +425,7 @@ def test_a_station_other_than_the_scheduled_one_is_kept_beside_it(site: Running)
     ],
 )
 def test_an_outpatients_visit_follows_the_examination(site: Running, kind: str, numbered: bool, during: str, after: str) -> None:
-    number = next(patients)
-
-    async def scheduled_in_visit(dep: Department) -> tuple[Scheduled, Resource]:
-        patient = await dep.patient(f"E{number}")
-        visit: Resource = {
-            "resourceType": "Encounter",
-            "status": "arrived",
-            "class": {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": kind},
-            "subject": ref(patient),
-        }
-        if numbered:
-            own = {"type": {"coding": [{"system": terms.V2_0203, "code": "VN"}]}, "value": f"V{number}"}
-            visit["identifier"] = [own]
-        stored = await dep.create(visit)
-        order = await dep.order(patient, encounter=ref(stored))
-        (device,) = await dep.search("Device", identifier="NORMAL")
-        day = f"2026-11-{number % 28 + 1:02d}"
-        booked = await dep.book(order, device, f"{day}T05:00:00+01:00", f"{day}T05:20:00+01:00")
-        return await dep.scheduled_of(order, booked, f"E{number}"), stored
-
-    scheduled, visit = site.run(scheduled_in_visit(site.department))
+    scheduled, visit = site.run(_in_visit(site.department, kind, numbered=numbered))
     _, uid = create(site, mpps(scheduled))
     assert procedure(site, uid)["encounter"] == ref(visit)
     assert now(site, visit)["status"] == during

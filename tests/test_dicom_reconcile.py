@@ -155,7 +155,9 @@ def test_the_wrong_patient_gives_the_examination_back(site: Running) -> None:
     assert now(site, done)["subject"] == right.order["subject"]
     assert now(site, wrong.study)["subject"] == right.order["subject"]
     step = now(site, wrong.step)
-    assert step["status"] == "requested"
+    assert step["status"] == "accepted"
+    assert wrong.appointment is not None
+    assert now(site, wrong.appointment)["status"] == "booked"
     assert "output" not in step
     assert readings(site, wrong.study) == ["cancelled", "requested"]
     (planned,) = site.run(site.department.search("ImagingStudy", basedon=ref(wrong.procedure)["reference"]))
@@ -169,9 +171,42 @@ def test_the_same_call_with_the_former_order_takes_it_back(site: Running) -> Non
     settle(site, done, order=other.order)
     settle(site, done, order=one.order)
     assert now(site, one.step)["status"] == "completed"
-    assert now(site, other.step)["status"] == "requested"
+    assert now(site, other.step) | {"meta": None} == other.step | {"meta": None}
+    assert other.appointment is not None
+    assert now(site, other.appointment)["status"] == "booked"
     assert now(site, done)["subject"] == one.order["subject"]
     assert now(site, one.study)["subject"] == one.order["subject"]
+
+
+@pytest.mark.parametrize("was", ["booked", "arrived", "checked-in"])
+def test_what_is_taken_back_leaves_the_other_booking_as_it_was(site: Running, was: str) -> None:
+    one, other = schedule(site), schedule(site)
+    assert other.appointment is not None
+    site.run(site.department.update(other.appointment, status=was))
+    done = performed(site, mpps(one), mpps_end())
+    settle(site, done, order=other.order)
+    assert now(site, other.appointment)["status"] == "fulfilled"
+    settle(site, done, order=one.order)
+    assert now(site, other.appointment)["status"] == was
+    assert now(site, other.step)["status"] == ("accepted" if was == "booked" else "ready")
+
+
+def test_what_is_taken_back_is_booked_anew_where_somebody_else_has_the_time(site: Running) -> None:
+    one, other = schedule(site), schedule(site)
+    done = performed(site, mpps(one), mpps_end())
+    settle(site, done, order=other.order)
+
+    async def taken(dep: Department) -> None:
+        assert other.appointment is not None
+        (device,) = await dep.search("Device", identifier="CT1")
+        order = await dep.order(await dep.patient("TAKER"))
+        await dep.book(order, device, other.appointment["start"], other.appointment["end"])
+
+    site.run(taken(site.department))
+    settle(site, done, order=one.order)
+    assert other.appointment is not None
+    assert now(site, other.appointment)["status"] == "fulfilled"
+    assert now(site, other.step)["status"] == "requested"
 
 
 def test_images_without_a_scanners_word_are_the_examination(site: Running) -> None:

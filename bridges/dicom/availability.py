@@ -57,7 +57,7 @@ def arrived_of(data: Attributes) -> Arrived:
     series = [_series(item) for item in _required_items(data, "ReferencedSeriesSequence")]
     if sum(len(s.instances) for s in series) > _MOST_INSTANCES:
         raise dimse.Refused(dimse.RESOURCE_LIMITATION, f"more than {_MOST_INSTANCES} instances in one notification")
-    performed = [u for s in steps if (u := text(s, "ReferencedSOPInstanceUID"))]
+    performed = [_required_uid(s, "ReferencedSOPInstanceUID") for s in steps if text(s, "ReferencedSOPInstanceUID")]
     return Arrived(study_uid, series, performed=performed, notified=True)
 
 

@@ -26,6 +26,7 @@ _ONE_VALUE = frozenset({"LT", "ST", "UT", "UR"})
 _LONG_LENGTH = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})  # PS3.5 7.1.2
 _GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 _MAX_DEPTH = 16
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]+")  # as of ISO 2022 without its Specific Character Set
 # The character sets of our answers, the most widely understood first: (defined term, codec).
 _ANSWER_CHARACTER_SETS = (("", "ascii"), ("ISO_IR 100", "latin-1"), ("ISO_IR 192", "utf-8"))
 
@@ -70,7 +71,8 @@ def texts_of(one: Element) -> list[str]:
 
 
 def texts(attributes: Attributes, keyword: str) -> list[str]:
-    return texts_of(attributes.get(tag(keyword), {}))
+    """The values as text of one line, as a resource may hold it: control characters are blanks (the data set keeps them)."""
+    return [t if t.isprintable() else _CONTROL.sub(" ", t).strip() for t in texts_of(attributes.get(tag(keyword), {}))]
 
 
 def text(attributes: Attributes, keyword: str) -> str:
@@ -208,9 +210,9 @@ def _item(attributes: Attributes, explicit: bool, codec: str) -> bytes:
     return struct.pack("<HHI", 0xFFFE, 0xE000, len(data)) + data
 
 
-_UID = re.compile(r"^(?=.{1,64}$)[0-9]+(\.[0-9]+)*$")
+_UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
 
 
 def is_uid(value: str) -> bool:
     """Whether this can be a UID. Leading zeros in a component are let pass, as scanners send them (PS3.5 9.1)."""
-    return _UID.match(value) is not None
+    return _UID.fullmatch(value) is not None

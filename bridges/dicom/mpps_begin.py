@@ -21,9 +21,9 @@ async def begin(unit: UnitOfWork, uid: str, checked: Checked, zone: ZoneInfo) ->
     steps = await mpps_steps.steps(unit, data)
     station = await device.by_ae_title(unit, text(data, "PerformedStationAETitle"))
     patient = await unit.get(steps[0].get("for")) if steps else await mpps_steps.patient(unit, data)
-    facts = _facts(data, patient, station, zone)
-    proposed = [] if steps else await candidates.find(unit, facts)
-    if not steps and (certain := candidates.certain(proposed)) is not None:
+    proposed = [] if steps else await _proposed(unit, data, patient, station, zone)
+    # In the group case one order that fits is not all of it.
+    if len(mpps_steps.named(data)) <= 1 and (certain := candidates.certain(proposed)) is not None:
         steps = [certain.step]
     differs = mpps_steps.contradictions(data, patient) if steps and patient is not None else []
     performed = _performed(uid, data, steps, station, patient, zone)
@@ -45,8 +45,8 @@ async def begin(unit: UnitOfWork, uid: str, checked: Checked, zone: ZoneInfo) ->
         text_ = f"The scanner's patient differs from the order's: {', '.join(differs)}. Who was examined?"
         await task.open_work_item(unit, "patient-mismatch", text_, about, whose)
     await _ask_about_state(unit, steps, about, whose)
-    if checked.doubts:
-        text_ = f"The scanner's record of an examination is incomplete: {'; '.join(checked.doubts)}."
+    if doubts := [*checked.doubts, *mpps_data.period(data, zone)[1]]:
+        text_ = f"The scanner's record of an examination is incomplete: {'; '.join(doubts)}."
         await task.open_work_item(unit, "performed-step-incomplete", text_, about, whose)
     return performed
 
@@ -76,7 +76,8 @@ def _performed(
     }
     if code := mpps_data.procedure_code(data) or (steps[0].get("code") if steps else None):
         performed["code"] = code
-    performed["performedPeriod"], _ = mpps_data.period(data, zone)
+    if period := mpps_data.period(data, zone)[0]:
+        performed["performedPeriod"] = period
     if steps:
         performed["basedOn"] = [{"reference": r} for r in mpps_steps.procedures_of(steps)]
         if "encounter" in steps[0]:
@@ -99,15 +100,25 @@ def _location(data: Attributes, station: Resource | None) -> Resource | None:
     return {"display": said} if (said := text(data, "PerformedLocation")) else None
 
 
-def _facts(data: Attributes, patient: Resource | None, station: Resource | None, zone: ZoneInfo) -> candidates.Facts:
-    accession = next((i.accession for i in mpps_data.scheduled(data) if i.accession), "")
-    return candidates.Facts(
-        accession=accession,
-        patient=f"Patient/{patient['id']}" if patient else "",
-        modality=text(data, "Modality"),
-        began=mpps_data.start(data, zone),
-        station=f"Device/{station['id']}" if station else "",
-    )
+async def _proposed(
+    unit: UnitOfWork, data: Attributes, patient: Resource | None, station: Resource | None, zone: ZoneInfo
+) -> list[candidates.Candidate]:
+    """The steps that it may be, of each accession number that its items name, the likeliest first."""
+    numbers = dict.fromkeys(i.accession for i in mpps_data.scheduled(data) if i.accession) or {"": None}
+    best: dict[str, candidates.Candidate] = {}
+    for accession in numbers:
+        facts = candidates.Facts(
+            accession=accession,
+            patient=f"Patient/{patient['id']}" if patient else "",
+            modality=text(data, "Modality"),
+            began=mpps_data.start(data, zone),
+            station=f"Device/{station['id']}" if station else "",
+        )
+        for one in await candidates.find(unit, facts):
+            known = best.get(one.step["id"])
+            if known is None or known.score < one.score:
+                best[one.step["id"]] = one
+    return sorted(best.values(), key=lambda c: (-c.score, c.step["id"]))[: candidates.MOST]
 
 
 async def study_of(unit: UnitOfWork, performed: Resource, data: Attributes) -> Resource | None:

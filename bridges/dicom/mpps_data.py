@@ -40,16 +40,17 @@ def _moment(data: Attributes, prefix: str, zone: ZoneInfo) -> datetime | None:
 
 
 def period(data: Attributes, zone: ZoneInfo) -> tuple[dict[str, str], list[str]]:
-    """Procedure.performedPeriod, and what is wrong with its end. An end that isn't known, or can't be, is left out."""
+    """Procedure.performedPeriod, and what is wrong with it. What isn't known, or can't be, is left out."""
     begin, finish = start(data, zone), end(data, zone)
     found = {"start": values.fhir_time(begin)} if begin else {}
+    doubts = [] if begin else ["it has no start time that can be"]
     if status(data) == "in-progress":
-        return found, []
+        return found, doubts
     if finish is None:
-        return found, ["it has no end time"]
+        return found, [*doubts, "it has no end time"]
     if begin and finish < begin:
-        return found, ["its end is before its start"]
-    return found | {"end": values.fhir_time(finish)}, []
+        return found, [*doubts, "its end is before its start"]
+    return found | {"end": values.fhir_time(finish)}, doubts
 
 
 # What was scheduled, and for whom
@@ -127,12 +128,13 @@ def _protocol_codes(data: Attributes) -> list[dict[str, Any]]:
 def series(data: Attributes, device: Resource | None) -> list[dict[str, Any]]:
     """ImagingStudy.series of the performed series, as the scanner announces them."""
     coded = _protocol_codes(data)
+    modality = values.code_text(text(data, "Modality")) or "OT"
     found = []
     for item in items(data, "PerformedSeriesSequence"):
         if not (uid := _uid(item, "SeriesInstanceUID")):
             continue
         referenced = items(item, "ReferencedImageSequence") + items(item, "ReferencedNonImageCompositeSOPInstanceSequence")
-        one: dict[str, Any] = {"uid": uid, "modality": {"system": terms.DCM, "code": text(data, "Modality") or "OT"}}
+        one: dict[str, Any] = {"uid": uid, "modality": {"system": terms.DCM, "code": modality}}
         extensions: list[dict[str, Any]] = [{"url": terms.AVAILABILITY, "valueCode": "ANNOUNCED"}]
         if title := text(item, "RetrieveAETitle"):
             extensions.append({"url": terms.RETRIEVE_AE_TITLE, "valueString": title})

@@ -22,7 +22,10 @@ async def progress(unit: UnitOfWork, performed: Resource, checked: Checked, zone
     if code := mpps_data.procedure_code(data):
         performed["code"] = code
     performed["status"] = mpps_data.status(data)
-    performed["performedPeriod"], doubts = mpps_data.period(data, zone)
+    period, doubts = mpps_data.period(data, zone)
+    performed.pop("performedPeriod", None)
+    if period:
+        performed["performedPeriod"] = period
     reason = mpps_data.status_reason(data)
     if performed["status"] == "stopped" and reason:
         performed["statusReason"] = reason
@@ -56,6 +59,7 @@ async def _announce(unit: UnitOfWork, performed: Resource, data: Attributes, zon
     if series:
         begin = mpps_data.start(data, zone)
         started = values.fhir_time(begin.astimezone(UTC)) if begin else None
+        study = await imaging_study.reopened(unit, study)
         study = await unit.update(imaging_series.with_performed(study, series, started))
         for reference in performed.get("basedOn", ()):
             if (to := target(reference)) is not None:

@@ -11,6 +11,7 @@ from fhir_server.elements import extension
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import terms
+from resources.identifiers import token
 
 DATA_SET: Final = "urn:fhir-ris:mpps-data-set"  # extension on Procedure: the Binary with the scanner's data set
 MAX_DATA_SET: Final = 6 * 1024 * 1024  # bytes of its JSON form; a resource must fit into a MongoDB document
@@ -18,13 +19,13 @@ MAX_DATA_SET: Final = 6 * 1024 * 1024  # bytes of its JSON form; a resource must
 
 async def by_uid(unit: UnitOfWork, uid: str) -> Resource | None:
     """The Procedure of an MPPS SOP Instance UID."""
-    found = await unit.search("Procedure", identifier=f"{terms.DICOM_UID}|urn:oid:{uid}")
+    found = await unit.search("Procedure", identifier=token(terms.DICOM_UID, f"urn:oid:{uid}"))
     return found[0] if found else None
 
 
 async def of_study(unit: UnitOfWork, study_uid: str) -> list[Resource]:
     """The Procedures whose images go to a study."""
-    return await unit.search("Procedure", identifier=f"{terms.STUDY_OF}|urn:oid:{study_uid}")
+    return await unit.search("Procedure", identifier=token(terms.STUDY_OF, f"urn:oid:{study_uid}"))
 
 
 def binary(data: Attributes) -> Resource:

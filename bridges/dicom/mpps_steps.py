@@ -2,7 +2,7 @@
 
 import re
 
-from bridges.dicom import values
+from bridges.dicom import patient_names, values
 from bridges.dicom.dicom_json import Attributes, text
 from bridges.dicom.mpps_data import ScheduledItem, scheduled
 from bridges.dicom.worklist_attributes import patient_id
@@ -18,8 +18,7 @@ _SEX = {"M": "male", "F": "female"}
 async def steps(unit: UnitOfWork, data: Attributes) -> list[Resource]:
     """The steps that the data set names, each once; none when even one of its items can't be told."""
     found: dict[str, Resource] = {}
-    items = [i for i in scheduled(data) if i.step_id or i.procedure_id or i.study_uid or i.accession]
-    for item in items:
+    for item in named(data):
         step = await _step(unit, item, text(data, "Modality"), text(data, "PerformedStationAETitle"))
         if step is None:
             return []
@@ -28,13 +27,18 @@ async def steps(unit: UnitOfWork, data: Attributes) -> list[Resource]:
     return list(found.values()) if len(patients) == 1 else []
 
 
+def named(data: Attributes) -> list[ScheduledItem]:
+    """The items of the data set that say which step they are."""
+    return [i for i in scheduled(data) if i.step_id or i.procedure_id or i.study_uid or i.accession]
+
+
 async def _step(unit: UnitOfWork, item: ScheduledItem, modality: str, ae_title: str) -> Resource | None:
     """By step id with requested procedure or study; else by these; else by accession number, where that leaves no doubt."""
     if item.step_id:
         for step in await unit.search("Task", identifier=_token(terms.SCHEDULED_STEP_ID, item.step_id)):
             if task.is_step(step) and await _agrees(unit, step, item):
                 return step
-    for procedure in await _procedures(unit, item):
+    for procedure in (*await _by_id(unit, item), *await _by_study(unit, item)):
         candidates = await task.steps_of(unit, procedure["id"])
         if chosen := await _choose(unit, candidates, modality, ae_title):
             return chosen
@@ -60,18 +64,41 @@ async def _agrees(unit: UnitOfWork, step: Resource, item: ScheduledItem) -> bool
     return any(imaging_study.study_uid(s) in {item.study_uid, *item.planned_studies} - {""} for s in studies)
 
 
-async def _procedures(unit: UnitOfWork, item: ScheduledItem) -> list[Resource]:
-    """The requested procedures that the item names, by its id, then by the study."""
+async def _by_id(unit: UnitOfWork, item: ScheduledItem) -> list[Resource]:
+    """The requested procedure of the item's Requested Procedure ID."""
+    if not item.procedure_id:
+        return []
+    token = _token(terms.REQUESTED_PROCEDURE_ID, item.procedure_id)
+    return [r for r in await unit.search("ServiceRequest", identifier=token) if service_request.is_procedure(r)]
+
+
+async def _by_study(unit: UnitOfWork, item: ScheduledItem) -> list[Resource]:
+    """The requested procedures of the item's studies, but for those that another id of the item contradicts.
+
+    In the group case several procedures go into one study: what was planned for this item tells more, and an item that names
+    something else is not to vanish in the study of the others.
+    """
     found: list[Resource] = []
-    if item.procedure_id:
-        token = _token(terms.REQUESTED_PROCEDURE_ID, item.procedure_id)
-        found = [r for r in await unit.search("ServiceRequest", identifier=token) if service_request.is_procedure(r)]
-    # In the group case several procedures may go into one study: then what was planned for this item tells more.
     for uid in (*item.planned_studies, item.study_uid):
         study = await imaging_study.by_uid(unit, uid) if uid else None
-        based_on = [await unit.get(r) for r in (study or {}).get("basedOn", ())]
-        found += [r for r in based_on if r and service_request.is_procedure(r)]
+        for reference in (study or {}).get("basedOn", ()):
+            procedure = await unit.get(reference)
+            if procedure and service_request.is_procedure(procedure) and not await _contradicts(unit, item, procedure):
+                found.append(procedure)
     return found
+
+
+async def _contradicts(unit: UnitOfWork, item: ScheduledItem, procedure: Resource) -> bool:
+    """Whether an id of the item says that it is another requested procedure than this."""
+    if item.procedure_id and identifier_value(procedure, terms.REQUESTED_PROCEDURE_ID) != item.procedure_id:
+        return True
+    if item.step_id:
+        known = {identifier_value(s, terms.SCHEDULED_STEP_ID) for s in await task.steps_of(unit, procedure["id"])}
+        if item.step_id not in known:
+            return True
+    requests = (procedure, await service_request.order_of(unit, procedure))
+    numbers = {n for r in requests if r and (n := service_request.accession_number(r))}
+    return bool(item.accession and numbers) and item.accession not in numbers
 
 
 async def _with_accession(unit: UnitOfWork, accession: str) -> list[Resource]:
@@ -112,10 +139,12 @@ async def patient(unit: UnitOfWork, data: Attributes) -> Resource | None:
 
 
 def contradictions(data: Attributes, known: Resource) -> list[str]:
-    """What the data set says differently of the patient: `patient id`, `birth date`, `sex`. What it leaves out is none."""
+    """What the data set says differently of the patient: `patient id`, `name`, `birth date`, `sex`. What it lacks is none."""
     found = []
     if text(data, "PatientID") and not any(_same_id(data, i) for i in known.get("identifier", ())):
         found.append("patient id")
+    if name := patient_names.difference(text(data, "PatientName"), known):
+        found.append(name)
     birth_date = known.get("birthDate", "").replace("-", "")
     if (
         text(data, "PatientBirthDate")

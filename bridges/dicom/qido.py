@@ -13,6 +13,7 @@ import httpx
 
 from bridges.dicom import dicom_endpoints
 from bridges.dicom.dicom_json import Attributes, is_uid, text
+from bridges.dicom.values import code_text
 from fhir_server.registry import Resource
 from resources.imaging_series import ArrivedSeries
 
@@ -123,7 +124,7 @@ def _series(one: Attributes) -> ArrivedSeries | None:
     availability = text(one, "InstanceAvailability")
     return ArrivedSeries(
         uid,
-        modality=text(one, "Modality"),
+        modality=code_text(text(one, "Modality")),
         description=text(one, "SeriesDescription"),
         retrieve_ae_title=text(one, "RetrieveAETitle"),
         count=number(one, "NumberOfSeriesRelatedInstances") or 0,

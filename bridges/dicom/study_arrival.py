@@ -15,7 +15,6 @@ from fhir_server import clock
 from fhir_server.elements import concept, identifier_of_type
 from fhir_server.references import ref, target
 from fhir_server.registry import Resource
-from fhir_server.search.keys import fold
 from fhir_server.unit_of_work import UnitOfWork
 from resources import candidates, imaging_study, procedure, reconciliation, scanner_preferences, service_request, task, terms
 from resources.imaging_series import ArrivedSeries, is_available, with_arrived
@@ -23,6 +22,7 @@ from resources.imaging_series import ArrivedSeries, is_available, with_arrived
 WITHOUT_ORDER: Final = "study-without-order"
 MISMATCH: Final = "patient-mismatch"
 LOST: Final = "images-unavailable"
+UNEXPECTED: Final = "unexpected-study"
 
 
 @dataclass(slots=True)
@@ -49,10 +49,14 @@ async def settle(unit: UnitOfWork, arrived: Arrived, zone: ZoneInfo) -> Resource
         study = await _unknown_study(unit, arrived, zone)
     elif "basedOn" not in study:
         study = await _assign_if_certain(unit, study, arrived, zone)
+    is_void = study["status"] in {"cancelled", "entered-in-error"}
     retrieve_from = next((s.retrieve_ae_title for s in arrived.series if s.retrieve_ae_title), "")
     was_available = study["status"] == "available"
     study = with_arrived(study, arrived.series, await dicom_endpoints.wado(unit, retrieve_from))
-    if is_available(study):
+    if is_available(study) and is_void:
+        await _ask_about_void(unit, study)
+        study = await imaging_study.reopened(unit, study)
+    if is_available(study) and study["status"] != "entered-in-error":
         study["status"] = "available"
         if "started" not in study and (began := _began(arrived.tags, zone)):
             study["started"] = values.fhir_time(began)
@@ -132,6 +136,16 @@ async def _ask_for_order(unit: UnitOfWork, study: Resource, arrived: Arrived, zo
     await _ask(unit, WITHOUT_ORDER, "There are images without an order. Which order is it?", study, candidates.as_inputs(found))
 
 
+async def _ask_about_void(unit: UnitOfWork, study: Resource) -> None:
+    """Images of a study that was not to be. The performed step is asked about already, where a scanner has told of it."""
+    for performed in await mpps_records.of_study(unit, imaging_study.study_uid(study) or ""):
+        if await task.open_items(unit, f"Procedure/{performed['id']}", "unexpected-procedure-step"):
+            return
+    state = "was cancelled" if study["status"] == "cancelled" else "was entered in error"
+    text_ = f"The PACS has images of a study that {state}. Whose are they, and what is to become of them?"
+    await _ask(unit, UNEXPECTED, text_, study)
+
+
 async def _ask(unit: UnitOfWork, code: str, text_: str, study: Resource, inputs: list[dict[str, Any]] | None = None) -> None:
     about = f"ImagingStudy/{study['id']}"
     if not await task.open_items(unit, about, code):
@@ -144,8 +158,6 @@ async def contradictions(unit: UnitOfWork, study: Resource, tags: Attributes) ->
     if not tags or patient is None:
         return []
     found = mpps_steps.contradictions(tags, patient)
-    if not _same_name(text(tags, "PatientName"), patient):
-        found.append("name")
     numbers = set()
     for reference in study.get("basedOn", ()):
         request = await unit.get(reference)
@@ -155,19 +167,6 @@ async def contradictions(unit: UnitOfWork, study: Resource, tags: Attributes) ->
     if said and numbers and said not in numbers:
         found.append("accession number")
     return found
-
-
-def _same_name(said: str, patient: Resource) -> bool:
-    """Whether family name, and first given name where both have one, are one of the patient's, but for case and accents."""
-    family, given = [*said.split("=")[0].split("^"), ""][:2]
-    if not family:
-        return True
-    names = [n for n in patient.get("name", ()) if n.get("family")]
-    return not names or any(
-        fold(n["family"]) == fold(family)
-        and (not given or not n.get("given") or fold(n["given"][0]).split()[:1] == fold(given).split()[:1])
-        for n in names
-    )
 
 
 def _began(tags: Attributes, zone: ZoneInfo) -> datetime | None:

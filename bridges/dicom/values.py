@@ -108,9 +108,14 @@ def code_item(coding: FhirElement, text_: str = "") -> Attributes | None:
     return item
 
 
+def code_text(value: str) -> str:
+    """A code as FHIR takes it: no blanks around it, single ones within (R4 2.24.0.1)."""
+    return " ".join(value.split())
+
+
 def coding_of(item: Attributes) -> FhirElement | None:
     """The Coding of a code item. A private scheme (99...) has no system that we could name."""
-    code = text(item, "CodeValue") or text(item, "LongCodeValue") or text(item, "URNCodeValue")
+    code = code_text(text(item, "CodeValue") or text(item, "LongCodeValue") or text(item, "URNCodeValue"))
     if not code:
         return None
     coding: FhirElement = {"code": code}
@@ -156,13 +161,15 @@ def offset_of(moment: datetime) -> str:
 
 _DATE = re.compile(r"^(\d{4})\.?(\d{2})\.?(\d{2})$")
 _TIME = re.compile(r"^(\d{2}):?(?:(\d{2}):?(?:(\d{2})(?:\.(\d{1,6}))?)?)?$")
+_PLAUSIBLE_YEARS = range(1900, 3000)
 _OFFSET = re.compile(r"^([+-])(\d{2})(\d{2})$")
 
 
 def moment(date: str, time: str, zone: ZoneInfo, offset: str = "") -> datetime | None:
     """The moment of a DA and a TM, in the data set's Timezone Offset if it has one, else in the department's zone.
 
-    None without a date. ValueError when they aren't date and time. A time without seconds or minutes is at their beginning.
+    None without a date, or in a year in which nobody was examined. ValueError when they aren't date and time. A time without
+    seconds or minutes is at their beginning.
     """
     if not date:
         return None
@@ -178,7 +185,8 @@ def moment(date: str, time: str, zone: ZoneInfo, offset: str = "") -> datetime |
         east = timedelta(hours=int(shift[2]), minutes=int(shift[3]))
         tz = timezone(-east if shift[1] == "-" else east)
     # TM allows a leap second, Python doesn't know it.
-    return datetime(year, month, number, hour, minute, min(second, 59), microsecond, tzinfo=tz)
+    found = datetime(year, month, number, hour, minute, min(second, 59), microsecond, tzinfo=tz)
+    return found if year in _PLAUSIBLE_YEARS else None
 
 
 def fhir_time(value: datetime) -> str:
