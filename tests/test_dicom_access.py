@@ -84,6 +84,17 @@ def test_before_any_scanner_is_registered_only_this_machine_may_call(run_with_db
     run_with_db(scenario)
 
 
+def test_making_the_last_scanner_inactive_lets_nobody_in(run_with_db: RunWithDb[None]) -> None:
+    async def scenario(db: Any) -> None:
+        async with department(db) as dep:
+            await dep.update(await dep.station("CT1"), status="inactive")
+            stations = Stations(dep.interactions.store, OUR_TITLE, 0)
+            for title in ("CT1", "ANYBODY"):
+                assert await stations.admit(AssociateRequest(OUR_TITLE, title, ()), Peer("127.0.0.1")) == CALLING_TITLE_UNKNOWN
+
+    run_with_db(scenario)
+
+
 def test_a_wrong_called_title_is_let_pass_for_a_scanner_that_can_not_do_better(site: Running) -> None:
     site.run(site.department.station("ANYTITLE", preferences={"dicom-any-called-title": True}))
     assert site.department.scanner("ANYTITLE", called="OLD_RIS").echo() == 0

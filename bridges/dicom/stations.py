@@ -101,11 +101,12 @@ class Stations:
             for found in await self._find(token(terms.AE_TITLE, title)):
                 if found.get("status", "active") == "active":
                     return _station_of(found)
-        anyone = await self._find(f"{terms.AE_TITLE}|", status="active", limit=1)
+        # One of any status: making the last active one inactive must not let everybody in.
+        anyone = await self._find(f"{terms.AE_TITLE}|", limit=1)
         return None if anyone else UNREGISTERED
 
-    async def _find(self, identifier: str, limit: int = 10, **more: str) -> list[Resource]:
-        query = compile_query("Device", [("identifier", identifier), *more.items()])
+    async def _find(self, identifier: str, limit: int = 10) -> list[Resource]:
+        query = compile_query("Device", [("identifier", identifier)])
         return [fhir_json.from_bson(d["resource"]) for d in await self._store.find(query, limit=limit)]
 
 
