@@ -1,5 +1,7 @@
 """The modality worklist, over real associations: matching as PS3.4 Annex K and C.2.2.2 have it, and what is on the list when."""
 
+import asyncio
+import fnmatch
 import random
 import shutil
 import socket
@@ -12,10 +14,14 @@ from typing import Any, cast
 import pytest
 from pydicom.dataset import Dataset
 
+from bridges.dicom import worklist
+from bridges.dicom.dicom_json import tag
+from bridges.dicom.matching import WorklistQuery
 from bridges.dicom.server import DicomServer, DicomServerError, DicomSettings
 from bridges.dicom.upper_layer import command
 from bridges.dicom.upper_layer.items import UserInformation
-from bridges.dicom.worklist_rows import WorklistRows
+from bridges.dicom.wild_cards import matcher
+from bridges.dicom.worklist_rows import COLLECTION, WorklistRows
 from fhir_server.references import ref
 from fhir_server.registry import Change
 from fhir_server.unit_of_work import UnitOfWork
@@ -668,6 +674,55 @@ def test_identifiers_that_are_made_to_be_expensive_are_refused(site: Running) ->
         deep = outer
     for keys in (many, dates, long, deep):
         assert _status_of(site, encoded(keys)) == 0xA900
+
+
+@pytest.mark.parametrize(
+    "values", [["a?b*" * 600], [f"*{n}*" for n in range(60)], ["x" * 1025]], ids=["long pattern", "many values", "long value"]
+)
+def test_wild_cards_longer_or_more_than_any_scanner_needs_are_refused(site: Running, values: list[str]) -> None:
+    keys = worklist_keys()
+    keys.PatientName = "\\".join(v[:330] for v in values)
+    assert _status_of(site, encoded(keys)) == 0xA900
+    keys = worklist_keys()
+    keys.ScheduledProcedureStepSequence[0].add_new(0x00400007, "LO", "\\".join(values))
+    assert _status_of(site, encoded(keys)) == 0xA900
+
+
+def test_wild_cards_match_as_any_run_and_any_one_character() -> None:
+    chance = random.Random(8)
+    for _ in range(20_000):
+        key = "".join(chance.choice("ab?*") for _ in range(chance.randrange(8)))
+        text = "".join(chance.choice("ab") for _ in range(chance.randrange(8)))
+        assert matcher(key)(text) is (fnmatch.fnmatchcase(text, key)), (key, text)
+
+
+def test_others_get_their_turn_while_the_rows_of_a_query_are_looked_at(run_with_db: RunWithDb[None]) -> None:
+    turns, seen = 0, set[int]()
+
+    class Slow(WorklistQuery):
+        def matches(self, attributes: Any) -> bool:
+            seen.add(turns)
+            return super().matches(attributes)
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def scenario(db: Any) -> None:
+        async with department(db) as dep:
+            await dep.scheduled("A1", await dep.station("CT1"), "2026-09-07T08:15")
+            row = await db[COLLECTION].find_one({})
+            # As many as come in one batch, during which nothing waits for the database.
+            await db[COLLECTION].insert_many([row | {"_id": f"copy{n}"} for n in range(99)])
+            query = Slow.of({tag("PatientName"): {"vr": "PN", "Value": [{"Alphabetic": "*x*"}]}})
+            ticking = asyncio.create_task(count())
+            assert [row async for row in worklist._rows(db, query, {})] == []
+            ticking.cancel()
+
+    run_with_db(scenario)
+    assert len(seen) >= 4
 
 
 def test_extended_negotiation_is_answered_with_what_is_not_done(site: Running) -> None:
