@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -434,8 +435,10 @@ def test_a_day_of_many_studies_is_read_in_pages(site: Running, pacs: Pacs) -> No
         (200, b'{"a": 1}', {}),
         (200, b"[" * 100_000, {}),
         (200, b"[" + b'"x",' * (3 * 1024 * 1024) + b'"x"]', {}),
+        (200, gzip.compress(b"[]"), {"Content-Encoding": "gzip"}),
+        (200, gzip.compress(gzip.compress(bytes(32 * 1024 * 1024))), {"Content-Encoding": "gzip, gzip"}),
     ],
-    ids=["error", "redirect", "html", "no list", "nested", "too long"],
+    ids=["error", "redirect", "html", "no list", "nested", "too long", "compressed", "compressed twice"],
 )
 def test_an_answer_that_is_none_costs_nobody_anything(site: Running, pacs: Pacs, instead: Any) -> None:
     scheduled, _, series = examined(site)
