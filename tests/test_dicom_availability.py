@@ -66,6 +66,7 @@ def fresh(pacs: Pacs) -> None:
     pacs.studies.clear()
     pacs.asked.clear()
     pacs.instead = None
+    pacs.broken.clear()
 
 
 def schedule(site: Running, station: str = "CT1") -> Scheduled:
@@ -417,6 +418,15 @@ def test_images_with_accession_number_and_patient_of_an_order_are_its_own(site: 
     study = study_of(site, "1.2.3.200")
     assert study["basedOn"] == [ref(scheduled.procedure)]
     assert items_about(site, "study-without-order", study) == []
+
+
+def test_a_study_that_the_pacs_can_not_tell_about_does_not_hide_the_others(site: Running, pacs: Pacs) -> None:
+    for number in (1, 2, 3):
+        pacs.put(Study(f"1.2.5.{number}", {f"1.2.5.{number}.1": 1}, patient_id=f"Y{number}", date=today()))
+    pacs.broken.add("1.2.5.1")
+    assert sweep(site, pacs) == 2
+    pacs.broken.clear()
+    assert sweep(site, pacs) == 1
 
 
 def test_a_day_of_many_studies_is_read_in_pages(site: Running, pacs: Pacs) -> None:

@@ -34,6 +34,7 @@ from smart_auth.access import Access
 log = structlog.get_logger()
 _ACCESS: Final = Access.system("pacs")
 _MOST_FOUND: Final = 200
+_GIVE_UP_AFTER: Final = 20  # studies on end that the PACS has no answer about
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,14 +155,25 @@ class PacsWorker:
     # Studies that nobody ordered
 
     async def sweep(self, pacs: Qido) -> int:
-        """Look at all studies of yesterday and today; how many were new to us, or other than we knew."""
+        """Look at all studies of yesterday and today; how many were new to us, or other than we knew. One that the PACS can't
+        tell us about is passed over; it comes again with the next sweep.
+        """
         today = clock.now().astimezone(self._zone)
         yesterday = today - timedelta(days=1)
-        changed = 0
+        changed = unanswered = 0
         for page in range(self.timing.pages):
             found = await pacs.studies(f"{yesterday:%Y%m%d}", f"{today:%Y%m%d}", page * PAGE)
             for one in await self._unlike_ours(found):
-                arrived = Arrived(text(one, "StudyInstanceUID"), await pacs.series(text(one, "StudyInstanceUID")), one)
+                uid = text(one, "StudyInstanceUID")
+                try:
+                    arrived = Arrived(uid, await pacs.series(uid), one)
+                except NotAnswered as error:
+                    log.warning("pacs.study_not_told", study=uid, reason=str(error))
+                    unanswered += 1
+                    if unanswered >= _GIVE_UP_AFTER:  # it isn't about the study
+                        raise
+                    continue
+                unanswered = 0
                 changed += await self._settle(arrived) is not None
             if len(found) < PAGE:
                 return changed
