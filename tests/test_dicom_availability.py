@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gzip
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -393,6 +394,26 @@ def test_of_two_workers_one_asks_the_pacs_by_itself(site: Running, pacs: Pacs) -
     site.run(run_until_there())
     assert sum("StudyDate" in path for path in pacs.asked) == 1
     assert sum(f"StudyInstanceUID={scheduled.study_uid}" in path for path in pacs.asked) == 1
+
+
+def test_a_pacs_that_hangs_does_not_keep_the_others_from_being_asked(site: Running, pacs: Pacs) -> None:
+    async def run_until_asked(slow: Pacs) -> None:
+        slow.hangs = threading.Event()
+        second = await site.department.create(endpoint("dicom-qido-rs", slow.url, header=["request-timeout: 30"]))
+        who = PacsWorker(site.department.interactions, ZONE, Timing(look=0.05, sweep=0.05))
+        try:
+            async with who.running(), asyncio.timeout(20):
+                while not slow.asked:
+                    await asyncio.sleep(0.05)
+                before = len(pacs.asked)
+                while len(pacs.asked) < before + 3:
+                    await asyncio.sleep(0.05)
+        finally:
+            slow.hangs.set()
+            await site.department.update(second, status="off")
+
+    with serving_qido() as slow:
+        site.run(run_until_asked(slow))
 
 
 def today() -> str:

@@ -79,13 +79,30 @@ class PacsWorker:
                 await give_back(self._db, self._owner)
 
     async def _run(self) -> None:
-        while True:
-            try:
-                endpoints = await self.endpoints()
-                await asyncio.gather(*(self._serve(e, only=len(endpoints) == 1) for e in endpoints))
-            except Exception as error:  # noqa: BLE001 - the next look tries again; the text may name a patient
-                log.warning("pacs.not_asked", reason=type(error).__name__)
-            await asyncio.sleep(self.timing.look)
+        """Each PACS is asked by a task of its own: one that hangs keeps the others from nothing."""
+        rounds: dict[str, asyncio.Task[None]] = {}
+        try:
+            while True:
+                try:
+                    endpoints = await self.endpoints()
+                except Exception as error:  # noqa: BLE001 - the next look tries again
+                    log.warning("pacs.not_asked", reason=type(error).__name__)
+                    endpoints = []
+                for endpoint in endpoints:
+                    if (before := rounds.get(endpoint["id"])) is None or before.done():
+                        rounds[endpoint["id"]] = asyncio.create_task(self._round(endpoint, only=len(endpoints) == 1))
+                rounds = {id_: task for id_, task in rounds.items() if not task.done()}
+                await asyncio.sleep(self.timing.look)
+        finally:
+            for task in rounds.values():
+                task.cancel()
+            await asyncio.gather(*rounds.values(), return_exceptions=True)
+
+    async def _round(self, endpoint: Resource, *, only: bool) -> None:
+        try:
+            await self._serve(endpoint, only=only)
+        except Exception as error:  # noqa: BLE001 - the next look tries again; the text may name a patient
+            log.warning("pacs.not_asked", endpoint=f"Endpoint/{endpoint['id']}", reason=type(error).__name__)
 
     async def endpoints(self) -> list[Resource]:
         """The PACSs that can be asked."""
