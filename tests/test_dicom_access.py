@@ -164,6 +164,15 @@ def test_a_preference_that_means_nothing_is_refused_with_what_it_may_be(site: Ru
     assert EXTENSIONS[name].allowed in refused.value.issues[0].diagnostics
 
 
+@pytest.mark.parametrize("name", ["dicom-adress", "worklist-veiw", "charset"])
+def test_a_misspelt_preference_is_refused_with_those_that_there_are(site: Running, name: str) -> None:
+    misspelt = [{"url": PREFIX + name, "valueString": "10.1.2.0/24"}]
+    with pytest.raises(FhirError, match=name) as refused:
+        site.run(site.department.station("MISSPELT", extension=misspelt))
+    for known in ("urn:fhir-ris:dicom-address", "urn:fhir-ris:mpps-checks"):
+        assert known in refused.value.issues[0].diagnostics
+
+
 def test_a_preference_that_comes_twice_is_refused(site: Running) -> None:
     twice = {
         "resourceType": "Device",
