@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
+from bson import ObjectId
 from pydicom.dataset import Dataset
 
-from bridges.dicom import worklist
+from bridges.dicom import worklist, worklist_answers
+from bridges.dicom.character_sets import ASCII, transliterated
 from bridges.dicom.dicom_json import tag
 from bridges.dicom.matching import WorklistQuery
 from bridges.dicom.server import DicomServer, DicomServerError, DicomSettings
@@ -25,7 +27,7 @@ from bridges.dicom.worklist_rows import COLLECTION, WorklistRows
 from fhir_server.references import ref
 from fhir_server.registry import Change
 from fhir_server.unit_of_work import UnitOfWork
-from resources import terms
+from resources import terms, worklist_preferences
 from tests.conftest import RunWithDb
 from tests.dicom_client import (
     OUR_TITLE,
@@ -42,6 +44,7 @@ from tests.dicom_wire import WORKLIST, Wire, encoded, status
 
 V2_0203 = "http://terminology.hl7.org/CodeSystem/v2-0203"
 ILLE, ELE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
+_numbers = iter(range(1, 1000))
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +138,26 @@ def test_a_time_range_does_not_cross_midnight(site: Running) -> None:
 def test_names_match_without_case_and_accents(site: Running) -> None:
     assert found(site, {"PatientName": "MULLER^ZOE"}) == ["A1"]
     assert found(site, {"PatientName": "muller"}) == ["A1", "A2"]
+
+
+@pytest.mark.parametrize("family", ["Sørensen", "ŁUKASZ", "Đorđević", "Æbelø", "Żółć", "Παπαδόπουλος", "Жукова", "İğdır", "Weiß"])
+@pytest.mark.parametrize("stored_by", ["this version", "an earlier one"])
+def test_a_name_is_found_by_what_a_scanner_without_its_letters_shows(site: Running, family: str, stored_by: str) -> None:
+    id_ = f"R{next(_numbers)}"
+
+    async def fill(dep: Department) -> None:
+        station = await dep.station(f"OT{next(_numbers)}", "OT")
+        await dep.scheduled(id_, station, "2031-09-07T08:15", modality="OT", family=family, given="Ada")
+        if stored_by == "an earlier one":
+            await dep.interactions.store.db[COLLECTION].update_one({"patient_ids": id_}, {"$unset": {"name_keys": 1}})
+
+    site.run(fill(site.department))
+    shown = transliterated(family, ASCII)
+    assert shown.isascii()
+    for wanted in (shown, family, f"{shown[:3]}*^a*", family.lower(), f"{family[:2]}*"):
+        keys = worklist_keys(ScheduledProcedureStepStartDate="20310907")
+        keys.PatientName, keys.SpecificCharacterSet = wanted, "ISO_IR 192"
+        assert id_ in find(site, keys).patients
 
 
 def test_names_match_with_wildcards(site: Running) -> None:
@@ -723,6 +746,14 @@ def test_others_get_their_turn_while_the_rows_of_a_query_are_looked_at(run_with_
 
     run_with_db(scenario)
     assert len(seen) >= 4
+
+
+def test_kept_answers_stay_with_their_query_when_somebody_makes_up_thousands_of_shapes() -> None:
+    answers, preferences, version = worklist_answers.Answers(), worklist_preferences.of({}), ObjectId()
+    slow = answers.kind(("A",), preferences, explicit=False)  # it waits for the database
+    others = [answers.kind(("B", n), preferences, explicit=True) for n in range(2_100)]
+    slow.put("step", version, {tag("PatientID"): {"vr": "LO", "Value": ["P1"]}})
+    assert [kind.get("step", version) for kind in others] == [None] * len(others)
 
 
 def test_extended_negotiation_is_answered_with_what_is_not_done(site: Running) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 from bridges.dicom import dimse, time_keys
 from bridges.dicom.dicom_json import CHARACTER_SET, Attributes, Element, element, items, tag, text, texts_of, vr_of
+from bridges.dicom.romanisation import folded
 from bridges.dicom.wild_cards import Matcher, matcher
 from bridges.dicom.worklist_keys import IDENTIFYING, ROOT, STEP, Key
-from fhir_server.search.keys import caseless
 
 _SPS = tag("ScheduledProcedureStepSequence")
 _START_DATE, _START_TIME = tag("ScheduledProcedureStepStartDate"), tag("ScheduledProcedureStepStartTime")
@@ -113,8 +113,12 @@ class WorklistQuery:
             if not where["start"]:
                 del where["start"]
         names = _wanted(self.root.get(tag("PatientName"), {}))
-        if len(names) == 1 and "=" not in names[0] and (prefix := re.split(r"[*?^]", caseless(names[0]))[0]):
-            where["names"] = {"$elemMatch": {"$gte": prefix, "$lt": prefix + "\uffff"}}
+        if len(names) == 1 and "=" not in names[0]:
+            prefixes = [re.split(r"[*?^]", form)[0] for form in folded(names[0])]
+            if all(prefixes):
+                among = [{"name_keys": {"$elemMatch": {"$gte": p, "$lt": p + "\uffff"}}} for p in prefixes]
+                # Rows of earlier versions have none, and are looked at one by one.
+                where["$or"] = [*among, {"name_keys": {"$exists": False}}]
         return where
 
     def matches(self, attributes: Attributes) -> bool:
@@ -174,8 +178,8 @@ def _condition(name: str, key: Element) -> Condition:
 
 
 def _name(wanted: str) -> Matcher:
-    """A name key against one component group, without case and accents. Components that it doesn't name don't matter."""
-    keys = [k for group in wanted.split("=") if (k := caseless(group).rstrip("^"))]
+    """A name key against one component group, as names are compared. Components that it doesn't name don't matter."""
+    keys = [k for group in wanted.split("=") for form in folded(group) if (k := form.rstrip("^"))]
     alternatives = [(matcher(k), [matcher(c) if c else None for c in k.split("^")]) for k in keys]
 
     def matches(group: str) -> bool:
@@ -189,7 +193,7 @@ def _name(wanted: str) -> Matcher:
 
 
 def _any_name(names: list[Matcher], held: Element) -> bool:
-    groups = [caseless(g).rstrip("^") for name in held.get("Value", ()) for g in name.values()]
+    groups = [form.rstrip("^") for name in held.get("Value", ()) for g in name.values() for form in folded(g)]
     return any(matches(group) for group in groups for matches in names)
 
 
