@@ -242,6 +242,7 @@ def row_like(sample: dict[str, Any], number: int, station: str, start: str) -> d
         "step_id": f"S{number}",
         "study_uid": uid,
         "names": [f"muster{number}^mara"],
+        "name_keys": [f"muster{number}^mara"],
         "patient": patient,
         "of": [patient, f"Task/m{number}"],
         "attributes": attributes,

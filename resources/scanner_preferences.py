@@ -22,6 +22,7 @@ STABLE: Final = "urn:fhir-ris:stable-minutes"
 ABANDONED: Final = "urn:fhir-ris:abandoned-after-hours"
 _CODES: Final = {CHECKS: ("strict", "normal", "lenient"), END: ("mpps", "availability", "study-stable")}
 _NUMBERS: Final = {STABLE: (1, 1440), ABANDONED: (1, 240)}
+URLS: Final = (*_CODES, *_NUMBERS)
 
 
 @dataclass(frozen=True, slots=True)

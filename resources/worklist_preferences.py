@@ -12,6 +12,7 @@ from typing import Any, Final
 from fhir_server.outcome import fail
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
+from resources import scanner_preferences
 
 PREFIX: Final = "urn:fhir-ris:"
 VIEWS: Final = ("everything", "station", "modality", "location")
@@ -166,12 +167,19 @@ def of(device: Resource) -> Preferences:
 
 
 async def check(_unit: UnitOfWork, change: Change) -> None:
-    """FhirError `value` for a preference that means nothing, or comes twice where it may come once."""
+    """FhirError `value` for a preference that we don't have or that means nothing, or comes twice where it may come once.
+
+    A misspelt one would be ignored, and with it what was to be forbidden.
+    """
     seen: set[str] = set()
     for extension in (change.after or {}).get("extension", ()):
-        name = str(extension.get("url", "")).removeprefix(PREFIX)
-        known = EXTENSIONS.get(name) if str(extension.get("url", "")).startswith(PREFIX) else None
+        url = str(extension.get("url", ""))
+        name = url.removeprefix(PREFIX)
+        known = EXTENSIONS.get(name) if url.startswith(PREFIX) else None
         if known is None:
+            if url.startswith(PREFIX) and url not in scanner_preferences.URLS:
+                listed = ", ".join(sorted([*(PREFIX + n for n in EXTENSIONS), *scanner_preferences.URLS]))
+                raise fail("value", f"{url} is no extension of ours on a Device; they are {listed}", "Device.extension")
             continue
         if not known.good(extension.get(known.element)):
             raise fail("value", f"{PREFIX}{name} has a {known.element}: {known.allowed}", "Device.extension")

@@ -34,6 +34,7 @@ class Wire:
 
     port: int
     receive_buffer: int = 0
+    source: str = "127.0.0.1"
     connection: socket.socket = field(init=False)
     _assembler: Assembler = field(default_factory=Assembler)
 
@@ -42,6 +43,7 @@ class Wire:
         if self.receive_buffer:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)
         self.connection.settimeout(30)
+        self.connection.bind((self.source, 0))
         self.connection.connect(("127.0.0.1", self.port))
         return self
 

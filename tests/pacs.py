@@ -64,6 +64,8 @@ class Pacs:
     studies: dict[str, Study] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     instead: tuple[int, bytes, dict[str, str]] | None = None
+    broken: set[str] = field(default_factory=set)  # studies about whose series it answers with an error
+    hangs: threading.Event | None = None  # it answers nobody until this is set
 
     def put(self, study: Study) -> Study:
         self.studies[study.uid] = study
@@ -71,11 +73,15 @@ class Pacs:
 
     def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
         self.asked.append(path)
+        if self.hangs is not None:
+            self.hangs.wait(60)
         if self.instead is not None:
             return self.instead
         address = urlsplit(path)
         query = parse_qs(address.query)
         parts = address.path.removeprefix("/dicom-web").strip("/").split("/")
+        if len(parts) == 3 and parts[1] in self.broken:
+            return 500, b"", {}
         if len(parts) == 3:
             found = self.studies[parts[1]].series_json() if parts[1] in self.studies else []
         elif "StudyInstanceUID" in query:

@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from bridges.dicom.stations import CALLING_TITLE_UNKNOWN, Stations
 from bridges.dicom.upper_layer import requestor
+from bridges.dicom.upper_layer.messages import Message
 from bridges.dicom.upper_layer.pdu import AssociateRequest
 from bridges.dicom.upper_layer.requestor import VERIFICATION, CallFailed, Remote
 from bridges.dicom.upper_layer.services import Peer
@@ -31,6 +32,7 @@ from resources import terms, worklist_preferences
 from resources.worklist_preferences import EXTENSIONS, PREFIX
 from tests.conftest import RunWithDb
 from tests.dicom_client import OUR_TITLE, Department, Running, department, running_department, worklist_keys
+from tests.dicom_wire import Wire, status
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +86,55 @@ def test_before_any_scanner_is_registered_only_this_machine_may_call(run_with_db
     run_with_db(scenario)
 
 
+def test_making_the_last_scanner_inactive_lets_nobody_in(run_with_db: RunWithDb[None]) -> None:
+    async def scenario(db: Any) -> None:
+        async with department(db) as dep:
+            await dep.update(await dep.station("CT1"), status="inactive")
+            stations = Stations(dep.interactions.store, OUR_TITLE, 0)
+            for title in ("CT1", "ANYBODY"):
+                assert await stations.admit(AssociateRequest(OUR_TITLE, title, ()), Peer("127.0.0.1")) == CALLING_TITLE_UNKNOWN
+
+    run_with_db(scenario)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"status": "inactive"}, {"extension": [{"url": PREFIX + "dicom-address", "valueString": "10.0.0.0/8"}]}],
+    ids=["inactive", "another address"],
+)
+def test_a_scanner_that_may_no_longer_call_loses_its_open_association(site: Running, change: dict[str, Any]) -> None:
+    title = f"OPEN{len(change.get('status', ''))}"
+    station = site.run(site.department.station(title))
+    association = site.department.scanner(title).associate()
+    assert association.send_c_echo().Status == 0
+    site.run(site.department.update(station, **change))
+    time.sleep(1.2)  # so long what was read of it serves
+    assert "Status" not in association.send_c_echo()
+    association.join(5)
+    assert not association.is_established
+
+
+def test_a_change_of_its_device_is_in_effect_on_the_open_association(site: Running) -> None:
+    station = site.run(site.department.station("CHANGED"))
+    with Wire(site.department.server.port) as wire:
+        wire.established("CHANGED")
+        keys = worklist_keys(ScheduledProcedureStepStartDate="20260907")
+        wire.ask_worklist(keys)
+        assert sum(status(m) == 0xFF00 for m in _answers(wire)) == 3
+        limit = {"url": PREFIX + "worklist-limit", "valueInteger": 1}
+        site.run(site.department.update(station, extension=[limit]))
+        time.sleep(1.2)
+        wire.ask_worklist(keys)
+        assert sum(status(m) == 0xFF00 for m in _answers(wire)) == 1
+
+
+def _answers(wire: Wire) -> Iterator[Message]:
+    for message in wire.messages():
+        yield message
+        if status(message) == 0:
+            return
+
+
 def test_a_wrong_called_title_is_let_pass_for_a_scanner_that_can_not_do_better(site: Running) -> None:
     site.run(site.department.station("ANYTITLE", preferences={"dicom-any-called-title": True}))
     assert site.department.scanner("ANYTITLE", called="OLD_RIS").echo() == 0
@@ -111,6 +162,15 @@ def test_a_preference_that_means_nothing_is_refused_with_what_it_may_be(site: Ru
     with pytest.raises(FhirError, match=name) as refused:
         site.run(site.department.station("WRONG", preferences={name: value}))
     assert EXTENSIONS[name].allowed in refused.value.issues[0].diagnostics
+
+
+@pytest.mark.parametrize("name", ["dicom-adress", "worklist-veiw", "charset"])
+def test_a_misspelt_preference_is_refused_with_those_that_there_are(site: Running, name: str) -> None:
+    misspelt = [{"url": PREFIX + name, "valueString": "10.1.2.0/24"}]
+    with pytest.raises(FhirError, match=name) as refused:
+        site.run(site.department.station("MISSPELT", extension=misspelt))
+    for known in ("urn:fhir-ris:dicom-address", "urn:fhir-ris:mpps-checks"):
+        assert known in refused.value.issues[0].diagnostics
 
 
 def test_a_preference_that_comes_twice_is_refused(site: Running) -> None:

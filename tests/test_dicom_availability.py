@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import gzip
+import threading
 import warnings
 from collections.abc import Iterator
 from datetime import timedelta
@@ -66,6 +68,7 @@ def fresh(pacs: Pacs) -> None:
     pacs.studies.clear()
     pacs.asked.clear()
     pacs.instead = None
+    pacs.broken.clear()
 
 
 def schedule(site: Running, station: str = "CT1") -> Scheduled:
@@ -439,6 +442,26 @@ def test_of_two_workers_one_asks_the_pacs_by_itself(site: Running, pacs: Pacs) -
     assert sum(f"StudyInstanceUID={scheduled.study_uid}" in path for path in pacs.asked) == 1
 
 
+def test_a_pacs_that_hangs_does_not_keep_the_others_from_being_asked(site: Running, pacs: Pacs) -> None:
+    async def run_until_asked(slow: Pacs) -> None:
+        slow.hangs = threading.Event()
+        second = await site.department.create(endpoint("dicom-qido-rs", slow.url, header=["request-timeout: 30"]))
+        who = PacsWorker(site.department.interactions, ZONE, Timing(look=0.05, sweep=0.05))
+        try:
+            async with who.running(), asyncio.timeout(20):
+                while not slow.asked:
+                    await asyncio.sleep(0.05)
+                before = len(pacs.asked)
+                while len(pacs.asked) < before + 3:
+                    await asyncio.sleep(0.05)
+        finally:
+            slow.hangs.set()
+            await site.department.update(second, status="off")
+
+    with serving_qido() as slow:
+        site.run(run_until_asked(slow))
+
+
 def today() -> str:
     return f"{clock.now().astimezone(ZONE):%Y%m%d}"
 
@@ -464,6 +487,15 @@ def test_images_with_accession_number_and_patient_of_an_order_are_its_own(site: 
     assert items_about(site, "study-without-order", study) == []
 
 
+def test_a_study_that_the_pacs_can_not_tell_about_does_not_hide_the_others(site: Running, pacs: Pacs) -> None:
+    for number in (1, 2, 3):
+        pacs.put(Study(f"1.2.5.{number}", {f"1.2.5.{number}.1": 1}, patient_id=f"Y{number}", date=today()))
+    pacs.broken.add("1.2.5.1")
+    assert sweep(site, pacs) == 2
+    pacs.broken.clear()
+    assert sweep(site, pacs) == 1
+
+
 def test_a_day_of_many_studies_is_read_in_pages(site: Running, pacs: Pacs) -> None:
     for number in range(105):
         pacs.put(Study(f"1.2.4.{number}", {f"1.2.4.{number}.1": 1}, patient_id=f"Z{number}", date=today()))
@@ -480,8 +512,10 @@ def test_a_day_of_many_studies_is_read_in_pages(site: Running, pacs: Pacs) -> No
         (200, b'{"a": 1}', {}),
         (200, b"[" * 100_000, {}),
         (200, b"[" + b'"x",' * (3 * 1024 * 1024) + b'"x"]', {}),
+        (200, gzip.compress(b"[]"), {"Content-Encoding": "gzip"}),
+        (200, gzip.compress(gzip.compress(bytes(32 * 1024 * 1024))), {"Content-Encoding": "gzip, gzip"}),
     ],
-    ids=["error", "redirect", "html", "no list", "nested", "too long"],
+    ids=["error", "redirect", "html", "no list", "nested", "too long", "compressed", "compressed twice"],
 )
 def test_an_answer_that_is_none_costs_nobody_anything(site: Running, pacs: Pacs, instead: Any) -> None:
     scheduled, _, series = examined(site)

@@ -36,6 +36,10 @@ async def _live_again(dep: Department) -> None:
     raise AssertionError("the database did not come back")
 
 
+async def _associations(dep: Department) -> int:
+    return len(await dep.search("AuditEvent", subtype="association"))
+
+
 def test_while_a_primary_is_elected_the_last_good_worklist_serves_and_the_audit_trail_gets_it_afterwards(tmp_path: Path) -> None:
     async def scenario() -> None:
         mongod = EmbeddedMongod(tmp_path)
@@ -46,6 +50,7 @@ def test_while_a_primary_is_elected_the_last_good_worklist_serves_and_the_audit_
                 await dep.scheduled("A1", await dep.station("CT1"), "2026-09-07T08:15")
                 known, other = worklist_keys(ScheduledStationAETitle="CT1"), worklist_keys(Modality="MR")
                 assert (await blocking(dep.scanner().find, known)).patients == ["A1"]
+                associations = await _associations(dep)
                 await _step_down(uri, 40)
                 began = time.monotonic()
                 answers = await blocking(dep.scanner().find, known)
@@ -63,6 +68,11 @@ def test_while_a_primary_is_elected_the_last_good_worklist_serves_and_the_audit_
                     await asyncio.sleep(0.2)
                 else:
                     raise AssertionError("what was shown from memory is not in the audit trail")
+                for _ in range(100):  # known, other, the echo, other again
+                    if await _associations(dep) == associations + 4:
+                        break
+                    await asyncio.sleep(0.2)
+                assert await _associations(dep) == associations + 4
             await db.client.close()
         finally:
             await mongod.stop()

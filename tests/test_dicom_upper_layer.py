@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from itertools import islice
 from typing import Any
 
@@ -341,6 +341,18 @@ def test_limits_per_title_per_address_and_in_all_are_kept() -> None:
         assert two.associate("CT2") == AssociateReject(2, 3, 2)
 
 
+def test_silent_connections_of_one_address_do_not_keep_others_out() -> None:
+    with ExitStack() as stack:
+        hall = stack.enter_context(Hall(limits=Limits(total=10, connecting=3)).open())
+        known = stack.enter_context(Wire(hall.port))
+        known.established("CT1")
+        silent = [stack.enter_context(Wire(hall.port)) for _ in range(20)]
+        assert silent[3].read() is None
+        with Wire(hall.port, source="127.0.0.2") as other:
+            other.established("CT2")
+        assert known.echo() == 0
+
+
 # The protocol broken
 
 
@@ -430,6 +442,32 @@ def test_an_association_has_an_end_even_if_it_is_never_idle() -> None:
         wire.established()
         with pytest.raises((StopIteration, OSError)):
             _echo_for_ever(wire)
+
+
+def test_an_association_has_an_end_even_while_a_request_is_under_way() -> None:
+    with Hall(times=Times(total=1, write=1)).open() as hall, Wire(hall.port) as wire:
+        wire.established()
+        wire.ask_worklist(keys("slow"))
+        assert isinstance(wire.read(), Abort)
+
+
+def test_a_peer_that_does_not_read_its_answers_loses_its_association() -> None:
+    with Hall(times=Times(write=0.5)).open() as hall, Wire(hall.port, receive_buffer=2048) as wire:
+        wire.established("DEAF")
+        assert hall.acceptor is not None
+        long = keys()
+        long.TextValue = "x" * 400_000
+        for number in range(3):
+            wire.ask_worklist(long, message_id=number + 1)
+        _until(lambda: "DEAF" not in [a.calling for a in hall.acceptor.associations] if hall.acceptor else True)
+
+
+def _until(true: Callable[[], bool]) -> None:
+    for _ in range(200):
+        if true():
+            return
+        threading.Event().wait(0.05)
+    raise AssertionError("it does not come")
 
 
 def _echo_for_ever(wire: Wire) -> None:

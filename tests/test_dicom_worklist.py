@@ -1,5 +1,7 @@
 """The modality worklist, over real associations: matching as PS3.4 Annex K and C.2.2.2 have it, and what is on the list when."""
 
+import asyncio
+import fnmatch
 import random
 import shutil
 import socket
@@ -10,16 +12,22 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
+from bson import ObjectId
 from pydicom.dataset import Dataset
 
+from bridges.dicom import worklist, worklist_answers
+from bridges.dicom.character_sets import ASCII, transliterated
+from bridges.dicom.dicom_json import tag
+from bridges.dicom.matching import WorklistQuery
 from bridges.dicom.server import DicomServer, DicomServerError, DicomSettings
 from bridges.dicom.upper_layer import command
 from bridges.dicom.upper_layer.items import UserInformation
-from bridges.dicom.worklist_rows import WorklistRows
+from bridges.dicom.wild_cards import matcher
+from bridges.dicom.worklist_rows import COLLECTION, WorklistRows
 from fhir_server.references import ref
 from fhir_server.registry import Change
 from fhir_server.unit_of_work import UnitOfWork
-from resources import terms
+from resources import terms, worklist_preferences
 from tests.conftest import RunWithDb
 from tests.dicom_client import (
     OUR_TITLE,
@@ -36,6 +44,7 @@ from tests.dicom_wire import WORKLIST, Wire, encoded, status
 
 V2_0203 = "http://terminology.hl7.org/CodeSystem/v2-0203"
 ILLE, ELE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
+_numbers = iter(range(1, 1000))
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +138,26 @@ def test_a_time_range_does_not_cross_midnight(site: Running) -> None:
 def test_names_match_without_case_and_accents(site: Running) -> None:
     assert found(site, {"PatientName": "MULLER^ZOE"}) == ["A1"]
     assert found(site, {"PatientName": "muller"}) == ["A1", "A2"]
+
+
+@pytest.mark.parametrize("family", ["Sørensen", "ŁUKASZ", "Đorđević", "Æbelø", "Żółć", "Παπαδόπουλος", "Жукова", "İğdır", "Weiß"])
+@pytest.mark.parametrize("stored_by", ["this version", "an earlier one"])
+def test_a_name_is_found_by_what_a_scanner_without_its_letters_shows(site: Running, family: str, stored_by: str) -> None:
+    id_ = f"R{next(_numbers)}"
+
+    async def fill(dep: Department) -> None:
+        station = await dep.station(f"OT{next(_numbers)}", "OT")
+        await dep.scheduled(id_, station, "2031-09-07T08:15", modality="OT", family=family, given="Ada")
+        if stored_by == "an earlier one":
+            await dep.interactions.store.db[COLLECTION].update_one({"patient_ids": id_}, {"$unset": {"name_keys": 1}})
+
+    site.run(fill(site.department))
+    shown = transliterated(family, ASCII)
+    assert shown.isascii()
+    for wanted in (shown, family, f"{shown[:3]}*^a*", family.lower(), f"{family[:2]}*"):
+        keys = worklist_keys(ScheduledProcedureStepStartDate="20310907")
+        keys.PatientName, keys.SpecificCharacterSet = wanted, "ISO_IR 192"
+        assert id_ in find(site, keys).patients
 
 
 def test_names_match_with_wildcards(site: Running) -> None:
@@ -668,6 +697,63 @@ def test_identifiers_that_are_made_to_be_expensive_are_refused(site: Running) ->
         deep = outer
     for keys in (many, dates, long, deep):
         assert _status_of(site, encoded(keys)) == 0xA900
+
+
+@pytest.mark.parametrize(
+    "values", [["a?b*" * 600], [f"*{n}*" for n in range(60)], ["x" * 1025]], ids=["long pattern", "many values", "long value"]
+)
+def test_wild_cards_longer_or_more_than_any_scanner_needs_are_refused(site: Running, values: list[str]) -> None:
+    keys = worklist_keys()
+    keys.PatientName = "\\".join(v[:330] for v in values)
+    assert _status_of(site, encoded(keys)) == 0xA900
+    keys = worklist_keys()
+    keys.ScheduledProcedureStepSequence[0].add_new(0x00400007, "LO", "\\".join(values))
+    assert _status_of(site, encoded(keys)) == 0xA900
+
+
+def test_wild_cards_match_as_any_run_and_any_one_character() -> None:
+    chance = random.Random(8)
+    for _ in range(20_000):
+        key = "".join(chance.choice("ab?*") for _ in range(chance.randrange(8)))
+        text = "".join(chance.choice("ab") for _ in range(chance.randrange(8)))
+        assert matcher(key)(text) is (fnmatch.fnmatchcase(text, key)), (key, text)
+
+
+def test_others_get_their_turn_while_the_rows_of_a_query_are_looked_at(run_with_db: RunWithDb[None]) -> None:
+    turns, seen = 0, set[int]()
+
+    class Slow(WorklistQuery):
+        def matches(self, attributes: Any) -> bool:
+            seen.add(turns)
+            return super().matches(attributes)
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def scenario(db: Any) -> None:
+        async with department(db) as dep:
+            await dep.scheduled("A1", await dep.station("CT1"), "2026-09-07T08:15")
+            row = await db[COLLECTION].find_one({})
+            # As many as come in one batch, during which nothing waits for the database.
+            await db[COLLECTION].insert_many([row | {"_id": f"copy{n}"} for n in range(99)])
+            query = Slow.of({tag("PatientName"): {"vr": "PN", "Value": [{"Alphabetic": "*x*"}]}})
+            ticking = asyncio.create_task(count())
+            assert [row async for row in worklist._rows(db, query, {})] == []
+            ticking.cancel()
+
+    run_with_db(scenario)
+    assert len(seen) >= 4
+
+
+def test_kept_answers_stay_with_their_query_when_somebody_makes_up_thousands_of_shapes() -> None:
+    answers, preferences, version = worklist_answers.Answers(), worklist_preferences.of({}), ObjectId()
+    slow = answers.kind(("A",), preferences, explicit=False)  # it waits for the database
+    others = [answers.kind(("B", n), preferences, explicit=True) for n in range(2_100)]
+    slow.put("step", version, {tag("PatientID"): {"vr": "LO", "Value": ["P1"]}})
+    assert [kind.get("step", version) for kind in others] == [None] * len(others)
 
 
 def test_extended_negotiation_is_answered_with_what_is_not_done(site: Running) -> None:

@@ -1,20 +1,23 @@
 """A worklist query: its keys, what MongoDB can preselect by them, the exact matching, and the answer (PS3.4 C.2.2.2, K.6.1.2)."""
 
-import fnmatch
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from bridges.dicom import dimse, time_keys
 from bridges.dicom.dicom_json import CHARACTER_SET, Attributes, Element, element, items, tag, text, texts_of, vr_of
+from bridges.dicom.romanisation import folded
+from bridges.dicom.wild_cards import Matcher, matcher
 from bridges.dicom.worklist_keys import IDENTIFYING, ROOT, STEP, Key
-from fhir_server.search.keys import caseless
 
 _SPS = tag("ScheduledProcedureStepSequence")
 _START_DATE, _START_TIME = tag("ScheduledProcedureStepStartDate"), tag("ScheduledProcedureStepStartTime")
 # Said by the answer as it needs, never matched.
 _NEVER_MATCHED = {CHARACTER_SET, tag("TimezoneOffsetFromUTC")}
-_MOST_VALUES = 100  # of a key; with them, the alternatives of date and time
+_MOST_VALUES = 50  # of a key; with them, the alternatives of date and time
+# Characters of a value. No VR that is matched has longer ones, whatever the character set (PS3.5 6.2).
+_LONGEST_NAME, _LONGEST_VALUE = 5 * 64, 1024
 _PRESELECTED = {
     "PatientID": "patient_ids",
     "AccessionNumber": "accession",
@@ -27,6 +30,7 @@ _PRESELECTED_IN_STEP = {
     "ScheduledProcedureStepID": "step_id",
 }
 _OTHER = Key("", False, "3", "single value", "")  # an attribute within a sequence
+Condition = Callable[[Element], bool]  # whether the attribute of a row is what a key asks for
 _DECIDED = {tag(k) for k in (*_PRESELECTED, *_PRESELECTED_IN_STEP)}
 
 
@@ -40,8 +44,8 @@ class WorklistQuery:
     # Tags of step attributes that were asked for beside the sequence: they are answered in both places.
     lifted: frozenset[str] = frozenset()
     unsupported: bool = False
-    _conditions: list[tuple[str, Element]] = field(default_factory=list)
-    _step_conditions: list[tuple[str, Element]] = field(default_factory=list)
+    _conditions: list[tuple[str, Condition]] = field(default_factory=list)
+    _step_conditions: list[tuple[str, Condition]] = field(default_factory=list)
 
     @classmethod
     def of(cls, identifier: Attributes) -> "WorklistQuery":
@@ -60,7 +64,7 @@ class WorklistQuery:
         query._step_conditions = query._split(step, STEP, skip={_START_DATE, _START_TIME})
         return query
 
-    def _split(self, keys: Attributes, known: dict[str, Key], skip: set[str]) -> list[tuple[str, Element]]:
+    def _split(self, keys: Attributes, known: dict[str, Key], skip: set[str]) -> list[tuple[str, Condition]]:
         """The keys to match. Keys that we can't match are ignored, and the answers say so (FF01, PS3.4 K.4.1.1.4)."""
         found = []
         for name, key in keys.items():
@@ -72,8 +76,7 @@ class WorklistQuery:
                 if known[name].how == "universal":
                     self.unsupported = True
                 else:
-                    _check(name, key)
-                    found.append((name, key))
+                    found.append((name, _condition(name, key)))
         return found
 
     @property
@@ -110,8 +113,12 @@ class WorklistQuery:
             if not where["start"]:
                 del where["start"]
         names = _wanted(self.root.get(tag("PatientName"), {}))
-        if len(names) == 1 and "=" not in names[0] and (prefix := re.split(r"[*?^]", caseless(names[0]))[0]):
-            where["names"] = {"$elemMatch": {"$gte": prefix, "$lt": prefix + "\uffff"}}
+        if len(names) == 1 and "=" not in names[0]:
+            prefixes = [re.split(r"[*?^]", form)[0] for form in folded(names[0])]
+            if all(prefixes):
+                among = [{"name_keys": {"$elemMatch": {"$gte": p, "$lt": p + "\uffff"}}} for p in prefixes]
+                # Rows of earlier versions have none, and are looked at one by one.
+                where["$or"] = [*among, {"name_keys": {"$exists": False}}]
         return where
 
     def matches(self, attributes: Attributes) -> bool:
@@ -120,8 +127,8 @@ class WorklistQuery:
         start = text(item, "ScheduledProcedureStepStartDate") + text(item, "ScheduledProcedureStepStartTime")
         if self.windows and not any(w.contains(start) for w in self.windows):
             return False
-        return all(_matches(n, k, attributes.get(n, {})) for n, k in self._conditions) and all(
-            _matches(n, k, item.get(n, {})) for n, k in self._step_conditions
+        return all(holds(attributes.get(n, {})) for n, holds in self._conditions) and all(
+            holds(item.get(n, {})) for n, holds in self._step_conditions
         )
 
     def answer(self, attributes: Attributes) -> Attributes:
@@ -148,39 +155,46 @@ def _asked(name: str, key: Element, held: Attributes) -> Element:
 # Matching
 
 
-def _matches(name: str, key: Element, held: Element) -> bool:
+def _condition(name: str, key: Element) -> Condition:
+    """What a key asks of an attribute, made once for all rows. Refused when a date or time can't be read."""
     vr = vr_of(name)
     if vr == "SQ":
-        conditions = [(n, k) for n, k in key["Value"][0].items() if not _is_universal(k)]
-        return any(all(_matches(n, k, item.get(n, {})) for n, k in conditions) for item in held.get("Value", ()))
+        if key["vr"] != "SQ":
+            raise dimse.Refused(dimse.IDENTIFIER_DOES_NOT_MATCH, "a sequence key is no sequence")
+        within = [(n, _condition(n, k)) for n, k in key["Value"][0].items() if not _is_universal(k)]
+        return lambda held: any(all(holds(item.get(n, {})) for n, holds in within) for item in held.get("Value", ()))
+    wanted = _wanted(key)
     if vr == "PN":
-        groups = [g for name_ in held.get("Value", ()) for g in name_.values()]
-        return any(_name_matches(w, groups) for w in _wanted(key))
-    stored = texts_of(held)
-    if vr == "DA":
-        return any(time_keys.dates(w).contains(s) for w in _wanted(key) for s in stored)
-    if vr == "TM":
-        return any(time_keys.times(w).contains(s) for w in _wanted(key) for s in stored)
+        names = [_name(w) for w in wanted]
+        return lambda held: _any_name(names, held)
+    if vr in {"DA", "TM"}:
+        spans = [time_keys.dates(w) if vr == "DA" else time_keys.times(w) for w in wanted]
+        return lambda held: any(span.contains(s) for s in texts_of(held) for span in spans)
     if (ROOT.get(name) or STEP.get(name, _OTHER)).how == "wild card":
-        return any(_pattern(w).fullmatch(s) for w in _wanted(key) for s in stored)
-    return any(w == s for w in _wanted(key) for s in stored)
+        matchers = [matcher(w) for w in wanted]
+        return lambda held: any(matches(s) for s in texts_of(held) for matches in matchers)
+    values = frozenset(wanted)
+    return lambda held: not values.isdisjoint(texts_of(held))
 
 
-def _name_matches(wanted: str, groups: list[str]) -> bool:
-    """A name key against any component group, without case and accents. Components that it doesn't name don't matter."""
-    held = [caseless(g).rstrip("^") for g in groups]
-    for key in filter(None, (caseless(k).rstrip("^") for k in wanted.split("="))):
-        pattern, components = _pattern(key), [_pattern(c) if c else None for c in key.split("^")]
-        for group in held:
-            parts = group.split("^") + [""] * len(components)
-            if pattern.fullmatch(group) or all(c is None or c.fullmatch(p) for c, p in zip(components, parts, strict=False)):
-                return True
-    return False
+def _name(wanted: str) -> Matcher:
+    """A name key against one component group, as names are compared. Components that it doesn't name don't matter."""
+    keys = [k for group in wanted.split("=") for form in folded(group) if (k := form.rstrip("^"))]
+    alternatives = [(matcher(k), [matcher(c) if c else None for c in k.split("^")]) for k in keys]
+
+    def matches(group: str) -> bool:
+        parts = group.split("^")
+        return any(
+            whole(group) or all(c is None or c(parts[n] if n < len(parts) else "") for n, c in enumerate(components))
+            for whole, components in alternatives
+        )
+
+    return matches
 
 
-def _pattern(key: str) -> re.Pattern[str]:
-    """`*` any run of characters, `?` any one (PS3.4 C.2.2.2.4). fnmatch's translation doesn't backtrack over many `*`."""
-    return re.compile(fnmatch.translate(key.replace("[", "[[]")))
+def _any_name(names: list[Matcher], held: Element) -> bool:
+    groups = [form.rstrip("^") for name in held.get("Value", ()) for g in name.values() for form in folded(g)]
+    return any(matches(group) for group in groups for matches in names)
 
 
 def _wanted(key: Element) -> list[str]:
@@ -188,6 +202,8 @@ def _wanted(key: Element) -> list[str]:
     wanted = [w for w in texts_of(key) if w]
     if len(wanted) > _MOST_VALUES:
         raise dimse.Refused(dimse.IDENTIFIER_DOES_NOT_MATCH, "a key has too many values")
+    if any(len(w) > (_LONGEST_NAME if key["vr"] == "PN" else _LONGEST_VALUE) for w in wanted):
+        raise dimse.Refused(dimse.IDENTIFIER_DOES_NOT_MATCH, "a key has a value that is too long")
     return [] if any(set(w) == {"*"} for w in wanted) else wanted
 
 
@@ -196,14 +212,6 @@ def _is_universal(key: Element) -> bool:
     if key["vr"] == "SQ":
         return all(_is_universal(k) for item in key.get("Value", ()) for k in item.values())
     return not _wanted(key)
-
-
-def _check(name: str, key: Element) -> None:
-    """Refused when a date or time key can't be read, once and not row by row."""
-    read = {"DA": time_keys.dates, "TM": time_keys.times}.get(vr_of(name))
-    for value in _wanted(key) if read else ():
-        assert read is not None
-        read(value)
 
 
 def _windows(step: Attributes) -> list[time_keys.Window]:

@@ -34,6 +34,7 @@ from smart_auth.access import Access
 log = structlog.get_logger()
 _ACCESS: Final = Access.system("pacs")
 _MOST_FOUND: Final = 200
+_GIVE_UP_AFTER: Final = 20  # studies on end that the PACS has no answer about
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +79,30 @@ class PacsWorker:
                 await give_back(self._db, self._owner)
 
     async def _run(self) -> None:
-        while True:
-            try:
-                endpoints = await self.endpoints()
-                await asyncio.gather(*(self._serve(e, only=len(endpoints) == 1) for e in endpoints))
-            except Exception as error:  # noqa: BLE001 - the next look tries again; the text may name a patient
-                log.warning("pacs.not_asked", reason=type(error).__name__)
-            await asyncio.sleep(self.timing.look)
+        """Each PACS is asked by a task of its own: one that hangs keeps the others from nothing."""
+        rounds: dict[str, asyncio.Task[None]] = {}
+        try:
+            while True:
+                try:
+                    endpoints = await self.endpoints()
+                except Exception as error:  # noqa: BLE001 - the next look tries again
+                    log.warning("pacs.not_asked", reason=type(error).__name__)
+                    endpoints = []
+                for endpoint in endpoints:
+                    if (before := rounds.get(endpoint["id"])) is None or before.done():
+                        rounds[endpoint["id"]] = asyncio.create_task(self._round(endpoint, only=len(endpoints) == 1))
+                rounds = {id_: task for id_, task in rounds.items() if not task.done()}
+                await asyncio.sleep(self.timing.look)
+        finally:
+            for task in rounds.values():
+                task.cancel()
+            await asyncio.gather(*rounds.values(), return_exceptions=True)
+
+    async def _round(self, endpoint: Resource, *, only: bool) -> None:
+        try:
+            await self._serve(endpoint, only=only)
+        except Exception as error:  # noqa: BLE001 - the next look tries again; the text may name a patient
+            log.warning("pacs.not_asked", endpoint=f"Endpoint/{endpoint['id']}", reason=type(error).__name__)
 
     async def endpoints(self) -> list[Resource]:
         """The PACSs that can be asked."""
@@ -154,14 +172,25 @@ class PacsWorker:
     # Studies that nobody ordered
 
     async def sweep(self, pacs: Qido) -> int:
-        """Look at all studies of yesterday and today; how many were new to us, or other than we knew."""
+        """Look at all studies of yesterday and today; how many were new to us, or other than we knew. One that the PACS can't
+        tell us about is passed over; it comes again with the next sweep.
+        """
         today = clock.now().astimezone(self._zone)
         yesterday = today - timedelta(days=1)
-        changed = 0
+        changed = unanswered = 0
         for page in range(self.timing.pages):
             found = await pacs.studies(f"{yesterday:%Y%m%d}", f"{today:%Y%m%d}", page * PAGE)
             for one in await self._unlike_ours(found):
-                arrived = Arrived(text(one, "StudyInstanceUID"), await pacs.series(text(one, "StudyInstanceUID")), one)
+                uid = text(one, "StudyInstanceUID")
+                try:
+                    arrived = Arrived(uid, await pacs.series(uid), one)
+                except NotAnswered as error:
+                    log.warning("pacs.study_not_told", study=uid, reason=str(error))
+                    unanswered += 1
+                    if unanswered >= _GIVE_UP_AFTER:  # it isn't about the study
+                        raise
+                    continue
+                unanswered = 0
                 changed += await self._settle(arrived) is not None
             if len(found) < PAGE:
                 return changed

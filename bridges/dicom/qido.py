@@ -85,10 +85,13 @@ class Qido:
             raise NotAnswered("its answer is no DICOM JSON") from None
 
     async def _body(self, path: str, parameters: list[tuple[str, str]]) -> tuple[int, bytes]:
-        headers = {"Accept": "application/dicom+json"}
+        # Not compressed: how much it becomes can't be told before it has become that.
+        headers = {"Accept": "application/dicom+json", "Accept-Encoding": "identity"}
         async with self._client.stream("GET", self._base + path, params=urlencode(parameters), headers=headers) as answer:
+            if answer.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+                raise NotAnswered("its answer is compressed, which it was not asked for")
             body = bytearray()
-            async for part in answer.aiter_bytes():
+            async for part in answer.aiter_raw():
                 body += part
                 if len(body) > _LARGEST:
                     raise NotAnswered("its answer is too long")

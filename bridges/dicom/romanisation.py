@@ -1,6 +1,9 @@
 """Latin letters for those that accents don't explain: Greek (after ISO 843) and Cyrillic (after ISO 9, without its accents)."""
 
+import unicodedata
 from typing import Final
+
+from fhir_server.search.keys import caseless
 
 _LATIN = {
     "ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "ł": "l", "ħ": "h", "ı": "i",
@@ -18,3 +21,17 @@ _CYRILLIC = {
     "ґ": "g", "ў": "u", "ђ": "dj", "ј": "j", "љ": "lj", "њ": "nj", "ћ": "c", "џ": "dz", "ѓ": "g", "ќ": "k", "ѕ": "dz",
 }  # fmt: skip
 LETTERS: Final[dict[str, str]] = _LATIN | _GREEK | _CYRILLIC
+
+
+def romanised(text: str) -> str:
+    """Without case and accents, in Latin letters where there are some: as a scanner shows the name that hasn't its letters."""
+    if text.isascii():
+        return caseless(text)
+    letters = unicodedata.normalize("NFC", text.lower())
+    bare = "".join(LETTERS[c] if c in LETTERS else unicodedata.normalize("NFKD", c) for c in letters)
+    return caseless("".join(LETTERS.get(c, c) for c in bare))
+
+
+def folded(text: str) -> list[str]:
+    """The forms of a name that are compared: without case and accents, and romanised where that is another."""
+    return list(dict.fromkeys((caseless(text), romanised(text))))

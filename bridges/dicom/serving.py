@@ -1,9 +1,11 @@
 """What all services share: reading data sets, answers to what fails, the audit trail."""
 
 import asyncio
+import contextlib
 import io
 import time
 import warnings
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, Final
@@ -11,7 +13,7 @@ from typing import Any, Final
 import structlog
 from pydicom import config as pydicom_config
 from pydicom.filereader import read_dataset
-from pymongo.errors import PyMongoError
+from pymongo.errors import ConnectionFailure, PyMongoError
 
 from bridges.dicom import character_sets, dicom_json, dicom_metrics, dimse
 from bridges.dicom.callers import Caller
@@ -28,10 +30,9 @@ log = structlog.get_logger()
 
 ANSWER_SECONDS: Final = 25.0  # scanners give up after 30
 _LARGE: Final = 64 * 1024  # bytes of a data set that is read in a thread, so that nobody else waits
-# Of events of while the database is away: how many wait for it, and how often, and how long between, it is tried.
+# Of events of while the database is away: how many wait for it, and seconds between two tries.
 _MOST_WAITING: Final = 20_000
-_TRIES: Final = 120
-_BETWEEN_TRIES: Final = 2.0
+_BETWEEN_TRIES: Final = 1.0
 
 
 def configure_pydicom() -> None:
@@ -72,6 +73,8 @@ class Desk:
         self.interactions = interactions
         self.habits = Habits(interactions.store.db)
         self._under_way: set[asyncio.Task[None]] = set()
+        self._held: deque[dict[str, Any]] = deque()  # events that the database hasn't taken yet
+        self._holding: asyncio.Task[None] | None = None
 
     def handler(self, operation: str, otherwise: int, work: Callable[[Request], Awaitable[Response]]) -> Handler:
         """A handler that answers what `work` refuses or what fails in it; with status `otherwise` where nothing else fits.
@@ -100,27 +103,46 @@ class Desk:
         return handle
 
     def record(self, caller: Caller, event: str, failed: str | None) -> None:
-        """Record an association, or a refused request. Nobody waits for it: so that polling costs little. A failure is logged."""
-        self._start(self._write(audit.audit_event(Act(event, "dicom", peer=caller.address), caller.access, (), failed=failed)))
+        """Record an association, or a refused request. Nobody waits for it: so that polling costs little."""
+        self.record_when_possible(audit.audit_event(Act(event, "dicom", peer=caller.address), caller.access, (), failed=failed))
 
     def record_when_possible(self, event: dict[str, Any]) -> None:
-        """Record what happened while the database is away, as soon as it is back."""
-        if len(self._under_way) < _MOST_WAITING:
-            self._start(self._write(event, tries=_TRIES))
-        else:
+        """Record what has happened; while the database is away, as soon as it is back."""
+        if len(self._under_way) + len(self._held) >= _MOST_WAITING:
             log.error("dicom.audit_failed", reason="too many are waiting")
+        elif self._held:
+            self._held.append(event)
+        else:
+            self._start(self._write(event))
 
-    async def _write(self, event: dict[str, Any], tries: int = 1) -> None:
-        for left in reversed(range(tries)):
-            try:
-                await self.interactions.store.ensure("AuditEvent")
-                await self.interactions.reads.write(event)
-                return
-            except Exception as error:  # noqa: BLE001 - there is nobody to tell
-                if not left:
-                    log.error("dicom.audit_failed", reason=type(error).__name__)  # noqa: TRY400 - the trace says no more
-                    return
+    async def _write(self, event: dict[str, Any]) -> None:
+        try:
+            await self._store(event)
+        except (PyMongoError, TimeoutError):
+            self._held.append(event)
+            if self._holding is None:
+                self._holding = asyncio.get_running_loop().create_task(self._hold())
+        except Exception as error:  # noqa: BLE001 - there is nobody to tell
+            log.error("dicom.audit_failed", reason=type(error).__name__)  # noqa: TRY400 - the trace says no more
+
+    async def _hold(self) -> None:
+        """Write what is held, in order, once the database takes it."""
+        while self._held:
             await asyncio.sleep(_BETWEEN_TRIES)
+            with contextlib.suppress(ConnectionFailure, TimeoutError):
+                while self._held:
+                    try:
+                        await self._store(self._held[0])
+                    except (ConnectionFailure, TimeoutError):
+                        raise
+                    except Exception as error:  # noqa: BLE001 - it would stand in the way of the others
+                        log.error("dicom.audit_failed", reason=type(error).__name__)  # noqa: TRY400 - the trace says no more
+                    self._held.popleft()
+        self._holding = None
+
+    async def _store(self, event: dict[str, Any]) -> None:
+        await self.interactions.store.ensure("AuditEvent")
+        await self.interactions.reads.write(event)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -129,8 +151,12 @@ class Desk:
 
     async def close(self, grace: float) -> None:
         """Wait for what is being recorded, at most so many seconds."""
-        if self._under_way:
-            await asyncio.wait(list(self._under_way), timeout=grace)
+        if waiting := [*self._under_way, *([self._holding] if self._holding else [])]:
+            await asyncio.wait(waiting, timeout=grace)
+        if self._holding is not None:
+            self._holding.cancel()
+        if self._held:
+            log.error("dicom.audit_failed", reason="the database is away", events=len(self._held))
 
 
 def _refusal(error: Exception, otherwise: int, operation: str) -> dimse.Refused:

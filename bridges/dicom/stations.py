@@ -41,6 +41,7 @@ _THIS_MACHINE: Final = ("127.0.0.0/8", "::1/128")
 class _Known:
     station: Station | None
     at: float
+    ask_again: float = 0.0  # the database was away, and may be asked anew from then on
 
 
 class Stations:
@@ -80,14 +81,15 @@ class Stations:
         """The station of this title, UNREGISTERED while none is, None when it isn't one of those that are."""
         known = self._known.get(title)
         now = time.monotonic()
-        if known is not None and now - known.at < _CACHE_SECONDS:
+        if known is not None and (now - known.at < _CACHE_SECONDS or (self._counts(known, now) and now < known.ask_again)):
             return known.station
         try:
             async with asyncio.timeout(_WAIT_SECONDS):
                 station = await self._read(title)
         except (PyMongoError, TimeoutError):
-            if known is None or now - known.at > self._stale_seconds:
+            if known is None or not self._counts(known, now):
                 raise
+            known.ask_again = time.monotonic() + _WAIT_SECONDS
             log.warning("dicom.stations_from_memory", ae_title=title)
             return known.station
         if len(self._known) >= _MOST_KNOWN:
@@ -95,17 +97,21 @@ class Stations:
         self._known[title] = _Known(station, now)
         return station
 
+    def _counts(self, known: _Known, now: float) -> bool:
+        return now - known.at <= self._stale_seconds
+
     async def _read(self, title: str) -> Station | None:
         await self._store.ensure("Device")
         if device.is_ae_title(title):
             for found in await self._find(token(terms.AE_TITLE, title)):
                 if found.get("status", "active") == "active":
                     return _station_of(found)
-        anyone = await self._find(f"{terms.AE_TITLE}|", status="active", limit=1)
+        # One of any status: making the last active one inactive must not let everybody in.
+        anyone = await self._find(f"{terms.AE_TITLE}|", limit=1)
         return None if anyone else UNREGISTERED
 
-    async def _find(self, identifier: str, limit: int = 10, **more: str) -> list[Resource]:
-        query = compile_query("Device", [("identifier", identifier), *more.items()])
+    async def _find(self, identifier: str, limit: int = 10) -> list[Resource]:
+        query = compile_query("Device", [("identifier", identifier)])
         return [fhir_json.from_bson(d["resource"]) for d in await self._store.find(query, limit=limit)]
 
 

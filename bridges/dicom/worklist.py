@@ -4,6 +4,7 @@ A scanner sees what its view allows (`worklist_preferences`). A query for a list
 one for a certain patient or order is for any day. Lists are cut at the scanner's limit, the earliest first.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -28,6 +29,7 @@ log = structlog.get_logger()
 
 _SORT: Final = [("start", 1), ("_id", 1)]
 _BATCH = 200
+_BURST = 20  # rows that are looked at before others get their turn, and the time limit a chance
 
 
 @dataclass(slots=True)
@@ -110,8 +112,12 @@ async def _rows(db: AsyncDatabase[dict[str, Any]], query: WorklistQuery, where: 
     decided = query.is_decided_by_prefilter
     if not decided:
         fields["attributes"] = 1
+    looked_at = 0
     async with db[COLLECTION].find(where, fields, sort=_SORT, batch_size=_BATCH) as cursor:
         async for row in cursor:
+            looked_at += 1
+            if not decided and looked_at % _BURST == 0:
+                await asyncio.sleep(0)
             if decided or query.matches(row["attributes"]):
                 yield _Row(row["_id"], row.get("version"), row.get("patient", ""), row.get("attributes"))
 
@@ -124,6 +130,7 @@ async def _encode(db: AsyncDatabase[dict[str, Any]], kind: Kind, query: Worklist
     if missing:
         wanted = db[COLLECTION].find({"_id": {"$in": missing}}, {"version": 1, "attributes": 1, "patient": 1})
         fetched = {row["_id"]: row async for row in wanted}
+    made = 0
     for row in rows:
         data, patient = kept.get(row.id), row.patient
         if data is None:
@@ -137,6 +144,9 @@ async def _encode(db: AsyncDatabase[dict[str, Any]], kind: Kind, query: Worklist
             version = now.get("version") if now else row.version
             patient = (now or {}).get("patient", patient)
             data = kind.put(row.id, version, query.answer(attributes))
+            made += 1
+            if made % _BURST == 0:
+                await asyncio.sleep(0)
         found.answers.append(data)
         if patient:
             found.patients[patient] = None

@@ -3,6 +3,7 @@
 A row has a new version with each write, so what is kept of an older one is never used.
 """
 
+import itertools
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -36,6 +37,8 @@ class Answers:
     def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
         self._most_bytes = most_bytes
         self._kinds: dict[Any, int] = {}
+        # Never used again: a query that is under way while the table is cleared keeps its answers under its own.
+        self._numbers = itertools.count()
         self.kept: OrderedDict[tuple[int, str], tuple[ObjectId, bytes]] = OrderedDict()
         self._bytes = 0
 
@@ -48,7 +51,7 @@ class Answers:
                 self._kinds.clear()
                 self.kept.clear()
                 self._bytes = 0
-            self._kinds[key] = len(self._kinds)
+            self._kinds[key] = next(self._numbers)
         return Kind(self, self._kinds[key], wanted, explicit)
 
     def keep(self, key: tuple[int, str], version: ObjectId, data: bytes) -> None:

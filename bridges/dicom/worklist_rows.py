@@ -8,7 +8,8 @@ active, and it has a time and a Study Instance UID:
      start: "20260907081500",      the start in the department's zone, as DICOM queries ask for it
      starts: date,                 the same in UTC
      stations: ["CT1"], modality: ["CT"], patient_ids: [...], accession, procedure_id, step_id, study_uid,
-     names: ["roe^jane"],          the folded groups of the patient's name
+     names: ["sørensen^jane"],     the groups of the patient's name, without case and accents
+     name_keys: ["sørensen^jane", "sorensen^jane"],  the same, and romanised: what queries by name look for
      patient: "Patient/1", location: "Location/ct" of the station,
      of: ["Task/1", "Patient/1"],  what the row is made of: when one of them changes, so does the row
      attributes: {...}}            the whole answer, in the DICOM JSON model
@@ -24,6 +25,7 @@ from pymongo.errors import BulkWriteError
 
 from bridges.dicom import dicom_json, values
 from bridges.dicom.dicom_json import Attributes
+from bridges.dicom.romanisation import folded
 from bridges.dicom.worklist_attributes import ScheduledStep, attributes, performers
 from bridges.dicom.worklist_clinical import OBSERVATIONS
 from fhir_server import clock
@@ -62,7 +64,7 @@ _ELEMENTS: dict[str, tuple[str, ...]] = {
 
 async def ensure_indexes(db: AsyncDatabase[dict[str, Any]]) -> None:
     """Make the collection's indexes: each key of `matching.prefilter`, and `of` for changes."""
-    keys = ("patient_ids", "accession", "procedure_id", "step_id", "study_uid", "names", "of")
+    keys = ("patient_ids", "accession", "procedure_id", "step_id", "study_uid", "name_keys", "of")
     indexes = [
         IndexModel([("stations", 1), ("start", 1)]),
         IndexModel([("modality", 1), ("start", 1)]),
@@ -137,7 +139,8 @@ class WorklistRows:
             "procedure_id": dicom_json.text(found, "RequestedProcedureID"),
             "step_id": dicom_json.text(item, "ScheduledProcedureStepID"),
             "study_uid": dicom_json.text(found, "StudyInstanceUID"),
-            "names": _folded_names(found),
+            "names": [caseless(group) for group in _name_groups(found)],
+            "name_keys": list(dict.fromkeys(form for group in _name_groups(found) for form in folded(group))),
             "patient": ref(step.patient)["reference"],
             "location": (step.station or {}).get("location", {}).get("reference", ""),
             "of": sorted({ref(r)["reference"] for r in made_of if r}),
@@ -201,8 +204,8 @@ def _locks(resource: Resource) -> list[str]:
     return [f"worklist:{r}" for r in references if str(r).startswith(("Patient/", "Device/"))]
 
 
-def _folded_names(found: Attributes) -> list[str]:
-    return [caseless(group) for name in dicom_json.values(found, "PatientName") for group in name.values()]
+def _name_groups(found: Attributes) -> list[str]:
+    return [group for name in dicom_json.values(found, "PatientName") for group in name.values()]
 
 
 # What a step is made of

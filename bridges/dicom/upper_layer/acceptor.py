@@ -24,6 +24,7 @@ MAX_LENGTH: Final = 128 * 1024  # of the P-DATA-TF PDUs that we take, in bytes
 _BACKLOG = 256
 _SEND_BUFFER = 64 * 1024  # bytes in the system's hands, so that a C-CANCEL is heard before the list is gone
 _TLS_HANDSHAKE_SECONDS = 10.0
+_PERMANENT = 1  # result of a rejection
 
 WRONG_APPLICATION_CONTEXT: Final = Rejection(1, 1, 2, "the application context name is not DICOM's")
 LIMIT_EXCEEDED: Final = Rejection(2, 3, 2, "too many associations")
@@ -34,11 +35,14 @@ Admit = Callable[[AssociateRequest, Peer], Awaitable[Admission | Rejection]]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many associations at a time: in all, from one AE title, from one address."""
+    """How many associations at a time: in all, from one AE title, from one address; and how many connections of one address may
+    be there that are no association yet or no more.
+    """
 
     total: int = 400
     per_title: int = 20
     per_address: int = 100
+    connecting: int = 100
 
 
 class Observer:
@@ -106,9 +110,13 @@ class Acceptor:
     # Its connections
 
     def opened(self, incoming: "_Incoming") -> bool:
-        """Whether this connection is taken. Twice the associations may be connecting: beyond, nobody is told why."""
+        """Whether this connection is taken. Beyond these limits nobody is told why: one address can't keep the others out."""
         self._open.add(incoming)
-        return len(self._open) <= 2 * self._limits.total
+        if len(self._open) > 2 * self._limits.total:
+            return False
+        address = incoming.peer.address
+        of_address = sum(o.peer.address == address for o in self._open - self._established)
+        return of_address <= self._limits.connecting
 
     def closed(self, incoming: "_Incoming") -> None:
         self._open.discard(incoming)
@@ -142,6 +150,20 @@ class Acceptor:
         self._observer.accepted(incoming)
         incoming.establish(accept, contexts, request.user.max_length)
 
+    async def admits_still(self, incoming: "_Incoming", request: AssociateRequest) -> bool:
+        """Whether who was let in still is. A refusal that is for now only (PS3.8 9.3.4, result 2) ends nothing."""
+        try:
+            verdict = await self._admit(request, incoming.peer)
+        except Exception:
+            log.exception("dicom.admission_failed")
+            return True
+        if isinstance(verdict, Admission):
+            incoming.caller = verdict.caller
+        elif verdict.result == _PERMANENT:
+            self._observer.refused(request, incoming.peer, verdict)
+            return False
+        return True
+
     async def _verdict(self, request: AssociateRequest, peer: Peer) -> Admission | Rejection:
         if request.application_context != pdu.APPLICATION_CONTEXT:
             return WRONG_APPLICATION_CONTEXT
@@ -166,6 +188,7 @@ class _Incoming(Association):
     def __init__(self, acceptor: Acceptor) -> None:
         super().__init__(acceptor.services, acceptor.times)
         self._acceptor = acceptor
+        self._asked: AssociateRequest | None = None
         self.answered = False
 
     def connected(self) -> None:
@@ -181,8 +204,11 @@ class _Incoming(Association):
             transport.abort()
 
     def requested(self, request: AssociateRequest) -> None:
-        self.calling, self.called = request.calling, request.called
+        self.calling, self.called, self._asked = request.calling, request.called, request
         self._acceptor.decide(self, request)
+
+    async def _still_admitted(self) -> bool:
+        return self._asked is None or await self._acceptor.admits_still(self, self._asked)
 
     def closed(self) -> None:
         super().closed()

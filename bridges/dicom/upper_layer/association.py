@@ -38,12 +38,14 @@ class Times:
 
     negotiation: for the association request to come, and for the end of a connection (ARTIM, PS3.8 9.1.5)
     idle: without anything from the peer, while no request is under way
-    total: of a whole association; a request under way may end
+    total: of a whole association; a request under way may end, for as long as `write`
+    write: for the peer to take what it is sent
     """
 
     negotiation: float = 10
     idle: float = 60
     total: float = 3600
+    write: float = 20
 
 
 class Association:
@@ -53,7 +55,7 @@ class Association:
         self._services = services
         self._times = times
         self._loop = asyncio.get_running_loop()
-        self.provider = Provider(self, artim=times.negotiation, request=request)
+        self.provider = Provider(self, artim=times.negotiation, write=times.write, request=request)
         self.calling = request.calling if request else ""
         self.called = request.called if request else ""
         self.peer = Peer("")
@@ -255,6 +257,9 @@ class Association:
         try:
             while self._waiting and not self.ended:
                 self._current = self._waiting.popleft()
+                if not await self._still_admitted():
+                    self.abort()
+                    break
                 await self._current.respond(await self._answer(self._current))
         except AssociationEnded:
             pass
@@ -262,6 +267,10 @@ class Association:
             self._current, self._worker = None, None
             if self._release_asked:
                 self.provider.respond_to_release()
+
+    async def _still_admitted(self) -> bool:
+        """Whether the peer's next request is served: the acceptor's association asks (`acceptor._Incoming`)."""
+        return True
 
     async def _answer(self, request: Request) -> Response:
         service = self._services.get(request.context.abstract_syntax)
@@ -282,9 +291,9 @@ class Association:
 
     def _keep_watch(self) -> None:
         now = self._loop.time()
+        over = self._began + self._times.total + (self._times.write if self.busy else 0)
         quiet_until = (now if self.busy else self.provider.heard) + self._times.idle
-        over = self._began + self._times.total
-        if not self.busy and now >= min(quiet_until, over):
+        if now >= min(quiet_until, over):
             log.info("dicom.timed_out", ae_title=self.calling, address=self.peer.address, idle=now >= quiet_until)
             self.abort()
             return

@@ -50,11 +50,13 @@ class Provider(asyncio.Protocol):
     """The upper layer of one connection. With a `request` it is the requestor's, else the acceptor's.
 
     artim: seconds of the association request/reject/release timer (PS3.8 9.1.5)
+    write: seconds that the peer has to take what is sent
     """
 
-    def __init__(self, user: User, *, artim: float, request: AssociateRequest | None = None) -> None:
+    def __init__(self, user: User, *, artim: float, write: float, request: AssociateRequest | None = None) -> None:
         self._user = user
         self._artim_seconds = artim
+        self._write_seconds = write
         self._request = request
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
@@ -86,11 +88,22 @@ class Provider(asyncio.Protocol):
         self._event("abort request")
 
     async def send(self, data: bytes) -> None:
-        """Send P-DATA-TF PDUs, and wait while the peer is slow to take them. AssociationEnded when they can't be sent."""
+        """Send P-DATA-TF PDUs, and wait while the peer is slow to take them. AssociationEnded when they can't be sent; a peer
+        that doesn't take them in time loses the connection.
+        """
         if not self._event("data request", data):
             raise AssociationEnded
         if self._writable is not None:
-            await asyncio.shield(self._writable)
+            _, late = await asyncio.wait([self._writable], timeout=self._write_seconds)
+            if late:
+                self.drop()
+                raise AssociationEnded
+
+    def drop(self) -> None:
+        """Abort the association and close the connection at once: what the peer hasn't taken is lost."""
+        self.abort()
+        if self._transport is not None:
+            self._transport.abort()
 
     def pause_reading(self) -> None:
         if self._transport is not None:
