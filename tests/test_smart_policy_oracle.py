@@ -41,7 +41,7 @@ from tests.smart_policy import SHARED, V3, Granted, Policy, Who, owners
 
 Resource = dict[str, Any]
 
-EXAMPLES = int(os.environ.get("SMART_POLICY_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("SMART_POLICY_EXAMPLES", "15"))
 READ, WRITTEN = 12, 5  # requests of an example
 SYSTEM = Access.system("policy")
 BASE = "http://ris.example/fhir"

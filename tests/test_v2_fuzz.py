@@ -24,7 +24,7 @@ from tests.v2_mutation import DAMAGES, Story, damaged, story
 # The same few examples each time; `RIS_FUZZ=1000` tries that many others.
 EXAMPLES = int(environ.get("RIS_FUZZ", "0"))
 BOUNDED = settings(
-    max_examples=EXAMPLES or 40, derandomize=not EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    max_examples=EXAMPLES or 25, derandomize=not EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )
 STORIES = st.integers(0, 9999)
 DAMAGE = st.lists(st.tuples(st.integers(0, len(DAMAGES) - 1), st.integers(0, 2**32)), min_size=1, max_size=3)
