@@ -205,11 +205,11 @@ class FhirApp:
         return self.run(read())[since:]
 
     def counts(self) -> dict[str, int]:
-        """How many documents each collection has, but for those of the authorization server and the numbers given out."""
+        """How many documents each collection has, but for those of the authorization server."""
 
         async def read() -> dict[str, int]:
             names = await self.db.list_collection_names()
-            return {n: await self.db[n].count_documents({}) for n in sorted(names) if not n.startswith(("oauth_", "counters"))}
+            return {n: await self.db[n].count_documents({}) for n in sorted(names) if not n.startswith("oauth_")}
 
         return self.run(read())
 

@@ -221,7 +221,7 @@ def test_what_can_not_be_recorded_is_not_done(mongodb_uri: str) -> None:
         ]
         assert {a.status_code for a in answers} == {500}
         assert "Verborgen" not in "".join(a.text for a in answers)
-        assert app.counts() == before
+        assert app.counts() | {"counters": 0} == before | {"counters": 0}  # a number may have been taken
 
 
 def test_the_index_of_an_event_is_what_any_resource_would_get() -> None:
