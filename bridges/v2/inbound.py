@@ -44,6 +44,7 @@ log = structlog.get_logger()
 _TRY_AGAIN = AckError(code=207, text="not available now, send again")
 _STRANGER_RATE: Final = 1.0  # messages a second of an address, of senders that we don't know, and that can't be read
 _UNREADABLE_AN_HOUR: Final = 100  # of an address, that are kept
+_SOON: Final = 5.0  # seconds in which a message is done mostly
 _TRIES: Final = 5  # to process what was accepted, before it is left to whoever looks for what is left
 _PASSING: Final = frozenset({"transient", "lock-error", "timeout"})
 _INTERNAL: Final = AckError(code=207, text="an internal error; it is in the receiver's log")
@@ -173,10 +174,13 @@ class Inbound:
                 yield ack
             return
         done = None
+        processing = asyncio.create_task(self._processed(received, mode.wants_application))
         try:
+            # Who is told that it is kept mostly looks for what it does: it is done by then, unless that takes long.
+            await asyncio.wait({processing}, timeout=_SOON)
             if mode.wants_accept(code):
                 yield ack
-            done = await self._processed(received, mode.wants_application)
+            done = await processing
         finally:  # also where the sender is gone before it could be told
             if done is None:
                 self.accepted.leave(received)
