@@ -182,6 +182,10 @@ class Inbound:
                 yield ack
             done = await processing
         finally:  # also where the sender is gone before it could be told
+            if processing.done() and not processing.cancelled() and processing.exception() is None:
+                done = processing.result()
+            else:
+                processing.cancel()
             if done is None:
                 self.accepted.leave(received)
         if done is not None and mode.wants_application(done[0]):
