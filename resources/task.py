@@ -118,10 +118,12 @@ async def open_work_item(
     about: str | None = None,
     patient: str | None = None,
     details: list[dict[str, Any]] | None = None,
+    subject: dict[str, Any] | None = None,
 ) -> Resource:
     """A Task that asks a person to look at something: `patient-mismatch`, `unknown-order`, `order-hold`, ...
 
     details: its inputs, such as the candidates to choose from
+    subject: identifies it among those of its kind, where it is to be found again (`work_items.py`)
     """
     item: Resource = {
         "resourceType": "Task",
@@ -138,6 +140,8 @@ async def open_work_item(
         item["for"] = {"reference": patient}
     if details:
         item["input"] = details
+    if subject:
+        item["identifier"] = [subject]
     return await unit.create(item)
 
 

@@ -2,12 +2,9 @@
 
 from typing import Final
 
-from fhir_server import clock
-from fhir_server.elements import concept
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import terms
-from resources.task import OPEN
+from resources.task import OPEN, open_work_item
 
 SUBJECT: Final = "urn:fhir-ris:work-item"
 _OPEN: Final = ",".join(sorted(OPEN))
@@ -25,21 +22,8 @@ async def raise_once(
     if known := await _open(unit, code, subject):
         same = known[0].get("description") == description
         return known[0] if same else await unit.update(known[0] | {"description": description})
-    item: Resource = {
-        "resourceType": "Task",
-        "identifier": [{"system": SUBJECT, "value": f"{code} {subject}"}],
-        "status": "requested",
-        "intent": "order",
-        "priority": "urgent",
-        "code": concept(terms.TASK_CODE, code),
-        "description": description,
-        "authoredOn": clock.instant(unit.now),
-    }
-    if about:
-        item["focus"] = {"reference": about}
-    if patient:
-        item["for"] = {"reference": patient}
-    return await unit.create(item)
+    own = {"system": SUBJECT, "value": f"{code} {subject}"}
+    return await open_work_item(unit, code, description, about, patient, subject=own)
 
 
 async def close(unit: UnitOfWork, code: str, subject: str, reason: str) -> int:

@@ -7,8 +7,9 @@ import pytest
 
 from bridges.dicom import habits
 from bridges.dicom.habits import Habits
-from bridges.dicom.watch import ALERT, ScannerWatch
+from bridges.dicom.watch import ScannerWatch
 from fhir_server import clock
+from resources.alerts import ALERT
 from tests.conftest import RunWithDb
 from tests.dicom_client import Department, blocking, department, worklist_keys
 

@@ -5,10 +5,10 @@ from typing import Final
 import structlog
 
 from bridges.v2.endpoint_check import CONNECTION_TYPE
-from bridges.v2.watch import ALERT
 from fhir_server import metrics
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
+from resources.alerts import ALERT
 from resources.work_items import raise_once
 
 log = structlog.get_logger()

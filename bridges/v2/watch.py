@@ -1,15 +1,11 @@
-"""Watching the interfaces: one process looks, raises an alert when something is not as usual, and ends it when it is over.
-
-An alert is a Task (`interface-alert`), a log line and a count. It is raised once: whoever completes its Task hears no more of it
-until it was over. A document of `alerts`: {_id: subject, since}.
-"""
+"""Watching the interfaces: one process looks whether all is as usual, and raises or ends alerts (`resources/alerts.py`)."""
 
 import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from pymongo.errors import PyMongoError
@@ -17,18 +13,13 @@ from pymongo.errors import PyMongoError
 from bridges.v2.alerts import Habits, Looks
 from bridges.v2.inbound import Inbound
 from fhir_server import clock, leases, metrics
-from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
 from fhir_server.leases import Lease
 from fhir_server.outcome import FhirError
-from fhir_server.unit_of_work import UnitOfWork
-from resources import work_items
-from smart_auth.access import Access
+from resources.alerts import Alerts
 
 log = structlog.get_logger()
 
-ALERT: Final = "interface-alert"
-COLLECTION: Final = "alerts"
 _EVERY: Final = 30.0  # seconds between two looks
 _LEASE: Final = 120.0
 _LEFT_BEHIND: Final = timedelta(minutes=5)  # a message that was accepted so long ago is processed by whoever looks
@@ -44,6 +35,7 @@ class Watcher:
         self._inbound = inbound
         self._db = interactions.store.db
         self._looks = Looks(self._db, habits or Habits())
+        self._alerts = Alerts(interactions, "alerts", "v2", metrics.ALERTS, now)
         self._now = now
 
     @contextlib.asynccontextmanager
@@ -77,30 +69,4 @@ class Watcher:
         partners = (await self._inbound.partners.directory()).partners
         looks = (self._looks.silent(partners, now), self._looks.refusing(now), self._looks.waiting(now))
         found = {subject: text for findings in looks async for subject, text in findings}
-        known = {d["_id"] async for d in self._db[COLLECTION].find()}
-        for subject in sorted(found.keys() - known):
-            await self._raise(subject, found[subject], now)
-        for subject in sorted(known - found.keys()):
-            await self._end(subject)
-
-    async def _raise(self, subject: str, text: str, now: datetime) -> None:
-        async def work(unit: UnitOfWork) -> None:
-            await unit.db[COLLECTION].update_one(
-                {"_id": subject}, {"$setOnInsert": {"since": clock.naive(now)}}, upsert=True, session=unit.session
-            )
-            await work_items.raise_once(unit, ALERT, subject, text)
-
-        await self._transact("alert", subject, work)
-        metrics.ALERTS.labels(subject.partition(" ")[0]).inc()
-        log.warning("alert", subject=subject, text=text)
-
-    async def _end(self, subject: str) -> None:
-        async def work(unit: UnitOfWork) -> None:
-            await unit.db[COLLECTION].delete_one({"_id": subject}, session=unit.session)
-            await work_items.close(unit, ALERT, subject, "over")
-
-        await self._transact("alert-over", subject, work)
-        log.info("alert is over", subject=subject)
-
-    async def _transact(self, event: str, subject: str, work: Any) -> None:
-        await self._interactions.transact(Access.system("v2-watch"), Act(event, source="v2", detail=subject), work)
+        await self._alerts.settle(found)
