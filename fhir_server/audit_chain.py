@@ -24,6 +24,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from fhir_server import clock
+from fhir_server.background import beside
 
 Document = dict[str, Any]
 CHAINS = "audit_chains"
@@ -129,12 +130,10 @@ class Trail:
     @contextlib.asynccontextmanager
     async def noting(self) -> AsyncIterator[None]:
         """Write the heads down every minute, and at the end."""
-        task = asyncio.create_task(self._keep())
         try:
-            yield
+            async with beside(self._keep()):
+                yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
             with contextlib.suppress(PyMongoError):
                 await self.note_heads()
 

@@ -14,6 +14,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
 
 from fhir_server import clock
+from fhir_server.background import beside
 from fhir_server.store import Document
 
 COLLECTION = "heartbeats"
@@ -36,12 +37,10 @@ class Heartbeat:
         """Tell how the components are, once now and then every second, until the end."""
         await self._db[COLLECTION].create_indexes([IndexModel([("at", 1)], expireAfterSeconds=60)])
         await self._beat(components)
-        task = asyncio.create_task(self._keep(components))
         try:
-            yield
+            async with beside(self._keep(components)):
+                yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
             with contextlib.suppress(PyMongoError):
                 await self._db[COLLECTION].delete_one({"_id": self.instance})
 

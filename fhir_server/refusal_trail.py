@@ -15,6 +15,7 @@ from starlette.requests import Request
 
 from fhir_server import audit, definitions
 from fhir_server.audit import Act, GroupCommit
+from fhir_server.background import beside
 from fhir_server.store import Document, Store
 from smart_auth.access import Access
 from smart_auth.login_delays import network_of
@@ -73,12 +74,10 @@ class RefusalTrail:
                 with contextlib.suppress(PyMongoError):
                     await self.close_minute()
 
-        task = asyncio.create_task(watch())
         try:
-            yield
+            async with beside(watch()):
+                yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
             with contextlib.suppress(PyMongoError):
                 await self.close_minute()
 

@@ -20,6 +20,7 @@ from pymongo.errors import PyMongoError
 
 from fhir_server import clock
 from fhir_server.audit import Act
+from fhir_server.background import beside
 from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError, fail
 from fhir_server.redirection import redirect, redirect_these
@@ -118,12 +119,8 @@ async def finish(interactions: Interactions) -> None:
 @contextlib.asynccontextmanager
 async def finishing(interactions: Interactions, every: float = 30.0) -> Any:
     """While this lasts, merges that were left under way (by an end of a process, or of the database) are gone on with."""
-    task = asyncio.create_task(_keep_finishing(interactions, every))
-    try:
+    async with beside(_keep_finishing(interactions, every)):
         yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _keep_finishing(interactions: Interactions, every: float) -> None:

@@ -19,6 +19,7 @@ from pymongo.errors import PyMongoError
 
 from fhir_server import audit, clock
 from fhir_server.audit import Act
+from fhir_server.background import beside
 from fhir_server.interactions import Interactions
 from fhir_server.operations import Answer, Call, Level, Operation, Resource, arguments
 from fhir_server.outcome import FhirError, Issue, fail
@@ -139,12 +140,8 @@ async def watching(interactions: Interactions) -> AsyncIterator[None]:
             with contextlib.suppress(PyMongoError):
                 await close_what_is_over(interactions)
 
-    task = asyncio.create_task(watch())
-    try:
+    async with beside(watch()):
         yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def close_what_is_over(interactions: Interactions) -> int:

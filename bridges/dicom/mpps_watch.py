@@ -15,6 +15,7 @@ from pymongo.errors import PyMongoError
 
 from fhir_server import clock, fhir_json
 from fhir_server.audit import Act
+from fhir_server.background import beside
 from fhir_server.interactions import Interactions
 from fhir_server.leases import Lease, give_back
 from fhir_server.outcome import FhirError
@@ -48,12 +49,10 @@ async def watching(interactions: Interactions) -> AsyncIterator[None]:
                 log.warning("mpps.not_watched", reason=type(error).__name__)
             await asyncio.sleep(_EVERY_SECONDS)
 
-    looking = asyncio.create_task(watch())
     try:
-        yield
+        async with beside(watch()):
+            yield
     finally:
-        looking.cancel()
-        await asyncio.gather(looking, return_exceptions=True)
         with contextlib.suppress(PyMongoError):
             await give_back(interactions.store.db, owner)
 

@@ -22,6 +22,7 @@ from bridges.dicom.qido import PAGE, NotAnswered, Qido, number
 from bridges.dicom.study_arrival import Arrived
 from fhir_server import clock, fhir_json
 from fhir_server.audit import Act
+from fhir_server.background import beside
 from fhir_server.interactions import Interactions
 from fhir_server.leases import Lease, give_back
 from fhir_server.outcome import FhirError
@@ -69,12 +70,10 @@ class PacsWorker:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Ask while inside."""
-        task = asyncio.create_task(self._run())
         try:
-            yield
+            async with beside(self._run()):
+                yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
             with contextlib.suppress(PyMongoError):
                 await give_back(self._db, self._owner)
 

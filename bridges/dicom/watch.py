@@ -14,6 +14,7 @@ from pymongo.errors import PyMongoError
 
 from bridges.dicom import dicom_metrics, habits
 from fhir_server import clock, fhir_json
+from fhir_server.background import beside
 from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError
 from fhir_server.search.query import compile_query
@@ -38,12 +39,8 @@ class ScannerWatch:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Look every now and then while inside."""
-        task = asyncio.create_task(self._watch())
-        try:
+        async with beside(self._watch()):
             yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     async def _watch(self) -> None:
         while True:

@@ -8,6 +8,7 @@ import structlog
 from pymongo.errors import PyMongoError
 
 from bridges.v2 import order_parked, parked_messages
+from fhir_server.background import beside
 from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError
 
@@ -23,12 +24,8 @@ async def sweep(interactions: Interactions) -> None:
 @asynccontextmanager
 async def sweeping(interactions: Interactions, every: float = 60.0) -> AsyncIterator[None]:
     """While this lasts, what waits is looked at: at once, and then every so many seconds."""
-    sweeper = asyncio.create_task(_keep_sweeping(interactions, every))
-    try:
+    async with beside(_keep_sweeping(interactions, every)):
         yield
-    finally:
-        sweeper.cancel()
-        await asyncio.gather(sweeper, return_exceptions=True)
 
 
 async def _keep_sweeping(interactions: Interactions, pause: float) -> None:

@@ -13,6 +13,7 @@ from pymongo.errors import PyMongoError
 from bridges.v2.alerts import Habits, Looks
 from bridges.v2.inbound import Inbound
 from fhir_server import clock, leases, metrics
+from fhir_server.background import beside
 from fhir_server.interactions import Interactions
 from fhir_server.leases import Lease
 from fhir_server.outcome import FhirError
@@ -42,12 +43,10 @@ class Watcher:
     async def running(self) -> AsyncIterator[None]:
         """Look every now and then while inside, unless another process does."""
         owner = uuid.uuid4().hex
-        task = asyncio.create_task(self._watch(Lease(self._db, "v2-watch", owner, _LEASE)))
         try:
-            yield
+            async with beside(self._watch(Lease(self._db, "v2-watch", owner, _LEASE))):
+                yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
             with contextlib.suppress(PyMongoError):
                 await leases.give_back(self._db, owner)
 
