@@ -16,21 +16,6 @@ from bridges.v2.receivers import MESSAGES
 from capability.v2_specification import layouts_out, named_fields, tables_in
 
 VERSION: Final = "2.5.1"
-# Trigger events that share another's message structure (HL7 v2.5.1, table 0354).
-_STRUCTURES: Final = {
-    **dict.fromkeys(("A01", "A04", "A08", "A13"), "ADT_A01"),
-    **dict.fromkeys(("A05", "A28", "A31"), "ADT_A05"),
-    **dict.fromkeys(("A06", "A07"), "ADT_A06"),
-    **dict.fromkeys(("A11",), "ADT_A09"),
-    **dict.fromkeys(("A40",), "ADT_A39"),
-    **dict.fromkeys(("A47",), "ADT_A30"),
-    **{f"S{n}": "SIU_S12" for n in range(12, 27)},
-}
-
-
-def structure(kind: str, event: str) -> str:
-    """The message structure of a type and event: ("ADT", "A04") -> `ADT_A01`."""
-    return _STRUCTURES.get(event, f"{kind}_{event}")
 
 
 @dataclass(slots=True)
@@ -87,7 +72,11 @@ def profiles() -> list[tuple[str, str, str]]:
     """What there are profiles for: (message type, event, `in` or `out`)."""
     taken = [(kind, event, "in") for kind, event in sorted(MESSAGES)]
     sent = [(*kind.split("^"), "out") for kind in sorted(KINDS)]
-    return [(kind, event, way) for kind, event, way in [*taken, *sent] if structure(kind, event) in definitions.structures()]
+    return [
+        (kind, event, way)
+        for kind, event, way in [*taken, *sent]
+        if definitions.structure(kind, event) in definitions.structures()
+    ]
 
 
 def profile(kind: str, event: str, direction: str) -> bytes:
@@ -97,7 +86,7 @@ def profile(kind: str, event: str, direction: str) -> bytes:
     encodings = ET.SubElement(root, "Encodings")
     ET.SubElement(encodings, "Encoding").text = "ER7"
     ET.SubElement(root, "DynamicDef", AccAck="NE", AppAck="AL", MsgAckMode="Immediate")
-    name = structure(kind, event)
+    name = definitions.structure(kind, event)
     static = ET.SubElement(
         root,
         "HL7v2xStaticDef",

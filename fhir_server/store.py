@@ -13,10 +13,9 @@ import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby
 from typing import Any
 
-from pymongo import IndexModel, ReturnDocument, UpdateOne
+from pymongo import IndexModel, UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
@@ -24,6 +23,7 @@ from pymongo.read_concern import ReadConcern
 
 from fhir_server import audit_chain, fhir_json
 from fhir_server.audit_chain import Trail
+from fhir_server.counters import Counters
 from fhir_server.outcome import fail
 from fhir_server.references import Target
 from fhir_server.search import paging
@@ -68,14 +68,6 @@ class _Look:
     found: Document | None = None
 
 
-@dataclass(slots=True)
-class _Number:
-    """Somebody who wants the next number of a series."""
-
-    name: str
-    number: int = 0
-
-
 class Store:
     """The collections of one database and their indexes. Reading takes a type as it finds it; writing needs `ensure`."""
 
@@ -88,7 +80,7 @@ class Store:
         self._ensuring = asyncio.Lock()
         self._process_number: int | None = None
         self._links: set[tuple[str, str]] = set()  # the types that are known to refer to which
-        self._numbers = Together[_Number](self._draw, lambda _: (), largest=100, in_flight=1)
+        self._numbers = Counters(db)
         self._looks = Together[_Look](self._look_up, lambda _: (), largest=100, in_flight=1)
 
     def current(self, resource_type: str) -> AsyncCollection[Document]:
@@ -287,20 +279,8 @@ class Store:
         return sorted([d["_id"] async for d in self.db["catalog"].find({}, {"_id": 1})])
 
     async def next_number(self, name: str) -> int:
-        """The next number of a series, from 1. Those who ask at the same time share the round trip."""
-        wanted = _Number(name)
-        await self._numbers.do(wanted)
-        return wanted.number
-
-    async def _draw(self, wanted: list["_Number"]) -> None:
-        for name, of_this in groupby(sorted(wanted, key=lambda w: w.name), lambda w: w.name):
-            asked = list(of_this)
-            found = await self.db["counters"].find_one_and_update(
-                {"_id": name}, {"$inc": {"n": len(asked)}}, upsert=True, return_document=ReturnDocument.AFTER
-            )
-            assert found is not None
-            for i, one in enumerate(reversed(asked)):
-                one.number = int(found["n"]) - i
+        """The next number of a series, from 1."""
+        return await self._numbers.next(name)
 
     async def process_number(self) -> int:
         """Which of the processes over this database we are, counted from the first that ever was."""

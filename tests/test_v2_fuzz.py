@@ -4,7 +4,9 @@ Messages are those of the case files (tests/v2_cases), damaged at random; each p
 """
 
 import asyncio
+import contextlib
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from os import environ
@@ -90,11 +92,12 @@ async def _handled(ris: Department, data: bytes) -> Any:
 
 
 def control_id(data: bytes) -> str:
-    """MSH-10 as it is read; empty for what is no message."""
-    try:
-        return parse(data).control_id
-    except MessageError:
-        return ""
+    """MSH-10 as it is read, of a message of which no more than the MSH can be read too; empty for what is no message."""
+    head = re.split(rb"[\r\n]", data.lstrip(b" \t\r\n\x0b")[:10_000], maxsplit=1)[0]
+    for readable in (data, head):
+        with contextlib.suppress(MessageError):
+            return parse(readable).control_id
+    return ""
 
 
 def is_original_mode(data: bytes) -> bool:

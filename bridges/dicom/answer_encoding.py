@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from bridges.dicom.character_sets import ASCII, LATIN_1, UTF_8, CharacterSet, transliterated
-from bridges.dicom.dicom_json import CHARACTER_SET, Attributes, Element, tag, texts_of
+from bridges.dicom.dicom_json import CHARACTER_SET, Attributes, Element, elements, item, tag, texts_of
 
 _TEXT: Final = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})  # VRs that the character set applies to (PS3.5 6.1.2.3)
-_LONG_LENGTH: Final = frozenset({"OB", "OW", "SQ", "UC", "UN", "UR", "UT"})  # PS3.5 7.1.2
 _GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
 # What people and machines are told apart by: never written in other letters than their own.
 IDENTIFIERS: Final = frozenset(
@@ -79,27 +78,13 @@ def _fitted(attributes: Attributes, style: Style) -> Attributes:
 
 
 def _encode(attributes: Attributes, explicit: bool, to: CharacterSet, transliterate: bool) -> bytes:
-    parts: list[bytes] = []
-    for name in sorted(attributes):
-        one = attributes[name]
-        vr = one["vr"]
-        data = _value(name, one, explicit, to, transliterate)
-        group, number = int(name[:4], 16), int(name[4:], 16)
-        if not explicit:
-            parts.append(struct.pack("<HHI", group, number, len(data)))
-        elif vr in _LONG_LENGTH:
-            parts.append(struct.pack("<HH2sHI", group, number, vr.encode(), 0, len(data)))
-        else:
-            parts.append(struct.pack("<HH2sH", group, number, vr.encode(), len(data)))
-        parts.append(data)
-    return b"".join(parts)
+    return elements(attributes, explicit, lambda name, one: _value(name, one, explicit, to, transliterate))
 
 
 def _value(name: str, one: Element, explicit: bool, to: CharacterSet, transliterate: bool) -> bytes:
     vr = one["vr"]
     if vr == "SQ":
-        items = (_encode(i, explicit, to, transliterate) for i in one.get("Value", ()))
-        return b"".join(struct.pack("<HHI", 0xFFFE, 0xE000, len(i)) + i for i in items)
+        return b"".join(item(_encode(i, explicit, to, transliterate)) for i in one.get("Value", ()))
     if vr == "US":
         return b"".join(struct.pack("<H", int(v)) for v in one.get("Value", ()))
     if vr == "PN":

@@ -9,6 +9,7 @@ date is kept as it came, and one character set or another is chosen only when th
 import base64
 import re
 import struct
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -176,11 +177,20 @@ def encode(attributes: Attributes, *, explicit: bool) -> bytes:
 
 
 def _encode(attributes: Attributes, explicit: bool, codec: str) -> bytes:
+    def value(_name: str, one: Element) -> bytes:
+        if one["vr"] == "SQ":
+            return b"".join(item(_encode(i, explicit, codec)) for i in one.get("Value", ()))
+        return _value(one["vr"], one, codec)
+
+    return elements(attributes, explicit, value)
+
+
+def elements(attributes: Attributes, explicit: bool, value: Callable[[str, Element], bytes]) -> bytes:
+    """The elements in their order, each with its tag, VR and length (PS3.5 7.1); `value` gives the bytes of one, by its tag."""
     parts: list[bytes] = []
     for name in sorted(attributes):
-        one = attributes[name]
-        vr = one["vr"]
-        data = b"".join(_item(i, explicit, codec) for i in one.get("Value", ())) if vr == "SQ" else _value(vr, one, codec)
+        vr = attributes[name]["vr"]
+        data = value(name, attributes[name])
         group, number = int(name[:4], 16), int(name[4:], 16)
         if not explicit:
             parts.append(struct.pack("<HHI", group, number, len(data)))
@@ -190,6 +200,11 @@ def _encode(attributes: Attributes, explicit: bool, codec: str) -> bytes:
             parts.append(struct.pack("<HH2sH", group, number, vr.encode(), len(data)))
         parts.append(data)
     return b"".join(parts)
+
+
+def item(data: bytes) -> bytes:
+    """An item of a sequence, of defined length (PS3.5 7.5.2)."""
+    return struct.pack("<HHI", 0xFFFE, 0xE000, len(data)) + data
 
 
 def _value(vr: str, one: Element, codec: str) -> bytes:
@@ -203,11 +218,6 @@ def _value(vr: str, one: Element, codec: str) -> bytes:
     if len(data) % 2:
         data += b" " if vr in _TEXT or (vr in _PLAIN and vr != "UI") else b"\0"
     return data
-
-
-def _item(attributes: Attributes, explicit: bool, codec: str) -> bytes:
-    data = _encode(attributes, explicit, codec)
-    return struct.pack("<HHI", 0xFFFE, 0xE000, len(data)) + data
 
 
 _UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")

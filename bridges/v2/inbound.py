@@ -15,7 +15,7 @@ from typing import Any, Final
 import structlog
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
-from bridges.v2 import message_log, refused
+from bridges.v2 import message_log, refusals_shown, refused
 from bridges.v2.accepted import Accepted
 from bridges.v2.ack import AckError, acknowledge, read_ack
 from bridges.v2.ack_modes import AckMode
@@ -37,7 +37,6 @@ from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError
 from fhir_server.unit_of_work import UnitOfWork
 from resources import task
-from resources.work_items import raise_once
 
 log = structlog.get_logger()
 
@@ -315,9 +314,9 @@ class Inbound:
             for item in failure.shown:
                 await task.open_work_item(unit, item.kind, item.text, item.about, item.patient)
             if failure.stranger:
-                await _show_stranger(unit, received, failure)
+                await refusals_shown.stranger(unit, received, failure)
             if not accept_level and not told(failure.answer):
-                await _show_refused(unit, received, failure)
+                await refusals_shown.after_acceptance(unit, received, failure)
             errors = tuple(e.text for e in failure.errors)
             last = final and not failure.stranger
             about = await self._about_refused(unit, received, failure)
@@ -388,19 +387,6 @@ def _not_for_us(received: Received) -> Refused | None:
     except Refused as failure:
         return failure if failure.answer == "AR" else None
     return None
-
-
-async def _show_stranger(unit: UnitOfWork, received: Received, failure: Refused) -> None:
-    """One open work item for an address, however many messages come from it."""
-    text = f"HL7 v2 messages from {received.peer.host} are refused: {failure.errors[0].text}. Names: {received.key.sender[:100]}"
-    await raise_once(unit, "unknown-sender", received.peer.host, text)
-
-
-async def _show_refused(unit: UnitOfWork, received: Received, failure: Refused) -> None:
-    """A work item for a message that we took over and then refused, while its sender hears nothing of that."""
-    sender = received.key.sender[:100]
-    text = f"{received.label} {received.key.control_id[:100]} of {sender} was accepted and then refused ({failure.answer})"
-    await raise_once(unit, "accepted-message-refused", f"{sender} {received.key.id}", text)
 
 
 def _log_error(received: Received, error: Exception) -> None:

@@ -7,7 +7,7 @@ from bridges.v2.systems import entity_identifier
 from fhir_server.outcome import FhirError
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import service_request, task
+from resources import order_changes, service_request, task
 
 log = structlog.get_logger()
 
@@ -23,7 +23,7 @@ async def learn_from_reply(unit: UnitOfWork, about: list[str], ack: Ack) -> None
         return
     learned = entity_identifier(number.placer, "PLAC", ack.sender)
     try:
-        await unit.update(order | {"identifier": [*order.get("identifier", ()), learned]})
+        await order_changes.number_by_placer(unit, order, learned)
     except FhirError as refused:
         log.warning("a placer number was not taken", order=order["id"], reason=refused.issues[0].code)
         text = f"The placer number that was assigned to this order can't be taken: {refused.issues[0].diagnostics}"

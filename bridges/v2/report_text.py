@@ -11,14 +11,15 @@ from bridges.v2.codes import RESULT_STATUS
 from bridges.v2.report_values import flags_of
 from fhir_server.elements import codings
 from fhir_server.registry import Resource
+from resources import report_section
 from resources.report_section import FINDINGS as FINDINGS_CODE
 from resources.report_section import IMPRESSION as IMPRESSION_CODE
 from resources.report_section import TITLES, is_section, loinc
 from resources.terms import LOINC
 
-FINDINGS: Final = {"coding": [{"system": LOINC, "code": "59776-5", "display": "Procedure findings"}]}
-IMPRESSION: Final = {"coding": [{"system": LOINC, "code": "19005-8", "display": "Radiology Imaging study [Impression]"}]}
-REPORT: Final = {"coding": [{"system": LOINC, "code": "18748-4", "display": "Diagnostic imaging study"}]}
+FINDINGS: Final = {"coding": [{"system": LOINC, "code": FINDINGS_CODE, "display": "Procedure findings"}]}
+IMPRESSION: Final = {"coding": [{"system": LOINC, "code": IMPRESSION_CODE, "display": "Radiology Imaging study [Impression]"}]}
+REPORT: Final = {"coding": [{"system": LOINC, "code": report_section.WHOLE, "display": "Diagnostic imaging study"}]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,16 +13,6 @@ from bridges.v2 import definitions
 from bridges.v2.ack import AckError
 from bridges.v2.message import Message, Segment
 
-# MSH-9.1 and 9.2 -> structure, where it isn't the two joined (HL7 v2.5.1 table 0354).
-_STRUCTURES: Final = {
-    **{f"ADT_A{event}": "ADT_A01" for event in ("01", "04", "08", "13")},
-    **{f"ADT_A{event}": "ADT_A05" for event in ("05", "14", "28", "31")},
-    **{f"ADT_A{event}": "ADT_A06" for event in ("06", "07")},
-    **{f"ADT_A{event}": "ADT_A09" for event in ("09", "10", "11")},
-    **{f"ADT_A{event}": "ADT_A30" for event in ("30", "34", "35", "36", "46", "47", "48", "49")},
-    **{f"ADT_A{event}": "ADT_A39" for event in ("39", "40", "41", "42")},
-    **{f"SIU_S{event}": "SIU_S12" for event in range(12, 27)},
-}
 # What 2.5.1 requires of segments but real senders of other versions, and IHE's use of them, can't give.
 _LEFT_OUT: Final = frozenset({("EVN", 2), ("SCH", 6), ("SCH", 16), ("SCH", 20), ("MSH", 12)})
 _MARK: Final = re.compile(r"[A-Z][A-Z0-9]{2}|[\[\]{}()]")
@@ -94,8 +84,7 @@ class _Grammar:
 def faults(message: Message) -> list[AckError]:
     """What is wrong, in the order of the message; nothing for a structure that we have no definition of."""
     kind, event, _ = message.type
-    name = f"{kind}_{event}"
-    grammar = _grammar(_STRUCTURES.get(name, name))
+    grammar = _grammar(definitions.structure(kind, event))
     if grammar is None:
         return []
     return [*_order(message, grammar), *(fault for s in message.segments for fault in _fields(s))]

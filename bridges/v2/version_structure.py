@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final
 
+from bridges.v2 import definitions
 from bridges.v2.message import Message, Segment
 
 _VERSIONS: Final = ("2.1", "2.2", "2.3", "2.3.1", "2.4", "2.5", "2.5.1", "2.6", "2.7", "2.8", "2.8.1", "2.8.2")
-# Events that share a structure, for versions below 2.4, where MSH-9.3 doesn't say it.
-_STRUCTURES: Final = {("SIU", None): "SIU_S12", ("ADT", "A40"): "ADT_A39", ("ADT", "A08"): "ADT_A01", ("ADT", "A31"): "ADT_A05"}
 _MAX_PROBLEMS: Final = 20
 
 
@@ -42,9 +41,7 @@ def problems(message: Message) -> list[str]:
 def structure(message: Message) -> str:
     """The structure that MSH-9 names, or that its event has."""
     kind, event, named = message.type
-    if named:
-        return named
-    return _STRUCTURES.get((kind, event)) or _STRUCTURES.get((kind, None)) or f"{kind}_{event}"
+    return named or definitions.structure(kind, event)
 
 
 @cache
