@@ -43,6 +43,7 @@ T = TypeVar("T")
 _PATIENCE = 10.0  # seconds that a transaction is tried again while others hold what it needs
 _PATIENCE_TOGETHER = 2.0  # the same for a group, before each is left to itself
 _LARGEST_GROUP = 16  # small transactions that are committed as one
+_ALONE = 4  # small transactions left to themselves that run at once: more would only get in each other's way
 _SNAPSHOT = ReadConcern("snapshot")
 _DURABLE = WriteConcern("majority", j=True)
 _TRANSIENT = "TransientTransactionError"
@@ -74,6 +75,7 @@ class Transactions:
         self.turns = Turns()
         self._places: set[int] = set()
         self._together = Together[Job](self._joint, _touched, largest=_LARGEST_GROUP)
+        self._alone = asyncio.Semaphore(_ALONE)
         # Set when a transaction has left messages in the outbox, so that delivery need not wait for its next look.
         self.outbox_filled = asyncio.Event()
 
@@ -100,7 +102,8 @@ class Transactions:
                 raise job.refusal
         if job.alone:
             async with self.turns.taken((*(str(to) for to in job.targets), *job.turns)):
-                await self._until_done(job)
+                async with self._alone if small is not None else contextlib.nullcontext():
+                    await self._until_done(job)
         result: T = job.result
         return result
 
