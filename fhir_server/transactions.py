@@ -101,9 +101,9 @@ class Transactions:
             if job.refusal is not None:
                 raise job.refusal
         if job.alone:
-            async with self.turns.taken((*(str(to) for to in job.targets), *job.turns)):
-                async with self._alone if small is not None else contextlib.nullcontext():
-                    await self._until_done(job)
+            turn = self.turns.taken((*(str(to) for to in job.targets), *job.turns))
+            async with turn, self._alone if small is not None else contextlib.nullcontext():
+                await self._until_done(job)
         result: T = job.result
         return result
 

@@ -12,15 +12,15 @@ with these scopes.
 from fhir_server import audit
 from fhir_server.operations import Answer, Call, Level, Operation, arguments
 from fhir_server.outcome import fail
-from fhir_server.references import Target, target
+from fhir_server.references import Target
 from fhir_server.registry import Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import reconciliation
+from resources import department_operation, reconciliation
+from resources.department_operation import reference, seen
 from resources.reconciliation import Settled
-from smart_auth.access import Access
-from smart_auth.roles import role
 
 _TYPES = frozenset({"Procedure", "ImagingStudy"})
+_NEEDS = {"Procedure": "u", "ImagingStudy": "u", "ServiceRequest": "r"}
 
 
 def register(registry: Registry) -> None:
@@ -33,15 +33,15 @@ def register(registry: Registry) -> None:
 async def reconcile(call: Call) -> Answer:
     """FhirError 403 for who may not, 404 for what isn't there, 422 and 409 for what can't be."""
     arguments.check_body("reconcile", call.body, frozenset({"order", "step"}))
-    await _require_right(call)
-    order, step = _reference(call, "order", "ServiceRequest"), _reference(call, "step", "Task")
+    await department_operation.require(call, "reconcile", _NEEDS)
+    order, step = reference(call, "order", "ServiceRequest"), reference(call, "step", "Task")
     if order is None:
         raise fail("required", "order says which ServiceRequest it belongs to", "Parameters.parameter", status=400)
 
     async def work(unit: UnitOfWork) -> Settled:
-        what = await _seen(unit, Target(str(call.resource_type), str(call.id)))
-        request = await _seen(unit, order)
-        performed = await _seen(unit, step) if step else None
+        what = await seen(unit, Target(str(call.resource_type), str(call.id)))
+        request = await seen(unit, order)
+        performed = await seen(unit, step) if step else None
         with unit.as_department():
             return await reconciliation.settle(unit, what, request, performed, call.access.user)
 
@@ -50,44 +50,8 @@ async def reconcile(call: Call) -> Answer:
     return Answer(_answer(settled))
 
 
-async def _require_right(call: Call) -> None:
-    if not _may(call.access):
-        text = "reconciling is for technologists and administrators, with scopes to update Procedure and ImagingStudy"
-        await call.interactions.store.ensure("AuditEvent")
-        await call.interactions.reads.write(audit.audit_event(call.act, call.access, (), failed=text))
-        raise fail("forbidden", text)
-
-
-def _may(access: Access) -> bool:
-    if not access.person:
-        return access.internal or (all(access.allows(t, "u") for t in _TYPES) and access.allows("ServiceRequest", "r"))
-    known = role(access.role)
-    levels = [s for s in access.scopes if s.level == "user"]
-    return known is not None and known.reconciles and all(any(s.covers(t, "u") for s in levels) for t in _TYPES)
-
-
-def _reference(call: Call, name: str, resource_type: str) -> Target | None:
-    given = list(arguments.parts(call.body, name))
-    if not given:
-        return None
-    to = target(given[0].get("valueReference"), call.base_url)
-    if len(given) > 1 or to is None or to.type != resource_type:
-        raise fail("value", f"{name} is one valueReference to a {resource_type}", "Parameters.parameter", status=400)
-    return to
-
-
-async def _seen(unit: UnitOfWork, to: Target) -> Resource:
-    found = await unit.seen(to.type, to.id, "r")
-    if found is None:
-        raise fail("not-found", f"there is no {to}")
-    return found
-
-
 def _answer(settled: Settled) -> Resource:
     rows = [("order", settled.order), *(("step", s) for s in settled.steps), *(("procedure", p) for p in settled.procedures)]
     rows += [("imaging-study", settled.study)] if settled.study else []
     rows += [("closed", c) for c in settled.closed]
-    return {
-        "resourceType": "Parameters",
-        "parameter": [{"name": name, "valueReference": {"reference": reference}} for name, reference in rows],
-    }
+    return department_operation.answer(rows)

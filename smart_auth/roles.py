@@ -69,13 +69,28 @@ _ROWS = {
 }
 
 
+# The department's operations, and the roles that may call each (what it then reads and writes, it does as the department).
+_OPERATIONS = {
+    # Orders
+    # Coverage and authorization
+    # Protocols and safety
+    # Scheduling
+    # The examination
+    "reconcile": "technologist admin",
+    # Reading and reports
+    # Critical results
+    # Charges
+    # Identity
+    # Numbers
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Role:
     """A role: its rows, and how far it sees.
 
     `clearance`: the highest confidentiality (meta.security) that it sees without breaking the glass; what has no such label is N.
     `own_patients`: only those for whom an order names the person as requester, or who have it as general practitioner.
-    `reconciles`: whether it may say which order an examination belongs to ($reconcile).
     `breaks_glass`: whether it may open a patient's record in an emergency. `heeds_consent`: whether patients' denials bind it.
     """
 
@@ -84,8 +99,11 @@ class Role:
     clearance: Confidentiality = "N"
     own_patients: bool = False
     breaks_glass: bool = False
-    reconciles: bool = False
     heeds_consent: bool = True
+
+    def calls(self, operation: str) -> bool:
+        """Whether it may call this operation of the department."""
+        return self.name in _OPERATIONS.get(operation, "").split()
 
     def covering(self, resource_type: str, action: Action) -> list[str]:
         """The conditions (texts of a query, "" for none) under which it may do this; an empty list when it may not."""
@@ -102,11 +120,11 @@ ROLES: dict[str, Role] = {
     role.name: role
     for role in (
         Role("scheduler", _rows(_ROWS["scheduler"])),
-        Role("technologist", _rows(_ROWS["technologist"]), clearance="R", breaks_glass=True, reconciles=True),
+        Role("technologist", _rows(_ROWS["technologist"]), clearance="R", breaks_glass=True),
         Role("radiologist", _rows(_ROWS["radiologist"]), clearance="R", breaks_glass=True),
         Role("referrer", _rows(_ROWS["referrer"]), clearance="R", own_patients=True),
         Role("interface-admin", _rows(_ROWS["interface-admin"])),
-        Role("admin", _rows(_ROWS["admin"]), reconciles=True),
+        Role("admin", _rows(_ROWS["admin"])),
         Role("auditor", _rows(_ROWS["auditor"]), clearance="V", heeds_consent=False),
         Role("privacy-officer", _rows(_ROWS["privacy-officer"]), clearance="V", heeds_consent=False),
     )

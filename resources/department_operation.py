@@ -1,0 +1,67 @@
+"""What the department's operations have in common: who may call them, what they are given, and what they answer.
+
+A person needs a role that the operation's row names (`smart_auth/roles.py`) and scopes that cover what it changes; a backend
+client needs these scopes. What such an operation then does, it does as the department: `with unit.as_department()`.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import cast
+
+from fhir_server import audit
+from fhir_server.operations import Call, arguments
+from fhir_server.outcome import fail
+from fhir_server.references import Target, target
+from fhir_server.registry import Resource
+from fhir_server.unit_of_work import UnitOfWork
+from smart_auth.access import Access
+from smart_auth.roles import role
+from smart_auth.scopes import Action
+
+
+async def require(call: Call, operation: str, needs: Mapping[str, str]) -> None:
+    """Refuse (403, on record) who may not call it. `needs`: resource type to the actions (`cruds`) that scopes cover."""
+    if _may(call.access, operation, needs):
+        return
+    scopes = ", ".join(f"{kind}.{actions}" for kind, actions in sorted(needs.items()))
+    text = f"${operation} is for the roles that do this, with scopes for {scopes}"
+    await call.interactions.store.ensure("AuditEvent")
+    await call.interactions.reads.write(audit.audit_event(call.act, call.access, (), failed=text))
+    raise fail("forbidden", text)
+
+
+def _may(access: Access, operation: str, needs: Mapping[str, str]) -> bool:
+    wanted = [(kind, cast("Action", action)) for kind, actions in needs.items() for action in actions]
+    if not access.person:
+        return access.internal or all(access.allows(kind, action) for kind, action in wanted)
+    known = role(access.role)
+    levels = [scope for scope in access.scopes if scope.level == "user"]
+    return (
+        known is not None
+        and known.calls(operation)
+        and all(any(scope.covers(kind, action) for scope in levels) for kind, action in wanted)
+    )
+
+
+def reference(call: Call, name: str, *types: str) -> Target | None:
+    """The resource that a parameter refers to (valueReference), of one of these types. FhirError 400 for anything else."""
+    given = list(arguments.parts(call.body, name))
+    if not given:
+        return None
+    to = target(given[0].get("valueReference"), call.base_url)
+    if len(given) > 1 or to is None or to.type not in types:
+        raise fail("value", f"{name} is one valueReference to a {' or '.join(types)}", "Parameters.parameter", status=400)
+    return to
+
+
+async def seen(unit: UnitOfWork, to: Target) -> Resource:
+    """The resource, as far as the caller sees it. FhirError 404."""
+    found = await unit.seen(to.type, to.id, "r")
+    if found is None:
+        raise fail("not-found", f"there is no {to}")
+    return found
+
+
+def answer(references: Iterable[tuple[str, str]]) -> Resource:
+    """Parameters of (name, reference)."""
+    rows = [{"name": name, "valueReference": {"reference": to}} for name, to in references]
+    return {"resourceType": "Parameters", "parameter": rows}
