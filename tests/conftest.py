@@ -1,6 +1,7 @@
 """One real MongoDB for the whole test session; a fresh database for each test that asks for one."""
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -16,6 +17,8 @@ from fhir_server.mongod import EmbeddedMongod
 # A busy machine takes its time: five seconds, which httpx gives an answer, are no measure of ours.
 for phase in ("connect", "read", "write", "pool"):
     setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, phase, 60.0)
+# Each client reads all the world's certificates, 50 ms, which no test on loopback needs more than once.
+httpx._transports.default.create_ssl_context = functools.cache(httpx._transports.default.create_ssl_context)
 
 Result = TypeVar("Result")
 RunWithDb = Callable[[Callable[[AsyncDatabase[Document]], Awaitable[Result]]], Result]

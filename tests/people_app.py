@@ -18,10 +18,10 @@ import httpx
 from fhir_server.app import Ris, assemble, http_app
 from fhir_server.database import connect
 from fhir_server.settings import Settings
-from smart_auth.passwords import Passwords
 from smart_auth.people import second_factor_key
 from smart_auth.second_factor import SecondFactors
 from smart_auth.users import User, Users
+from tests.quick_passwords import QuickPasswords
 from tests.served import Served
 
 PASSWORD = "vier wilde Esel tanzen"
@@ -43,7 +43,7 @@ class PeopleApp(Served):
         self.base_url = f"http://127.0.0.1:{port}"
         self.db = await connect(self._uri, settings.mongodb_database)
         self.ris: Ris = await assemble(settings, self.db)
-        self.users, self.passwords = Users(self.db), Passwords()
+        self.users, self.passwords = Users(self.db), QuickPasswords()
         self.second_factors = SecondFactors(self.db, second_factor_key(settings.data_dir))
         return http_app(self.ris)
 

@@ -24,8 +24,8 @@ from fhir_server.settings import Settings
 from smart_auth import people
 from smart_auth.clients import Client, Clients, new_secret
 from smart_auth.jwks_fetcher import JwksFetcher
-from smart_auth.passwords import Passwords
 from smart_auth.users import Users
+from tests.quick_passwords import QuickPasswords
 
 T = TypeVar("T")
 Resource = dict[str, Any]
@@ -72,7 +72,7 @@ class SmartApp:
             ris = await assemble(settings, self.db)
             await people.ensure_indexes(self.db)
             self.tokens, self.interactions = ris.tokens, ris.interactions
-            self.clients, self.users, self.passwords = Clients(self.db), Users(self.db), Passwords()
+            self.clients, self.users, self.passwords = Clients(self.db), Users(self.db), QuickPasswords()
             self._loop = asyncio.get_running_loop()
             app = http_app(ris, fetcher=self._fetcher)
             self._uvicorn = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
