@@ -1,6 +1,5 @@
 """The app of docs/smart.md: registered by the command that stands there, and running as it stands there."""
 
-import os
 import re
 import shlex
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 import httpx
 from typer.testing import CliRunner
 
+from demo.server import free_port
 from fhir_server.cli import app as cli
 from tests.smart_app import SmartApp
 
@@ -34,7 +34,7 @@ def docs_app(server: SmartApp, mongodb_uri: str, directory: Path) -> Iterator[st
     settings = {"RIS_MONGODB_URI": mongodb_uri, "RIS_MONGODB_DATABASE": server.db.name}
     assert CliRunner().invoke(cli, arguments[1:], env=settings).exit_code == 0
     (directory / "app.py").write_text(blocks("python")[0])
-    port = 20000 + os.getpid() % 20000
+    port = free_port()
     process = subprocess.Popen([sys.executable, "app.py", server.fhir, str(port)], cwd=directory, stderr=subprocess.DEVNULL)
     try:
         until = time.monotonic() + 20
