@@ -495,7 +495,7 @@ async def main(parts: list[str], seconds: float, rows: int, scanners: int) -> No
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", default=list(_PARTS), metavar="part", choices=_PARTS)
+    parser.add_argument("parts", nargs="*", default=[], choices=[*_PARTS, []])
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--scanners", type=int, default=200)

@@ -60,6 +60,7 @@ class Job:
     work: Callable[[UnitOfWork], Awaitable[Any]]
     entities: list[Document]
     targets: list[Target] = field(default_factory=list)
+    small: bool = False
     turns: frozenset[str] = frozenset()  # what else it touches: others that do wait
     # What came of it when it was run with others; `alone` while it has yet to be run on its own.
     alone: bool = True
@@ -96,13 +97,13 @@ class Transactions:
         """
         job = Job(access, act, work, list(entities), turns=frozenset(turns))
         if small is not None:
-            job.targets = list(small)
+            job.targets, job.small = list(small), True
             await self._together.do(job)
             if job.refusal is not None:
                 raise job.refusal
         if job.alone:
             turn = self.turns.taken((*(str(to) for to in job.targets), *job.turns))
-            async with turn, self._alone if small is not None else contextlib.nullcontext():
+            async with turn, self._alone if job.small else contextlib.nullcontext():
                 await self._until_done(job)
         result: T = job.result
         return result
@@ -196,7 +197,8 @@ class Transactions:
     async def _attempt_at(self, place: int, jobs: list[Job], deadline: float) -> None:
         async with self._store.trail.lane() as lane, self._store.db.client.start_session() as session:
             async with await session.start_transaction(read_concern=_SNAPSHOT, write_concern=_DURABLE):
-                unit = UnitOfWork(self._store, self._registry, session, strict=self._strict, together=len(jobs) > 1, place=place)
+                late = all(job.small for job in jobs)
+                unit = UnitOfWork(self._store, self._registry, session, strict=self._strict, late_locks=late, place=place)
                 await unit.load(to for job in jobs for to in job.targets)
                 done = [(job, part) for job in jobs if (part := await _part(unit, job, together=len(jobs) > 1))]
                 await unit.complete()

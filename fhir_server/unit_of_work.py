@@ -49,10 +49,10 @@ class UnitOfWork(View):
         session: AsyncClientSession,
         *,
         strict: bool,
-        together: bool = False,
+        late_locks: bool = False,
         place: int = 0,
     ) -> None:
-        """`together`: it will have several parts, so what can wait is done once for all of them at the end.
+        """`late_locks`: they are all taken at once at the end, which costs more where others hold them, and less where none does.
 
         `place`: which of the transactions under way in this process it is.
         """
@@ -63,7 +63,7 @@ class UnitOfWork(View):
         self.places: dict[Target, str] = {}
         self._registry = registry
         self._strict = strict
-        self._locks: set[int] | None = set() if together else None  # those to be taken at the end
+        self._locks: set[int] | None = set() if late_locks else None  # those to be taken at the end
         self._kept: dict[str, list[UpdateOne]] = {}
         self._following = 0  # rules and reactions at work: what they do is the department's, not the caller's
         self._queue: deque[Target] = deque()  # changed, with reactions to come

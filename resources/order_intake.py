@@ -52,7 +52,7 @@ async def examine(
 
 async def _unknown_procedure(unit: UnitOfWork, entry: Resource | None) -> Finding | None:
     """Only where there is a catalogue at all."""
-    if entry is not None or not await unit.matching("ActivityDefinition", "status=active", limit=1):
+    if entry is not None or not await unit.some("ActivityDefinition", 1, status="active"):
         return None
     return Finding("unknown-procedure", "the procedure is not in the department's catalogue", "ServiceRequest.code")
 
