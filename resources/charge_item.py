@@ -30,6 +30,7 @@ TECHNICAL: Final = "technical"
 PROFESSIONAL: Final = "professional"
 STANDS: Final = frozenset({"planned", "billable", "billed"})
 _SIGNED: Final = ("final", "amended", "corrected", "appended")
+_GONE: Final = frozenset({"cancelled", "entered-in-error"})
 _WITHDRAWN: Final = ("cancelled", "entered-in-error")
 _TRANSITIONS = {
     "planned": frozenset({"billable", "not-billable", "aborted"}),
@@ -71,8 +72,9 @@ async def _charge(unit: UnitOfWork, procedure: Resource, which: str, report: Res
     charges = [c for e in (entry or {}).get("extension", ()) if e.get("url") == CHARGE and (c := _said(e))["component"] == which]
     if not charges:
         return
-    study = await _study(unit, procedure)
-    had = [c for c in await _of_study(unit, study) if component(c) == which]
+    studies = await _studies(unit, procedure)
+    study = studies[0] if studies else None
+    had = [c for c in await _of_studies(unit, studies) if component(c) == which]
     if any(c["status"] in STANDS for c in had):
         return
     for number, said in enumerate(charges, len(had) + 1):
@@ -121,19 +123,22 @@ def _item(
     return item | {k: v for k, v in optional.items() if v}
 
 
-async def _study(unit: UnitOfWork, procedure: Resource) -> Resource | None:
+async def _studies(unit: UnitOfWork, procedure: Resource) -> list[Resource]:
+    """The studies of a requested procedure: the one with its images before one that was only planned."""
     studies = await unit.search("ImagingStudy", basedon=f"ServiceRequest/{procedure['id']}")
-    return studies[0] if studies else None
+    return sorted(studies, key=lambda s: (s["status"] in _GONE, "series" not in s, s["id"]))
 
 
-async def _of_study(unit: UnitOfWork, study: Resource | None) -> list[Resource]:
-    return [] if study is None else await unit.search("ChargeItem", service=f"ImagingStudy/{study['id']}")
+async def _of_studies(unit: UnitOfWork, studies: list[Resource]) -> list[Resource]:
+    if not studies:
+        return []
+    return await unit.search("ChargeItem", service=",".join(f"ImagingStudy/{s['id']}" for s in studies))
 
 
 async def _withdraw(unit: UnitOfWork, procedure: Resource, which: Iterable[str]) -> None:
     """Abort what stands of these components."""
     wanted = set(which)
-    for charge in await _of_study(unit, await _study(unit, procedure)):
+    for charge in await _of_studies(unit, await _studies(unit, procedure)):
         if component(charge) in wanted and charge["status"] in STANDS:
             await unit.update(charge | {"status": "aborted"})
 

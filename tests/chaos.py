@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import random
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -181,13 +182,18 @@ class Chaos:
             )
             await self._check_orders(db)
             for name, receiver in self.receivers.items():
-                sent = (
-                    await db["outbox"].find({"destination": f"Endpoint/{name}"}, {"control_id": 1}, sort=[("key", 1)]).to_list()
-                )
-                assert sent
-                assert list(dict.fromkeys(receiver.came)) == [m["control_id"] for m in sent], f"{name} got another sequence"
+                await self._check_deliveries(db, name, receiver)
         finally:
             await client.close()
+
+    async def _check_deliveries(self, db: Any, name: str, receiver: Receiver) -> None:
+        """Everything came, under the control id that it has in the outbox; what is about one order, in its sequence."""
+        sent = await db["outbox"].find({"destination": f"Endpoint/{name}"}, sort=[("key", 1)]).to_list()
+        about = {m["control_id"]: parse(bytes(m["message"])).all("ORC")[0].raw(2) for m in sent}
+        came = list(dict.fromkeys(receiver.came))
+        assert sent
+        assert sorted(came) == sorted(about), f"{name} did not get what was sent"
+        assert _by_order(came, about) == _by_order(about, about), f"{name} got an order's messages in another sequence"
 
     async def _check_orders(self, db: Any) -> None:
         """One order a placer number, and its versions are its life."""
@@ -202,6 +208,14 @@ class Chaos:
             versions.append(await db["ServiceRequest"].find_one({"_id": id_}))
             statuses = [status for status, _ in itertools.groupby(v["resource"]["status"] for v in versions)]
             assert statuses == STATUSES, f"{placer} was {statuses}"
+
+
+def _by_order(control_ids: Iterable[str], about: dict[str, str]) -> dict[str, list[str]]:
+    """Order number -> the control ids about it, as they come."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for control_id in control_ids:
+        found[about[control_id]].append(control_id)
+    return found
 
 
 async def _pause(receiver: Receiver, seconds: float) -> None:
