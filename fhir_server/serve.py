@@ -89,7 +89,12 @@ async def _http(ris: Ris, listener: socket.socket, stop: asyncio.Event) -> Async
     except ValueError as error:  # a base URL that no token may travel to
         raise StartError(f"RIS_BASE_URL (base_url): {error}") from None
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, timeout_graceful_shutdown=5, h11_max_incomplete_event_size=65536
+        app,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=5,
+        timeout_keep_alive=75,  # longer than clients keep one idle: no request is to meet a connection that we are closing
+        h11_max_incomplete_event_size=65536,
     )
     server = _Http(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
