@@ -28,8 +28,8 @@ class Exam:
     order: Resource = field(default_factory=dict)
     appointment: Resource = field(default_factory=dict)
     report: Resource = field(default_factory=dict)
-    # Filler order number of the result as the outside reading service counts.
-    told: int = 0
+    told: int = 0  # messages so far
+    sent: bytes = b""  # the last message
 
     def __post_init__(self) -> None:
         self.patient_id = self.patient_id or f"P{self.number:05d}"
@@ -40,10 +40,11 @@ class Exam:
 
     async def send(self, message: bytes) -> None:
         """A message that must be acknowledged AA."""
+        self.sent = message
         ack = await ehr.send(self.stage.server.mllp_port, message)
         assert ack.all("MSA")[0].field(1) == "AA", ack.raw
 
-    async def _say(self, sender: str, kind: str, *segments: str) -> None:
+    async def say(self, sender: str, kind: str, *segments: str) -> None:
         head = f"MSH|^~\\&|{sender}|FHIR_RIS|RAD|{ehr.stamp()}||{kind}|{self.control_id(kind[0])}|P|2.5.1||||||UNICODE UTF-8"
         await self.send("".join(f"{line}\r" for line in (head, *segments)).encode())
 
@@ -178,7 +179,7 @@ class Exam:
         """The report from an outside reading service, as ORU^R01; `status` is OBR-25."""
         accession = next(i["value"] for i in self.order["identifier"] if i["type"]["coding"][0]["code"] == "ACSN")
         signed = f"{accession}||||{ehr.stamp()}||RAD|{status}"
-        await self._say(
+        await self.say(
             "READER|TELERAD",
             "ORU^R01^ORU_R01",
             f"PID|1||{self.patient_id}^^^EXAMPLEHOSP^MR||Muster^Mara|||F",
@@ -191,7 +192,7 @@ class Exam:
 
     async def merge(self, into: str) -> None:
         """ADT^A40: this patient's record is another's."""
-        await self._say(
+        await self.say(
             "HIS|EXAMPLEHOSP",
             "ADT^A40^ADT_A39",
             f"EVN|A40|{ehr.stamp()}",
