@@ -1,0 +1,20 @@
+"""Coverage and authorization: who pays, what the payer has authorized, and that nothing which needs it is booked without."""
+
+from datetime import tzinfo
+
+from fhir_server.registry import Registry
+from resources.coverage import insurance, marks, override, submit_operation, watch
+from resources.coverage.booking import Booking
+
+
+def register(registry: Registry, zone: tzinfo) -> None:
+    """The rules, reactions, projection and operations. `zone` is the department's: an authorization's days are days there."""
+    registry.rule("ServiceRequest", marks.check)
+    for kind in ("ServiceRequest", "CoverageEligibilityRequest", "CoverageEligibilityResponse"):
+        registry.rule(kind, insurance.check)
+    booking = Booking(zone)
+    registry.reaction("Appointment", booking.follow_appointment)
+    registry.reaction("Task", booking.follow_step)
+    registry.projection(watch.project)
+    override.register(registry)
+    submit_operation.register(registry)
