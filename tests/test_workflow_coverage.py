@@ -6,8 +6,14 @@ from datetime import UTC, datetime
 
 import pytest
 
+from bridges.payer import outbound as payer_outbound
+from bridges.payer.client import Payers
+from bridges.payer.delivery import PayerDelivery, Timing
+from fhir_server.audit import Act
+from fhir_server.unit_of_work import UnitOfWork
+from resources.coverage import submission
 from resources.coverage.watch import AuthorizationWatch
-from tests.department import Department, Resource, booking, code, text, unused
+from tests.department import ACCESS, Department, Resource, booking, code, text, unused
 
 LOINC = "http://loinc.org"
 CPT = "urn:example:cpt"
@@ -18,6 +24,7 @@ MISSING, EXPIRING, EXHAUSTED = "authorization-missing", "authorization-expiring"
 def ris(mongodb_uri: str) -> Iterator[Department]:
     with asyncio.Runner() as runner:
         department = Department(runner, mongodb_uri)
+        department.registry.projection(payer_outbound.project)
         runner.run(catalogue(department))
         yield department
         department.run(department.close())
@@ -372,5 +379,56 @@ def test_an_order_that_waits_is_shown_a_week_before_its_authorization_ends(ris):
         await ris.create(booking(order, await ris.scanner("PT"), "2026-09-28T08:00:00Z"))
         await watch(ris, "2026-09-24T02:00:00+00:00")
         assert await items(ris, EXPIRING, granted) == []
+
+    ris.run(scenario())
+
+
+# What waits for a payer
+
+
+async def asked(ris: Department) -> tuple[Resource, Resource]:
+    """A request to a payer, and the response that waits; nobody sends in here."""
+    patient, coverage = await insured(ris)
+    kind = {"system": "http://terminology.hl7.org/CodeSystem/endpoint-connection-type", "code": "hl7-fhir-rest"}
+    endpoint = await ris.create(
+        {"resourceType": "Endpoint", "status": "active", "connectionType": kind, "address": "http://127.0.0.1:9/fhir"}
+        | {"payloadType": [{"text": "eligibility"}]}
+    )
+    insurer = await ris.create({"resourceType": "Organization", "name": "Example Health", "endpoint": [to(endpoint)]})
+    request = await ris.create(
+        {"resourceType": "CoverageEligibilityRequest", "status": "active", "purpose": ["benefits"], "created": "2026-08-30"}
+        | {"patient": to(patient), "insurer": to(insurer), "insurance": [{"coverage": to(coverage)}]}
+    )
+    return request, await ask(ris, request)
+
+
+async def ask(ris: Department, request: Resource) -> Resource:
+    async def work(unit: UnitOfWork) -> Resource:
+        return await submission.ask(unit, request)
+
+    return await ris.interactions.transact(ACCESS, Act("test"), work)
+
+
+def test_a_request_that_was_cancelled_is_not_sent(ris):
+    async def scenario():
+        request, waiting = await asked(ris)
+        await ris.become(request, "cancelled")
+        assert (await ris.refused(ask(ris, await ris.read(request)))).status == 422
+        async with PayerDelivery(ris.interactions, Payers(seconds=1), Timing(look=0.02)).running():
+            while (response := await ris.read(waiting))["outcome"] == "queued":
+                await asyncio.sleep(0.02)
+        assert response["error"][0]["code"]["coding"][0]["code"] == "cancelled"
+        assert await items(ris, "eligibility-failed", request) == []
+
+    ris.run(scenario())
+
+
+def test_a_request_whose_message_an_operator_has_cancelled_can_be_sent_anew(ris):
+    async def scenario():
+        request, waiting = await asked(ris)
+        assert (await ask(ris, request))["id"] == waiting["id"]
+        await ris.db["outbox"].update_one({"control_id": waiting["id"]}, {"$set": {"state": "cancelled"}})
+        assert (await ask(ris, request))["id"] != waiting["id"]
+        assert (await ris.read(waiting))["outcome"] == "error"
 
     ris.run(scenario())

@@ -61,21 +61,20 @@ def to(resource: Resource) -> Resource:
 
 
 class Case:
-    """An insured patient with an order for what needs an authorization, and the request to the payer at `address`."""
+    """An insured patient with an order for what needs an authorization, and the request to the payer `at` an address."""
 
-    def __init__(self, app: FhirApp, address: str, **endpoint: Any) -> None:
+    def __init__(self, app: FhirApp, at: str, **endpoint: Any) -> None:
         self.app = app
         kind = {"system": "http://terminology.hl7.org/CodeSystem/endpoint-connection-type", "code": "hl7-fhir-rest"}
         self.endpoint = app.create(
-            {"resourceType": "Endpoint", "status": "active", "connectionType": kind, "address": address}
+            {"resourceType": "Endpoint", "status": "active", "connectionType": kind, "address": at}
             | {"payloadType": [{"text": "eligibility"}]}
             | endpoint
         )
         insurer = app.create({"resourceType": "Organization", "name": "Example Health", "endpoint": [to(self.endpoint)]})
         mrn = {"system": "urn:example:mrn", "value": unused("CV")}
-        self.patient = app.create(
-            {"resourceType": "Patient", "identifier": [mrn], "name": [{"family": "Muster"}], "telecom": [{"value": "555"}]}
-        )
+        known = {"name": [{"family": "Muster"}], "telecom": [{"system": "phone", "value": "555"}]}
+        self.patient = app.create({"resourceType": "Patient", "identifier": [mrn]} | known)
         self.coverage = app.create(
             {"resourceType": "Coverage", "status": "active", "beneficiary": to(self.patient), "payor": [to(insurer)]}
             | {"subscriberId": "M-1"}

@@ -140,7 +140,7 @@ class Payers:
         if self.tls is None:
             self.tls = httpx.create_ssl_context(trust_env=False)
         # Not compressed: how much it becomes can't be told before it has become that.
-        sent = headers | {"Host": parts.netloc, "Accept-Encoding": "identity"}
+        sent = headers | {"Host": parts.netloc.rpartition("@")[2], "Accept-Encoding": "identity"}
         where = httpx.URL(url).copy_with(host=address, fragment=None)
         async with (
             httpx.AsyncClient(trust_env=False, follow_redirects=False, verify=self.tls, timeout=self.seconds) as http,

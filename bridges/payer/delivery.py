@@ -122,8 +122,12 @@ class PayerDelivery:
 
     async def _attempt(self, message: Message) -> None:
         """One call, and what comes of it."""
-        endpoint = await self._endpoint(message["destination"].removeprefix(outbox.PAYER))
-        base = payers.base_url(endpoint) if endpoint is not None else None
+        request = await self._read("CoverageEligibilityRequest", message["about"][0])
+        if request is None or request.get("status") != "active":
+            await self._failed(message, "cancelled", "cancelled", "the request is not active any more")
+            return
+        endpoint = await self._read("Endpoint", message["destination"].removeprefix(outbox.PAYER))
+        base = payers.base_url(endpoint) if endpoint is not None and payers.is_fhir(endpoint) else None
         if base is None:
             await self._later(
                 message, "the Endpoint is not active, or has no address that may be called", self._timing.pause(3), 0
@@ -173,7 +177,8 @@ class PayerDelivery:
         async def keep(unit: UnitOfWork, waiting: Resource) -> None:
             await submission.failed(unit, waiting, code, f"{text}: {said}" if said else text)
 
-        log.error("a payer has not answered", destination=message["destination"], control_id=message["control_id"], reason=text)
+        level = log.info if state == "cancelled" else log.error
+        level("a payer has not answered", destination=message["destination"], control_id=message["control_id"], reason=text)
         await self._settle(message, state, text, keep)
 
     async def _settle(self, message: Message, state: str, text: str, keep: Any) -> None:
@@ -206,11 +211,10 @@ class PayerDelivery:
             {"_id": message["_id"], "state": "pending"}, {"$set": change, "$inc": {"attempts": attempts}}
         )
 
-    async def _endpoint(self, reference: str) -> Resource | None:
-        await self._interactions.store.ensure("Endpoint")
-        found = await self._interactions.store.read("Endpoint", reference.partition("/")[2])
-        endpoint = found.resource if found else None
-        return endpoint if payers.is_fhir(endpoint) else None
+    async def _read(self, resource_type: str, reference: str) -> Resource | None:
+        await self._interactions.store.ensure(resource_type)
+        found = await self._interactions.store.read(resource_type, reference.partition("/")[2])
+        return found.resource if found else None
 
 
 _AFTER: Final = outbox.PAYER[:-1] + ";"  # the first text after all that begin with the prefix

@@ -36,9 +36,9 @@ class Booking:
         self._zone = zone
 
     async def follow_appointment(self, unit: UnitOfWork, change: Change) -> None:
-        """A booking, or one at another time, of orders with or without a station."""
+        """A booking without a station, or such a one at another time. With a station the steps are judged, as they follow it."""
         booked = change.after
-        if booked is None or not appointment.is_booked(booked):
+        if booked is None or not appointment.is_booked(booked) or appointment.participants(booked, "Device"):
             return
         if appointment.is_booked(change.before) and (change.before or {}).get("start") == booked["start"]:
             return

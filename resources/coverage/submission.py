@@ -7,7 +7,7 @@ What a payer says of its own resources is kept as absolute references; its exten
 
 from typing import Any, Final
 
-from fhir_server import clock
+from fhir_server import clock, outbox
 from fhir_server.elements import concept
 from fhir_server.outcome import fail
 from fhir_server.references import ref, target
@@ -39,9 +39,11 @@ async def ask(unit: UnitOfWork, request: Resource) -> Resource:
         text = "the insurer has no active Endpoint (hl7-fhir-rest, an https address) that it can be asked at"
         raise fail("business-rule", text, "CoverageEligibilityRequest.insurer")
     await unit.lock(f"eligibility:{request['id']}")
-    earlier = await unit.search("CoverageEligibilityResponse", request=ref(request)["reference"], outcome="queued")
-    if waiting := [r for r in earlier if is_waiting(r)]:
-        return waiting[0]
+    for earlier in await unit.search("CoverageEligibilityResponse", request=ref(request)["reference"], outcome="queued"):
+        if is_waiting(earlier):
+            if await _is_pending(unit, earlier):
+                return earlier
+            await unit.update(earlier | _unanswered("cancelled", "it is not sent any more"))
     response: Resource = {
         "resourceType": "CoverageEligibilityResponse",
         "identifier": [{"system": SUBMISSION, "value": f"{request['id']}-{clock.instant(unit.now)}"}],
@@ -56,6 +58,12 @@ async def ask(unit: UnitOfWork, request: Resource) -> Resource:
     }
     response |= {e: request[e] for e in ("servicedDate", "servicedPeriod") if e in request}
     return await unit.create(labelled(response, request))
+
+
+async def _is_pending(unit: UnitOfWork, response: Resource) -> bool:
+    """Whether the message that asks for it is still to be sent: an operator may have cancelled it."""
+    where = {"control_id": response["id"], "state": "pending"}
+    return await unit.db[outbox.COLLECTION].find_one(where, {"_id": 1}, session=unit.session) is not None
 
 
 def is_waiting(response: Resource | None) -> bool:
@@ -88,11 +96,15 @@ async def answered(unit: UnitOfWork, waiting: Resource, answer: Resource, base: 
 
 
 async def failed(unit: UnitOfWork, waiting: Resource, code: str, text: str) -> Resource:
-    """Keep why there is no answer: `no-answer`, `refused`, `not-understood`. It stays for a person to look at."""
-    said = {"outcome": "error", "disposition": text[:_LONGEST], "error": [{"code": concept(ERROR, code)}]}
-    stored = await unit.update(waiting | said)
-    await _show(unit, stored)
+    """Keep why there is no answer: `no-answer`, `refused`, `not-understood`, for a person to look at; or `cancelled`."""
+    stored = await unit.update(waiting | _unanswered(code, text))
+    if code != "cancelled":
+        await _show(unit, stored)
     return stored
+
+
+def _unanswered(code: str, text: str) -> Resource:
+    return {"outcome": "error", "disposition": text[:_LONGEST], "error": [{"code": concept(ERROR, code)}]}
 
 
 async def _show(unit: UnitOfWork, response: Resource) -> None:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from fhir_server import audit
+from fhir_server import audit, visibility
 from fhir_server.operations import Answer, Call, Level, Operation, arguments
 from fhir_server.outcome import fail
 from fhir_server.references import Target
@@ -93,7 +93,7 @@ async def _when_answered(call: Call, response: Resource) -> Resource:
     while submission.is_waiting(response) and time.monotonic() < until:
         await asyncio.sleep(pause)
         pause = min(longest, 1.5 * pause)
-        found = await call.interactions.store.read("CoverageEligibilityResponse", response["id"])
+        found = await visibility.read(call.interactions.store, call.access, "CoverageEligibilityResponse", response["id"])
         if found is None or found.resource is None:
             break
         response = found.resource
