@@ -13,7 +13,7 @@ from fhir_server.audit import Act
 from fhir_server.unit_of_work import UnitOfWork
 from resources.coverage import submission
 from resources.coverage.watch import AuthorizationWatch
-from tests.department import ACCESS, Department, Resource, booking, code, text, unused
+from tests.department import ACCESS, Department, Resource, booking, code, place, text, unused
 
 LOINC = "http://loinc.org"
 CPT = "urn:example:cpt"
@@ -321,6 +321,7 @@ def test_an_outside_scheduler_is_told_and_so_are_people_until_the_authorization_
         for _ in range(2):
             ack = await ris.receive(*schedule_message(number, scanner))
             assert (code(ack), "needs the payer's authorization" in ack.raw.decode()) == ("AE", True), text(ack)
+            assert place(ack) == "SCH-26"
         assert len(await items(ris, MISSING, order)) == 1
         # The certification comes with a change of the order, in IN3.
         changed = list(order_message(number, insurance, "IN3|1|CERT-77|||||||20260901|20260930"))

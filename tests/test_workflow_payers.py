@@ -36,7 +36,7 @@ def app(mongodb_uri: str, payer: Payer, tmp_path_factory: pytest.TempPathFactory
     file.write_text(json.dumps(rows))
     file.chmod(0o600)
     with serving(mongodb_uri) as running:
-        worker = PayerDelivery(running.interactions, Payers(file, seconds=0.5), _QUICK).running()
+        worker = PayerDelivery(running.interactions, Payers(file, seconds=10), _QUICK).running()
         running.run(worker.__aenter__())
         running.create(
             {
@@ -267,6 +267,12 @@ def test_without_an_address_that_may_be_called_nothing_is_kept(app: FhirApp, cha
 def test_hosts_that_are_not_in_the_public_internet_are_not_called(app: FhirApp, address: str) -> None:
     with pytest.raises(NotAnswered):
         app.run(Payers(seconds=2).submit(address, b"{}", "x"))
+
+
+def test_a_payer_that_never_answers_is_not_waited_for(app: FhirApp, payer: Payer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(payer, "delay", 0.5)
+    with pytest.raises(NotAnswered, match="no answer within"):
+        app.run(Payers(seconds=0.05).submit(f"{payer.base}/slow", b'{"id": "1", "purpose": []}', "x"))
 
 
 @pytest.mark.parametrize(

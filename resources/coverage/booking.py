@@ -36,14 +36,14 @@ class Booking:
         self._zone = zone
 
     async def follow_appointment(self, unit: UnitOfWork, change: Change) -> None:
-        """A booking without a station, or such a one at another time. With a station the steps are judged, as they follow it."""
+        """A booking, or one at another time, with or without a station."""
         booked = change.after
-        if booked is None or not appointment.is_booked(booked) or appointment.participants(booked, "Device"):
+        if booked is None or not appointment.is_booked(booked):
             return
         if appointment.is_booked(change.before) and (change.before or {}).get("start") == booked["start"]:
             return
         for order_id in appointment.orders(booked):
-            for procedure in await _to_be_booked(unit, order_id):
+            for procedure in await _to_be_booked(unit, booked, order_id):
                 await self._authorize(unit, procedure, booked["start"], "Appointment.basedOn")
 
     async def follow_step(self, unit: UnitOfWork, change: Change) -> None:
@@ -111,8 +111,11 @@ def _refusal(wanted: Wanted, why: str) -> str:
     )
 
 
-async def _to_be_booked(unit: UnitOfWork, request_id: str) -> list[Resource]:
-    """The requested procedures of an order that a booking is for: those with a step before its start; else the order itself."""
+async def _to_be_booked(unit: UnitOfWork, booked: Resource, request_id: str) -> list[Resource]:
+    """The requested procedures of an order that a booking is for: those of which a step has not begun; else the order itself.
+
+    With stations, those whose steps it has scheduled there.
+    """
     request = await unit.read("ServiceRequest", request_id)
     if request is None:
         return []
@@ -120,5 +123,7 @@ async def _to_be_booked(unit: UnitOfWork, request_id: str) -> list[Resource]:
     if not procedures:
         return [request] if service_request.is_order(request) else []
     steps = await task.steps_of(unit, *(p["id"] for p in procedures))
-    waiting = {s.get("focus", {}).get("reference") for s in steps if s["status"] in task.BEFORE_START}
+    own = f"Appointment/{booked['id']}" if appointment.participants(booked, "Device") else None
+    meant = [s for s in steps if s["status"] in task.BEFORE_START and (own is None or task.appointment_of(s) == own)]
+    waiting = {s.get("focus", {}).get("reference") for s in meant}
     return [p for p in procedures if ref(p)["reference"] in waiting or not steps]
