@@ -10,7 +10,7 @@ import pytest
 from capability.statement import JSON_PATCH, capability_statement, terminology_capabilities
 from fhir_server import definitions
 from fhir_server.definitions import RESOURCE_TYPES, search_parameters
-from fhir_server.operations import Operation, standard
+from fhir_server.operations import Operation
 from fhir_server.registry import Registry
 from fhir_server.search.index import searchable, targets
 from fhir_server.validation import validate
