@@ -136,10 +136,9 @@ def _common_parameters() -> list[dict[str, Any]]:
 
 def _operations(registry: Registry, resource_type: str | None) -> dict[str, Any]:
     """`operation` of the whole server, or of a type and its instances; left out where there is none."""
-    found = available(registry, resource_type, None)
-    if resource_type is not None:
-        found |= available(registry, resource_type, "1")
-    named = [{"name": name, "definition": operation.definition} for name, operation in sorted(found.items())]
+    levels = (None, "1") if resource_type is not None else (None,)
+    found = {(name, o.definition) for id_ in levels for name, o in available(registry, resource_type, id_).items()}
+    named = [{"name": name, "definition": definition} for name, definition in sorted(found)]
     return {"operation": named} if named else {}
 
 

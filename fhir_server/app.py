@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import resources
 from bridges.dicom import dicom_endpoints, study_watch, worklist_rows
+from bridges.payer import outbound as payer_outbound
 from bridges.v2 import message_log, order_parked, outbound, parked_sweep, routes
 from bridges.v2.delivery import Delivery
 from bridges.v2.door import listener
@@ -43,6 +44,7 @@ from fhir_server.settings import Settings
 from fhir_server.start_error import StartError, taken_address
 from fhir_server.store import Document, Store
 from resources import patient_merge, reconcile_operation
+from resources.coverage import watch as authorization_watch
 from smart_auth import break_glass_log
 from smart_auth.access import Access
 from smart_auth.break_glass import BreakGlass
@@ -85,11 +87,12 @@ async def interactions_over(settings: Settings, db: AsyncDatabase[Document], tok
     `tokens` are those that operations on somebody's own rights work on; without them there are none.
     """
     registry = Registry()
-    resources.register(registry, uid_root=settings.uid_root)
+    resources.register(registry, uid_root=settings.uid_root, zone=settings.zone)
     standard.register(registry)
     registry.projection(worklist_rows.WorklistRows(settings.zone).project)
     registry.projection(study_watch.project)
     registry.projection(outbound.Outbound(settings.zone).project)
+    registry.projection(payer_outbound.project)
     routes.register(registry)
     dicom_endpoints.register(registry)
     reconcile_operation.register(registry)
@@ -103,6 +106,7 @@ async def interactions_over(settings: Settings, db: AsyncDatabase[Document], tok
     await patient_merge.ensure_indexes(db)
     await worklist_rows.ensure_indexes(db)
     await study_watch.ensure_indexes(db)
+    await authorization_watch.ensure_indexes(db)
     await break_glass_log.ensure_indexes(db)
     return Interactions(store, registry, strict_references=settings.referential_integrity == "strict")
 
@@ -350,6 +354,19 @@ async def pacs_workers(ris: Ris) -> AsyncIterator[None]:
         await stack.enter_async_context(MppsDelivery(ris.interactions, ris.settings.ae_title).running())
         await stack.enter_async_context(PacsWorker(ris.interactions, ris.settings.zone).running())
         await stack.enter_async_context(mpps_watch.watching(ris.interactions))
+        yield
+
+
+@contextlib.asynccontextmanager
+async def payer_workers(ris: Ris) -> AsyncIterator[None]:
+    """Payers are asked, and authorizations watched."""
+    from bridges.payer.client import Payers
+    from bridges.payer.delivery import PayerDelivery
+
+    async with contextlib.AsyncExitStack() as stack:
+        client = Payers(ris.settings.payer_credentials)
+        await stack.enter_async_context(PayerDelivery(ris.interactions, client).running())
+        await stack.enter_async_context(authorization_watch.AuthorizationWatch(ris.interactions, ris.settings.zone).running())
         yield
 
 

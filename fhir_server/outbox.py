@@ -20,6 +20,7 @@ from fhir_server.store import Store
 COLLECTION = "outbox"
 # Before the Endpoint's reference where the DICOM bridge delivers (bridges/dicom/mpps_delivery.py): `dicom:Endpoint/pacs`.
 DICOM = "dicom:"
+PAYER = "payer:"  # the same where payers are asked (bridges/payer/delivery.py)
 
 
 @dataclass(frozen=True, slots=True)

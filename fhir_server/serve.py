@@ -13,7 +13,7 @@ import structlog
 import uvicorn
 
 from capability import concept_maps
-from fhir_server.app import SUPERVISOR, Ris, assemble, dicom_door, http_app, mllp_door, pacs_workers
+from fhir_server.app import SUPERVISOR, Ris, assemble, dicom_door, http_app, mllp_door, pacs_workers, payer_workers
 from fhir_server.child import ends_with_us
 from fhir_server.database import connect
 from fhir_server.garbage import spare_tables
@@ -65,6 +65,7 @@ async def running(settings: Settings, roles: frozenset[str], stop: asyncio.Event
             await stack.enter_async_context(ris.delivery.running())
             ris.components["delivery"] = lambda: ris.delivery.working
             await stack.enter_async_context(pacs_workers(ris))
+            await stack.enter_async_context(payer_workers(ris))
         if "v2" in roles:
             await stack.enter_async_context(mllp_door(ris))
         if not roles.isdisjoint({"v2", "delivery"}):

@@ -172,6 +172,9 @@ class Settings(BaseSettings):
     dicom_last_worklist_seconds: Annotated[int, BeforeValidator(_no_bool)] = Field(
         default=300, ge=0, le=3600, description="must be seconds, 0 to 3600"
     )
+    payer_credentials: Annotated[Path, AfterValidator(_file)] | None = Field(
+        default=None, description="must be a file with what payers know us by, as JSON"
+    )
     uid_root: Annotated[str, AfterValidator(_uid_root)] = Field(
         default="2.25",
         description=f"must be an object identifier such as 2.25, of at most {UID_LENGTH - UID_SUFFIX_LENGTH} characters",

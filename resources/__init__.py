@@ -1,10 +1,13 @@
 """What a RIS knows about each resource: one module a resource, with its rules, lifecycle and reactions."""
 
+from datetime import UTC, tzinfo
+
 from fhir_server.registry import Registry
 from resources import (
     appointment,
     audit_event,
     charge_item,
+    coverage,
     device,
     diagnostic_report,
     imaging_study,
@@ -27,12 +30,13 @@ CORE_TYPES = (
 ).split()
 
 
-def register(registry: Registry, *, uid_root: str) -> None:
-    """Put the department's rules and reactions into the registry."""
+def register(registry: Registry, *, uid_root: str, zone: tzinfo = UTC) -> None:
+    """Put the department's rules and reactions into the registry. `zone` is the department's."""
     registry.core(CORE_TYPES)
     appointment.register(registry)
     audit_event.register(registry)
     charge_item.register(registry)
+    coverage.register(registry, zone)
     device.register(registry)
     diagnostic_report.register(registry)
     imaging_study.register(registry, uid_root)

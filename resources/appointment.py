@@ -17,9 +17,11 @@ APPOINTMENT = lifecycle(
     new proposed pending      | proposed pending   | staff         |                         |
     waitlist                  | waitlist           |               |                         |
     new proposed pending      | booked             | staff         | an active order; a free | its steps are scheduled, slots busy
-    waitlist                  |                    |               | station that does it    |
+    waitlist                  |                    |               | station that does it;   |
+                              |                    |               | authorized              |
     new proposed pending      | arrived checked-in | staff         | an active order; a free | its steps are ready, slots busy
-    waitlist                  |                    |               | station that does it    |
+    waitlist                  |                    |               | station that does it;   |
+                              |                    |               | authorized              |
     booked                    | arrived checked-in | staff; RIS    |                         | its steps are ready
     arrived                   | checked-in         | staff; RIS    |                         |
     arrived                   | booked             | staff         |                         | its steps are scheduled, not ready

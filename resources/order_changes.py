@@ -24,7 +24,7 @@ CHANGEABLE: Final = (
     "locationCode", "reasonReference", "supportingInfo", "insurance", "requisition",
 )  # fmt: skip
 # Of these, what is said is added: a placer that repeats half of them must not take the other half away.
-_ADDED: Final = frozenset({"note", "supportingInfo"})
+_ADDED: Final = frozenset({"note", "supportingInfo", "insurance"})
 _TIMES: Final = frozenset({"occurrenceDateTime", "occurrencePeriod", "occurrenceTiming"})
 
 

@@ -44,9 +44,12 @@ STEP = lifecycle(
     new                              | draft requested    | staff; RIS          | the patient of   | gets its id
                                      | on-hold            |                     | its procedure    |
     new                              | accepted ready     | staff               | station and time | gets its id; on the worklist
+                                     |                    |                     | ; authorized     |
     draft accepted ready on-hold     | requested          | staff; RIS          |                  | off the worklist
     draft requested ready on-hold    | accepted           | staff; RIS          | station and time | on the worklist: SCHEDULED
+                                     |                    |                     | ; authorized     |
     draft requested accepted on-hold | ready              | staff; RIS          | station and time | on the worklist: ARRIVED
+                                     |                    |                     | ; authorized     |
     requested accepted ready         | on-hold            | staff; RIS          |                  | off the worklist
     in-progress                      |                    |                     |                  |
     requested accepted ready on-hold | in-progress        | examiners; MPPS RIS |                  | appointment checked-in, visit

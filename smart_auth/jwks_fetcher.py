@@ -7,10 +7,8 @@ reason to look once more; when that fails, the keys that are known stay as good 
 """
 
 import asyncio
-import ipaddress
 import logging
 import re
-import socket
 import ssl
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -20,6 +18,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from fhir_server.public_hosts import NotPublic, resolved
 from smart_auth.jwks import JwksError, published_keys
 
 LONGEST_CACHED = 3600  # seconds
@@ -29,9 +28,6 @@ LOOK_AGAIN_AFTER = 10  # seconds between two fetches, at least, whatever the rea
 _SECONDS = 5.0
 _MOST_BYTES = 65536
 _MOST_SETS = 1000
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")  # all that IANA has assigned for it (RFC 4291 2.4)
-_PROTOCOLS = ipaddress.IPv4Network("192.0.0.0/24")
 _log = logging.getLogger(__name__)
 
 Keys = tuple[Mapping[str, Any], ...]
@@ -121,7 +117,10 @@ class JwksFetcher:
         known = f"{host}:{port}" in self._loopback
         if parts.scheme != "https" and not (known and parts.scheme == "http"):
             raise FetchError("the URL is not https")
-        address = await _resolved(host, port, check=not known)
+        try:
+            address = await resolved(host, port, check=not known)
+        except NotPublic as error:
+            raise FetchError(str(error)) from None
         target = httpx.URL(url).copy_with(host=address, fragment=None)
         if self._tls is None:
             self._tls = httpx.create_ssl_context(trust_env=False)
@@ -138,31 +137,6 @@ class JwksFetcher:
                 if len(body) > _MOST_BYTES:
                     raise FetchError(f"more than {_MOST_BYTES} bytes")
             return bytes(body), answer.headers.get("cache-control", "")
-
-
-async def _resolved(host: str, port: int, *, check: bool) -> str:
-    """The address to connect to. If one of several is not public, none is used: the name is not to be trusted."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-    if check and not all(map(is_public, addresses)):
-        raise FetchError("the host is not in the public internet")
-    if not addresses:
-        raise FetchError("the host has no address")
-    return addresses[0]
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is in the public internet: not of this machine, a private or link-local network, or a group."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if inner is not None:
-            return is_public(str(inner))
-        if ip in _NAT64:
-            return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
-        return ip in _GLOBAL_UNICAST and ip.is_global
-    # Python takes some of the protocol assignments (RFC 6890 2.2.2) for global.
-    return ip.is_global and not ip.is_multicast and ip not in _PROTOCOLS
 
 
 def _lifetime(cache_control: str) -> float:

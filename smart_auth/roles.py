@@ -22,7 +22,7 @@ _DIRECTORY = """
 
 _ROWS = {
     "scheduler": f"""{_DIRECTORY}
-        Patient.crus RelatedPerson.crus Encounter.rs Coverage.crus
+        Patient.crus RelatedPerson.crus Encounter.rs Coverage.crus ClaimResponse.crus
         CoverageEligibilityRequest.crus CoverageEligibilityResponse.rs
         ServiceRequest.crus Appointment.cruds AppointmentResponse.crus Schedule.crus Slot.cruds Task.crus
         Communication.crs CommunicationRequest.crus
@@ -58,7 +58,8 @@ _ROWS = {
         Practitioner.cruds PractitionerRole.cruds Organization.cruds Location.cruds HealthcareService.cruds
         Endpoint.rs Device.cruds Schedule.cruds Slot.cruds ActivityDefinition.cruds
         ValueSet.cruds CodeSystem.cruds ConceptMap.cruds StructureDefinition.cruds SearchParameter.cruds Questionnaire.cruds
-        Patient.crus Encounter.crus Coverage.crus ServiceRequest.crus Appointment.crus Task.rus ChargeItem.rs
+        Patient.crus Encounter.crus Coverage.crus ClaimResponse.rs
+        CoverageEligibilityRequest.crus CoverageEligibilityResponse.rs ServiceRequest.crus Appointment.crus Task.rus ChargeItem.rs
         Procedure.rs ImagingStudy.rs
     """,
     "auditor": "AuditEvent.rs",
@@ -73,6 +74,8 @@ _ROWS = {
 _OPERATIONS = {
     # Orders
     # Coverage and authorization
+    "submit": "scheduler admin",
+    "override-authorization": "radiologist admin",
     # Protocols and safety
     # Scheduling
     # The examination

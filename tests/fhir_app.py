@@ -22,6 +22,7 @@ from structlog.testing import capture_logs
 
 import resources
 from bridges.dicom import worklist_rows
+from bridges.payer import outbound as payer_outbound
 from bridges.v2 import outbound
 from capability.statement import capability_statement, terminology_capabilities
 from fhir_server import fhir_json, outbox
@@ -89,6 +90,7 @@ class FhirApp:
             reconcile_operation.register(self.registry)
             self.registry.projection(worklist_rows.WorklistRows(ZoneInfo("UTC")).project)
             self.registry.projection(outbound.Outbound(ZoneInfo("UTC")).project)
+            self.registry.projection(payer_outbound.project)
             await worklist_rows.ensure_indexes(self.db)
         else:
             self._rules(self.registry)

@@ -45,12 +45,13 @@ def world(app: FhirApp) -> World:
 def test_the_examples_work(operation: str, app: FhirApp, world: World) -> None:
     assert EXAMPLES[operation]
     stage = Stage(app, world, Caller(app, app.token()))
-    names = setup_of(operation)(stage)
-    for example in EXAMPLES[operation]:
-        request, _, body = re.sub(r"\{([a-z_]+)\}", lambda found: names[found[1]], example).partition("\n\n")
-        method, path = request.split()
-        answer = stage.caller.send(method, path, json.loads(body) if body.strip() else None)
-        assert answer.status_code in {200, 201}, answer.text
+    with stage.ends:
+        names = setup_of(operation)(stage)
+        for example in EXAMPLES[operation]:
+            request, _, body = re.sub(r"\{([a-z_]+)\}", lambda found: names[found[1]], example).partition("\n\n")
+            method, path = request.split()
+            answer = stage.caller.send(method, path, json.loads(body) if body.strip() else None)
+            assert answer.status_code in {200, 201}, answer.text
 
 
 def test_every_operation_is_there(app: FhirApp) -> None:

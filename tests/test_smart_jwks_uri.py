@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc.jwk import ECKey
 
-from smart_auth.jwks_fetcher import JwksFetcher, is_public
+from fhir_server.public_hosts import is_public
+from smart_auth.jwks_fetcher import JwksFetcher
 from tests.smart_app import SmartApp
 from tests.test_smart_token_endpoint import ASSERTION_TYPE, assertion
 

@@ -1,4 +1,6 @@
-"""IN1, GT1, NK1 -> Coverage with its payor and authorization, and the people around the patient (v2-to-FHIR guide; IN1-14: own).
+"""IN1, IN3, GT1, NK1 -> Coverage with its payor and authorization, and the people around the patient (v2-to-FHIR guide).
+
+What IN1-14 and IN3 make is our own: the guide has no map for them.
 
 For ADT and for orders alike. What is known is brought up to date by ADT only; what a message leaves out, stays.
 """
@@ -30,12 +32,13 @@ _MANY: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Insurance:
-    """One IN1 of a patient, with the organization that pays."""
+    """One IN1 of a patient, with the organization that pays, and its certification (IN3), if there is one with a number."""
 
     segment: Segment
     sender: Sender
     patient: Resource
     payor: Resource
+    certification: Segment | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +174,23 @@ IN1 = table(
     status="active",
 )  # fmt: skip
 
+
+def _number(of: Insurance) -> str:
+    certified = of.certification.field(2).strip() if of.certification else ""
+    return certified or of.segment.field(14).strip()
+
+
+def _begin(of: Insurance) -> str | None:
+    certified = date_time(of.sender, of.certification, 9) if of.certification else None
+    return certified or date_time(of.sender, of.segment, 14, 2)
+
+
 AUTHORIZATION: Table[Insurance] = table(
-    "IN1 -> ClaimResponse (authorization)",
+    "IN1, IN3 -> ClaimResponse (authorization)",
     "ClaimResponse",
-    Row("IN1-14", "preAuthRef", lambda of: of.segment.field(14).strip(), "the number; ServiceRequest.insurance names it", "C"),
-    Row("IN1-14", "preAuthPeriod.start", lambda of: date_time(of.sender, of.segment, 14, 2)),
+    Row("IN3-2, IN1-14", "preAuthRef", _number, "the number; ServiceRequest.insurance names it", "C"),
+    Row("IN3-9, IN1-14", "preAuthPeriod.start", _begin),
+    Row("IN3-10", "preAuthPeriod.end", lambda of: date_time(of.sender, of.certification, 10) if of.certification else None),
     Row("IN1-14", "disposition", lambda of: of.segment.get(14, 3).strip()),
     Row("IN1-3, IN1-4", "insurer", lambda of: ref(of.payor, of.payor.get("name"))),
     Row("PID-3", "patient", lambda of: ref(of.patient)),
@@ -196,14 +211,26 @@ async def insurances(
         payor = await _payor(unit, Related(segment, sender, patient))
         if payor is None:
             continue
-        of = Insurance(segment, sender, patient, payor)
+        of = Insurance(segment, sender, patient, payor, _certification(message, segment))
         if coverages is None:
             stored = await unit.matching("Coverage", f"beneficiary=Patient/{patient['id']}", limit=_MANY)
             coverages = Known(stored, _insurance)
         coverage = await _coverage(unit, await IN1.build(of), coverages, update=update)
         coverages.keep(coverage)
-        found.append(Insured(coverage, await _authorization(unit, await AUTHORIZATION.build(of), coverage)))
+        authorization = await _authorization(unit, await AUTHORIZATION.build(of), coverage, update=update)
+        found.append(Insured(coverage, authorization))
     return found
+
+
+def _certification(message: Message, insurance: Segment) -> Segment | None:
+    """The IN3 with a number that stands behind an IN1, before the next one."""
+    behind = message.segments[next(i for i, s in enumerate(message.segments) if s is insurance) + 1 :]
+    for segment in behind:
+        if segment.name == "IN1":
+            return None
+        if segment.name == "IN3" and segment.field(2).strip():
+            return segment
+    return None
 
 
 async def _coverage(unit: UnitOfWork, said: Resource, known: Known, *, update: bool) -> Resource:
@@ -220,13 +247,13 @@ def _insurance(coverage: Resource) -> Iterator[tuple[str, str]]:
         yield from ((str(payor.get("reference")), number) for number in numbers or [""])
 
 
-async def _authorization(unit: UnitOfWork, said: Resource, coverage: Resource) -> Resource | None:
+async def _authorization(unit: UnitOfWork, said: Resource, coverage: Resource, *, update: bool) -> Resource | None:
     if "preAuthRef" not in said:
         return None
     known = await unit.matching("ClaimResponse", f"patient={said['patient']['reference']}", limit=_MANY)
     same = next((c for c in known if c.get("preAuthRef") == said["preAuthRef"] and c.get("insurer") == said["insurer"]), None)
     if same is not None:
-        return same
+        return await unit.update(same | said) if update else same
     insurance = [{"sequence": 1, "focal": True, "coverage": ref(coverage)}]
     return await unit.create(said | {"created": unit.now.date().isoformat(), "insurance": insurance})
 

@@ -93,7 +93,7 @@ class Delivery:
             filled.clear()
             try:
                 for destination in await self._outbox.distinct("destination", {"state": "pending"}):
-                    if destination.startswith(outbox.DICOM):
+                    if destination.startswith((outbox.DICOM, outbox.PAYER)):
                         continue
                     worker = self._workers.get(destination)
                     if worker is None or worker.done():

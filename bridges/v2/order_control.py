@@ -9,7 +9,7 @@ from bridges.v2.concerned import about
 from bridges.v2.mapping import Table
 from bridges.v2.message import is_null, readable
 from bridges.v2.order_door import judge
-from bridges.v2.order_facts_in import Whose, around, facts
+from bridges.v2.order_facts_in import Whose, around, facts, insurance
 from bridges.v2.order_groups import Order
 from bridges.v2.order_map import ORDER, entity, filler_ei, has_placer, placer_number, placer_segment
 from bridges.v2.order_numbers import named_by
@@ -237,7 +237,8 @@ async def _change(order: Order, found: Resource) -> None:
     order_changes.check_open(found)
     said = await ORDER_CHANGES.build(order)
     patient = await order.unit.get(found["subject"]) or {}
-    said |= await facts(order, Whose(patient, await order.unit.get(found.get("encounter"))))
+    encounter = await order.unit.get(found.get("encounter"))
+    said |= await facts(order, Whose(patient, encounter, await insurance(order, patient)))
     await order_changes.change(order.unit, found, said, _deleted(order))
 
 

@@ -30,11 +30,15 @@ async def around(order: Order, patient: Resource, encounter: Resource | None) ->
     unit, message, sender = order.unit, order.message, order.sender
     await allergies(unit, [_clinical(order, s, patient, encounter) for s in message.all("AL1")])
     await related_people(unit, message, sender, patient)
-    insured = await insurances(unit, message, sender, patient)
     pv1 = message.first("PV1")
     pregnant = await pregnancy(unit, _clinical(order, pv1, patient, encounter)) if pv1 else None
-    named = [r for one in insured for r in (one.coverage, one.authorization) if r]
-    return Whose(patient, encounter, [ref(r) for r in named], pregnant)
+    return Whose(patient, encounter, await insurance(order, patient), pregnant)
+
+
+async def insurance(order: Order, patient: Resource) -> list[Resource]:
+    """References to the coverages of the message (IN1), and to what payers have authorized (IN1-14, IN3)."""
+    insured = await insurances(order.unit, order.message, order.sender, patient)
+    return [ref(r) for one in insured for r in (one.coverage, one.authorization) if r]
 
 
 def _clinical(order: Order, segment: Segment, patient: Resource, encounter: Resource | None) -> Clinical:

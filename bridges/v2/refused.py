@@ -7,6 +7,8 @@ from bridges.v2.ack import AckError
 from bridges.v2.message import Message, Segment
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.registry import Resource
+from resources.coverage import booking
+from resources.coverage.booking import NotAuthorized
 
 if TYPE_CHECKING:
     from bridges.v2.reception import Reply
@@ -27,12 +29,16 @@ _CODES = {
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A work item (Task) for a person: its kind, what it says, and the references of what it is about and of the patient."""
+    """A work item (Task) for a person: its kind, what it says, and the references of what it is about and of the patient.
+
+    once: however often the message is refused, there is one open item of the kind about it
+    """
 
     kind: str
     text: str
     about: str | None = None
     patient: str | None = None
+    once: bool = False
 
 
 class Refused(FhirError):
@@ -112,7 +118,11 @@ def from_fhir(error: FhirError) -> Refused:
     """The refusal of a rule, told as an acknowledgement; of a mapping, which is told so already, itself."""
     if isinstance(error, Refused):
         return error
-    return Refused(*(_told(issue) for issue in error.issues))
+    refusal = Refused(*(_told(issue) for issue in error.issues))
+    if isinstance(error, NotAuthorized):
+        about, patient = f"ServiceRequest/{error.order['id']}", error.order["subject"].get("reference")
+        refusal.shown.append(Shown(booking.MISSING, error.text, about, patient, once=True))
+    return refusal
 
 
 def _told(issue: Issue) -> AckError:

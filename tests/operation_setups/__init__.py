@@ -4,7 +4,8 @@ A function `validate`, `meta_add` and so on (the operation's name, `-` as `_`) t
 `{names}` in the example. What isn't a function there, needs nothing.
 """
 
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 from tests.fhir_app import FhirApp, Resource, unused
@@ -16,11 +17,15 @@ DCM = "http://dicom.nema.org/resources/ontology/DCM"
 
 @dataclass
 class Stage:
-    """A server, and who calls: a backend client with all scopes unless `caller` is set to somebody else."""
+    """A server, and who calls: a backend client with all scopes unless `caller` is set to somebody else.
+
+    ends: what runs for the example only, and ends with it
+    """
 
     app: FhirApp
     world: World
     caller: Caller
+    ends: ExitStack = field(default_factory=ExitStack)
 
     def patient(self) -> Resource:
         return self.app.create(
