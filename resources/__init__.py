@@ -14,6 +14,7 @@ from resources import (
     numbers,
     observation,
     order_bundle,
+    order_groups,
     order_operations,
     order_verdict,
     patient_merge,
@@ -47,6 +48,7 @@ def register(registry: Registry, *, uid_root: str, zone: tzinfo = UTC) -> None:
     numbers.register(registry, zone)
     observation.register(registry)
     order_bundle.register(registry)
+    order_groups.register(registry)
     order_operations.register(registry)
     order_verdict.register(registry)
     patient_merge.register(registry)

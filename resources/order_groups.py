@@ -1,15 +1,16 @@
 """Orders that have to do with each other: one takes the place of another (`replaces`), several share a `requisition`."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from fhir_server.outcome import fail
-from fhir_server.registry import Change, Resource
+from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import status_reason
 from resources.identifiers import escaped, token
 
 _ENDED: Final = frozenset({"revoked", "entered-in-error"})
-_LOOKED_AT: Final = 20
+_LOOKED_AT: Final = 20  # orders of a requisition: one of another patient among them is enough
 
 
 def takes_place(change: Change, order: Resource) -> bool:
@@ -42,25 +43,47 @@ async def check_requisition(unit: UnitOfWork, change: Change, order: Resource) -
     requisition = order.get("requisition", {})
     if not (requisition.get("system") and requisition.get("value")) or requisition == (change.before or {}).get("requisition"):
         return
-    for other in await of_requisition(unit, requisition):
-        if other["subject"].get("reference") != order["subject"].get("reference"):
+    wanted = token(requisition["system"], requisition["value"])
+    for other in await unit.some("ServiceRequest", _LOOKED_AT, requisition=wanted, intent="order"):
+        others = other["subject"].get("reference") != order["subject"].get("reference")
+        if others and other["status"] != "entered-in-error":
             text = "the requisition is another patient's: orders that share one are of one patient"
             raise fail("business-rule", text, "ServiceRequest.requisition")
 
 
-async def of_requisition(unit: UnitOfWork, requisition: Resource) -> list[Resource]:
-    """The orders that share a requisition, the newest twenty; what was entered in error is none."""
+async def group(unit: UnitOfWork, order: Resource) -> list[Resource]:
+    """The orders of an order's requisition that the caller may see, itself the first."""
+    requisition = order.get("requisition", {})
+    if "value" not in requisition:
+        return [order]
     system, value = requisition.get("system"), requisition["value"]
     wanted = token(system, value) if system else escaped(value)
-    found = await unit.some("ServiceRequest", _LOOKED_AT, requisition=wanted, intent="order")
-    same = [o for o in found if o.get("requisition", {}).get("system") == system]
-    return [o for o in same if o["status"] != "entered-in-error" and o["requisition"].get("value") == value]
+    found = await unit.search("ServiceRequest", requisition=wanted, intent="order", subject=order["subject"]["reference"])
+    same = [o for o in found if (o["requisition"].get("system"), o["requisition"].get("value")) == (system, value)]
+    others = [o for o in same if o["id"] != order["id"] and o["status"] != "entered-in-error"]
+    return [order, *[o for o in others if await unit.seen("ServiceRequest", o["id"], "r", copy=False)]]
 
 
-async def group(unit: UnitOfWork, order: Resource) -> list[Resource]:
-    """The orders of an order's requisition, itself the first."""
-    if "value" not in order.get("requisition", {}):
-        return [order]
-    others = await of_requisition(unit, order["requisition"])
-    same_patient = [o for o in others if o["subject"].get("reference") == order["subject"].get("reference")]
-    return [order, *(o for o in same_patient if o["id"] != order["id"])]
+async def follow(unit: UnitOfWork, change: Change) -> None:
+    """The orders of a RequestGroup share its groupIdentifier as their requisition, unless they have another."""
+    plan = change.after or {}
+    identifier = plan.get("groupIdentifier")
+    if not identifier:
+        return
+    for reference in _resources(plan.get("action", ())):
+        order = await unit.get(reference)
+        if order is not None and order["resourceType"] == "ServiceRequest" and "requisition" not in order:
+            await unit.update(order | {"requisition": identifier})
+
+
+def _resources(actions: Iterable[Resource]) -> list[Resource]:
+    """What the actions of a RequestGroup name, those of their parts too."""
+    found: list[Resource] = []
+    for action in actions:
+        found += [action["resource"]] if "resource" in action else []
+        found += _resources(action.get("action", ()))
+    return found
+
+
+def register(registry: Registry) -> None:
+    registry.reaction("RequestGroup", follow)

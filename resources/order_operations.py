@@ -99,7 +99,9 @@ async def _run(name: str, decide: Decide, call: Call) -> Answer:
     takes = {"reason", "group"} | ({"replacement"} if name == "cancel" else set())
     arguments.check_body(name, call.body, frozenset(takes))
     await department_operation.require(call, f"order-{name}", _NEEDS)
-    reason, whole = reason_of(call), arguments.one(call, "group") in {"true", "True"}
+    if name == "accept" and not (call.access.person or call.access.internal):
+        raise fail("forbidden", "an order is accepted by a person of the department: what was found about it is theirs to judge")
+    reason, whole = reason_of(call), _whole(call)
     if reason is None and name != "accept":
         raise fail("required", f"${name} needs a reason", "Parameters.parameter", status=400)
 
@@ -144,6 +146,14 @@ async def _replacement(unit: UnitOfWork, call: Call, order: Resource) -> list[st
         stored = await unit.update(draft | {"status": "active", "replaces": [*draft.get("replaces", ()), ref(order)]})
     await unit.react()
     return [f"ServiceRequest/{stored['id']}"]
+
+
+def _whole(call: Call) -> bool:
+    """The parameter `group`."""
+    given = [part.get("valueBoolean") for part in arguments.parts(call.body, "group")]
+    if len(given) > 1 or not all(isinstance(value, bool) for value in given):
+        raise fail("value", "group is one valueBoolean", "Parameters.parameter", status=400)
+    return any(given)
 
 
 def reason_of(call: Call) -> Reason:

@@ -10,7 +10,12 @@ def _orders(stage: Stage) -> dict[str, str]:
     return {"order": stage.order(patient)["id"], "draft": stage.order(patient, status="draft")["id"]}
 
 
-accept = reject = hold_of_a_servicerequest = cancel_of_a_servicerequest = add_procedure = cancel_order = _orders
+def accept(stage: Stage) -> dict[str, str]:
+    stage.caller = stage.world.person("scheduler", grant=unused("grant"))
+    return _orders(stage)
+
+
+reject = hold_of_a_servicerequest = cancel_of_a_servicerequest = add_procedure = cancel_order = _orders
 
 
 def create_order(_stage: Stage) -> dict[str, str]:
