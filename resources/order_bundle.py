@@ -22,8 +22,9 @@ from fhir_server.operations import Answer, Call, Level, Operation, arguments
 from fhir_server.outcome import FhirError, Issue, fail, operation_outcome
 from fhir_server.references import Target, target
 from fhir_server.registry import Registry, Resource
+from fhir_server.staging import refuse_invalid
 from fhir_server.unit_of_work import UnitOfWork
-from resources import department_operation, order_operations, order_plan, order_view, patient
+from resources import department_operation, order_operations, order_plan, order_view, patient, patient_identity
 from resources.identifiers import carriers
 
 # What may come with an order, in the order in which it is made.
@@ -97,11 +98,18 @@ async def _create(unit: UnitOfWork, call: Call, entries: list[dict[str, Any]]) -
     try:
         return await _make_order(unit, orders[0], patients[0].to, [r for r in requests if r is not orders[0]])
     except FhirError as error:
-        if not any((i.expression or "").startswith("ServiceRequest") for i in error.issues):
-            raise
-        where = f"{orders[0].path}.resource"
-        issues = [Issue(i.code, i.diagnostics, (i.expression or "").replace("ServiceRequest", where, 1)) for i in error.issues]
-        raise FhirError(*issues, status=error.status, headers=error.headers) from None
+        raise _placed(error, "ServiceRequest", orders[0].path) from None
+
+
+def _placed(error: FhirError, kind: str, path: str) -> FhirError:
+    """The refusal of a resource, with its place in the Bundle."""
+    where = f"{path}.resource"
+    issues = [Issue(i.code, i.diagnostics, _within(i.expression, kind, where), i.severity) for i in error.issues]
+    return FhirError(*issues, status=error.status, headers=error.headers)
+
+
+def _within(expression: str | None, kind: str, where: str) -> str | None:
+    return where + expression[len(kind) :] if expression and expression.startswith(kind) else expression
 
 
 async def _meant(unit: UnitOfWork, call: Call, i: int, entry: dict[str, Any]) -> _Given:
@@ -110,16 +118,23 @@ async def _meant(unit: UnitOfWork, call: Call, i: int, entry: dict[str, Any]) ->
     kind, url = resource["resourceType"], entry.get("fullUrl")
     if kind not in {*_TYPES, "ServiceRequest"}:
         raise fail("not-supported", f"an order comes without {kind[:40]}", f"{path}.resource", status=422)
+    try:
+        refuse_invalid(resource)
+    except FhirError as error:
+        raise _placed(error, kind, path) from None
     if url is not None and not isinstance(url, str):
         raise fail("structure", "a fullUrl is a string", f"{path}.fullUrl")
     own = target(url, call.base_url) if url else None
     if own is not None and kind != "ServiceRequest" and await unit.seen(own.type, own.id, "r", copy=False):
         return _Given(resource, url, path, own, known=True)
-    identifiers = [i for i in resource.get("identifier", ()) if isinstance(i, dict) and i.get("value")]
+    identifiers = [i for i in resource.get("identifier", ()) if i.get("value")]
     found: Resource | None = None
     if identifiers and kind == "Patient":
         found = await patient.match(unit, identifiers)
         await patient.claim(unit, [] if found else identifiers)
+        if found and (differing := patient_identity.differences(found, resource)):
+            with unit.as_department():
+                await patient_identity.raise_mismatch(unit, found, differing, "An order that came by $create-order")
     elif identifiers and kind != "ServiceRequest":
         found = next(iter(await carriers(unit, kind, identifiers)), None)
     return _Given(resource, url, path, Target(kind, found["id"] if found else new_id()), known=found is not None)
@@ -133,7 +148,7 @@ async def _make(unit: UnitOfWork, one: _Given) -> None:
 
 
 async def _make_order(unit: UnitOfWork, one: _Given, subject: Target, procedures: list[_Given]) -> Resource:
-    order = {"status": "active", "intent": "order", "subject": {"reference": str(subject)}} | one.resource
+    order = one.resource
     if order["status"] not in {"draft", "active"}:
         raise fail("business-rule", "a new order is a draft, or active", "ServiceRequest.status")
     if order["intent"] != "order" or target(order["subject"]) != subject:
@@ -142,7 +157,7 @@ async def _make_order(unit: UnitOfWork, one: _Given, subject: Target, procedures
     with unit.as_department():
         for procedure in procedures:
             said = {e: v for e, v in procedure.resource.items() if e not in {"resourceType", "id", "status", "intent", "basedOn"}}
-            if target(said.get("subject", order["subject"])) != subject:
+            if target(said["subject"]) != subject:
                 where = f"{procedure.path}.resource.subject"
                 raise fail("business-rule", "the requested procedure is for the Patient of the Bundle", where)
             await unit.create(order_plan.requested(unit, stored, said), procedure.to.id)

@@ -9,6 +9,7 @@ What another door has judged by its own agreements (`settled`), or a person by `
 from typing import Final
 from weakref import WeakKeyDictionary
 
+from fhir_server.elements import has_code
 from fhir_server.outcome import FhirError, Issue, fail
 from fhir_server.references import Target
 from fhir_server.registry import Change, Resource
@@ -100,7 +101,7 @@ async def leave(unit: UnitOfWork, order: Resource) -> None:
     """The order waits no more: nobody need look at it before it goes on, nor, if it has ended, at what was found."""
     ended = order["status"] != "active"
     for item in await unit.search("Task", focus=f"ServiceRequest/{order['id']}", intent="order"):
-        holds = item["code"]["coding"][0]["code"] == terms.ORDER_HOLD
+        holds = has_code(item.get("code"), terms.TASK_CODE, terms.ORDER_HOLD)
         if item["status"] in task.OPEN and (holds or (ended and order_verdict.kinds_of(item))):
             await unit.update(item | {"status": "completed"})
     if ended:

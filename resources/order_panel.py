@@ -6,6 +6,7 @@ another entry. An order names further entries by instantiatesCanonical. Each bec
 
 from collections.abc import Iterable
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from fhir_server.elements import codes
 from fhir_server.registry import Resource
@@ -16,8 +17,23 @@ from resources.identifiers import escaped
 _DEEPEST: Final = 4  # panels of panels
 
 
+_known: "WeakKeyDictionary[UnitOfWork, dict[str, list[Resource]]]" = WeakKeyDictionary()
+
+
 async def entries(unit: UnitOfWork, request: Resource) -> list[Resource]:
-    """The active catalogue entries that a request names: by instantiatesCanonical, else the one of its code."""
+    """The active catalogue entries that a request names: by instantiatesCanonical, else the one of its code.
+
+    An order is judged and then planned by them: in one transaction they are looked up once, unless it writes the catalogue.
+    """
+    if any(change.type == "ActivityDefinition" for change in unit.changes()):
+        return await _entries(unit, request)
+    known, key = _known.setdefault(unit, {}), repr([request.get("instantiatesCanonical"), request.get("code")])
+    if key not in known:
+        known[key] = await _entries(unit, request)
+    return known[key]
+
+
+async def _entries(unit: UnitOfWork, request: Resource) -> list[Resource]:
     named = await _by_canonical(unit, request.get("instantiatesCanonical", ()))
     if named:
         return named

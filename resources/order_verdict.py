@@ -13,12 +13,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, cast
 
-from fhir_server.elements import concept, extension
+from fhir_server.elements import codes, concept, extension, has_code
 from fhir_server.outcome import fail
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import order_intake, order_panel, task, terms
 from resources.order_intake import KINDS, Finding, Kind
+from resources.security_labels import labelled
 
 Rule = Literal["accept", "work-item", "hold", "refuse"]
 RULES: Final[tuple[Rule, ...]] = ("accept", "work-item", "hold", "refuse")  # the later, the stricter
@@ -114,7 +115,7 @@ async def show(unit: UnitOfWork, order: Resource, verdict: Verdict) -> None:
     if held := [f for f in verdict.held if _tells(f) not in settled]:
         text = f"An order is on hold until somebody has looked at it: {'; '.join(f.text for f in held)}"
         wanted.append((terms.ORDER_HOLD, text, held))
-    open_items = {item["code"]["coding"][0]["code"]: item for item in mine if item["status"] in task.OPEN}
+    open_items = {code: item for item in mine if item["status"] in task.OPEN for code in codes(item.get("code"), terms.TASK_CODE)}
     for code, text, findings in wanted:
         item = open_items.pop(code, None)
         if item is None:
@@ -135,8 +136,7 @@ async def _open(unit: UnitOfWork, order: Resource, code: str, text: str, finding
     about, patient = f"ServiceRequest/{order['id']}", order["subject"].get("reference")
     elements = _elements(order, findings)
     item = await task.open_work_item(unit, code, text, about, patient, details=elements["input"])
-    if "basedOn" in elements:
-        await unit.update(item | elements)
+    await unit.update(labelled(item | elements, order))
 
 
 def _elements(order: Resource, findings: list[Finding]) -> Resource:
@@ -153,8 +153,8 @@ def _tells(finding: Finding) -> tuple[str, str]:
 
 def _told(item: Resource) -> set[tuple[str, str]]:
     """Kind and words of what a work item tells."""
-    found = [i["valueCodeableConcept"] for i in item.get("input", ()) if "valueCodeableConcept" in i]
-    return {(c["coding"][0]["code"], c.get("text", "")) for c in found if c["coding"][0].get("system") == FINDING}
+    found = [i.get("valueCodeableConcept", {}) for i in item.get("input", ())]
+    return {(kind, concept_.get("text", "")) for concept_ in found for kind in codes(concept_, FINDING)}
 
 
 def kinds_of(item: Resource) -> set[str]:
@@ -164,13 +164,13 @@ def kinds_of(item: Resource) -> set[str]:
 
 def _is_over(item: Resource) -> bool:
     """Whether it was closed because it is no more so, not because a person has settled it."""
-    return any(c.get("system") == FINDING for c in item.get("statusReason", {}).get("coding", ()))
+    return bool(codes(item.get("statusReason"), FINDING))
 
 
 async def no_longer_double(unit: UnitOfWork, order: Resource) -> None:
     """Of two orders for the same procedure one has ended: nobody need look at them any more."""
     for item in await unit.search("Task", based_on=f"ServiceRequest/{order['id']}", intent="order"):
-        if item["status"] in task.OPEN and kinds_of(item) == {"duplicate-order"} and item["code"]["coding"][0]["code"] in KINDS:
+        if item["status"] in task.OPEN and has_code(item.get("code"), terms.TASK_CODE, "duplicate-order"):
             await unit.update(item | {"status": "completed", "statusReason": concept(FINDING, "no-longer-so")})
 
 

@@ -323,6 +323,13 @@ def test_a_created_order_is_judged_like_any_other_and_nothing_of_a_refused_one_s
         {"resourceType": "Bundle", "type": "collection", "entry": [{"fullUrl": "urn:uuid:1"}]},
         {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": {"resourceType": "Patient"}}]},
         {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": {"resourceType": "Device"}}]},
+        {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": {"resourceType": "Patient", "name": "M"}}]},
+        {
+            "resourceType": "Bundle",
+            "type": "collection",
+            "entry": [{"resource": {"resourceType": "ServiceRequest", "basedOn": 1}}],
+        },
+        {"resourceType": "Bundle", "type": "collection", "entry": {"resource": 1}},
         {"resourceType": "Patient"},
     ],
 )
