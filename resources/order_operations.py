@@ -31,22 +31,24 @@ _WHERE: Final = "ServiceRequest.status"
 
 
 async def accept(unit: UnitOfWork, order: Resource, reason: Reason) -> None:
-    """A draft, or an order that is held, goes on. What was found about it is settled with that: it needs a reason."""
-    if order["status"] == "active":
-        return
-    if order["status"] not in {"draft", "on-hold"}:
+    """A draft, or an order that is held, goes on. What was found about it is settled with that: it needs a reason.
+
+    Of an order that went on with findings, these are settled; without a reason nothing is changed.
+    """
+    if order["status"] not in {"draft", "on-hold", "active"}:
         raise fail("business-rule", f"the order is {order['status']} and can't be accepted any more", _WHERE)
     items = await unit.search("Task", focus=f"ServiceRequest/{order['id']}", intent="order")
     found = [i for i in items if i["status"] in task.OPEN and order_verdict.kinds_of(i)]
-    if reason is None and (found or await _is_odd(unit, order)):
-        text = "something was found about this order: to accept it all the same needs a reason"
-        raise fail("business-rule", text, "Parameters.parameter")
-    order_door.settled(unit, order["id"])
-    await unit.update(status_reason.put(order, reason) | {"status": "active"})
-    await unit.react()
-    for item in found:
-        if (now := await unit.read("Task", item["id"])) and now["status"] in task.OPEN:
-            await unit.update(now | {"status": "completed"} | ({"statusReason": reason} if reason else {}))
+    if order["status"] != "active":
+        if reason is None and (found or await _is_odd(unit, order)):
+            text = "something was found about this order: to accept it all the same needs a reason"
+            raise fail("business-rule", text, "Parameters.parameter")
+        order_door.settled(unit, order["id"])
+        await unit.update(status_reason.put(order, reason) | {"status": "active"})
+        await unit.react()
+    for item in found if reason else ():
+        now = await unit.read("Task", item["id"]) or item
+        await unit.update(now | {"status": "completed", "statusReason": reason})
 
 
 async def _is_odd(unit: UnitOfWork, order: Resource) -> bool:

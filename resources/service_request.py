@@ -275,10 +275,12 @@ async def _number(unit: UnitOfWork, order: Resource) -> None:
 async def follow(unit: UnitOfWork, change: Change) -> None:
     """An accepted order is planned; hold, release and revocation reach everything that hangs on the order."""
     request = change.after
-    if request is None or (is_order(request) and not await order_door.receive(unit, change, request)):
+    if request is None:
         return
     if is_order(request) and order_groups.takes_place(change, request):
         await order_groups.replace(unit, request)
+    if is_order(request) and not await order_door.receive(unit, change, request):
+        return
     if is_procedure(request) and change.became("status", "active") and (change.before or {}).get("status") in {None, "draft"}:
         await order_plan.plan_procedure(unit, request)
     elif is_order(request) and change.became("status", "active"):
@@ -309,12 +311,16 @@ def _leaves(change: Change) -> bool:
 
 
 async def _pass_on(unit: UnitOfWork, before: Resource, order: Resource) -> None:
-    """The order's urgency, reason, people and notes reach its procedures, and the urgency what has not begun."""
+    """The order's urgency, reason, people and notes reach its procedures, and the urgency what has not begun.
+
+    Where a procedure says something else than its order did (why it was added), that is its own.
+    """
     changed = [e for e in _PASSED_ON if before.get(e) != order.get(e)]
     for procedure in await procedures_of(unit, order["id"]):
         if procedure["status"] in {"active", "on-hold"}:
-            kept = {e: v for e, v in procedure.items() if e not in changed}
-            await unit.update(kept | {e: order[e] for e in changed if e in order})
+            shared = [e for e in changed if procedure.get(e) in (None, before.get(e))]
+            kept = {e: v for e, v in procedure.items() if e not in shared}
+            await unit.update(kept | {e: order[e] for e in shared if e in order})
     for step in await steps_of(unit, order["id"]):
         if step["status"] in task.BEFORE_START and step.get("priority") != order.get("priority", "routine"):
             await unit.update(step | {"priority": order.get("priority", "routine")})

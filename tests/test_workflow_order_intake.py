@@ -252,6 +252,10 @@ def test_an_order_that_replaces_another_ends_it_once_it_is_accepted(ris):
         assert (await ris.read(old))["status"] == "revoked"
         assert "duplicate-order" not in await items(ris, new)  # it is no duplicate of what it replaces
         assert (await ris.refused(ris.order(patient, **takes))).code == "duplicate"
+        local = unused("PROC")
+        await ris.create(entry(local, ("missing-reason", "hold")))
+        held = await ris.order(patient, code=procedure(local), replaces=[{"reference": f"ServiceRequest/{new['id']}"}])
+        assert (held["status"], (await ris.read(new))["status"]) == ("on-hold", "revoked")
         assert (await ris.refused(ris.order(**takes))).issues[0].expression == "ServiceRequest.replaces"
 
     ris.run(scenario())

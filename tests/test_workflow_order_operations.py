@@ -144,6 +144,9 @@ def test_a_draft_without_findings_is_accepted_without_a_reason_and_one_that_odd_
     assert call(scheduler, double, "accept", REASON).status_code == 200
     assert work(app, double) == {"duplicate-order": "completed"}  # settled: both are wanted
     assert now(app, double)["status"] == "active"
+    shown = load(ehr.post(order(app, catalogue(app, duplicate_order="work-item"), occurrenceDateTime="2020-01-01")))
+    assert call(scheduler, shown, "accept", REASON).status_code == 200
+    assert (work(app, shown), now(app, shown)["meta"]["versionId"]) == ({"implausible-date": "completed"}, "1")
     late = order(app, code, status="draft", occurrenceDateTime="2020-01-01")
     assert issues(ehr.post(late)) == [("value", "ServiceRequest.occurrence")]
 

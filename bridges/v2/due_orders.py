@@ -136,7 +136,10 @@ def _waits_here(context: Context, change: Change, order: Resource) -> tuple[bool
 
 
 def _is_new(context: Context, step: Resource) -> bool:
-    return any(c.type == "Task" and c.id == step["id"] and c.before is None for c in context.changes)
+    """Whether a step was made by this transaction, and waits to be scheduled: then nothing else is said of it."""
+    return step["status"] == "requested" and any(
+        c.type == "Task" and c.id == step["id"] and c.before is None for c in context.changes
+    )
 
 
 # What an image manager is told (RAD-4, RAD-13)
