@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from pymongo import UpdateOne
+from pymongo import ReturnDocument, UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError, DuplicateKeyError
@@ -71,6 +71,17 @@ class UnitOfWork(View):
     async def next_number(self, name: str) -> int:
         """The next of a series of numbers. Taken outside the transaction: unique, with gaps, and nobody waits for it."""
         return await self._store.next_number(name)
+
+    async def next_without_gap(self, name: str) -> int:
+        """The next of a series of numbers, taken by this transaction: whoever wants the one after it, waits for its end."""
+        try:
+            found = await self.db["counters"].find_one_and_update(
+                {"_id": name}, {"$inc": {"n": 1}}, upsert=True, return_document=ReturnDocument.AFTER, session=self.session
+            )
+        except DuplicateKeyError as error:
+            raise Conflict("counters") from error
+        assert found is not None
+        return int(found["n"])
 
     async def lock(self, *keys: str) -> None:
         """Make transactions that name the same key wait their turn (by a write conflict, which starts the later one again)."""

@@ -4,6 +4,7 @@ from datetime import UTC, tzinfo
 
 from fhir_server.registry import Registry
 from resources import (
+    add_procedure,
     appointment,
     audit_event,
     charge_item,
@@ -11,7 +12,12 @@ from resources import (
     device,
     diagnostic_report,
     imaging_study,
+    numbers,
     observation,
+    order_bundle,
+    order_groups,
+    order_operations,
+    order_verdict,
     patient_merge,
     patient_operations,
     procedure,
@@ -25,7 +31,7 @@ from resources import (
 CORE_TYPES = (
     "Account ActivityDefinition AllergyIntolerance Appointment AuditEvent Binary ChargeItem ClaimResponse Communication "
     "CommunicationRequest Condition Coverage CoverageEligibilityRequest CoverageEligibilityResponse Device DiagnosticReport "
-    "Encounter Endpoint Flag HealthcareService ImagingStudy Location Observation Organization Patient Practitioner "
+    "Encounter Endpoint Flag HealthcareService ImagingStudy Location NamingSystem Observation Organization Patient Practitioner "
     "PractitionerRole Procedure Provenance RelatedPerson Schedule ServiceRequest Slot Task"
 ).split()
 
@@ -33,6 +39,7 @@ CORE_TYPES = (
 def register(registry: Registry, *, uid_root: str, zone: tzinfo = UTC) -> None:
     """Put the department's rules and reactions into the registry. `zone` is the department's."""
     registry.core(CORE_TYPES)
+    add_procedure.register(registry)
     appointment.register(registry)
     audit_event.register(registry)
     charge_item.register(registry)
@@ -40,7 +47,12 @@ def register(registry: Registry, *, uid_root: str, zone: tzinfo = UTC) -> None:
     device.register(registry)
     diagnostic_report.register(registry)
     imaging_study.register(registry, uid_root)
+    numbers.register(registry, zone)
     observation.register(registry)
+    order_bundle.register(registry)
+    order_groups.register(registry)
+    order_operations.register(registry)
+    order_verdict.register(registry)
     patient_merge.register(registry)
     patient_operations.register(registry)
     procedure.register(registry)

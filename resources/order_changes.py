@@ -10,7 +10,7 @@ from fhir_server.outcome import fail
 from fhir_server.references import ref
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import service_request, task, terms
+from resources import order_door, service_request, task, terms
 from resources.identifiers import same
 
 Progress = Literal[
@@ -52,7 +52,7 @@ async def hold(unit: UnitOfWork, order: Resource) -> None:
 async def release(unit: UnitOfWork, order: Resource) -> None:
     """A held order goes on. Refused for what the department itself holds, until a person there has looked at it."""
     for member in await members(unit, order):
-        if member["status"] == "on-hold" and await service_request.held_for(unit, member):
+        if member["status"] == "on-hold" and await order_door.held_for(unit, member):
             text = "the order is held until a person of the department has looked at it"
             raise fail("business-rule", text, "ServiceRequest.status")
         await _become(unit, member, "active", ("on-hold",))

@@ -1,6 +1,7 @@
 """What is looked at when an order comes in, by whatever door: the procedure catalogue, reason, duplicates, dates.
 
-Each finding says what is odd; what then happens (take it, show it, hold the order, refuse it) is for the door to decide.
+Each finding says what is odd; what then happens (take it, show it, hold the order, refuse it) is the stricter of what the door
+has agreed with the sender and what the catalogue says (`order_verdict.py`).
 """
 
 from collections.abc import Collection
@@ -11,7 +12,7 @@ from typing import Final, Literal
 from fhir_server.elements import codings, identifier_of_type
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import activity_definition, terms
+from resources import activity_definition, order_panel, terms
 from resources.identifiers import token
 
 Kind = Literal["unknown-procedure", "missing-reason", "duplicate-order", "implausible-date"]
@@ -25,47 +26,62 @@ _AHEAD: Final = timedelta(days=731)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is odd about an order. `element` is where; the text is for the placer and holds nothing about the patient."""
+    """What is odd about an order. `element` is where; the text is for the placer and holds nothing about the patient.
+
+    other: the order that it is a duplicate of
+    """
 
     kind: Kind
     text: str
     element: str
+    other: str = ""
 
 
 async def examine(
-    unit: UnitOfWork, order: Resource, patient: Resource, kinds: Collection[Kind] = KINDS, days: int = DUPLICATE_DAYS
+    unit: UnitOfWork,
+    order: Resource,
+    patient: Resource,
+    kinds: Collection[Kind] = KINDS,
+    days: int = DUPLICATE_DAYS,
+    entries: Collection[Resource] | None = None,
 ) -> list[Finding]:
-    """What is odd about an order that is not stored yet.
+    """What is odd about an order that is not stored yet, or is being changed.
 
     kinds: what is looked for
     days: how near to each other two alike orders are duplicates
+    entries: those of the catalogue that the order names, where the caller has read them
     """
     found: list[Finding | None] = []
+    if entries is None:
+        entries = await order_panel.entries(unit, order) if {*kinds} - {"implausible-date"} else []
     if "unknown-procedure" in kinds or "missing-reason" in kinds:
-        entry = await activity_definition.catalogue_entry(unit, order)
-        found += [_missing_reason(order, entry), await _unknown_procedure(unit, entry)]
+        found += [_missing_reason(order, entries), await _unknown_procedure(unit, entries)]
     if "duplicate-order" in kinds:
-        found.append(await _duplicate(unit, order, days))
+        found.append(await _duplicate(unit, order, entries, days))
     found.append(_implausible_date(order, patient, unit.now))
     return [f for f in found if f and f.kind in kinds]
 
 
-async def _unknown_procedure(unit: UnitOfWork, entry: Resource | None) -> Finding | None:
+async def _unknown_procedure(unit: UnitOfWork, entries: Collection[Resource]) -> Finding | None:
     """Only where there is a catalogue at all."""
-    if entry is not None or not await unit.some("ActivityDefinition", 1, status="active"):
+    if entries or not await unit.some("ActivityDefinition", 1, status="active"):
         return None
     return Finding("unknown-procedure", "the procedure is not in the department's catalogue", "ServiceRequest.code")
 
 
-def _missing_reason(order: Resource, entry: Resource | None) -> Finding | None:
-    if not activity_definition.needs_reason(entry) or order.get("reasonCode") or order.get("reasonReference"):
+def _missing_reason(order: Resource, entries: Collection[Resource]) -> Finding | None:
+    needed = any(activity_definition.needs_reason(entry) for entry in entries)
+    if not needed or order.get("reasonCode") or order.get("reasonReference"):
         return None
     return Finding("missing-reason", "this procedure needs the reason for it", "ServiceRequest.reasonCode")
 
 
-async def _duplicate(unit: UnitOfWork, order: Resource, days: int) -> Finding | None:
-    """An open order of the same patient for the same procedure, wanted or ordered about the same time."""
-    mine = _codes(order)
+async def _duplicate(unit: UnitOfWork, order: Resource, entries: Collection[Resource], days: int) -> Finding | None:
+    """An open order of the same patient for the same procedure, wanted or ordered about the same time.
+
+    The same procedure is the same code, or another one of the same catalogue entry: one placer's own code, the other's LOINC.
+    """
+    mine = _codes(order).union(*(_codes(entry) for entry in entries))
     subject = order["subject"].get("reference", "")
     if not mine or not subject or is_new(unit, subject):
         return None
@@ -73,10 +89,17 @@ async def _duplicate(unit: UnitOfWork, order: Resource, days: int) -> Finding | 
     alike = ",".join(sorted(token(*code) for code in mine))
     for other in await unit.some("ServiceRequest", _LOOKED_AT, subject=subject, intent="order", status=_OPEN, code=alike):
         near = abs(_when(order, unit.now) - _when(other, unit.now)) <= timedelta(days=days)
-        if other["id"] != order.get("id") and f"ServiceRequest/{other['id']}" not in replaced and near:
-            number = (identifier_of_type(other, terms.V2_0203, "FILL") or {}).get("value", "unnumbered")
-            return Finding("duplicate-order", f"an open order for the same procedure exists: {number}", "ServiceRequest.code")
+        reference = f"ServiceRequest/{other['id']}"
+        if other["id"] != order.get("id") and reference not in replaced and near:
+            text = f"an open order for the same procedure exists: {number_of(other)}"
+            return Finding("duplicate-order", text, "ServiceRequest.code", reference)
     return None
+
+
+def number_of(order: Resource) -> str:
+    """What people call an order by: its filler number, else the placer's, else where it is."""
+    numbers = (identifier_of_type(order, terms.V2_0203, code) for code in ("FILL", "PLAC"))
+    return next((str(n["value"]) for n in numbers if n and "value" in n), f"ServiceRequest/{order.get('id')}")
 
 
 def is_new(unit: UnitOfWork, reference: str) -> bool:

@@ -9,7 +9,7 @@ from fhir_server.elements import identifier_value
 from fhir_server.references import ref
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import activity_definition, imaging_study, task, terms
+from resources import activity_definition, imaging_study, numbers, order_panel, task, terms
 from resources.security_labels import labelled
 
 # What a requested procedure takes over from its order.
@@ -35,23 +35,52 @@ class PlannedProcedure:
     study_uid: str = ""
     steps: Sequence[PlannedStep] = (PlannedStep(),)
 
+    @property
+    def is_numbered(self) -> bool:
+        """Whether the placer has given it an id or a study of its own: then it is one procedure, whatever the catalogue says."""
+        ids = [identifier_value(self.elements, terms.REQUESTED_PROCEDURE_ID)]
+        ids += [identifier_value(step.elements, terms.SCHEDULED_STEP_ID) for step in self.steps]
+        return bool(self.study_uid) or len(self.steps) > 1 or any(ids)
 
-async def plan(unit: UnitOfWork, order: Resource, procedures: Sequence[PlannedProcedure] = (PlannedProcedure(),)) -> None:
+
+async def plan(
+    unit: UnitOfWork, order: Resource, procedures: Sequence[PlannedProcedure] = (PlannedProcedure(),), *, added: bool = False
+) -> None:
     """Make the requested procedures of an accepted order, with their studies to be and their steps.
 
     What the placer has not assigned is assigned. Of an order that is on hold all is on hold, until it is released.
+
+    added: to what was planned before, which has the order's digits
     """
-    number = await _own_number(unit, order)
-    for planned in procedures:
-        number = number or f"{await unit.next_number('order'):09d}"
-        made = await _procedure(unit, order, planned, number)
+    digits = "" if added else await _own_digits(unit, order)
+    for planned in await _spread(unit, order, procedures):
+        digits = digits or await numbers.order_digits(unit)
+        made = await _procedure(unit, order, planned, digits)
         await unit.create(imaging_study.registered(made, planned.study_uid))
         for i, step in enumerate(planned.steps):
-            await _step(unit, made, step, f"S{number}" if i == 0 else "")
-        number = ""
+            await _step(unit, made, step, digits if i == 0 else "")
+        digits = ""
 
 
-async def _procedure(unit: UnitOfWork, order: Resource, planned: PlannedProcedure, number: str) -> Resource:
+async def _spread(unit: UnitOfWork, order: Resource, procedures: Sequence[PlannedProcedure]) -> list[PlannedProcedure]:
+    """A panel, or an order of several catalogue entries, is as many requested procedures."""
+    found: list[PlannedProcedure] = []
+    for planned in procedures:
+        parts = [] if planned.is_numbered else await order_panel.parts(unit, order | planned.elements)
+        found += [PlannedProcedure(planned.elements | part) for part in parts] or [planned]
+    return found
+
+
+async def _procedure(unit: UnitOfWork, order: Resource, planned: PlannedProcedure, digits: str) -> Resource:
+    procedure = requested(unit, order, planned.elements)
+    if identifier_value(procedure, terms.REQUESTED_PROCEDURE_ID) is None:
+        own = await numbers.fresh(unit, terms.REQUESTED_PROCEDURE_ID, procedure, digits)
+        procedure["identifier"] = [{"system": terms.REQUESTED_PROCEDURE_ID, "value": own}, *procedure.get("identifier", ())]
+    return await unit.create(procedure)
+
+
+def requested(unit: UnitOfWork, order: Resource, elements: Resource) -> Resource:
+    """A requested procedure of an order, with what is said of it (None: not even what the order says)."""
     base: Resource = {
         "resourceType": "ServiceRequest",
         "basedOn": [ref(order)],
@@ -60,29 +89,30 @@ async def _procedure(unit: UnitOfWork, order: Resource, planned: PlannedProcedur
         "category": order["category"],
         "authoredOn": clock.instant(unit.now),
     }
-    procedure = base | {e: order[e] for e in INHERITED if e in order} | planned.elements
-    if identifier_value(procedure, terms.REQUESTED_PROCEDURE_ID) is None:
-        own = {"system": terms.REQUESTED_PROCEDURE_ID, "value": f"R{number}"}
-        procedure["identifier"] = [own, *procedure.get("identifier", ())]
-    return await unit.create(labelled(procedure, order))
+    whole = base | {e: order[e] for e in INHERITED if e in order} | elements
+    return labelled({element: value for element, value in whole.items() if value is not None}, order)
 
 
-async def _step(unit: UnitOfWork, procedure: Resource, planned: PlannedStep, step_id: str) -> None:
+async def _step(unit: UnitOfWork, procedure: Resource, planned: PlannedStep, digits: str) -> None:
+    """`digits`: those that its id gets where the placer has given none, and no NamingSystem says otherwise."""
     said = planned.elements
     modality = task.modality(said) or await activity_definition.modality(unit, procedure)
-    step = task.new_step(procedure, modality, step_id if identifier_value(said, terms.SCHEDULED_STEP_ID) is None else "")
+    step = task.new_step(procedure, modality)
     if more := [i for i in said.get("input", ()) if i != task.detail(said, "modality")]:
         step["input"] = [*step.get("input", ()), *more]
     step |= {element: value for element, value in said.items() if element not in {"resourceType", "input"}}
+    if digits and identifier_value(step, terms.SCHEDULED_STEP_ID) is None:
+        own = {"system": terms.SCHEDULED_STEP_ID, "value": await numbers.fresh(unit, terms.SCHEDULED_STEP_ID, step, digits)}
+        step["identifier"] = [own, *step.get("identifier", ())]
     if procedure["status"] == "on-hold":
         step["status"] = "on-hold"
     await unit.create(step)
 
 
-async def _own_number(unit: UnitOfWork, order: Resource) -> str:
+async def _own_digits(unit: UnitOfWork, order: Resource) -> str:
     """The digits of the order's own filler number: people then read the same number everywhere. Else new ones."""
     filler = identifier_value(order, terms.FILLER_ORDER_NUMBER) or ""
-    return filler.removeprefix("F") if _OWN.fullmatch(filler) else f"{await unit.next_number('order'):09d}"
+    return filler.removeprefix("F") if _OWN.fullmatch(filler) else await numbers.order_digits(unit)
 
 
 async def plan_procedure(unit: UnitOfWork, procedure: Resource) -> None:

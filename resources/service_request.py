@@ -4,7 +4,7 @@ from fhir_server.elements import concept, has_code, identifier_of_type, identifi
 from fhir_server.outcome import FhirError, Issue, fail
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import order_plan, task, terms
+from resources import numbers, order_door, order_groups, order_plan, task, terms
 from resources.identifiers import carriers, escaped, keep, of_system, of_type, same
 from resources.lifecycle import check_status, check_unchanged, lifecycle
 from resources.security_labels import labels, pass_on
@@ -29,13 +29,14 @@ ORDER = lifecycle(
     "order",
     """
     from                   | to               | who                    | needs         | then
-    new                    | draft            | staff referrer; v2     |               |
-    new                    | active           | staff referrer; v2     | its procedure | gets its numbers; requested procedures,
-                           |                  |                        |               | studies to be and steps are made
+    new                    | draft            | staff referrer; v2     |               | is judged, and waits in the inbox
+    new                    | active           | staff referrer; v2     | its procedure | is judged, and may be held; gets numbers;
+                           |                  |                        |               | requested procedures, studies to be and
+                           |                  |                        |               | steps are made; what it replaces ends
     new                    | on-hold          | staff referrer; v2     |               | gets its numbers
     draft unknown          | active           | staff referrer; v2     | its procedure | as a new one
-    on-hold                | active           | staff referrer; v2     | its procedure | procedures go on; steps wait, or are
-                           |                  |                        |               | scheduled as their booking stands
+    on-hold                | active           | staff referrer; v2     | its procedure; | procedures go on; steps wait, or are
+                           |                  |                        | released      | scheduled as their booking stands
     draft active unknown   | on-hold          | staff referrer; v2     | a step that   | procedures and waiting steps on hold, off
                            |                  |                        | has not begun | the worklist
     draft unknown          | revoked          | staff referrer; v2     |               |
@@ -46,6 +47,7 @@ ORDER = lifecycle(
     *                      | entered-in-error | staff referrer         | nothing begun | as revoked
     """,
     of=is_order,
+    needs={"released": order_door.check_release},
 )
 PROCEDURE = lifecycle(
     "ServiceRequest",
@@ -218,6 +220,7 @@ async def _check_order(unit: UnitOfWork, change: Change, order: Resource) -> Non
     accession = accession_number(order)
     if accession is not None and not (change.before and accession_number(change.before)):
         await _check_accession_number(unit, order, accession)
+    await order_groups.check_requisition(unit, change, order)
     if order.get("status") in {"active", "on-hold"}:
         await _number(unit, order)
 
@@ -249,8 +252,8 @@ async def _check_procedure(unit: UnitOfWork, change: Change, procedure: Resource
         if order is not None and order["subject"].get("reference") != procedure["subject"]["reference"]:
             raise fail("business-rule", "the requested procedure is for another patient than its order", "ServiceRequest.subject")
     if procedure.get("status") == "active" and identifier_value(procedure, terms.REQUESTED_PROCEDURE_ID) is None:
-        own = {"system": terms.REQUESTED_PROCEDURE_ID, "value": f"R{await unit.next_number('order'):09d}"}
-        procedure["identifier"] = [own, *procedure.get("identifier", ())]
+        own = await numbers.fresh(unit, terms.REQUESTED_PROCEDURE_ID, procedure)
+        procedure["identifier"] = [{"system": terms.REQUESTED_PROCEDURE_ID, "value": own}, *procedure.get("identifier", ())]
 
 
 async def _number(unit: UnitOfWork, order: Resource) -> None:
@@ -258,10 +261,12 @@ async def _number(unit: UnitOfWork, order: Resource) -> None:
     missing = [c for c in ("FILL", "ACSN") if identifier_of_type(order, terms.V2_0203, c) is None]
     if not missing:
         return
-    number = await unit.next_number("order")
+    systems = {"FILL": terms.FILLER_ORDER_NUMBER, "ACSN": terms.ACCESSION_NUMBER}
+    described = await numbers.numberings(unit)
+    digits = "" if all(systems[code] in described for code in missing) else await numbers.order_digits(unit)
     for code in missing:
-        system = terms.FILLER_ORDER_NUMBER if code == "FILL" else terms.ACCESSION_NUMBER
-        identifiers.append({"type": concept(terms.V2_0203, code), "system": system, "value": f"{code[0]}{number:09d}"})
+        value = await numbers.fresh(unit, systems[code], order, digits)
+        identifiers.append({"type": concept(terms.V2_0203, code), "system": systems[code], "value": value})
 
 
 # Reactions
@@ -272,19 +277,25 @@ async def follow(unit: UnitOfWork, change: Change) -> None:
     request = change.after
     if request is None:
         return
-    if is_procedure(request) and change.became("status", "active") and change.before is None:
+    if is_order(request) and order_groups.takes_place(change, request):
+        await order_groups.replace(unit, request)
+    if is_order(request) and not await order_door.receive(unit, change, request):
+        return
+    if is_procedure(request) and change.became("status", "active") and (change.before or {}).get("status") in {None, "draft"}:
         await order_plan.plan_procedure(unit, request)
     elif is_order(request) and change.became("status", "active"):
         if change.before and change.before.get("status") == "on-hold":
             await _release(unit, request)
         if not await order_plan.exists(unit, "ServiceRequest", request, intent="filler-order"):
             await order_plan.plan(unit, request)
+        elif change.before is not None:
+            await _accept_drafts(unit, request)
     elif is_order(request) and change.became("status", "on-hold"):
         await _hold(unit, request)
     elif is_order(request) and change.became("status", "revoked", "entered-in-error"):
         await _revoke(unit, request)
-    if is_order(request) and change.before and change.before.get("status") == "on-hold" != request.get("status"):
-        await _no_longer_held(unit, request)
+    if is_order(request) and _leaves(change):
+        await order_door.leave(unit, request)
     if is_order(request) and change.before and any(change.before.get(e) != request.get(e) for e in _PASSED_ON):
         await _pass_on(unit, change.before, request)
     if is_order(request) and change.before and labels(change.before) != labels(request):
@@ -293,16 +304,33 @@ async def follow(unit: UnitOfWork, change: Change) -> None:
         await pass_on(unit, request, [*procedures, *studies, *await steps_of(unit, request["id"])])
 
 
+def _leaves(change: Change) -> bool:
+    """Whether an order waits no more, or has ended."""
+    before, after = (change.before or {}).get("status"), (change.after or {}).get("status")
+    return before not in {None, after} and after in {"active", "revoked", "completed", "entered-in-error"}
+
+
 async def _pass_on(unit: UnitOfWork, before: Resource, order: Resource) -> None:
-    """The order's urgency, reason, people and notes reach its procedures, and the urgency what has not begun."""
+    """The order's urgency, reason, people and notes reach its procedures, and the urgency what has not begun.
+
+    Where a procedure says something else than its order did (why it was added), that is its own.
+    """
     changed = [e for e in _PASSED_ON if before.get(e) != order.get(e)]
     for procedure in await procedures_of(unit, order["id"]):
         if procedure["status"] in {"active", "on-hold"}:
-            kept = {e: v for e, v in procedure.items() if e not in changed}
-            await unit.update(kept | {e: order[e] for e in changed if e in order})
+            shared = [e for e in changed if procedure.get(e) in (None, before.get(e))]
+            kept = {e: v for e, v in procedure.items() if e not in shared}
+            await unit.update(kept | {e: order[e] for e in shared if e in order})
     for step in await steps_of(unit, order["id"]):
         if step["status"] in task.BEFORE_START and step.get("priority") != order.get("priority", "routine"):
             await unit.update(step | {"priority": order.get("priority", "routine")})
+
+
+async def _accept_drafts(unit: UnitOfWork, order: Resource) -> None:
+    """The requested procedures that a draft came with are accepted with it."""
+    for procedure in await procedures_of(unit, order["id"]):
+        if procedure["status"] == "draft":
+            await unit.update(procedure | {"status": "active"})
 
 
 async def _hold(unit: UnitOfWork, order: Resource) -> None:
@@ -315,19 +343,6 @@ async def _hold(unit: UnitOfWork, order: Resource) -> None:
     for procedure in await procedures_of(unit, order["id"]):
         if procedure["status"] == "active":
             await unit.update(procedure | {"status": "on-hold"})
-
-
-async def _no_longer_held(unit: UnitOfWork, order: Resource) -> None:
-    """Whoever was asked to look at the order before it goes on, need not any more."""
-    for item in await held_for(unit, order):
-        await unit.update(item | {"status": "completed"})
-
-
-async def held_for(unit: UnitOfWork, order: Resource) -> list[Resource]:
-    """The open work items that hold an order until a person of the department has looked at it."""
-    hold = f"{terms.TASK_CODE}|{terms.ORDER_HOLD}"
-    found = await unit.search("Task", focus=f"ServiceRequest/{order['id']}", code=hold)
-    return [item for item in found if item["status"] in task.OPEN]
 
 
 async def _release(unit: UnitOfWork, order: Resource) -> None:

@@ -8,7 +8,7 @@ from fhir_server.outcome import fail
 from fhir_server.references import ref
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import device, terms
+from resources import device, numbers, terms
 from resources.identifiers import keep, of_system
 from resources.lifecycle import check_status, check_unchanged, lifecycle
 from resources.security_labels import labelled
@@ -137,8 +137,8 @@ def appointment_of(step: Resource) -> str | None:
     return found["valueReference"]["reference"] if found else None
 
 
-def new_step(procedure: Resource, modality_code: str | None, step_id: str = "") -> Resource:
-    """The unscheduled step of a requested procedure; without an id, it gets one when it is stored."""
+def new_step(procedure: Resource, modality_code: str | None) -> Resource:
+    """The unscheduled step of a requested procedure; it gets its id when it is stored."""
     step: Resource = {
         "resourceType": "Task",
         "basedOn": [ref(procedure)],
@@ -150,8 +150,6 @@ def new_step(procedure: Resource, modality_code: str | None, step_id: str = "") 
         "for": procedure["subject"],
         "authoredOn": clock.instant(clock.now()),
     }
-    if step_id:
-        step["identifier"] = [{"system": terms.SCHEDULED_STEP_ID, "value": step_id}]
     if "encounter" in procedure:
         step["encounter"] = procedure["encounter"]
     if modality_code:
@@ -275,8 +273,8 @@ async def _check_id(unit: UnitOfWork, change: Change, step: Resource) -> None:
     keep(change, of_system(terms.SCHEDULED_STEP_ID), "scheduled procedure step id")
     step_id = identifier_value(step, terms.SCHEDULED_STEP_ID)
     if step_id is None:
-        number = await unit.next_number("order")
-        step["identifier"] = [{"system": terms.SCHEDULED_STEP_ID, "value": f"S{number:09d}"}, *step.get("identifier", ())]
+        number = await numbers.fresh(unit, terms.SCHEDULED_STEP_ID, step)
+        step["identifier"] = [{"system": terms.SCHEDULED_STEP_ID, "value": number}, *step.get("identifier", ())]
     elif len(step_id) > terms.SHORT_STRING or "\\" in step_id:
         raise fail("value", "a scheduled procedure step id has at most 16 characters, no backslash", "Task.identifier.value")
 

@@ -58,6 +58,7 @@ _ROWS = {
         Practitioner.cruds PractitionerRole.cruds Organization.cruds Location.cruds HealthcareService.cruds
         Endpoint.rs Device.cruds Schedule.cruds Slot.cruds ActivityDefinition.cruds
         ValueSet.cruds CodeSystem.cruds ConceptMap.cruds StructureDefinition.cruds SearchParameter.cruds Questionnaire.cruds
+        NamingSystem.cruds
         Patient.crus Encounter.crus Coverage.crus ClaimResponse.rs
         CoverageEligibilityRequest.crus CoverageEligibilityResponse.rs ServiceRequest.crus Appointment.crus Task.rus ChargeItem.rs
         Procedure.rs ImagingStudy.rs
@@ -73,6 +74,12 @@ _ROWS = {
 # The department's operations, and the roles that may call each (what it then reads and writes, it does as the department).
 _OPERATIONS = {
     # Orders
+    "order-accept": "scheduler radiologist admin",
+    "order-reject": "scheduler radiologist admin",
+    "order-hold": "scheduler technologist radiologist admin",
+    "order-cancel": "scheduler technologist radiologist referrer admin",
+    "order-add-procedure": "scheduler technologist radiologist admin",
+    "create-order": "scheduler radiologist referrer admin",
     # Coverage and authorization
     "submit": "scheduler admin",
     "override-authorization": "radiologist admin",

@@ -14,6 +14,7 @@ from bridges.v2.order_out import (
     DISCONTINUED,
     DISCONTINUED_HERE,
     DONE,
+    HELD,
     NUMBER_WANTED,
     SCHEDULED,
     WAITS,
@@ -97,14 +98,18 @@ def _told_to_us(unit: UnitOfWork) -> bool:
 
 
 async def of_order(context: Context, change: Change) -> list[Due]:
-    """SN for an order born here, OC for one that we cancel, CM when the last report is final."""
+    """SN for an order born here, OC for one that we cancel, CM when the last report is final.
+
+    HD, and that it is no more so, for one that has no steps yet, which else would say so (`of_step`).
+    """
     order = change.after
     if order is None or not service_request.is_order(order) or not any(map(_to_placers, context.destinations)):
         return []
     cancelled = _cancelled_here(context, order)
     born_here = change.became("status", "active") and service_request.placer_number(order) is None
     completed = change.became("status", "completed")
-    if not (cancelled or born_here or completed):
+    held, let_go = _waits_here(context, change, order)
+    if not (cancelled or born_here or completed or held or let_go):
         return []
     facts = await facts_of(context.unit, order)
     if facts is None:
@@ -114,9 +119,27 @@ async def of_order(context: Context, change: Change) -> list[Due]:
         return _placers_told(context, DISCONTINUED_HERE if begun else CANCELLED_HERE, (), facts)
     if completed:
         return _placers_told(context, Told("SC", "CM"), (), facts, lambda d: d.says("completed-at") == "report")
-    if change.before and change.before.get("status") == "on-hold":
+    if held and not await service_request.steps_of(context.unit, order["id"]):
+        return _placers_told(context, HELD, (), facts)
+    if let_go and all(_is_new(context, s) for s in await service_request.steps_of(context.unit, order["id"])):
+        return _placers_told(context, WAITS, (), facts)
+    if not born_here or (change.before and change.before.get("status") == "on-hold"):
         return []
     return _placers_told(context, NUMBER_WANTED, (), facts, lambda d: d.says("assigns-placer-numbers") == "yes")
+
+
+def _waits_here(context: Context, change: Change, order: Resource) -> tuple[bool, bool]:
+    """Whether an order that has a placer, which didn't say so itself, is held by this change, and whether it is let go on."""
+    if _told_to_us(context.unit) or service_request.placer_number(order) is None or change.before is None:
+        return False, False
+    return change.became("status", "on-hold"), (change.before["status"], order["status"]) == ("on-hold", "active")
+
+
+def _is_new(context: Context, step: Resource) -> bool:
+    """Whether a step was made by this transaction, and waits to be scheduled: then nothing else is said of it."""
+    return step["status"] == "requested" and any(
+        c.type == "Task" and c.id == step["id"] and c.before is None for c in context.changes
+    )
 
 
 # What an image manager is told (RAD-4, RAD-13)

@@ -9,11 +9,12 @@ from zoneinfo import available_timezones
 from bridges.v2 import destination
 from bridges.v2.charset import codec_of
 from bridges.v2.destination import KINDS, MESSAGE, VERSIONS, address
-from bridges.v2.partner import IDENTITY, RULES, VALIDATION, Partner, duration, headers, listed
+from bridges.v2.partner import IDENTITY, VALIDATION, Partner, duration, headers, listed
 from fhir_server.elements import codings
 from fhir_server.outcome import FhirError, fail
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
+from resources.order_verdict import RULES
 
 CONNECTION_TYPE: Final = "hl7v2-mllp"
 _NAME = 227  # characters of an HD (HL7 v2.5.1 2.A.33)

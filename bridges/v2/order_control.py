@@ -21,7 +21,7 @@ from bridges.v2.systems import OWN, entity_identifier
 from bridges.v2.visit_in import visit
 from fhir_server.references import ref
 from fhir_server.registry import Resource
-from resources import identifiers, order_changes, order_plan, service_request
+from resources import identifiers, order_changes, order_door, order_plan, order_verdict, service_request
 
 
 @dataclass(slots=True)
@@ -86,8 +86,9 @@ async def _take(order: Order, batch: Batch, elements: Resource) -> Resource:
     except service_request.PlacerNumberTaken as taken:
         refusal = wrong(placer, 2, str(taken), code=205)
         raise Refused(*refusal.errors, mixed_up=None if taken.same_patient else taken.order) from None
+    order_door.settled(order.unit, stored["id"])
     await order_plan.plan(order.unit, stored, procedures)
-    await verdict.show(order, stored)
+    await order_verdict.show(order.unit, stored, verdict)
     await record(order, stored, "CREATE")
     return stored
 

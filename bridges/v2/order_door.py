@@ -1,14 +1,16 @@
-"""What happens to an order that looks odd: taken, shown, held or refused, as was agreed with the partner (`accept-...`)."""
+"""What happens to an order that looks odd: taken, shown, held or refused, as was agreed with the partner (`accept-...`).
 
-from dataclasses import dataclass, field
+Where the catalogue is stricter, its rule counts (`resources/order_verdict.py`).
+"""
 
 from bridges.v2.message import readable
 from bridges.v2.order_groups import Order
-from bridges.v2.partner import Partner, Rule
+from bridges.v2.partner import Partner
 from bridges.v2.refused import Refused, Shown, wrong
 from fhir_server.registry import Resource
-from resources import order_intake, task, terms
+from resources import order_intake, order_verdict
 from resources.order_intake import Finding, Kind
+from resources.order_verdict import Rule, Verdict
 
 # Where each finding is in a message, and its code of table 0357.
 _PLACES = {
@@ -18,23 +20,6 @@ _PLACES = {
     "ServiceRequest.occurrence": ("ORC", 7),
 }
 _CODES = {"unknown-procedure": 103, "missing-reason": 101, "duplicate-order": 205, "implausible-date": 102}
-
-
-@dataclass(slots=True)
-class Verdict:
-    """What is to be done with an order that may come in: the work items to open, and whether it is held until one is done."""
-
-    items: list[Finding] = field(default_factory=list)
-    held: list[Finding] = field(default_factory=list)
-
-    async def show(self, order: Order, stored: Resource) -> None:
-        """Open the work items, on the stored order."""
-        about, patient = f"ServiceRequest/{stored['id']}", stored["subject"].get("reference")
-        for finding in self.items:
-            await task.open_work_item(order.unit, finding.kind, f"An order was taken, but {finding.text}", about, patient)
-        if self.held:
-            text = f"An order is on hold until somebody has looked at it: {'; '.join(f.text for f in self.held)}"
-            await task.open_work_item(order.unit, terms.ORDER_HOLD, text, about, patient)
 
 
 def _rules(partner: Partner) -> dict[Kind, Rule]:
@@ -47,21 +32,11 @@ def _rules(partner: Partner) -> dict[Kind, Rule]:
 
 
 async def judge(order: Order, request: Resource, patient: Resource) -> Verdict:
-    """What the partner's rules say of an order that is not stored yet. Refused where one of them says so."""
-    verdict = Verdict()
+    """What the rules say of an order that is not stored yet. Refused where one of them says so."""
     partner = order.sender.partner
-    rules = _rules(partner)
-    kinds = [kind for kind, rule in rules.items() if rule != "accept"]
-    if rules["duplicate-order"] in {"refuse", "hold"} and not order_intake.is_new(order.unit, f"Patient/{patient['id']}"):
-        await order.unit.lock(f"orders-of:{patient['id']}")  # of two alike orders at once, one must see the other
-    for finding in await order_intake.examine(order.unit, request, patient, kinds, partner.duplicate_days):
-        rule = rules[finding.kind]
-        if rule == "refuse":
-            raise _refusal(order, finding, patient)
-        if rule == "hold":
-            verdict.held.append(finding)
-        elif rule == "work-item":
-            verdict.items.append(finding)
+    verdict = await order_verdict.judge(order.unit, request, patient, _rules(partner), partner.duplicate_days)
+    if verdict.refused:
+        raise _refusal(order, verdict.refused[0], patient)
     return verdict
 
 

@@ -23,6 +23,7 @@ class Told:
 NUMBER_WANTED = Told("SN", "SC")
 CANCELLED_HERE = Told("OC", "CA")
 DISCONTINUED_HERE = Told("OC", "DC")
+HELD = Told("SC", "HD")
 # Not held any more, or without its booking: table 0038 has no code for what waits to be scheduled but "in process, unspecified".
 WAITS = Told("SC", "IP")
 # RAD-4 and RAD-13, the only pairs that IHE knows.

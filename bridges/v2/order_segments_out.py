@@ -15,7 +15,7 @@ from bridges.v2.systems import OWN, ei_of
 from bridges.v2.writing import NULL, Raw
 from fhir_server.elements import identifier_of_type, identifier_value
 from fhir_server.registry import Resource
-from resources import device, terms
+from resources import device, status_reason, terms
 
 _OWN_NUMBERS = frozenset({terms.ACCESSION_NUMBER, terms.REQUESTED_PROCEDURE_ID, terms.SCHEDULED_STEP_ID})
 
@@ -102,6 +102,12 @@ def _timing(line: OrderLine, to: Destination) -> Comp | None:
     return Comp(None, None, None, _start(line, to), end, PRIORITY.v2(line.order.get("priority")))
 
 
+def _why(line: OrderLine, to: Destination) -> CWE | None:
+    """Why the order is held or has ended, where somebody has said so."""
+    reason = status_reason.of(line.order)
+    return to.code(reason) if reason and line.status in {"HD", "CA", "DC"} and line.control in {"OC", "SC"} else None
+
+
 ORC: Final[Layout[OrderLine]] = layout(
     "ServiceRequest -> ORC",
     "ORC",
@@ -113,6 +119,7 @@ ORC: Final[Layout[OrderLine]] = layout(
     Out(7, "Task.restriction.period", _timing, "TQ: start (4), end (5), priority (6). Where a message has TQ1, empty", "C"),
     Out(9, "now", lambda of, to: moment(of.now, to), "when it happened"),
     Out(12, "ServiceRequest.requester", lambda of, _: requester(of.facts)),
+    Out(16, "ServiceRequest.extension[request-statusReason]", _why, "with a hold, a cancellation or a rejection"),
 )
 
 _SHARED: Final[tuple[Out[OrderLine], ...]] = (

@@ -9,13 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, tzinfo
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Any, Final, Literal
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from fhir_server.registry import Resource
+from resources.order_verdict import Rule
 
-Rule = Literal["accept", "work-item", "hold", "refuse"]
-RULES: Final = ("accept", "work-item", "hold", "refuse")
 DEFAULT_CHARSET: Final = "utf-8"
 VALIDATION: Final = ("none", "warn", "strict")
 IDENTITY: Final = ("master", "follow")

@@ -1,7 +1,8 @@
 """What must be there before an example of docs/operations.md can be run: a module an area, a function an operation.
 
 A function `validate`, `meta_add` and so on (the operation's name, `-` as `_`) takes the stage and gives the ids that stand for
-`{names}` in the example. What isn't a function there, needs nothing.
+`{names}` in the example. What isn't a function there, needs nothing. Of a name that is an operation of several types, `$hold of a
+ServiceRequest` in docs/operations.md, it is `hold_of_a_servicerequest`.
 """
 
 from contextlib import ExitStack
