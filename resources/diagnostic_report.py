@@ -19,7 +19,7 @@ _TRANSITIONS = {
 }
 _CONTENT = ("conclusion", "conclusionCode", "presentedForm", "result", "text")
 # What a reader's signature stands for: it changes only with a status that says so.
-_SIGNED_FOR = (*_CONTENT, "code", "basedOn", "imagingStudy", "resultsInterpreter", "issued")
+SIGNED_FOR = (*_CONTENT, "code", "basedOn", "imagingStudy", "resultsInterpreter", "issued")
 # On a report of an order of several procedures that doesn't say which of them it is of: it ends none of them.
 UNNAMED = {"url": "urn:fhir-ris:unnamed-procedure", "valueBoolean": True}
 _WAITING = frozenset({"requested", "received", "accepted", "ready"})
@@ -41,7 +41,7 @@ async def check(unit: UnitOfWork, change: Change) -> None:
             raise fail("business-rule", "a signed report needs content", "DiagnosticReport.conclusion")
         report.setdefault("issued", before["issued"] if before and "issued" in before else clock.instant(unit.now))
     if before and before.get("status") == report.get("status") == "final" and any(
-        before.get(element) != report.get(element) for element in _SIGNED_FOR
+        before.get(element) != report.get(element) for element in SIGNED_FOR
     ):  # fmt: skip
         text = "a final report is changed by making it amended, corrected or appended"
         raise fail("business-rule", text, "DiagnosticReport.status")

@@ -15,7 +15,9 @@ from fhir_server.registry import Resource
 from resources import terms
 
 SECTION: Final = "urn:fhir-ris:report-section"
+GENERATED: Final = "urn:fhir-ris:generated"  # extension of an Attachment
 FINDINGS: Final = "59776-5"
+COMPARISON: Final = "18834-2"
 IMPRESSION: Final = "19005-8"
 RECOMMENDATION: Final = "18783-1"
 ADDENDUM: Final = "55107-7"
@@ -25,7 +27,7 @@ WHOLE: Final = "18748-4"
 TITLES: Final = {
     "55115-0": "Requested procedure",
     "11329-0": "History",
-    "18834-2": "Comparison",
+    COMPARISON: "Comparison",
     "55111-9": "Procedure description",
     FINDINGS: "Findings",
     IMPRESSION: "Impression",
@@ -73,6 +75,16 @@ def plain_text(text: str) -> dict[str, Any]:
     """The Attachment of a text."""
     data = text.encode()
     return attachment(f"{_PLAIN}; charset=utf-8", data)
+
+
+def generated(form: dict[str, Any]) -> dict[str, Any]:
+    """The Attachment marked as one that we made of the report's words."""
+    return form | {"extension": [{"url": GENERATED, "valueBoolean": True}]}
+
+
+def is_generated(form: dict[str, Any]) -> bool:
+    """Whether a presentedForm was made of the report's words."""
+    return any(e.get("url") == GENERATED for e in form.get("extension", ()))
 
 
 def attachment(content_type: str, data: bytes, title: str = "") -> dict[str, Any]:
