@@ -36,9 +36,9 @@ def reference(name: str, to: str) -> Resource:
 class ReadingRoom:
     """A server with attendings, a resident and a referrer; `study` makes one that waits to be read."""
 
-    def __init__(self, app: FhirApp) -> None:
+    def __init__(self, app: FhirApp, world: World | None = None) -> None:
         self.app = app
-        self.world = World(app)
+        self.world = world or World(app)
         self.attending = self.person("radiologist", "Ada", "Attending", "405279007")
         self.other = self.person("radiologist", "Otto", "Other", "405279007")
         self.resident = self.person("radiologist", "Rita", "Resident", "405277009")

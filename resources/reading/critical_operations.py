@@ -56,7 +56,7 @@ async def critical(call: Call) -> Answer:
             raise fail("value", f"there is no {to}", "CommunicationRequest.recipient", status=422)
         with unit.as_department():
             known = await critical_request.of_grade(unit, report, grade)
-            if known is not None:
+            if known is not None and known["status"] != "completed":
                 raise fail("conflict", f"this is under way: CommunicationRequest/{known['id']}", "DiagnosticReport.extension")
             recipient = {"reference": str(to)} if to else None
             made = await critical_request.open_request(unit, report, grade, finding, recipient, found or unit.now)

@@ -19,6 +19,7 @@ from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import diagnostic_report, service_request, task, terms
 from resources.identifiers import token
+from resources.lifecycle import check_status, check_unchanged, lifecycle
 from resources.reading import readers, time_limits
 from resources.security_labels import labelled
 
@@ -82,9 +83,10 @@ def _number(report: Resource, grade: str) -> str:
 
 
 async def of_grade(unit: UnitOfWork, report: Resource, grade: str) -> Resource | None:
-    """The obligation of this category that a report has led to."""
+    """The obligation of this category that a report has led to: one that is open before one that is done with."""
     found = await unit.search("CommunicationRequest", identifier=token(ON_REPORT, _number(report, grade)))
-    return next((r for r in found if r["status"] not in {"revoked", "entered-in-error"}), None)
+    stands = [r for r in found if r["status"] not in {"revoked", "entered-in-error"}]
+    return min(stands, key=lambda r: r["status"] == "completed", default=None)
 
 
 async def _orderer(unit: UnitOfWork, report: Resource) -> Resource | None:
@@ -126,6 +128,33 @@ async def lines(unit: UnitOfWork, report: Resource) -> list[tuple[str, str]]:
 # Rules and reactions
 
 
+async def _is_acknowledged(unit: UnitOfWork, change: Change) -> None:
+    told = await unit.search("Communication", based_on=f"CommunicationRequest/{change.id}", status="completed")
+    if not told:
+        text = "a critical result is completed by its acknowledgement: a completed Communication based on it"
+        raise fail("business-rule", text, "CommunicationRequest.status")
+
+
+REQUEST: Final = lifecycle(
+    "CommunicationRequest",
+    "critical result",
+    """
+    from          | to               | who              | needs              | then
+    new           | draft active     | radiologist; RIS | category and time  | a work item; shown on the report
+                  |                  |                  | limit              |
+    draft on-hold | active           | radiologist      |                    |
+    draft active  | on-hold          | radiologist      |                    | isn't escalated meanwhile
+    draft active  | completed        | radiologist; RIS | an acknowledgement | its work items are settled
+    on-hold       |                  |                  |                    |
+    draft active  | revoked          | radiologist      |                    | its work items are settled
+    on-hold       |                  |                  |                    |
+    *             | entered-in-error | radiologist; RIS |                    | its work items are settled
+    """,
+    of=is_critical,
+    needs={"an acknowledgement": _is_acknowledged},
+)
+
+
 async def check_request(unit: UnitOfWork, change: Change) -> None:
     """A critical result is done with when somebody has acknowledged it, not before."""
     request = change.after
@@ -138,11 +167,7 @@ async def check_request(unit: UnitOfWork, change: Change) -> None:
         raise fail("business-rule", text, "CommunicationRequest.category")
     if "occurrenceDateTime" not in request:
         raise fail("business-rule", "a critical result has a time limit", "CommunicationRequest.occurrenceDateTime")
-    if change.became("status", "completed"):
-        told = await unit.search("Communication", based_on=f"CommunicationRequest/{change.id}", status="completed")
-        if not told:
-            text = "a critical result is completed by its acknowledgement: a completed Communication based on it"
-            raise fail("business-rule", text, "CommunicationRequest.status")
+    await check_status(unit, change, REQUEST)
 
 
 async def _of_communication(unit: UnitOfWork, communication: Resource) -> list[Resource]:
@@ -153,7 +178,9 @@ async def _of_communication(unit: UnitOfWork, communication: Resource) -> list[R
 async def check_communication(unit: UnitOfWork, change: Change) -> None:
     """An acknowledgement names who was told, when, of which report; it stays as it was."""
     told = change.after or {}
-    of = await _of_communication(unit, told)
+    of = await _of_communication(unit, change.before or told)
+    if of and change.before is not None and change.before["status"] == "completed" and told.get("status") != "entered-in-error":
+        check_unchanged(change, "status", "basedOn", "partOf", "subject", "recipient", "sent", "received", "sender", "payload")
     if not of or told.get("status") != "completed":
         return
     if not any(str(r.get("reference", "")).startswith(_NAMED) for r in told.get("recipient", ())):

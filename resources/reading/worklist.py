@@ -14,7 +14,7 @@ from typing import Any, Final
 from weakref import WeakSet
 
 from fhir_server import clock
-from fhir_server.elements import codes, extension, has_code
+from fhir_server.elements import codes, extension
 from fhir_server.outcome import fail
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
@@ -31,7 +31,7 @@ _moving: "WeakSet[UnitOfWork]" = WeakSet()
 
 def is_reading(item: Resource) -> bool:
     """Whether a Task is the reading of a study."""
-    return not task.is_step(item) and has_code(item.get("code"), terms.TASK_CODE, terms.INTERPRETATION)
+    return not task.is_step(item) and task.is_reading(item)
 
 
 def is_open(reading: Resource) -> bool:
