@@ -7,6 +7,7 @@ as well. A report of one text without sections is the plain text alone.
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -102,3 +103,13 @@ def attachment(content_type: str, data: bytes, title: str = "") -> dict[str, Any
 def is_plain_text(form: dict[str, Any]) -> bool:
     """Whether a presentedForm is plain text that we hold."""
     return "data" in form and str(form.get("contentType", "")).partition(";")[0].strip().lower() == _PLAIN
+
+
+def decoded(form: dict[str, Any]) -> str:
+    """The text of a presentedForm that is plain text."""
+    charset = re.search(r'charset="?([\w.:-]+)', str(form["contentType"]))
+    data = base64.b64decode(form["data"])
+    try:
+        return data.decode(charset[1] if charset else "utf-8", "replace")
+    except LookupError:
+        return data.decode("utf-8", "replace")

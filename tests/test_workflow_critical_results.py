@@ -1,11 +1,13 @@
 """Critical results: told in time to a named person who has understood, or escalated. And signing with a second factor."""
 
+import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from resources.reading import watch
+from tests.department import Department
 from tests.fhir_app import Resource, issues, serving
 from tests.reading_world import RADLEX, Person, ReadingRoom, parameters, reference, section
 
@@ -162,6 +164,34 @@ def test_an_acknowledgement_by_another_door_keeps_the_same_rules(room):
     assert room.read(request)["status"] == "active"
     room.app.create(told)
     assert room.read(request)["status"] == "completed"
+
+
+def test_a_critical_result_of_an_outside_reader_by_hl7_v2_is_one_obligation_and_one_work_item(mongodb_uri):
+    with asyncio.Runner() as runner:
+        ris = Department(runner, mongodb_uri)
+
+        async def scenario() -> None:
+            msh = "MSH|^~\\&|READER|TELERAD|FHIR_RIS|RAD|20260907101500||{}|{{id}}|P|2.5.1||||||UNICODE UTF-8"
+            pid = "PID|1||P1^^^EXAMPLEHOSP^MR||Muster^Mara||19700131|F"
+            obr = "OBR|1|L1^EHR||24627-2^CT Chest^LN||||||||||||||||||||CT"
+            await ris.accepted(msh.format("ORM^O01"), pid, "ORC|NW|L1^EHR", obr)
+            message = (
+                msh.format("ORU^R01^ORU_R01"),
+                pid,
+                "ORC|RE|L1^EHR",
+                "OBR|1|||24627-2^CT Chest^LN||||||||||||||||||20260907101000||RAD|F",
+                "OBX|1|TX|19005-8^Impression^LN||Dissection.||||||F||||RID49480^Cat 1^RADLEX",
+            )
+            await ris.accepted(*message)
+            (report,) = await ris.search("DiagnosticReport")
+            (request,) = await ris.search("CommunicationRequest")
+            assert request["about"] == [{"reference": f"DiagnosticReport/{report['id']}"}]
+            assert len(await ris.work_items("critical-result")) == 1
+            await ris.accepted(*message[:-1], message[-1].replace("Dissection.", "Dissection, type A."))
+            assert len(await ris.search("CommunicationRequest")) == 1
+
+        ris.run(scenario())
+        ris.run(ris.close())
 
 
 # A second factor, where the department asks for one

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bridges.v2.message import parse
 from fhir_server import fhir_json
 from fhir_server.search.index import index
 from resources.reading import watch
@@ -490,5 +491,76 @@ def test_a_document_never_outlives_the_words_that_it_was_made_of(room):
     report = room.signed(room.study())
     changed = room.app.put(report | {"status": "corrected", "conclusion": "Fracture."})
     assert changed.status_code == 200
-    assert [f["contentType"] for f in load(changed)["presentedForm"]] == ["text/plain; charset=utf-8"]
-    assert "text" not in load(changed)
+    assert not {"presentedForm", "text"} & load(changed).keys()
+
+
+def test_a_text_that_came_in_one_piece_is_kept_when_it_is_addended_and_corrected(room):
+    order = room.order_of(room.study())
+    written = {
+        "contentType": "text/plain; charset=iso-8859-1",
+        "data": base64.b64encode("Häufig. Unauffällig.".encode("latin-1")).decode(),
+    }
+    whole = room.app.create({
+        "resourceType": "DiagnosticReport", "status": "final", "code": order["code"], "subject": order["subject"],
+        "basedOn": [{"reference": f"ServiceRequest/{order['id']}"}], "presentedForm": [written],
+    })  # fmt: skip
+    addended = room.attending.done(f"DiagnosticReport/{whole['id']}/$addend", parameters(text="Compared."))
+    titles, texts = zip(*(part.split("\n", 1) for part in text_of(addended).split("\n\n")), strict=True)
+    assert titles == ("Findings", "Addendum")
+    assert texts[0] == "Häufig. Unauffällig."
+    more = parameters(section(IMPRESSION, "Normal."), reason="There was none")
+    corrected = room.attending.done(f"DiagnosticReport/{whole['id']}/$correct", more)
+    assert text_of(corrected).startswith("Findings\nHäufig. Unauffällig.\n\nImpression\nNormal.")
+
+
+def test_a_finding_refers_to_nothing_that_isnt_there_for_its_author(room):
+    hidden = {"meta": {"security": [{"system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality", "code": "V"}]}}
+    other = room.app.create(room_finding() | {"subject": {"reference": f"Patient/{room.patient()['id']}"}} | hidden)
+    report = room.draft(room.study())
+    finding = room_finding() | {"derivedFrom": [{"reference": f"Observation/{other['id']}"}]}
+    said = parameters({"name": "finding", "resource": finding})
+    refused(room.attending.call(f"DiagnosticReport/{report['id']}/$write", said), 422, "does not exist")
+
+
+def room_finding() -> Resource:
+    return {"resourceType": "Observation", "status": "preliminary", "code": {"text": "Size"}, "valueString": "small"}
+
+
+def test_what_is_written_of_a_labelled_order_is_labelled_alike(room):
+    restricted = {"security": [{"system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality", "code": "R"}]}
+    report = room.signed(room.study(meta=restricted))
+    made = [report, *(room.read(r["reference"]) for r in report["result"])]
+    made += room.matches(f"Provenance?target=DiagnosticReport/{report['id']}")
+    assert len(made) == 4
+    assert [m["meta"]["security"] for m in made] == [restricted["security"]] * 4
+
+
+def test_an_ehr_by_hl7_v2_gets_the_words_once_and_each_later_version(room):
+    ehr = room.app.create({
+        "resourceType": "Endpoint", "status": "active", "address": "mllp://127.0.0.1:9",
+        "connectionType": {"system": "http://terminology.hl7.org/CodeSystem/endpoint-connection-type", "code": "hl7v2-mllp"},
+        "payloadType": [{"coding": [{"system": "urn:fhir-ris:v2-message", "code": "ORU^R01"}]}],
+        "header": ["receiving-application: EHR", "receiving-facility: EXAMPLEHOSP", "report-style: c"],
+    })  # fmt: skip
+    report = room.signed(room.study())
+    grade = {"name": "category", "valueCode": "RID49481"}
+    room.attending.done(f"DiagnosticReport/{report['id']}/$critical", parameters(grade, finding="To be told"))
+    room.attending.done(f"DiagnosticReport/{report['id']}/$addend", parameters(text="Seen before."))
+
+    async def sent() -> list[Any]:
+        found = room.app.db["outbox"].find({"destination": f"Endpoint/{ehr['id']}"}, sort=[("key", 1)])
+        return [parse(bytes(d["message"])) async for d in found]
+
+    messages = room.app.run(sent())
+    room.app.put(ehr | {"status": "off"})
+    told = []
+    for message in messages:
+        rows = [s for s in message.segments if s.name == "OBX"]
+        obr = message.first("OBR")
+        assert obr is not None
+        told.append((obr.field(25), [(s.field(2), s.get(3)) for s in rows if s.field(2) != "HD"]))
+    words = [("TX", FINDINGS), ("TX", IMPRESSION)]
+    assert told[0] == ("F", words)
+    assert len(told) == 2  # the critical result isn't news for it
+    assert told[1][0] == "C"
+    assert sorted(told[1][1]) == sorted([*words, ("TX", ADDENDUM)])

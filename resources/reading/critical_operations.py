@@ -91,7 +91,7 @@ async def acknowledge(call: Call) -> Answer:
         if request["status"] != "active":
             raise fail("conflict", f"this is {request['status']}", "CommunicationRequest.status")
         with unit.as_department():
-            if await unit.get(who) is None:
+            if not own and by is not None and await unit.seen(by.type, by.id, "r") is None:
                 raise fail("value", f"there is no {who}", "Communication.recipient", status=422)
             made = await unit.create(
                 await _communication(unit, call, request, who, medium or ("ELECTRONIC" if own else "PHONE"), at)

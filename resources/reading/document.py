@@ -4,6 +4,7 @@ IHE's report profiles (IMR, IDR) want the HTML with size and hash; that the form
 Attachments say (`report_section.generated`). Documents that came with the report stay beside them.
 """
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -21,7 +22,6 @@ from resources.report_section import (
     attachment,
     generated,
     is_generated,
-    is_plain_text,
     is_section,
     loinc,
     plain_text,
@@ -155,13 +155,15 @@ async def _accession(unit: UnitOfWork, report: Resource) -> str:
 
 async def composed(unit: UnitOfWork, report: Resource) -> Resource:
     """The report with its forms and its narrative made anew."""
+    status = report["status"] if report["status"] in {"registered", "preliminary"} else "final"
+    report = await report_parts.sectioned(unit, report, status)
     document = await of_report(unit, report)
-    kept = [f for f in report.get("presentedForm", ()) if not is_generated(f) and not is_plain_text(f)]
+    kept = [f for f in report.get("presentedForm", ()) if not is_generated(f)]
     text = document.text()
     forms = [
-        *([plain_text(text)] if text else []),
+        *([generated(plain_text(text))] if text else []),
         generated(attachment("text/html; charset=utf-8", document.html(), document.title)),
-        generated(attachment("application/pdf", document.pdf(), document.title)),
+        generated(attachment("application/pdf", await asyncio.to_thread(document.pdf), document.title)),
     ]
     narrative = {"status": "generated", "div": f'<div xmlns="http://www.w3.org/1999/xhtml">{document.body()}</div>'}
     return report | {"presentedForm": [*forms, *kept], "text": narrative}

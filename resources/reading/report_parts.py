@@ -15,11 +15,23 @@ from fhir_server import clock
 from fhir_server.elements import concept, same
 from fhir_server.operations import Call, arguments
 from fhir_server.outcome import FhirError, fail
-from fhir_server.references import Target, ref, target
+from fhir_server.references import Target, ref, target, walk
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import terms
-from resources.report_section import IMPRESSION, TITLES, is_section, loinc, section
+from resources.report_section import (
+    ADDENDUM,
+    FINDINGS,
+    IMPRESSION,
+    TITLES,
+    decoded,
+    is_generated,
+    is_plain_text,
+    is_section,
+    loinc,
+    section,
+)
+from resources.security_labels import labelled
 
 PARTS: Final = frozenset({"section", "finding", "comparison", "conclusion-code"})
 # IHE Radiology, Imaging Diagnostic Report (draft): a study or report that was used in reading.
@@ -93,13 +105,33 @@ async def results_of(unit: UnitOfWork, report: Resource) -> list[Resource]:
     return [r for x in report.get("result", ()) if (r := await unit.get(x)) is not None]
 
 
+async def sectioned(unit: UnitOfWork, report: Resource, status: str) -> Resource:
+    """The report without plain text of others: its sections say it, or that text is its findings from here on."""
+    forms = report.get("presentedForm", [])
+    written = [f for f in forms if is_plain_text(f) and not is_generated(f)]
+    if not written:
+        return report
+    changed = {k: v for k, v in report.items() if k != "presentedForm"}
+    if rest := [f for f in forms if f not in written]:
+        changed["presentedForm"] = rest
+    if any(is_section(o) and loinc(o["code"]) != ADDENDUM for o in await results_of(unit, report)):
+        return changed
+    code = section_code({"system": terms.LOINC, "code": FINDINGS})
+    text = "\n\n".join(map(decoded, written))
+    findings = await unit.create(_observation(unit, report, section(code, text), status))
+    return changed | {"result": [ref(findings), *report.get("result", ())]}
+
+
 async def put(unit: UnitOfWork, report: Resource, what: Said, status: str) -> Resource:
     """The report with what is said put in; its Observations are written, with this status where they change. It isn't stored."""
+    report = await sectioned(unit, report, status)
     had = await results_of(unit, report)
     kept = {_key(o["code"]): o for o in had if is_section(o)}
     others = [o for o in had if not is_section(o)]
     for code, text in what.sections:
         await _put_section(unit, report, kept, (code, text), status)
+    for finding in what.findings:
+        await _check_references(unit, finding)
     others += [await unit.create(_observation(unit, report, finding, status)) for finding in what.findings]
     sections = sorted(kept.values(), key=lambda o: _ORDER.index(loinc(o["code"])) if loinc(o["code"]) in _ORDER else len(_ORDER))
     changed = {k: v for k, v in report.items() if k not in {"result", "conclusion"}}
@@ -113,6 +145,14 @@ async def put(unit: UnitOfWork, report: Resource, what: Said, status: str) -> Re
     if what.conclusion_codes is not None:
         changed["conclusionCode"] = what.conclusion_codes
     return changed if what.comparisons is None else await _compared(unit, changed, what.comparisons)
+
+
+async def _check_references(unit: UnitOfWork, finding: Resource) -> None:
+    """FhirError 422 where a finding refers to what isn't there for the caller (the report says what it is of)."""
+    for path, element in walk({k: v for k, v in finding.items() if k not in _SHARED}, "Observation"):
+        to = target(element)
+        if to is not None and await unit.seen(to.type, to.id, "r", copy=False) is None:
+            raise fail("value", f"{to} does not exist", path, status=422)
 
 
 def _key(code: Resource) -> str:
@@ -150,7 +190,7 @@ def _observation(unit: UnitOfWork, report: Resource, observation: Resource, stat
     made = {"category": [imaging]} | observation | shared | {"status": status, "issued": clock.instant(unit.now)}
     if unit.access.user:
         made["performer"] = [{"reference": unit.access.user}]
-    return {k: v for k, v in made.items() if k not in {"id", "meta", "text"}}
+    return labelled({k: v for k, v in made.items() if k not in {"id", "meta", "text"}}, report)
 
 
 async def _compared(unit: UnitOfWork, report: Resource, with_: Iterable[Target]) -> Resource:

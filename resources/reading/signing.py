@@ -134,7 +134,7 @@ class ReportSigning:
             status = "entered-in-error" if report["status"] in SIGNED else "cancelled"
             if status == "entered-in-error" and await is_resident(unit, who):
                 raise fail("forbidden", "a signed report is withdrawn by an attending", "DiagnosticReport.status")
-            stored = await unit.update(report | {"status": status})
+            stored = await unit.update(await document.composed(unit, report | {"status": status}))
             await _withdraw_results(unit, report)
             return await self._put_under(unit, stored, signature.ADMINISTRATIVE, who, reason)
 

@@ -1,17 +1,17 @@
 """Reading, reports, critical results."""
 
+from functools import cache
+
 from tests.fhir_app import unused
 from tests.operation_setups import CT_CHEST, Stage
 from tests.reading_world import LOINC, ReadingRoom, parameters, section
 
-_ROOMS: dict[int, ReadingRoom] = {}
+_of = cache(ReadingRoom)
 
 
 def _room(stage: Stage) -> ReadingRoom:
     """The reading room of this server; its attending calls."""
-    room = _ROOMS.get(id(stage.app)) or ReadingRoom(stage.app, stage.world)
-    _ROOMS.clear()
-    _ROOMS[id(stage.app)] = room
+    room = _of(stage.app, stage.world)
     stage.caller = room.attending
     return room
 
