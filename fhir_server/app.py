@@ -31,7 +31,7 @@ from bridges.v2.mllp_tls import TlsError, TlsFiles
 from bridges.v2.watch import Watcher
 from fhir_server import audit, clock, cors, metrics, outbox
 from fhir_server.audit import Act
-from fhir_server.audit_key import audit_key
+from fhir_server.audit_key import audit_key, report_signing_key
 from fhir_server.chart import RecordChart
 from fhir_server.heartbeat import Heartbeat
 from fhir_server.interactions import Interactions
@@ -45,6 +45,8 @@ from fhir_server.start_error import StartError, taken_address
 from fhir_server.store import Document, Store
 from resources import patient_merge, reconcile_operation
 from resources.coverage import watch as authorization_watch
+from resources.reading.signature import Signer
+from resources.reading.signing import ReportSigning
 from smart_auth import break_glass_log
 from smart_auth.access import Access
 from smart_auth.break_glass import BreakGlass
@@ -96,6 +98,7 @@ async def interactions_over(settings: Settings, db: AsyncDatabase[Document], tok
     routes.register(registry)
     dicom_endpoints.register(registry)
     reconcile_operation.register(registry)
+    ReportSigning(Signer(report_signing_key(settings.data_dir)), settings.sign_second_factor_minutes).register(registry)
     if tokens is not None:
         BreakGlass(tokens).register(registry)
     store = Store(db, audit_key=audit_key(settings.data_dir))

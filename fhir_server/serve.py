@@ -20,6 +20,7 @@ from fhir_server.garbage import spare_tables
 from fhir_server.mongod import mongodb
 from fhir_server.settings import Settings
 from fhir_server.start_error import StartError, taken_address
+from resources.reading import watch as reading_watch
 from smart_auth import break_glass
 
 ROLES = ("http", "v2", "dicom", "delivery")
@@ -77,6 +78,7 @@ async def running(settings: Settings, roles: frozenset[str], stop: asyncio.Event
             await stack.enter_async_context(_workers(ris, uri))
         await stack.enter_async_context(ris.interactions.store.trail.noting())
         await stack.enter_async_context(break_glass.watching(ris.interactions))
+        await stack.enter_async_context(reading_watch.watching(ris.interactions))
         await stack.enter_async_context(ris.refusals.watching())
         await stack.enter_async_context(ris.heartbeat.beating(ris.components))
         spare_tables()

@@ -156,6 +156,12 @@ class Settings(BaseSettings):
     ae_title: Annotated[str, AfterValidator(_ae_title)] = Field(
         default="FHIR_RIS", description="must be an AE title: 1 to 16 printable ASCII characters, no backslash"
     )
+    sign_second_factor_minutes: Annotated[int, BeforeValidator(_no_bool)] = Field(
+        default=0,
+        ge=0,
+        le=720,
+        description="must be minutes since a login with a second factor that still sign reports, 0 to 720",
+    )
     dicom_tls_port: Port = 2762
     dicom_tls_cert: PemFile | None = Field(default=None, description="must be a file with a certificate and its chain, as PEM")
     dicom_tls_key: PemFile | None = Field(default=None, description="must be a file with the certificate's key, as PEM")

@@ -32,7 +32,7 @@ from fhir_server.search.query import LONGEST_SEARCH, Query
 from fhir_server.together import Together
 
 Document = dict[str, Any]
-CATALOG_VERSION = 5
+CATALOG_VERSION = 6
 MAX_SORTED = 10_000  # matches that are sorted in memory
 LOCKS = "locks"
 _LOCKS = 2**18  # documents that keys share by chance: what is locked need not be remembered, and they don't grow

@@ -21,6 +21,7 @@ from resources import (
     patient_merge,
     patient_operations,
     procedure,
+    reading,
     scanner_preferences,
     scheduled_step,
     service_request,
@@ -32,7 +33,7 @@ CORE_TYPES = (
     "Account ActivityDefinition AllergyIntolerance Appointment AuditEvent Binary ChargeItem ClaimResponse Communication "
     "CommunicationRequest Condition Coverage CoverageEligibilityRequest CoverageEligibilityResponse Device DiagnosticReport "
     "Encounter Endpoint Flag HealthcareService ImagingStudy Location NamingSystem Observation Organization Patient Practitioner "
-    "PractitionerRole Procedure Provenance RelatedPerson Schedule ServiceRequest Slot Task"
+    "PractitionerRole Procedure Provenance Questionnaire RelatedPerson Schedule ServiceRequest Slot Task"
 ).split()
 
 
@@ -56,6 +57,7 @@ def register(registry: Registry, *, uid_root: str, zone: tzinfo = UTC) -> None:
     patient_merge.register(registry)
     patient_operations.register(registry)
     procedure.register(registry)
+    reading.register(registry)
     scanner_preferences.register(registry)
     scheduled_step.register(registry)
     service_request.register(registry)

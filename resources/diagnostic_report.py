@@ -13,29 +13,36 @@ REPORT = lifecycle(
     "DiagnosticReport",
     "report",
     """
-    from                     | to                             | who             | needs   | then
-    new                      | registered partial preliminary | examiners; v2   |         | the reading is in progress
-    new registered partial   | final                          | radiologist; v2 | content | reading, requested procedure and order
-    preliminary              |                                |                 |         | completed; professional charge
-    new                      | amended corrected appended     | radiologist; v2 | content | as for final
-    registered               | partial preliminary            | examiners; v2   |         |
-    partial                  | preliminary                    | examiners; v2   |         |
-    preliminary              | partial                        | examiners; v2   |         |
-    registered partial       | cancelled                      | radiologist; v2 |         |
-    preliminary              |                                |                 |         |
-    final corrected appended | amended                        | radiologist; v2 | content |
-    final amended appended   | corrected                      | radiologist; v2 | content |
-    final amended corrected  | appended                       | radiologist; v2 | content |
-    final amended corrected  | cancelled                      | radiologist; v2 |         | the professional charge is credited
-    appended                 |                                |                 |         |
-    unknown                  | registered partial preliminary | radiologist; v2 |         |
-                             | final cancelled                |                 |         |
-    *                        | entered-in-error               | radiologist; v2 |         | the professional charge is credited
+    from                     | to                             | who             | needs        | then
+    new                      | registered partial preliminary | examiners; v2   |              | the reading is in progress
+    new registered partial   | final                          | radiologist; v2 | content;     | reading, requested procedure and
+    preliminary              |                                |                 | an attending | order completed; professional
+                             |                                |                 |              | charge; critical results are to
+                             |                                |                 |              | be told
+    new                      | amended corrected appended     | radiologist; v2 | content      | as for final
+    registered               | partial preliminary            | examiners; v2   |              | preliminary: an attending is due;
+                             |                                |                 |              | critical results are to be told
+    partial                  | preliminary                    | examiners; v2   |              | as from registered
+    preliminary              | partial                        | examiners; v2   |              |
+    registered partial       | cancelled                      | radiologist; v2 |              | its critical results are void
+    preliminary              |                                |                 |              |
+    final corrected appended | amended                        | radiologist; v2 | content;     |
+                             |                                |                 | an attending |
+    final amended appended   | corrected                      | radiologist; v2 | content;     |
+                             |                                |                 | an attending |
+    final amended corrected  | appended                       | radiologist; v2 | content;     |
+                             |                                |                 | an attending |
+    final amended corrected  | cancelled                      | radiologist; v2 |              | the professional charge is
+    appended                 |                                |                 |              | credited; the study is to be read
+                             |                                |                 |              | again; critical results are void
+    unknown                  | registered partial preliminary | radiologist; v2 |              |
+                             | final cancelled                |                 |              |
+    *                        | entered-in-error               | radiologist; v2 |              | as for cancelled
     """,
 )
 _CONTENT = ("conclusion", "conclusionCode", "presentedForm", "result", "text")
 # What a reader's signature stands for: it changes only with a status that says so.
-_SIGNED_FOR = (*_CONTENT, "code", "basedOn", "imagingStudy", "resultsInterpreter", "issued")
+SIGNED_FOR = (*_CONTENT, "code", "basedOn", "imagingStudy", "resultsInterpreter", "issued")
 # On a report of an order of several procedures that doesn't say which of them it is of: it ends none of them.
 UNNAMED = {"url": "urn:fhir-ris:unnamed-procedure", "valueBoolean": True}
 _WAITING = frozenset({"requested", "received", "accepted", "ready"})
@@ -57,7 +64,7 @@ async def check(unit: UnitOfWork, change: Change) -> None:
             raise fail("business-rule", "a signed report needs content", "DiagnosticReport.conclusion")
         report.setdefault("issued", before["issued"] if before and "issued" in before else clock.instant(unit.now))
     if before and before.get("status") == report.get("status") == "final" and any(
-        before.get(element) != report.get(element) for element in _SIGNED_FOR
+        before.get(element) != report.get(element) for element in SIGNED_FOR
     ):  # fmt: skip
         text = "a final report is changed by making it amended, corrected or appended"
         raise fail("business-rule", text, "DiagnosticReport.status")

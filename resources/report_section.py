@@ -7,6 +7,7 @@ as well. A report of one text without sections is the plain text alone.
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -15,7 +16,9 @@ from fhir_server.registry import Resource
 from resources import terms
 
 SECTION: Final = "urn:fhir-ris:report-section"
+GENERATED: Final = "urn:fhir-ris:generated"  # extension of an Attachment
 FINDINGS: Final = "59776-5"
+COMPARISON: Final = "18834-2"
 IMPRESSION: Final = "19005-8"
 RECOMMENDATION: Final = "18783-1"
 ADDENDUM: Final = "55107-7"
@@ -25,7 +28,7 @@ WHOLE: Final = "18748-4"
 TITLES: Final = {
     "55115-0": "Requested procedure",
     "11329-0": "History",
-    "18834-2": "Comparison",
+    COMPARISON: "Comparison",
     "55111-9": "Procedure description",
     FINDINGS: "Findings",
     IMPRESSION: "Impression",
@@ -75,6 +78,16 @@ def plain_text(text: str) -> dict[str, Any]:
     return attachment(f"{_PLAIN}; charset=utf-8", data)
 
 
+def generated(form: dict[str, Any]) -> dict[str, Any]:
+    """The Attachment marked as one that we made of the report's words."""
+    return form | {"extension": [{"url": GENERATED, "valueBoolean": True}]}
+
+
+def is_generated(form: dict[str, Any]) -> bool:
+    """Whether a presentedForm was made of the report's words."""
+    return any(e.get("url") == GENERATED for e in form.get("extension", ()))
+
+
 def attachment(content_type: str, data: bytes, title: str = "") -> dict[str, Any]:
     """An Attachment with its size and SHA-1, as IHE's report profile (IMR) wants them."""
     digest = hashlib.sha1(data, usedforsecurity=False).digest()
@@ -90,3 +103,13 @@ def attachment(content_type: str, data: bytes, title: str = "") -> dict[str, Any
 def is_plain_text(form: dict[str, Any]) -> bool:
     """Whether a presentedForm is plain text that we hold."""
     return "data" in form and str(form.get("contentType", "")).partition(";")[0].strip().lower() == _PLAIN
+
+
+def decoded(form: dict[str, Any]) -> str:
+    """The text of a presentedForm that is plain text."""
+    charset = re.search(r'charset="?([\w.:-]+)', str(form["contentType"]))
+    data = base64.b64decode(form["data"])
+    try:
+        return data.decode(charset[1] if charset else "utf-8", "replace")
+    except LookupError:
+        return data.decode("utf-8", "replace")

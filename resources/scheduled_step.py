@@ -8,6 +8,8 @@ from fhir_server.unit_of_work import UnitOfWork
 from resources import appointment, diagnostic_report, encounter, imaging_study, service_request, task, terms
 from resources.security_labels import labelled
 
+_CALLED_OFF = frozenset({"cancelled", "entered-in-error"})
+
 
 async def follow(unit: UnitOfWork, change: Change) -> None:
     """Whoever moved the step: the scanner by MPPS, a technologist by hand, the order by being revoked."""
@@ -43,9 +45,14 @@ async def _when_examined(unit: UnitOfWork, procedure: Resource) -> None:
     if await diagnostic_report.is_signed(unit, procedure):
         await service_request.complete_if_reported(unit, procedure)
         return
+    await read_again(unit, procedure)
+
+
+async def read_again(unit: UnitOfWork, procedure: Resource, over: frozenset[str] = _CALLED_OFF) -> None:
+    """Its studies wait to be read, unless a reading of theirs is in another status than these."""
     for study in await imaging_study.of_procedure(unit, procedure["id"]):
         readings = await unit.search("Task", focus=f"ImagingStudy/{study['id']}", code=terms.READING)
-        if all(r["status"] in {"cancelled", "entered-in-error"} for r in readings):
+        if all(r["status"] in over for r in readings):
             await unit.create(labelled(_reading(unit, procedure, study), study))
 
 

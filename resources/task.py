@@ -77,10 +77,10 @@ READING = lifecycle(
     "reading",
     """
     from        | to                                      | who                    | needs | then
-    new         | draft requested received accepted ready | radiologist; RIS       |       |
-                | in-progress on-hold                     |                        |       |
+    new         | draft requested received accepted ready | radiologist; RIS       |       | unread: with target,
+                | in-progress on-hold                     |                        |       | subspecialty and place
     draft       | requested accepted ready cancelled      | radiologist admin      |       |
-    requested   | received accepted ready in-progress     | radiologist admin; RIS |       |
+    requested   | received accepted ready in-progress     | radiologist admin; RIS |       | accepted: it is claimed
                 | on-hold rejected completed cancelled    |                        |       |
     received    | accepted in-progress rejected cancelled | radiologist admin; RIS |       |
     accepted    | requested ready in-progress on-hold     | radiologist admin; RIS |       |

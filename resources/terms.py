@@ -3,6 +3,7 @@
 V2_0203 = "http://terminology.hl7.org/CodeSystem/v2-0203"  # identifier types
 SNOMED = "http://snomed.info/sct"
 LOINC = "http://loinc.org"
+RADLEX = "http://radlex.org"
 DCM = "http://dicom.nema.org/resources/ontology/DCM"
 
 IMAGING = "363679005"  # SNOMED CT: Imaging
@@ -18,6 +19,7 @@ SPS_STATUS = "urn:fhir-ris:sps-status"  # DICOM Scheduled Procedure Step Status,
 TASK_CODE = "urn:fhir-ris:task"  # kinds of work: interpretation, and the work items for people
 TASK_DETAIL = "urn:fhir-ris:task-detail"  # Task.input and Task.output: modality, appointment, performed-procedure-step
 INTERPRETATION = "interpretation"
+READING_STATUS = "urn:fhir-ris:reading-status"  # Task.businessStatus of an interpretation
 ORDER_HOLD = "order-hold"  # an order that waits for a person before it goes on
 READING = f"{TASK_CODE}|{INTERPRETATION}"  # the reading worklist, as a search parameter
 

@@ -28,7 +28,7 @@ class Access:
     access token, for the audit trail. Of a person: `user` is the FHIR reference to it, `user_name` its login, `role` its role.
     `patient` and `encounter` are logical ids from the launch; scopes of the level patient/ are limited to that patient. `grant`
     is the family of tokens that this one is of; `purpose` is "BTG" when a record is open in an emergency (break-glass).
-    `authenticated_at` is when the person last proved, at a login, who it is.
+    `authenticated_at` is when the person last proved, at a login, who it is; `methods` by which proofs (RFC 8176).
     `circumstances` is what the rights of persons and patients depend on beside the token (`settled`).
     """
 
@@ -44,6 +44,7 @@ class Access:
     grant: str | None = None
     purpose: str | None = None
     authenticated_at: datetime | None = None
+    methods: tuple[str, ...] = ()
     circumstances: Circumstances | None = field(default=None, repr=False)
     _rules: dict[tuple[str, str], Rule | None] = field(default_factory=dict, init=False, repr=False, compare=False)
     _restricted: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)

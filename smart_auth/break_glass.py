@@ -22,7 +22,7 @@ from fhir_server.audit import Act
 from fhir_server.background import beside
 from fhir_server.interactions import Interactions
 from fhir_server.operations import Answer, Call, Level, Operation, Resource, arguments
-from fhir_server.outcome import FhirError, Issue, fail
+from fhir_server.outcome import fail
 from fhir_server.references import Target
 from fhir_server.registry import Registry
 from fhir_server.search.conditions import keyed, keys
@@ -30,6 +30,7 @@ from fhir_server.unit_of_work import UnitOfWork
 from smart_auth import break_glass_log, labels
 from smart_auth.access import Access
 from smart_auth.roles import REVIEW, role
+from smart_auth.step_up import challenge
 from smart_auth.tokens import Tokens
 
 LONGEST = 60  # minutes
@@ -107,17 +108,13 @@ class BreakGlass:
         return _answer(("ended", _instant(datetime.now(UTC))))
 
     async def _require_fresh_login(self, call: Call) -> None:
-        """RFC 9470 3: what is wrong, and the `max_age` with which the app is to send the person to authorize again."""
         since = call.access.authenticated_at
         if since is not None and datetime.now(UTC) - since <= FRESH:
             return
         seconds = int(FRESH.total_seconds())
         text = f"breaking the glass needs a login within the last {seconds} s: authorize again, with max_age={seconds}"
         await self._tried(call, call.id, "the login was too long ago")
-        challenge = (
-            f'Bearer realm="fhir", error="insufficient_user_authentication", error_description="{text}", max_age="{seconds}"'
-        )
-        raise FhirError(Issue("login", text), headers={"WWW-Authenticate": challenge})
+        raise challenge(text, seconds)
 
     async def _require_right(self, call: Call) -> None:
         access, known = call.access, role(call.access.role)

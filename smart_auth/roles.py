@@ -40,14 +40,14 @@ _ROWS = {
         DiagnosticReport.cruds DocumentReference.crus Composition.crus List.crus Provenance.crs
         AllergyIntolerance.crs Condition.crus Flag.crus Medication.rs MedicationAdministration.rs MedicationRequest.rs
         MedicationStatement.rs Immunization.rs FamilyMemberHistory.rs CarePlan.rs Specimen.rs
-        ChargeItem.rs Communication.crus CommunicationRequest.crus QuestionnaireResponse.rs
+        ChargeItem.rs Communication.crus CommunicationRequest.crus Questionnaire.crus QuestionnaireResponse.rs
     """,
     "referrer": """
         Practitioner.rs PractitionerRole.rs Organization.rs Location.rs HealthcareService.rs Device.rs
         ActivityDefinition.rs ValueSet.rs CodeSystem.rs
         Patient.rs Encounter.rs Coverage.rs ServiceRequest.crus Appointment.rs Task.rs
         ImagingStudy.rs Procedure.rs Observation.rs Media.rs DiagnosticReport.rs DocumentReference.rs Binary.rs
-        AllergyIntolerance.rs Condition.rs Communication.rs
+        AllergyIntolerance.rs Condition.rs Communication.rs CommunicationRequest.rs
     """,
     "interface-admin": """
         Endpoint.cruds Device.cruds MessageDefinition.cruds MessageHeader.rs
@@ -88,7 +88,20 @@ _OPERATIONS = {
     # The examination
     "reconcile": "technologist admin",
     # Reading and reports
+    "claim": "radiologist",
+    "release": "radiologist",
+    "reassign": "radiologist admin",
+    "priors": "radiologist technologist",
+    "start-report": "radiologist",
+    "write": "radiologist",
+    "sign": "radiologist",
+    "addend": "radiologist",
+    "correct": "radiologist",
+    "withdraw": "radiologist",
+    "verify": "radiologist technologist referrer",
     # Critical results
+    "critical": "radiologist",
+    "acknowledge": "radiologist referrer",
     # Charges
     # Identity
     # Numbers

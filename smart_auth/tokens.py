@@ -222,6 +222,7 @@ def _access(token: Token) -> Access:
     """The rights of a token, of a person's or a patient's without the circumstances."""
     context: dict[str, Any] = dict(token.context)
     context["authenticated_at"] = token.grant.auth_time if token.grant else None
+    context["methods"] = token.grant.amr if token.grant else ()
     return Access(token.client_id, parse_scopes(token.scope), token.token_id, **context)
 
 

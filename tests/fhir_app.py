@@ -34,6 +34,8 @@ from fhir_server.registry import Registry
 from fhir_server.rest import Rest
 from fhir_server.store import Store
 from resources import reconcile_operation
+from resources.reading.signature import Signer
+from resources.reading.signing import ReportSigning
 from smart_auth import break_glass_log
 from smart_auth.break_glass import BreakGlass
 from smart_auth.clients import Client
@@ -56,9 +58,12 @@ class FhirApp:
     """A running server. Requests carry a token with `scope` unless `token` says otherwise (None: no token at all)."""
 
     def __init__(
-        self, mongodb_uri: str, *, strict: bool = True, core: bool = True, rules: Callable[[Registry], None] | None = None
-    ) -> None:
-        """`core`: make the core types' collections at the start; `rules`: what the registry holds instead of the department's."""
+        self, mongodb_uri: str, *, strict: bool = True, core: bool = True, rules: Callable[[Registry], None] | None = None,
+        second_factor_minutes: int = 0,
+    ) -> None:  # fmt: skip
+        """`core`: make the core types' collections at the start; `rules`: what the registry holds instead of the department's;
+        `second_factor_minutes`: so long ago a second factor may have been shown when a report is signed (0: none is needed)."""
+        self._second_factor_minutes = second_factor_minutes
         self._uri, self._strict, self._core, self._rules = mongodb_uri, strict, core, rules
         self.logs: MutableSequence[Any] = []
         self._tokens: dict[str, str] = {}
@@ -88,6 +93,7 @@ class FhirApp:
         if self._rules is None:
             resources.register(self.registry, uid_root="2.25")
             reconcile_operation.register(self.registry)
+            ReportSigning(Signer(bytes(32)), self._second_factor_minutes).register(self.registry)
             self.registry.projection(worklist_rows.WorklistRows(ZoneInfo("UTC")).project)
             self.registry.projection(outbound.Outbound(ZoneInfo("UTC")).project)
             self.registry.projection(payer_outbound.project)

@@ -9,7 +9,7 @@ import pytest
 
 from capability.statement import JSON_PATCH, capability_statement, terminology_capabilities
 from fhir_server import definitions
-from fhir_server.definitions import RESOURCE_TYPES, search_parameters
+from fhir_server.definitions import OWN, RESOURCE_TYPES, search_parameters
 from fhir_server.operations import Operation
 from fhir_server.registry import Registry
 from fhir_server.search.index import searchable, targets
@@ -90,7 +90,10 @@ def test_every_declared_parameter_is_understood(app: FhirApp, rest: dict[str, An
         answer = search(app, f"{resource['type']}/", [*asked, ("_summary", "count")])
         assert answer.status_code == 200, (resource["type"], answer.text)
         assert {p["name"]: p["type"] for p in resource["searchParam"]} == searchable(resource["type"])
-        assert all(p["definition"].startswith("http://hl7.org/fhir/SearchParameter/") for p in resource["searchParam"])
+        own = {p["name"] for p in resource["searchParam"] if p["definition"].startswith("urn:fhir-ris:SearchParameter/")}
+        assert own == OWN.get(resource["type"], {}).keys()
+        others = [p["definition"] for p in resource["searchParam"] if p["name"] not in own]
+        assert all(d.startswith("http://hl7.org/fhir/SearchParameter/") for d in others)
 
 
 @pytest.mark.parametrize(

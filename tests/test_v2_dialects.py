@@ -15,12 +15,13 @@ from bridges.v2.destinations import translations
 from bridges.v2.mapping import TABLES, Layout
 from bridges.v2.message import Message, Seg, parse
 from bridges.v2.report_pdf import Heading, report_pdf
-from bridges.v2.transliteration import plain, write
+from bridges.v2.transliteration import write
 from fhir_server import metrics
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
 from fhir_server.registry import Registry
 from fhir_server.store import Store
+from resources.letters import plain
 from tests.department import ACCESS, CT_CHEST, ZONE, Department, Resource, booking
 
 

@@ -13,6 +13,7 @@ from fhir_server.references import target
 from fhir_server.registry import Change, Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import appointment, charge_item, diagnostic_report, observation, service_request
+from resources.reading import critical_request
 
 # Appointment.status -> SIU event when one that was booked gets there (HL7 v2.5.1 chapter 10).
 _SIU: Final = {
@@ -123,7 +124,10 @@ async def _reader(unit: UnitOfWork, reference: Resource) -> Reader:
 
 
 def _content(report: Resource | None) -> Resource:
-    return {k: v for k, v in (report or {}).items() if k != "meta"}
+    """What others are told of. That somebody is told of a critical result by other ways is no news to them."""
+    told = {k: v for k, v in (report or {}).items() if k != "meta"}
+    others = [e for e in told.pop("extension", ()) if e.get("url") != critical_request.ON_REPORT]
+    return told | ({"extension": others} if others else {})
 
 
 # Charges

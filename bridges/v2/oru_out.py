@@ -22,6 +22,7 @@ from bridges.v2.report_values import Part, result_parts
 from bridges.v2.segments_out import msh, pid, present, pv1, xcn
 from fhir_server.registry import Resource
 from resources import imaging_study
+from resources.report_section import is_generated
 
 Reader = tuple[dict[str, Any], Resource | None]
 DICOM_STUDY: Final = CWE("113014", "DICOM Study", "DCM")
@@ -255,6 +256,8 @@ def _documents(of: Report, to: Destination) -> tuple[list[Part], bool]:
     found: list[Part] = []
     has_pdf = as_pdf = False
     for form in of.report.get("presentedForm", ()):
+        if is_generated(form):  # made of the same words, which are sent as this receiver wants them
+            continue
         mime = form.get("contentType", "").partition(";")[0].strip().lower()
         is_pdf = mime == "application/pdf"
         has_pdf = has_pdf or is_pdf

@@ -16,11 +16,11 @@ from bridges.v2.due_reports import of_appointment, of_charges, of_report, of_res
 from bridges.v2.endpoint_check import check_alone, check_concept_map, check_endpoint
 from bridges.v2.message import parse
 from bridges.v2.segments_out import new_control_id
-from bridges.v2.transliteration import Written
 from fhir_server import metrics, outbox
 from fhir_server.registry import Change, Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import work_items
+from resources.letters import Written
 
 log = structlog.get_logger()
 

@@ -17,10 +17,10 @@ from bridges.v2.systems import SYSTEMS, concept
 from fhir_server.elements import codes
 from fhir_server.elements import concept as coded
 from fhir_server.registry import Resource
+from resources.reading.critical_request import ACTIONABLE
 from resources.report_section import ADDENDUM, FINDINGS, IMPRESSION, WHOLE, plain_text, section, whole
 
-# RadLex: the actionable findings of categories 1 to 3 (RSNA, ACR), and that there is none.
-ACTIONABLE: Final = {"RID49480": "category 1", "RID49481": "category 2", "RID49482": "category 3"}
+# RadLex: the actionable findings of categories 1 to 3, and that there is none.
 _GRADES: Final = ACTIONABLE.keys() | {"RID50261"}
 _CRITICAL: Final = frozenset({"AA", "HH", "LL"})
 _WITHDRAWN: Final = frozenset({"entered-in-error", "cancelled"})

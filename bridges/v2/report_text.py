@@ -1,6 +1,5 @@
 """What a DiagnosticReport says in words: its sections, and the whole of it as one text."""
 
-import base64
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from fhir_server.registry import Resource
 from resources import report_section
 from resources.report_section import FINDINGS as FINDINGS_CODE
 from resources.report_section import IMPRESSION as IMPRESSION_CODE
-from resources.report_section import TITLES, is_section, loinc
+from resources.report_section import TITLES, decoded, is_generated, is_plain_text, is_section, loinc
 from resources.terms import LOINC
 
 FINDINGS: Final = {"coding": [{"system": LOINC, "code": FINDINGS_CODE, "display": "Procedure findings"}]}
@@ -130,19 +129,10 @@ def _said(part: str) -> re.Pattern[str]:
 
 
 def _texts(report: Resource) -> Iterator[str]:
-    """The forms of the report that are plain text."""
+    """The forms of the report that are plain text, as it was written."""
     for form in report.get("presentedForm", ()):
-        mime, _, parameters = form.get("contentType", "").partition(";")
-        if "data" in form and mime.strip().lower() == "text/plain":
-            yield _decoded(form["data"], parameters)
-
-
-def _decoded(data: str, parameters: str) -> str:
-    charset = re.search(r'charset="?([\w.:-]+)', parameters)
-    try:
-        return base64.b64decode(data).decode(charset[1] if charset else "utf-8", "replace")
-    except LookupError:
-        return base64.b64decode(data).decode("utf-8", "replace")
+        if is_plain_text(form) and not is_generated(form):  # one that was made of the sections says nothing else than they
+            yield decoded(form)
 
 
 class _Narrative(HTMLParser):

@@ -8,6 +8,7 @@ from bridges.v2.report_text import is_told_as_text, whole_text
 from fhir_server.references import target
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
+from resources.report_section import is_generated
 
 # In these a report is told to others.
 REPORTED: Final = frozenset(
@@ -91,7 +92,8 @@ async def pdf_is_old(unit: UnitOfWork, report: Resource, versions: Sequence[Reso
 
 
 def _pdfs(report: Resource) -> list[object]:
-    forms = (f for f in report.get("presentedForm", ()) if str(f.get("contentType", "")).lower().startswith("application/pdf"))
+    own = (f for f in report.get("presentedForm", ()) if not is_generated(f))
+    forms = (f for f in own if str(f.get("contentType", "")).lower().startswith("application/pdf"))
     return [f.get("data", f.get("url")) for f in forms]
 
 

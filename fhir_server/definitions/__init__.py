@@ -35,9 +35,9 @@ RESOURCE_TYPES: frozenset[str] = frozenset(_BASES)
 class SearchParameter:
     """One search parameter as it stands for one resource type (FHIR R4 3.1.1).
 
-    `definition` is the canonical of HL7's SearchParameter. `expression` keeps only the part that is about the resource type; it
-    is empty for parameters that no element answers (`_text`, `_content`, `_query`). `components` (of composites) are pairs of a
-    parameter's name on the same resource type and an expression relative to what `expression` selects.
+    `definition` is the canonical of HL7's SearchParameter, or of one of our own (OWN). `expression` keeps only the part that is
+    about the resource type; it is empty for parameters that no element answers (`_text`, `_content`, `_query`). `components` (of
+    composites) are pairs of a parameter's name on the same resource type and an expression relative to what `expression` selects.
     """
 
     name: str
@@ -48,17 +48,27 @@ class SearchParameter:
     components: tuple[tuple[str, str], ...] = ()
 
 
+OWN: dict[str, dict[str, dict[str, Any]]] = {
+    "Task": {
+        "due": {"type": "date", "expression": "Task.restriction.period.end"},
+        "location": {"type": "reference", "expression": "Task.location", "targets": ["Location"]},
+    },
+}
+"""Search parameters of our own (FHIR R4 3.1.1.1 leaves that to servers): by resource type and name, as in HL7's table."""
+
+
 @cache
 def _search_table() -> dict[str, dict[str, dict[str, Any]]]:
     table: dict[str, dict[str, dict[str, Any]]] = read("search_parameters")["search_parameters"]
     return table
 
 
-def _search_parameter(name: str, row: dict[str, Any]) -> SearchParameter:
+def _search_parameter(name: str, row: dict[str, Any], resource_type: str) -> SearchParameter:
     targets = tuple(row.get("targets", ()))
+    own = f"urn:fhir-ris:SearchParameter/{resource_type}-{name}"
     return SearchParameter(
         name=name,
-        definition=f"http://hl7.org/fhir/SearchParameter/{row['id']}",
+        definition=f"http://hl7.org/fhir/SearchParameter/{row['id']}" if "id" in row else own,
         type=row["type"],
         expression=row.get("expression", ""),
         targets=tuple(sorted(RESOURCE_TYPES - {"Parameters"})) if targets == ("Resource",) else targets,
@@ -68,13 +78,14 @@ def _search_parameter(name: str, row: dict[str, Any]) -> SearchParameter:
 
 @cache
 def search_parameters(resource_type: str) -> Mapping[str, SearchParameter]:
-    """HL7's search parameters of a resource type by name, those of Resource and DomainResource included.
+    """The search parameters of a resource type by name, those of Resource and DomainResource and our own included.
 
     Raises KeyError when R4 has no such resource type.
     """
     levels = {"Resource", _BASES[resource_type], resource_type}
     rows = {name: row for level in levels for name, row in _search_table().get(level, {}).items()}
-    return MappingProxyType({name: _search_parameter(name, rows[name]) for name in sorted(rows)})
+    rows |= OWN.get(resource_type, {})
+    return MappingProxyType({name: _search_parameter(name, rows[name], resource_type) for name in sorted(rows)})
 
 
 @cache

@@ -1,0 +1,218 @@
+"""What a person says in a report, as parameters of an operation, and putting it into the report.
+
+    section          parts `code` (valueCode: LOINC, or valueCoding) and `text` (valueString); without text the section goes
+    finding          an Observation: a structured finding. What it is of (patient, order, time) the report says for it
+    comparison       valueReference to an ImagingStudy or DiagnosticReport that this one was compared with
+    conclusion-code  valueCodeableConcept
+What is not mentioned stays. The text of the impression is the conclusion as well.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from fhir_server import clock
+from fhir_server.elements import concept, same
+from fhir_server.operations import Call, arguments
+from fhir_server.outcome import FhirError, fail
+from fhir_server.references import Target, ref, target, walk
+from fhir_server.registry import Resource
+from fhir_server.unit_of_work import UnitOfWork
+from resources import terms
+from resources.report_section import (
+    ADDENDUM,
+    FINDINGS,
+    IMPRESSION,
+    TITLES,
+    decoded,
+    is_generated,
+    is_plain_text,
+    is_section,
+    loinc,
+    section,
+)
+from resources.security_labels import labelled
+
+PARTS: Final = frozenset({"section", "finding", "comparison", "conclusion-code"})
+# IHE Radiology, Imaging Diagnostic Report (draft): a study or report that was used in reading.
+COMPARED: Final = "https://profiles.ihe.net/RAD/IDR/StructureDefinition/associatedStudy"
+_ORDER: Final = list(TITLES)
+_SHARED: Final = ("subject", "encounter", "basedOn", "effectiveDateTime", "effectivePeriod")
+
+
+@dataclass(slots=True)
+class Said:
+    """sections: (code, text), an empty text takes one away; None where nothing was said of comparisons or codes."""
+
+    sections: list[tuple[Resource, str]] = field(default_factory=list)
+    findings: list[Resource] = field(default_factory=list)
+    comparisons: list[Target] | None = None
+    conclusion_codes: list[Resource] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.sections or self.findings) and self.comparisons is None and self.conclusion_codes is None
+
+
+def said(call: Call) -> Said:
+    """FhirError 400 for what can't be understood."""
+    found = Said([_section(part) for part in arguments.parts(call.body, "section")])
+    for part in arguments.parts(call.body, "finding"):
+        finding = part.get("resource")
+        if not isinstance(finding, dict) or finding.get("resourceType") != "Observation":
+            raise _bad("finding holds an Observation as its resource")
+        found.findings.append(finding)
+    for part in arguments.parts(call.body, "comparison"):
+        to = target(part.get("valueReference"), call.base_url)
+        if to is None or to.type not in {"ImagingStudy", "DiagnosticReport"}:
+            raise _bad("comparison is a valueReference to an ImagingStudy or a DiagnosticReport")
+        found.comparisons = [*(found.comparisons or ()), to]
+    for part in arguments.parts(call.body, "conclusion-code"):
+        code = part.get("valueCodeableConcept")
+        if not isinstance(code, dict):
+            raise _bad("conclusion-code is a valueCodeableConcept")
+        found.conclusion_codes = [*(found.conclusion_codes or ()), code]
+    return found
+
+
+def _section(part: Resource) -> tuple[Resource, str]:
+    rows = part.get("part", [])
+    parts = {row.get("name"): row for row in rows if isinstance(row, dict)} if isinstance(rows, list) else {}
+    if not parts.keys() <= {"code", "text"} or "code" not in parts:
+        raise _bad("section has the parts code and text")
+    coding = parts["code"].get("valueCoding") or {"system": terms.LOINC, "code": parts["code"].get("valueCode")}
+    if not isinstance(coding, dict) or not isinstance(coding.get("code"), str):
+        raise _bad("the code of a section is a valueCode of LOINC, or a valueCoding")
+    text = parts.get("text", {}).get("valueString", "")
+    if not isinstance(text, str):
+        raise _bad("the text of a section is a valueString")
+    return section_code(coding), text.strip("\n")
+
+
+def section_code(coding: Resource) -> Resource:
+    """The code of a section with its title."""
+    known = TITLES.get(coding["code"]) if coding.get("system") == terms.LOINC else None
+    title = coding.get("display") or known
+    return {"coding": [coding | ({"display": title} if title else {})]} | ({"text": title} if title else {})
+
+
+def _bad(text: str) -> FhirError:
+    return fail("value", text, "Parameters.parameter", status=400)
+
+
+async def results_of(unit: UnitOfWork, report: Resource) -> list[Resource]:
+    """The Observations of a report, in their order."""
+    return [r for x in report.get("result", ()) if (r := await unit.get(x)) is not None]
+
+
+async def sectioned(unit: UnitOfWork, report: Resource, status: str) -> Resource:
+    """The report without plain text of others: its sections say it, or that text is its findings from here on."""
+    forms = report.get("presentedForm", [])
+    written = [f for f in forms if is_plain_text(f) and not is_generated(f)]
+    if not written:
+        return report
+    changed = {k: v for k, v in report.items() if k != "presentedForm"}
+    if rest := [f for f in forms if f not in written]:
+        changed["presentedForm"] = rest
+    if any(is_section(o) and loinc(o["code"]) != ADDENDUM for o in await results_of(unit, report)):
+        return changed
+    code = section_code({"system": terms.LOINC, "code": FINDINGS})
+    text = "\n\n".join(map(decoded, written))
+    findings = await unit.create(_observation(unit, report, section(code, text), status))
+    return changed | {"result": [ref(findings), *report.get("result", ())]}
+
+
+async def put(unit: UnitOfWork, report: Resource, what: Said, status: str) -> Resource:
+    """The report with what is said put in; its Observations are written, with this status where they change. It isn't stored."""
+    report = await sectioned(unit, report, status)
+    had = await results_of(unit, report)
+    kept = {_key(o["code"]): o for o in had if is_section(o)}
+    others = [o for o in had if not is_section(o)]
+    for code, text in what.sections:
+        await _put_section(unit, report, kept, (code, text), status)
+    for finding in what.findings:
+        await _check_references(unit, finding)
+    others += [await unit.create(_observation(unit, report, finding, status)) for finding in what.findings]
+    sections = sorted(kept.values(), key=lambda o: _ORDER.index(loinc(o["code"])) if loinc(o["code"]) in _ORDER else len(_ORDER))
+    changed = {k: v for k, v in report.items() if k not in {"result", "conclusion"}}
+    if sections or others:
+        changed["result"] = [ref(o) for o in (*sections, *others)]
+    conclusion = next((o["valueString"] for o in sections if loinc(o["code"]) == IMPRESSION), None)
+    if conclusion is None and not any(loinc(c) == IMPRESSION for c, _ in what.sections):
+        conclusion = report.get("conclusion")
+    if conclusion:
+        changed["conclusion"] = conclusion
+    if what.conclusion_codes is not None:
+        changed["conclusionCode"] = what.conclusion_codes
+    return changed if what.comparisons is None else await _compared(unit, changed, what.comparisons)
+
+
+async def _check_references(unit: UnitOfWork, finding: Resource) -> None:
+    """FhirError 422 where a finding refers to what isn't there for the caller (the report says what it is of)."""
+    for path, element in walk({k: v for k, v in finding.items() if k not in _SHARED}, "Observation"):
+        to = target(element)
+        if to is not None and await unit.seen(to.type, to.id, "r", copy=False) is None:
+            raise fail("value", f"{to} does not exist", path, status=422)
+
+
+def _key(code: Resource) -> str:
+    return loinc(code) or str(code.get("text"))
+
+
+async def _put_section(
+    unit: UnitOfWork, report: Resource, kept: dict[str, Resource], said_: tuple[Resource, str], status: str
+) -> None:
+    code, text = said_
+    key = _key(code)
+    known = kept.get(key)
+    if not text:
+        if known is not None:
+            await unit.update(known | {"status": "entered-in-error"})
+            del kept[key]
+    elif known is None:
+        kept[key] = await unit.create(_observation(unit, report, section(code, text), status))
+    elif known.get("valueString") != text:
+        kept[key] = await unit.update(known | {"valueString": text, "status": status})
+
+
+async def add_section(unit: UnitOfWork, report: Resource, code: Resource, text: str, status: str) -> Resource:
+    """The report with one more section, even where it has one of this code; it isn't stored."""
+    made = await unit.create(_observation(unit, report, section(code, text), status))
+    return report | {"result": [*report.get("result", ()), ref(made)]}
+
+
+def _observation(unit: UnitOfWork, report: Resource, observation: Resource, status: str) -> Resource:
+    """An Observation of this report, by whoever writes it now."""
+    shared = {e: report[e] for e in _SHARED if e in report}
+    if any(e.startswith("effective") for e in observation):
+        shared = {e: v for e, v in shared.items() if not e.startswith("effective")}
+    imaging = concept("http://terminology.hl7.org/CodeSystem/observation-category", "imaging")
+    made = {"category": [imaging]} | observation | shared | {"status": status, "issued": clock.instant(unit.now)}
+    if unit.access.user:
+        made["performer"] = [{"reference": unit.access.user}]
+    return labelled({k: v for k, v in made.items() if k not in {"id", "meta", "text"}}, report)
+
+
+async def _compared(unit: UnitOfWork, report: Resource, with_: Iterable[Target]) -> Resource:
+    """The report with these comparisons. FhirError 422 for what isn't there for the caller, or is another patient's."""
+    found: list[Any] = []
+    for to in with_:
+        prior = await unit.seen(to.type, to.id, "r")
+        if prior is None or not same(_whose(prior), _whose(report)):
+            raise fail("business-rule", f"{to} is no examination of this patient", "DiagnosticReport.extension", status=422)
+        found.append({"url": COMPARED, "valueReference": {"reference": str(to)}})
+    others = [e for e in report.get("extension", ()) if e.get("url") != COMPARED]
+    kept = {k: v for k, v in report.items() if k != "extension"}
+    return kept | ({"extension": [*others, *found]} if others or found else {})
+
+
+def _whose(resource: Resource) -> str | None:
+    subject: Resource = resource.get("subject", {})
+    return subject.get("reference")
+
+
+async def settle(unit: UnitOfWork, report: Resource, status: str) -> None:
+    """Bring the Observations of a report to the status that it has now (FHIR R4: those of a final report are final)."""
+    for observation in await results_of(unit, report):
+        if observation["status"] in {"registered", "preliminary"} and observation["status"] != status:
+            await unit.update(observation | {"status": status})
