@@ -12,6 +12,7 @@ from resources import (
     patient_merge,
     patient_operations,
     procedure,
+    requested_procedure,
     scanner_preferences,
     scheduled_step,
     service_request,
@@ -40,6 +41,7 @@ def register(registry: Registry, *, uid_root: str) -> None:
     patient_merge.register(registry)
     patient_operations.register(registry)
     procedure.register(registry)
+    requested_procedure.register(registry)
     scanner_preferences.register(registry)
     scheduled_step.register(registry)
     service_request.register(registry)

@@ -49,6 +49,7 @@ class Row:
 
     was: tuple[str, ...]
     becomes: tuple[str, ...]
+    who: str
     roles: tuple[str, ...]
     machines: tuple[str, ...]
     needs: tuple[str, ...]
@@ -118,6 +119,7 @@ def _row(was: str, becomes: str, who: str, needs: str, then: str) -> Row:
     row = Row(
         tuple(was.split()),
         tuple(becomes.split()),
+        who,
         tuple(dict.fromkeys(role for name in people.split() for role in GROUPS.get(name, (name,)))),
         tuple(machines.split()),
         tuple(need.strip() for need in needs.split(";") if need.strip()),
