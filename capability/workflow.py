@@ -36,7 +36,7 @@ def markdown() -> str:
 
 
 def _lifecycle(table: Lifecycle) -> Iterator[str]:
-    yield f"### {table.type}: {table.title}\n"
+    yield f"### {table.title[0].upper()}{table.title[1:]} ({table.type})\n"
     yield from _diagram(table)
     yield "\n| from | to | who | needs | then |\n|---|---|---|---|---|"
     for row in table.rows:

@@ -17,7 +17,7 @@ async def follow(unit: UnitOfWork, change: Change) -> None:
     if change.became("status", "in-progress"):
         await appointment.begin(unit, step)
         await encounter.begin(unit, step)
-    elif change.became("status", "ready", "accepted"):
+    elif change.became("status", "ready") or change.became("status", "accepted"):
         await appointment.expect(unit, step)
     elif change.became("status", "entered-in-error"):
         await appointment.end(unit, step)

@@ -382,6 +382,8 @@ def _refuse_if_begun(steps: list[Resource], what: str, *, unless: bool = False) 
 
 async def complete_if_reported(unit: UnitOfWork, procedure: Resource) -> None:
     """The requested procedure has its final report; with the last one the order is completed."""
+    if procedure["status"] in {"revoked", "entered-in-error"}:
+        return
     if procedure["status"] in {"active", "on-hold"}:
         await unit.update(procedure | {"status": "completed"})
     order = await order_of(unit, procedure)

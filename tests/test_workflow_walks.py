@@ -28,7 +28,7 @@ from tests.department import ACCESS, ZONE, Department, Resource, booking, code, 
 
 CALLER = Caller("CT1", "127.0.0.1")
 CPT = "http://www.ama-assn.org/go/cpt"
-WALKS, LENGTH = 14, 14
+WALKS, LENGTH = 8, 14
 
 
 @pytest.fixture(scope="module")
