@@ -12,6 +12,7 @@ from typing import Any, Final
 from bridges.v2 import definitions, outbound, receivers
 from bridges.v2.codes import CODE_MAPS, CodeMap
 from bridges.v2.mapping import TABLES, Layout, Table
+from capability import printed
 
 _BEGIN: Final = "<!-- tables: written by `python -m capability.v2_specification` -->\n"
 _END: Final = "<!-- end of tables -->\n"
@@ -99,11 +100,7 @@ def _cell(text: str) -> str:
 
 def written(document: str) -> str:
     """The document with its tables as they are now. ValueError when it has no place for them."""
-    before, begin, rest = document.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    if not begin or not end:
-        raise ValueError("the document has no place for the tables")
-    return f"{before}{begin}\n{markdown()}\n{end}{after}"
+    return printed.replaced(document, _BEGIN, markdown(), _END)
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from resources import (
     patient_operations,
     procedure,
     reading,
+    requested_procedure,
     scanner_preferences,
     scheduled_step,
     service_request,
@@ -58,6 +59,7 @@ def register(registry: Registry, *, uid_root: str, zone: tzinfo = UTC) -> None:
     patient_operations.register(registry)
     procedure.register(registry)
     reading.register(registry)
+    requested_procedure.register(registry)
     scanner_preferences.register(registry)
     scheduled_step.register(registry)
     service_request.register(registry)

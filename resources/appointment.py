@@ -7,6 +7,7 @@ from fhir_server.references import target
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import beginnings, device, service_request, task
+from resources.booked_steps import none_begun, none_waits
 from resources.lifecycle import check_status, lifecycle
 
 APPOINTMENT = lifecycle(
@@ -24,17 +25,18 @@ APPOINTMENT = lifecycle(
                               |                    |               | authorized              |
     booked                    | arrived checked-in | staff; RIS    |                         | its steps are ready
     arrived                   | checked-in         | staff; RIS    |                         |
-    arrived                   | booked             | staff         |                         | its steps are scheduled, not ready
-    checked-in                | arrived            | staff         |                         |
-    booked arrived checked-in | fulfilled          | staff; RIS    |                         |
+    arrived                   | booked             | staff; RIS    | none of its steps begun | its steps are scheduled, not ready
+    checked-in                | arrived            | staff; RIS    | none of its steps begun |
+    booked arrived checked-in | fulfilled          | staff; RIS    | none of its steps waits |
     proposed pending waitlist | cancelled noshow   | staff; RIS    |                         |
-    booked arrived            | cancelled noshow   | staff; v2 RIS |                         | its steps wait again, slots free
-    checked-in                | cancelled          | staff; v2 RIS |                         | its steps wait again, slots free
+    booked arrived            | cancelled noshow   | staff; v2 RIS | none of its steps begun | its steps wait again, slots free
+    checked-in                | cancelled          | staff; v2 RIS | none of its steps begun | its steps wait again, slots free
     checked-in                | booked             | ; reconcile   |                         | as before the step began
     fulfilled                 | booked arrived     | ; reconcile   |                         | as before the step began
                               | checked-in         |               |                         |
-    *                         | entered-in-error   | staff         |                         | its steps wait again, slots free
+    *                         | entered-in-error   | staff         | none of its steps begun | its steps wait again, slots free
     """,
+    needs={"none of its steps begun": none_begun, "none of its steps waits": none_waits},
 )
 _BOOKED = frozenset({"booked", "arrived", "checked-in"})
 _HOLDS_TIME = _BOOKED | {"pending"}
@@ -243,6 +245,18 @@ def _slots(appointment: Resource | None) -> set[str]:
 
 
 # What a step's course means for its appointment: called by the rules of steps
+
+
+async def expect(unit: UnitOfWork, step: Resource) -> None:
+    """The step waits, its patient there (`ready`) or not: so does the appointment."""
+    appointment = await unit.get(task.appointment_of(step))
+    if appointment is None:
+        return
+    if step["status"] == "ready" and appointment["status"] == "booked":
+        await unit.update(appointment | {"status": "arrived"})
+    elif step["status"] == "accepted" and appointment["status"] in {"arrived", "checked-in"}:
+        for status in ("arrived", "booked"):
+            await unit.update(appointment | {"status": status})
 
 
 async def begin(unit: UnitOfWork, step: Resource) -> None:

@@ -75,7 +75,9 @@ async def check(unit: UnitOfWork, change: Change) -> None:
 
 
 async def _charge(unit: UnitOfWork, procedure: Resource, which: str, report: Resource | None = None) -> None:
-    """Charge a component of a requested procedure, unless a charge for it stands."""
+    """Charge a component of a requested procedure that stands itself, unless a charge for it stands."""
+    if procedure["status"] in {"revoked", "entered-in-error"}:
+        return
     entry = await activity_definition.catalogue_entry(unit, procedure)
     charges = [c for e in (entry or {}).get("extension", ()) if e.get("url") == CHARGE and (c := _said(e))["component"] == which]
     if not charges:

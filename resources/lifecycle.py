@@ -49,6 +49,7 @@ class Row:
 
     was: tuple[str, ...]
     becomes: tuple[str, ...]
+    who: str
     roles: tuple[str, ...]
     machines: tuple[str, ...]
     needs: tuple[str, ...]
@@ -78,9 +79,10 @@ class Lifecycle:
         found = [r for r in self.rows if r.covers(was, becomes) and (settles or not r.settles)]
         return min(found, key=lambda r: (r.settles, ANY in r.was), default=None)
 
-    def after(self, was: str) -> list[str]:
-        """What may follow a status in the ordinary way."""
-        return sorted({s for r in self.rows if was in r.was and not r.settles for s in r.becomes} - {was, MISTAKE})
+    def after(self, was: str) -> str:
+        """What may follow a status in the ordinary way, in words."""
+        found = {s for r in self.rows if was in r.was and not r.settles for s in r.becomes} - {was, MISTAKE}
+        return f"it can become: {', '.join(sorted(found)) or 'nothing: it has ended'}"
 
 
 LIFECYCLES: Final[list[Lifecycle]] = []  # all there are
@@ -118,6 +120,7 @@ def _row(was: str, becomes: str, who: str, needs: str, then: str) -> Row:
     row = Row(
         tuple(was.split()),
         tuple(becomes.split()),
+        who,
         tuple(dict.fromkeys(role for name in people.split() for role in GROUPS.get(name, (name,)))),
         tuple(machines.split()),
         tuple(need.strip() for need in needs.split(";") if need.strip()),
@@ -142,12 +145,8 @@ async def check_status(unit: UnitOfWork, change: Change, *tables: Lifecycle) -> 
         return
     row = table.find(was, becomes, settles=settling.under_way(unit))
     if row is None and was != NEW:
-        possible = ", ".join(table.after(was)) or "nothing: it has ended"
-        raise fail(
-            "business-rule",
-            f"{change.type}/{change.id} is {was} and can't become {becomes} (it can become: {possible})",
-            f"{change.type}.status",
-        )
+        text = f"{change.type}/{change.id} is {was} and can't become {becomes} ({table.after(was)})"
+        raise fail("business-rule", text, f"{change.type}.status")
     if unit.is_callers and unit.access.person and (row is None or unit.access.role not in row.roles):
         _refuse(change, table, row, was, becomes)
     for need in row.needs if row else ():

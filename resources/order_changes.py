@@ -6,7 +6,7 @@ where the order, or its examination, has come too far.
 
 from typing import Final, Literal
 
-from fhir_server.outcome import fail
+from fhir_server.outcome import FhirError, fail
 from fhir_server.references import ref
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
@@ -62,8 +62,13 @@ async def _become(unit: UnitOfWork, order: Resource, status: str, only_from: tup
     if order["status"] == status:
         return
     if order["status"] not in only_from:
-        raise fail("business-rule", f"the order is {order['status']} and can't become {status}", "ServiceRequest.status")
+        raise _impossible(order, status)
     await unit.update(order | {"status": status})
+
+
+def _impossible(order: Resource, status: str) -> FhirError:
+    after = service_request.ORDER.after(order["status"])
+    return fail("business-rule", f"the order is {order['status']} and can't become {status} ({after})", "ServiceRequest.status")
 
 
 async def discontinue(unit: UnitOfWork, order: Resource, reason: str) -> None:
@@ -79,7 +84,7 @@ async def discontinue(unit: UnitOfWork, order: Resource, reason: str) -> None:
 
 async def _discontinue(unit: UnitOfWork, order: Resource, reason: str) -> None:
     if order["status"] not in _OPEN:
-        raise fail("business-rule", f"the order is {order['status']} and can't become revoked", "ServiceRequest.status")
+        raise _impossible(order, "revoked")
     steps = await service_request.steps_of(unit, order["id"])
     done = any(s["status"] == "completed" for s in steps)
     if done and not any(s["status"] in task.OPEN for s in steps):

@@ -5,7 +5,7 @@ from fhir_server.elements import concept
 from fhir_server.references import ref
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import appointment, diagnostic_report, encounter, imaging_study, service_request, task, terms
+from resources import appointment, diagnostic_report, encounter, imaging_study, requested_procedure, service_request, task, terms
 from resources.security_labels import labelled
 
 _CALLED_OFF = frozenset({"cancelled", "entered-in-error"})
@@ -19,6 +19,13 @@ async def follow(unit: UnitOfWork, change: Change) -> None:
     if change.became("status", "in-progress"):
         await appointment.begin(unit, step)
         await encounter.begin(unit, step)
+    elif change.became("status", "ready") or change.became("status", "accepted"):
+        await appointment.expect(unit, step)
+    elif change.became("status", "entered-in-error"):
+        await appointment.end(unit, step)
+        procedure = await unit.get(step.get("focus"))
+        if procedure is not None and not {"completed"} & {s["status"] for s in await task.steps_of(unit, procedure["id"])}:
+            await requested_procedure.end_readings(unit, procedure)
     elif change.became("status", "completed", "failed", "cancelled"):
         await appointment.end(unit, step)
         await encounter.end(unit, step)

@@ -7,6 +7,7 @@ from fhir_server.unit_of_work import UnitOfWork
 from resources import numbers, order_door, order_groups, order_plan, task, terms
 from resources.identifiers import carriers, escaped, keep, of_system, of_type, same
 from resources.lifecycle import check_status, check_unchanged, lifecycle
+from resources.requested_procedure import nothing_open, order_goes_on, reported
 from resources.security_labels import labels, pass_on
 
 # What of an accepted order still reaches its requested procedures, and what can't change any more.
@@ -42,12 +43,13 @@ ORDER = lifecycle(
     draft unknown          | revoked          | staff referrer; v2     |               |
     active on-hold         | revoked          | staff referrer; v2     | nothing begun | procedures revoked; steps, appointments,
                            |                  |                        |               | studies to be cancelled
-    active on-hold unknown | completed        | radiologist admin; RIS |               |
+    active on-hold unknown | completed        | radiologist admin; RIS | all its procedures over, |
+                           |                  |                        | one completed |
     unknown                | draft            | staff                  |               |
     *                      | entered-in-error | staff referrer         | nothing begun | as revoked
     """,
     of=is_order,
-    needs={"released": order_door.check_release},
+    needs={"released": order_door.check_release, "all its procedures over, one completed": reported},
 )
 PROCEDURE = lifecycle(
     "ServiceRequest",
@@ -58,15 +60,19 @@ PROCEDURE = lifecycle(
                            | on-hold          |                        | its order      |
     new                    | active           | staff; RIS             | the patient of | gets its id, a study to be and a step
                            |                  |                        | its order      |
-    draft on-hold unknown  | active           | staff; RIS             |                |
-    draft active unknown   | on-hold          | staff; RIS             |                |
-    draft active on-hold   | revoked          | staff; RIS             |                | what was charged for it is credited
-    unknown                |                  |                        |                |
-    active on-hold unknown | completed        | radiologist admin; RIS |                |
+    draft on-hold unknown  | active           | staff; RIS             | its order goes on | its steps go on; of a draft, as a new
+                           |                  |                        |                | one
+    draft active unknown   | on-hold          | staff; RIS             |                | its steps on hold, off the worklist
+    draft active on-hold   | revoked          | staff; RIS             | nothing under way | its steps, study to be and reading
+    unknown                |                  |                        |                | cancelled; what was charged is
+                           |                  |                        |                | credited
+    active on-hold unknown | completed        | radiologist admin; RIS | nothing open; a signed |
+                           |                  |                        | report         |
     unknown                | draft            | staff                  |                |
-    *                      | entered-in-error | staff                  |                | what was charged for it is credited
+    *                      | entered-in-error | staff                  | nothing under way | as revoked
     """,
     of=is_procedure,
+    needs={"its order goes on": order_goes_on, "nothing open": nothing_open, "a signed report": reported},
 )
 OTHER = lifecycle(
     "ServiceRequest",
@@ -352,10 +358,7 @@ async def _release(unit: UnitOfWork, order: Resource) -> None:
             await unit.update(procedure | {"status": "active"})
     for step in await steps_of(unit, order["id"]):
         if step["status"] == "on-hold":
-            booked = await unit.get(task.appointment_of(step))
-            arrived = booked is not None and booked["status"] in {"arrived", "checked-in"}
-            scheduled = "owner" in step and "restriction" in step
-            await unit.update(step | {"status": "ready" if arrived else "accepted" if scheduled else "requested"})
+            await unit.update(await task.released(unit, step))
 
 
 async def _revoke(unit: UnitOfWork, order: Resource) -> None:
@@ -367,7 +370,10 @@ async def _revoke(unit: UnitOfWork, order: Resource) -> None:
             await unit.update(step | {"status": "cancelled"})
     for procedure in await procedures_of(unit, order["id"]):
         await revoke_procedure(unit, procedure)
+    stopped = {task.appointment_of(s) for s in steps if s["status"] == "failed"}  # these are fulfilled
     for appointment in await unit.search("Appointment", based_on=f"ServiceRequest/{order['id']}"):
+        if f"Appointment/{appointment['id']}" in stopped:
+            continue
         if appointment["status"] in {"proposed", "pending", "booked", "arrived", "checked-in", "waitlist"}:
             await unit.update(appointment | {"status": "cancelled"})
 
@@ -390,6 +396,8 @@ def _refuse_if_begun(steps: list[Resource], what: str, *, unless: bool = False) 
 
 async def complete_if_reported(unit: UnitOfWork, procedure: Resource) -> None:
     """The requested procedure has its final report; with the last one the order is completed."""
+    if procedure["status"] in {"revoked", "entered-in-error"}:
+        return
     if procedure["status"] in {"active", "on-hold"}:
         await unit.update(procedure | {"status": "completed"})
     order = await order_of(unit, procedure)

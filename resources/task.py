@@ -22,6 +22,7 @@ _SPS_STATUS = {
     "cancelled": "CANCELED",
     "failed": "DISCONTINUED",
 }
+_BOOKED = frozenset({"booked", "arrived", "checked-in"})
 BEFORE_START = frozenset({"requested", "accepted", "ready", "on-hold"})
 OPEN = BEFORE_START | {"in-progress"}
 
@@ -36,22 +37,48 @@ def is_reading(task: Resource) -> bool:
     return has_code(task.get("code"), terms.TASK_CODE, terms.INTERPRETATION)
 
 
+async def _procedure_is_open(unit: UnitOfWork, change: Change) -> None:
+    await _check_procedure(unit, change, "draft", "active", "on-hold", "unknown")
+
+
+async def _procedure_is_active(unit: UnitOfWork, change: Change) -> None:
+    await _check_procedure(unit, change, "active", "unknown")
+
+
+async def _check_procedure(unit: UnitOfWork, change: Change, *statuses: str) -> None:
+    step = change.after or {}
+    requested = await unit.get(step.get("focus") or next(iter(step.get("basedOn", ())), None))
+    if requested is not None and requested["resourceType"] == "ServiceRequest" and requested["status"] not in statuses:
+        text = f"its requested procedure is {requested['status']}: no step of it can become {step['status']}"
+        raise fail("business-rule", text, "Task.status")
+
+
+async def _no_booking(unit: UnitOfWork, change: Change) -> None:
+    booked = await unit.get(appointment_of(change.after or {}))
+    if booked is not None and booked["status"] in _BOOKED:
+        text = "its appointment is booked: cancel or move that, and the step follows"
+        raise fail("business-rule", text, "Task.status")
+
+
 STEP = lifecycle(
     "Task",
     "scheduled procedure step",
     """
     from                             | to                 | who                 | needs            | then
-    new                              | draft requested    | staff; RIS          | the patient of   | gets its id
-                                     | on-hold            |                     | its procedure    |
-    new                              | accepted ready     | staff               | station and time | gets its id; on the worklist
-                                     |                    |                     | ; authorized     |
-    draft accepted ready on-hold     | requested          | staff; RIS          |                  | off the worklist
-    draft requested ready on-hold    | accepted           | staff; RIS          | station and time | on the worklist: SCHEDULED
-                                     |                    |                     | ; authorized     |
-    draft requested accepted on-hold | ready              | staff; RIS          | station and time | on the worklist: ARRIVED
-                                     |                    |                     | ; authorized     |
+    new                              | draft requested    | staff; RIS          | the patient of its | gets its id
+                                     | on-hold            |                     | procedure; a procedure |
+                                     |                    |                     | that is open     |
+    new                              | accepted ready     | staff               | an active procedure; | gets its id; on the
+                                     |                    |                     | station and time; | worklist
+                                     |                    |                     | authorized       |
+    draft accepted ready on-hold     | requested          | staff; RIS          | no booking       | off the worklist
+    draft requested ready on-hold    | accepted           | staff; RIS          | an active procedure; | SCHEDULED on worklist
+                                     |                    |                     | place as booked; |
+                                     |                    |                     | authorized       |
+    draft requested accepted on-hold | ready              | staff; RIS          | an active procedure; | ARRIVED on worklist;
+                                     |                    |                     | place as booked; | so is its appointment
+                                     |                    |                     | authorized       |
     requested accepted ready         | on-hold            | staff; RIS          |                  | off the worklist
-    in-progress                      |                    |                     |                  |
     requested accepted ready on-hold | in-progress        | examiners; MPPS RIS |                  | appointment checked-in, visit
                                      |                    |                     |                  | in progress
     requested accepted ready         | completed          | examiners; RIS      |                  | as from in-progress
@@ -60,17 +87,23 @@ STEP = lifecycle(
                                      |                    |                     |                  | to be read, technical charge
     in-progress                      | failed             | examiners; MPPS v2  |                  | somebody is asked: repeat it,
                                      |                    |                     |                  | or revoke the order?
-    in-progress                      | requested accepted | examiners; RIS      |                  | waits again
-                                     | ready              |                     |                  |
+    in-progress                      | requested accepted | ; reconcile         |                  | waits as it did before it
+                                     | ready on-hold      |                     |                  | began
     draft requested accepted ready   | cancelled          | staff; v2 RIS       |                  | with its last step the
     on-hold                          |                    |                     |                  | appointment is cancelled
     completed failed                 | requested accepted | ; reconcile         |                  | waits as it did before it
                                      | ready on-hold      |                     |                  | began
                                      | in-progress        |                     |                  |
-    *                                | entered-in-error   | examiners admin     |                  | the technical charge is
+    *                                | entered-in-error   | examiners admin     |                  | where nothing else was done:
+                                     |                    |                     |                  | no reading, technical charge
                                      |                    |                     |                  | credited
     """,
     of=is_step,
+    needs={
+        "a procedure that is open": _procedure_is_open,
+        "an active procedure": _procedure_is_active,
+        "no booking": _no_booking,
+    },
 )
 READING = lifecycle(
     "Task",
@@ -90,8 +123,7 @@ READING = lifecycle(
     on-hold     | requested accepted ready in-progress    | radiologist admin; RIS |       |
                 | cancelled                               |                        |       |
     in-progress | requested accepted ready on-hold        | radiologist admin; RIS |       |
-                | completed failed                        |                        |       |
-    in-progress | cancelled                               | ; reconcile            |       | the images are of another order
+                | completed failed cancelled              |                        |       |
     *           | entered-in-error                        | radiologist admin      |       |
     """,
     of=is_reading,
@@ -180,6 +212,14 @@ def unschedule(step: Resource) -> Resource:
 
 def _without_appointment(step: Resource) -> list[dict[str, Any]]:
     return [i for i in step.get("input", ()) if not has_code(i.get("type"), terms.TASK_DETAIL, "appointment")]
+
+
+async def released(unit: UnitOfWork, step: Resource) -> Resource:
+    """A step that was on hold, as its booking stands now."""
+    booked = await unit.get(appointment_of(step))
+    arrived = booked is not None and booked["status"] in {"arrived", "checked-in"}
+    scheduled = "owner" in step and "restriction" in step
+    return step | {"status": "ready" if arrived else "accepted" if scheduled else "requested"}
 
 
 async def steps_of(unit: UnitOfWork, *procedure_ids: str) -> list[Resource]:
@@ -288,6 +328,10 @@ async def _check_schedule(unit: UnitOfWork, change: Change, step: Resource) -> N
         raise fail("business-rule", "a scheduled step needs its station: a Device as owner", "Task.owner")
     if "start" not in step.get("restriction", {}).get("period", {}):
         raise fail("business-rule", "a scheduled step needs its time", "Task.restriction.period.start")
+    booked = await unit.get(appointment_of(step)) if unit.is_callers else None  # the RIS itself brings the one after the other
+    if booked is not None and (booked["status"] not in _BOOKED or booked["start"] != step["restriction"]["period"]["start"]):
+        text = "a booked step is where and when its appointment is: move that, and the step follows"
+        raise fail("business-rule", text, "Task.restriction.period")
     if (change.before or {}).get("owner", {}).get("reference") == station:
         return
     if not device.does(await device.in_use(unit, station), modality(step)):
