@@ -5,6 +5,7 @@ from resources import (
     appointment,
     audit_event,
     charge_item,
+    contrast,
     device,
     diagnostic_report,
     imaging_study,
@@ -12,18 +13,23 @@ from resources import (
     patient_merge,
     patient_operations,
     procedure,
+    protocol,
+    protocol_operations,
+    readiness,
     scanner_preferences,
     scheduled_step,
     service_request,
+    step_operations,
     task,
     worklist_preferences,
 )
 
 CORE_TYPES = (
     "Account ActivityDefinition AllergyIntolerance Appointment AuditEvent Binary ChargeItem ClaimResponse Communication "
-    "CommunicationRequest Condition Coverage CoverageEligibilityRequest CoverageEligibilityResponse Device DiagnosticReport "
-    "Encounter Endpoint Flag HealthcareService ImagingStudy Location Observation Organization Patient Practitioner "
-    "PractitionerRole Procedure Provenance RelatedPerson Schedule ServiceRequest Slot Task"
+    "CommunicationRequest Condition Coverage CoverageEligibilityRequest CoverageEligibilityResponse DetectedIssue Device "
+    "DiagnosticReport Encounter Endpoint Flag HealthcareService ImagingStudy Location MedicationAdministration Observation "
+    "Organization Patient Practitioner PractitionerRole Procedure Provenance Questionnaire QuestionnaireResponse RelatedPerson "
+    "Schedule ServiceRequest Slot Task"
 ).split()
 
 
@@ -33,6 +39,7 @@ def register(registry: Registry, *, uid_root: str) -> None:
     appointment.register(registry)
     audit_event.register(registry)
     charge_item.register(registry)
+    contrast.register(registry)
     device.register(registry)
     diagnostic_report.register(registry)
     imaging_study.register(registry, uid_root)
@@ -40,8 +47,12 @@ def register(registry: Registry, *, uid_root: str) -> None:
     patient_merge.register(registry)
     patient_operations.register(registry)
     procedure.register(registry)
+    protocol.register(registry)
+    protocol_operations.register(registry)
+    readiness.register(registry)
     scanner_preferences.register(registry)
     scheduled_step.register(registry)
     service_request.register(registry)
+    step_operations.register(registry)
     task.register(registry)
     worklist_preferences.register(registry)

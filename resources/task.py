@@ -1,14 +1,15 @@
 """Task: the scheduled procedure step (intent `plan`), and a person's work item (intent `order`) such as an interpretation."""
 
 from typing import Any
+from weakref import WeakSet
 
 from fhir_server import clock
-from fhir_server.elements import concept, has_code, identifier_value
+from fhir_server.elements import concept, extension, has_code, identifier_value
 from fhir_server.outcome import fail
 from fhir_server.references import ref
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import device, settling, terms
+from resources import device, settling, terms, tracking
 from resources.identifiers import keep, of_system
 from resources.lifecycle import check_transition, check_unchanged
 from resources.security_labels import labelled
@@ -22,15 +23,9 @@ _TRANSITIONS = {
     "on-hold": frozenset({"requested", "accepted", "ready", "in-progress", "cancelled"}),
     "in-progress": frozenset({"completed", "failed", "on-hold", "accepted", "ready", "requested"}),
 }
-# Task.status to DICOM Scheduled Procedure Step Status (DESIGN.md section 3).
-_SPS_STATUS = {
-    "accepted": "SCHEDULED",
-    "ready": "ARRIVED",
-    "in-progress": "STARTED",
-    "completed": "COMPLETED",
-    "cancelled": "CANCELED",
-    "failed": "DISCONTINUED",
-}
+# Extension on a step: `stopped`, `unprotocolled` or `flagged` (`readiness.py`).
+_READINESS = "urn:fhir-ris:readiness"
+_showing: "WeakSet[UnitOfWork]" = WeakSet()
 BEFORE_START = frozenset({"requested", "accepted", "ready", "on-hold"})
 OPEN = BEFORE_START | {"in-progress"}
 
@@ -104,6 +99,36 @@ def _without_appointment(step: Resource) -> list[dict[str, Any]]:
     return [i for i in step.get("input", ()) if not has_code(i.get("type"), terms.TASK_DETAIL, "appointment")]
 
 
+def readiness(step: Resource) -> str:
+    """What stands in the way of a step: stopped, unprotocolled, flagged (shown only), or empty."""
+    return str((extension(step, _READINESS) or {}).get("valueCode", ""))
+
+
+def may_start(step: Resource) -> bool:
+    """Whether nothing keeps a step from being started."""
+    return readiness(step) not in {"stopped", "unprotocolled"}
+
+
+async def show_readiness(unit: UnitOfWork, step: Resource, word: str) -> None:
+    """Tell on a step what stands in its way. Only this changes it, whatever a client sends back."""
+    if readiness(step) == word:
+        return
+    _set_readiness(step, word)
+    _showing.add(unit)
+    try:
+        await unit.update(step)
+    finally:
+        _showing.discard(unit)
+
+
+def _set_readiness(step: Resource, word: str) -> None:
+    kept = [e for e in step.get("extension", ()) if e.get("url") != _READINESS]
+    kept += [{"url": _READINESS, "valueCode": word}] if word else []
+    step.pop("extension", None)
+    if kept:
+        step["extension"] = kept
+
+
 async def steps_of(unit: UnitOfWork, *procedure_ids: str) -> list[Resource]:
     """The steps of these requested procedures."""
     if not procedure_ids:
@@ -171,11 +196,9 @@ async def check(unit: UnitOfWork, change: Change) -> None:
         await _check_patient(unit, task)
     await _check_id(unit, change, task)
     await _check_schedule(unit, change, task)
-    status = task.get("status", "")
-    if status not in _SPS_STATUS:
-        task.pop("businessStatus", None)
-    elif not (status == "ready" and has_code(task.get("businessStatus"), terms.SPS_STATUS, "READY")):
-        task["businessStatus"] = concept(terms.SPS_STATUS, _SPS_STATUS[status])
+    if unit not in _showing:
+        _set_readiness(task, readiness(change.before or {}))
+    await tracking.note(unit, change, task)
 
 
 async def _check_patient(unit: UnitOfWork, step: Resource) -> None:
