@@ -47,7 +47,7 @@ async def against(unit: UnitOfWork, given: Resource, step: Resource) -> list[fin
         return []
     found = await findings.find(unit, what.with_contrast(given.get("medicationCodeableConcept", {})))
     stops = [f for f in found if f.effect in tables.STOPS and f.about_contrast]
-    cleared = {issues.key(i) for i in await issues.of_procedure(unit, requested["id"]) if not issues.is_open(i)}
+    cleared = {issues.key_of(i) for i in await issues.of_procedure(unit, requested["id"]) if not issues.is_open(i)}
     return [f for f in stops if (f.rule, f.evidence) not in cleared]
 
 

@@ -53,21 +53,24 @@ async def settle(unit: UnitOfWork, requested: Resource) -> Readiness:
     found = Readiness(
         await issues.keep(unit, what, await findings.find(unit, what)), protocol.missing(what.entry, requested, what.steps)
     )
+    was_stopped = any(task.readiness(s) == "stopped" for s in what.steps)
     for step in what.steps:
         if step["status"] in task.BEFORE_START:
             await task.show_readiness(unit, step, found.word)
-    await _ask_radiologist(unit, requested, what.steps, found)
+    await _ask_radiologist(unit, requested, what.steps, found, was_stopped=was_stopped)
     return found
 
 
-async def _ask_radiologist(unit: UnitOfWork, requested: Resource, steps: list[Resource], found: Readiness) -> None:
+async def _ask_radiologist(
+    unit: UnitOfWork, requested: Resource, steps: list[Resource], found: Readiness, *, was_stopped: bool
+) -> None:
     waiting = any(s["status"] in task.BEFORE_START for s in steps)
     about = ref(requested)["reference"]
     if waiting and (stops := issues.stops(found.issues)):
         text = f"Is the examination to take place? Against it speaks: {issues.told(stops)}"
         patient = requested["subject"].get("reference")
         await work_items.raise_once(unit, CLEARANCE, requested["id"], text, about=about, patient=patient)
-    elif any(task.readiness(s) == "stopped" for s in steps):
+    elif was_stopped:
         await work_items.close(unit, CLEARANCE, requested["id"], "cleared, or over")
 
 

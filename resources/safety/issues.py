@@ -61,7 +61,7 @@ async def of_procedure(unit: UnitOfWork, procedure_id: str) -> list[Resource]:
 
 async def keep(unit: UnitOfWork, what: Examination, found: Iterable[Finding]) -> list[Resource]:
     """Bring the issues in line with what was found; those that stand."""
-    stand = {key(i): i for i in await of_procedure(unit, what.procedure["id"])}
+    stand = {key_of(i): i for i in await of_procedure(unit, what.procedure["id"])}
     wanted = {(f.rule, f.evidence): f for f in found}
     for key, issue in stand.items():
         if key not in wanted:
@@ -77,7 +77,7 @@ async def keep(unit: UnitOfWork, what: Examination, found: Iterable[Finding]) ->
     return kept
 
 
-def key(issue: Resource) -> tuple[str, tuple[str, ...]]:
+def key_of(issue: Resource) -> tuple[str, tuple[str, ...]]:
     """The rule and the evidence of an issue: what makes it this one."""
     rule = next((c["code"] for c in issue["code"]["coding"] if c.get("system") == RULE), "")
     return rule, tuple(sorted(d["reference"] for e in issue.get("evidence", ()) for d in e.get("detail", ())))
