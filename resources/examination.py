@@ -178,7 +178,7 @@ async def again(unit: UnitOfWork, step: Resource, reason: Resource) -> Resource:
     new = task.new_step(requested, task.modality(step))
     new["input"] = [
         *new.get("input", ()),
-        *({"type": concept(terms.TASK_DETAIL, protocol.KIND), "valueCodeableConcept": c} for c in protocol.of_step(step)),
+        *({"type": concept(terms.TASK_DETAIL, terms.PROTOCOL), "valueCodeableConcept": c} for c in protocol.of_step(step)),
         {"type": concept(terms.TASK_DETAIL, REPEAT_OF), "valueReference": ref(step)},
         {"type": concept(terms.TASK_DETAIL, "repeat-reason"), "valueCodeableConcept": reason},
     ]

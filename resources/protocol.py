@@ -30,7 +30,8 @@ PROTOCOLLING: Final = "urn:fhir-ris:protocolling"
 PROPOSED: Final = "urn:fhir-ris:protocol"  # extension of a catalogue entry: a protocol (CodeableConcept) to choose
 PRE_MEDICATION: Final = "urn:fhir-ris:pre-medication"
 BEFORE_BOOKING: Final = "before-booking"
-KIND: Final = "protocol"  # the Task's code, and the kind of its and the steps' details
+# The requested procedure's status -> that of the Task that asks for its protocol.
+_FOLLOWS: Final = {"on-hold": "on-hold", "active": "requested", "revoked": "cancelled", "entered-in-error": "cancelled"}
 _ASKED: Final = frozenset({BEFORE_BOOKING, "before-start", "optional"})
 
 
@@ -59,7 +60,7 @@ def proposed(entry: Resource | None) -> list[Resource]:
 
 def of_step(step: Resource) -> list[Resource]:
     """The protocols of a step, CodeableConcepts."""
-    details = (i for i in step.get("input", ()) if has_code(i.get("type"), terms.TASK_DETAIL, KIND))
+    details = (i for i in step.get("input", ()) if has_code(i.get("type"), terms.TASK_DETAIL, terms.PROTOCOL))
     return [i["valueCodeableConcept"] for i in details if "valueCodeableConcept" in i]
 
 
@@ -73,7 +74,7 @@ def missing(entry: Resource | None, requested: Resource, steps: list[Resource]) 
 
 async def items(unit: UnitOfWork, procedure_id: str) -> list[Resource]:
     """The protocol Tasks of a requested procedure that are open."""
-    found = await unit.search("Task", focus=f"ServiceRequest/{procedure_id}", code=f"{terms.TASK_CODE}|{KIND}")
+    found = await unit.search("Task", focus=f"ServiceRequest/{procedure_id}", code=f"{terms.TASK_CODE}|{terms.PROTOCOL}")
     return [t for t in found if t["status"] in task.OPEN]
 
 
@@ -92,7 +93,7 @@ def _item(unit: UnitOfWork, requested: Resource) -> Resource:
         "status": "requested",
         "intent": "order",
         "priority": requested.get("priority", "routine"),
-        "code": concept(terms.TASK_CODE, KIND, "Protocol"),
+        "code": concept(terms.TASK_CODE, terms.PROTOCOL, "Protocol"),
         "focus": ref(requested),
         "for": requested["subject"],
         "authoredOn": clock.instant(unit.now),
@@ -116,8 +117,8 @@ async def apply(unit: UnitOfWork, requested: Resource, decided: Protocol, by: st
         changed["patientInstruction"] = decided.preparation
     requested = await unit.update(changed)
     for one in waiting:
-        others = [i for i in one.get("input", ()) if not has_code(i.get("type"), terms.TASK_DETAIL, KIND)]
-        updated = await unit.update(one | {"input": [*others, *(_detail(KIND, c) for c in decided.protocols)]})
+        others = [i for i in one.get("input", ()) if not has_code(i.get("type"), terms.TASK_DETAIL, terms.PROTOCOL)]
+        updated = await unit.update(one | {"input": [*others, *(_detail(terms.PROTOCOL, c) for c in decided.protocols)]})
         await prepare(unit, requested, updated, replace=decided.preparation is not None)
     return await _tell(unit, requested, decided, by)
 
@@ -130,7 +131,7 @@ def _detail(kind: str, value: Any) -> Resource:
 async def _tell(unit: UnitOfWork, requested: Resource, decided: Protocol, by: str | None) -> Resource:
     """The Task `protocol`, done: what was decided, by whom, when (executionPeriod)."""
     item = next(iter(await items(unit, requested["id"])), None) or _item(unit, requested)
-    outputs = [_detail(KIND, c) for c in decided.protocols]
+    outputs = [_detail(terms.PROTOCOL, c) for c in decided.protocols]
     outputs += [_detail("contrast-agent", c) for c in decided.contrast] + [
         _detail("pre-medication", c) for c in decided.pre_medication
     ]
@@ -159,16 +160,10 @@ async def follow_request(unit: UnitOfWork, change: Change) -> None:
     requested = change.after
     if requested is None or change.before is None or requested.get("intent") != "filler-order":
         return
-    for wanted, status in (
-        ("on-hold", "on-hold"),
-        ("active", "requested"),
-        ("revoked", "cancelled"),
-        ("entered-in-error", "cancelled"),
-    ):
-        if change.became("status", wanted):
-            for item in await items(unit, requested["id"]):
-                if item["status"] not in {status, "in-progress", "accepted"} or status in {"on-hold", "cancelled"}:
-                    await unit.update(item | {"status": status})
+    becomes = next((status for status in _FOLLOWS if change.became("status", status)), None)
+    for item in await items(unit, requested["id"]) if becomes else ():
+        if becomes != "active" or item["status"] == "on-hold":
+            await unit.update(item | {"status": _FOLLOWS[str(becomes)]})
 
 
 async def follow_step(unit: UnitOfWork, change: Change) -> None:

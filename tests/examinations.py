@@ -40,11 +40,8 @@ def ago(**by: float) -> str:
 
 def parameters(**given: Any) -> Resource:
     """Parameters: texts, numbers, booleans; `Patient/1` a reference; what has `coding` a CodeableConcept; lists repeat."""
-    rows = []
-    for name, values in given.items():
-        for value in values if isinstance(values, list) else [values]:
-            rows.append({"name": name.replace("_", "-"), _kind(value): _value(value)})
-    return {"resourceType": "Parameters", "parameter": rows}
+    each = [(n.replace("_", "-"), v) for n, values in given.items() for v in (values if isinstance(values, list) else [values])]
+    return {"resourceType": "Parameters", "parameter": [{"name": n, _kind(v): _value(v)} for n, v in each]}
 
 
 def _kind(value: Any) -> str:

@@ -118,7 +118,7 @@ def test_what_was_not_asked_stops_mri_where_the_catalogue_asks_for_screening(war
     assert texts(row, "PregnancyStatus") == [1]
 
 
-# Pregnancy, needs
+# Pregnancy; help and isolation
 
 
 def test_a_pregnant_patient_is_not_scanned_until_a_radiologist_decides(ward):
