@@ -146,7 +146,7 @@ def test_isolation_and_help_reach_the_scanner_and_go_when_they_are_over(ward):
     assert (texts(row, "PatientState"), texts(row, "SpecialNeeds")) == ([], [])
 
 
-# Contrast: allergy and kidneys
+# Contrast agents, by allergy and kidneys
 
 
 @pytest.mark.parametrize(
