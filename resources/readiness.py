@@ -150,11 +150,17 @@ async def follow_fact(unit: UnitOfWork, change: Change) -> None:
 
 
 def _matters(fact: Resource) -> bool:
-    """Of Observations, few are facts of safety; of responses, those to our questionnaires."""
-    if fact["resourceType"] == "Observation":
-        known = tables.facts().egfr_codes | {answers.PREGNANCY}
-        return not known.isdisjoint(codes(fact.get("code"), terms.LOINC))
-    return fact["resourceType"] != "QuestionnaireResponse" or answers.questionnaire_of(fact) is not None
+    """Whether a rule of the tables looks at it: most of what a chart says has nothing to do with safety."""
+    known, code = tables.facts(), fact.get("code")
+    match fact["resourceType"]:
+        case "Observation":
+            return not (known.egfr_codes | {answers.PREGNANCY}).isdisjoint(codes(code, terms.LOINC))
+        case "QuestionnaireResponse":
+            return answers.questionnaire_of(fact) is not None
+        case "AllergyIntolerance":
+            return known.is_contrast(code)
+        case _:
+            return any(group.has(code) for group in known.conditions.values())
 
 
 def register(registry: Registry) -> None:

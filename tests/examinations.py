@@ -143,7 +143,7 @@ class Examinations:
         return self.technologist.post(
             {
                 "resourceType": "QuestionnaireResponse",
-                "questionnaire": f"urn:fhir-ris:questionnaire:{name}",
+                "questionnaire": f"urn:fhir-ris:questionnaire:{name}|1.0.0",
                 "status": "completed",
                 "subject": {"reference": f"Patient/{patient['id']}"},
                 "authored": ago(minutes=1),

@@ -222,9 +222,8 @@ def test_contrast_is_refused_by_what_is_really_given_unless_somebody_says_why(wa
         "supportingInformation": [{"reference": f"Task/{step['id']}"}],
     }  # fmt: skip
     assert ward.technologist.post(by_hand).status_code == 422  # the rule holds at every door
-    told = ward.done(
-        ward.technologist, step, "give-contrast", agent=GADOBUTROL, dose=dose, override_reason="Dr Roe, by telephone"
-    )
+    why = "Dr Roe, by telephone"
+    told = ward.done(ward.technologist, step, "give-contrast", agent=GADOBUTROL, dose=dose, override_reason=why)
     (item,) = ward.items("contrast-despite-stop", told["medication-administration"])
     assert why in item["description"]
 

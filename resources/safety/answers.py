@@ -51,8 +51,7 @@ async def latest(unit: UnitOfWork, patient: str, wanted: Iterable[str]) -> dict[
     urls = set(wanted)
     if not urls:
         return {}
-    versions = ",".join(url + suffix for url in sorted(urls) for suffix in ("", f"|{tables.questionnaires()[url].version}"))
-    found = await unit.some("QuestionnaireResponse", _SEEN, patient=patient, questionnaire=versions)
+    found = await unit.some("QuestionnaireResponse", _SEEN, patient=patient, questionnaire=",".join(sorted(urls)))
     last: dict[str, Resource] = {}
     for one in sorted(found, key=lambda r: (moment(r.get("authored")), r["id"])):
         if one.get("status") in GIVEN and (of := questionnaire_of(one)) is not None and of.url in urls:

@@ -63,6 +63,8 @@ async def keep(unit: UnitOfWork, what: Examination, found: Iterable[Finding]) ->
     """Bring the issues in line with what was found; those that stand."""
     stand = {key_of(i): i for i in await of_procedure(unit, what.procedure["id"])}
     wanted = {(f.rule, f.evidence): f for f in found}
+    if wanted.keys() != stand.keys():
+        await unit.lock(f"safety:{what.procedure['id']}")  # who looks at the same time, makes none of these twice
     for key, issue in stand.items():
         if key not in wanted:
             await unit.update(issue | {"status": "cancelled"})
