@@ -49,10 +49,10 @@ def register(registry: Registry, *, uid_root: str) -> None:
     procedure.register(registry)
     protocol.register(registry)
     protocol_operations.register(registry)
-    readiness.register(registry)
     scanner_preferences.register(registry)
     scheduled_step.register(registry)
     service_request.register(registry)
     step_operations.register(registry)
     task.register(registry)
     worklist_preferences.register(registry)
+    readiness.register(registry)  # the last: it looks at what the others have planned

@@ -81,7 +81,11 @@ async def items(unit: UnitOfWork, procedure_id: str) -> list[Resource]:
 async def ask(unit: UnitOfWork, requested: Resource) -> bool:
     """Ask for the protocol of a requested procedure, if the catalogue does; whether that or screening is to be looked after."""
     entry = await activity_definition.catalogue_entry(unit, requested)
-    if asked(entry) and not await items(unit, requested["id"]):
+    if not asked(entry) and len(only := proposed(entry)) == 1:
+        for step in await task.steps_of(unit, requested["id"]):
+            if not of_step(step) and step["status"] in task.BEFORE_START:
+                await unit.update(step | {"input": [*step.get("input", ()), _detail(terms.PROTOCOL, only[0])]})
+    elif asked(entry) and not await items(unit, requested["id"]):
         await unit.create(_item(unit, requested))
     return bool(asked(entry)) or findings.says(entry, findings.SCREENING_REQUIRED)
 

@@ -37,10 +37,11 @@ class Readiness:
             return "stopped"
         return "unprotocolled" if self.unprotocolled else "flagged" if self.issues else ""
 
-    def obstacles(self, *, booking: bool, new: bool = False) -> list[str]:
-        """In words, why it can't be booked or started. A step that comes scheduled already (`new`) is protocolled later."""
-        found = [issues.told(s) for s in [issues.stops(self.issues, booking=booking)] if s]
-        if (self.unprotocolled == protocol.BEFORE_BOOKING and not new) or (self.unprotocolled and not booking):
+    def obstacles(self, *, booking: bool = False) -> list[str]:
+        """In words, why it can't be booked, or else started."""
+        stops = issues.stops(self.issues, booking=booking)
+        found = [issues.told(stops)] if stops else []
+        if self.unprotocolled == protocol.BEFORE_BOOKING or (self.unprotocolled and not booking):
             found.append("the examination has no protocol yet")
         return found
 
@@ -78,7 +79,7 @@ async def require(unit: UnitOfWork, step: Resource) -> None:
     """FhirError `business-rule` when a step may not start yet."""
     requested = await unit.get(step.get("focus"))
     if requested is not None and requested["resourceType"] == "ServiceRequest":
-        refuse((await settle(unit, requested)).obstacles(booking=False), "start")
+        refuse((await settle(unit, requested)).obstacles(), "start")
 
 
 def refuse(obstacles: list[str], what: str) -> None:
@@ -91,7 +92,10 @@ def refuse(obstacles: list[str], what: str) -> None:
 
 
 async def follow_step(unit: UnitOfWork, change: Change) -> None:
-    """Looked at when a step is scheduled, and when it starts."""
+    """Looked at when a step is scheduled, and when it starts.
+
+    What another system hands over scheduled already is taken: it waits off the worklist. An order is not lost for that.
+    """
     step = change.after
     if step is None or not task.is_step(step) or settling.under_way(unit):
         return
@@ -101,10 +105,10 @@ async def follow_step(unit: UnitOfWork, change: Change) -> None:
     requested = await unit.get(step.get("focus")) if begins or booked else None
     if requested is None or requested["resourceType"] != "ServiceRequest":
         return
-    found = await settle(unit, requested)
-    obstacles = found.obstacles(booking=booked, new=change.before is None)
+    obstacles = (await settle(unit, requested)).obstacles(booking=booked)
     if booked:
-        refuse(obstacles, "be scheduled")
+        if change.before is not None or not unit.access.internal:
+            refuse(obstacles, "be scheduled")
         await protocol.prepare(unit, requested, step)
     elif not procedure.performances(step):
         refuse(obstacles, "start")

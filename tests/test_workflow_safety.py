@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from bridges.dicom import dicom_json
+from smart_auth.access import Access
 from tests.examinations import GADOBUTROL, IOHEXOL, SNOMED, Examinations, coded, readiness
 from tests.fhir_app import issues, serving
 
@@ -89,6 +90,21 @@ def test_an_implant_that_comes_to_light_after_the_booking_takes_the_step_from_th
     assert ward.app.put(condition | {"verificationStatus": mistaken}).status_code == 200
     assert ward.issues(procedure) == {}
     assert ward.row(ward.step(procedure)) is not None
+
+
+def test_what_another_system_has_scheduled_is_taken_but_kept_from_the_scanner(ward):
+    patient = ward.patient()
+    procedure = ward.order(patient, "MR")
+    ward.answer(patient, "mri-safety", neurostimulator=True)
+    planned = {
+        "resourceType": "Task", "status": "accepted", "intent": "plan", "basedOn": [{"reference": f"ServiceRequest/{procedure['id']}"}],
+        "owner": {"reference": f"Device/{ward.scanner('MR')['id']}"}, "restriction": {"period": {"start": "2027-03-01T08:00:00Z"}},
+        "input": ward.step(procedure)["input"],
+    }  # fmt: skip
+    assert ward.scheduler.post(planned).status_code == 422
+    step = ward.app.run(ward.app.interactions.create(Access.system("v2"), planned))
+    step = ward.read(f"Task/{step['id']}")
+    assert (step["status"], readiness(step), ward.row(step)) == ("accepted", "stopped", None)
 
 
 def test_new_evidence_is_not_covered_by_an_old_clearance(ward):
@@ -322,6 +338,12 @@ def test_without_a_protocol_a_booked_step_waits_unless_it_is_stat(ward):
     ward.done(ward.technologist, ward.step(stat), "complete")
     (over,) = ward.all(f"Task?code=protocol&focus=ServiceRequest/{stat['id']}")
     assert over["status"] == "cancelled"
+
+
+def test_where_nobody_is_asked_the_catalogue_s_only_protocol_is_taken(ward):
+    procedure = ward.order(ward.patient(), code=ward.entry("CT", proposed("sinus")))
+    row = ward.row(ward.booked(procedure))
+    assert [dicom_json.text(c, "CodeValue") for c in in_step(row, "ScheduledProtocolCodeSequence")] == ["sinus"]
 
 
 def test_the_question_for_a_protocol_goes_with_its_order(ward):
