@@ -97,9 +97,9 @@ def test_what_another_system_has_scheduled_is_taken_but_kept_from_the_scanner(wa
     procedure = ward.order(patient, "MR")
     ward.answer(patient, "mri-safety", neurostimulator=True)
     planned = {
-        "resourceType": "Task", "status": "accepted", "intent": "plan", "basedOn": [{"reference": f"ServiceRequest/{procedure['id']}"}],
-        "owner": {"reference": f"Device/{ward.scanner('MR')['id']}"}, "restriction": {"period": {"start": "2027-03-01T08:00:00Z"}},
-        "input": ward.step(procedure)["input"],
+        "resourceType": "Task", "status": "accepted", "intent": "plan", "input": ward.step(procedure)["input"],
+        "basedOn": [{"reference": f"ServiceRequest/{procedure['id']}"}], "owner": {"reference": f"Device/{ward.scanner('MR')['id']}"},
+        "restriction": {"period": {"start": "2027-03-01T08:00:00Z"}},
     }  # fmt: skip
     assert ward.scheduler.post(planned).status_code == 422
     step = ward.app.run(ward.app.interactions.create(Access.system("v2"), planned))

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from fhir_server.elements import codes, codings, extension
+from fhir_server.elements import codes, codings, extension, identifier_value
 from fhir_server.references import ref
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
@@ -157,7 +157,9 @@ class Chart:
         else:
             group = tables.facts().conditions[rule.group]
             kind = "Condition" if rule.looks_at == "condition" else "Flag"
-            found = [c for c in await self._of(kind) if _is_active(c) and group.has(c.get("code"))]
+            # What was told from answers, has the effect of these.
+            told = [c for c in await self._of(kind) if identifier_value(c, answers.SCREENING) is None]
+            found = [c for c in told if _is_active(c) and group.has(c.get("code"))]
         return tuple(sorted(ref(f)["reference"] for f in found)) or None
 
     async def _of(self, kind: str, **parameters: str) -> list[Resource]:
