@@ -102,6 +102,8 @@ async def follow_step(unit: UnitOfWork, change: Change) -> None:
     was = (change.before or {}).get("status")
     begins = change.became("status", "in-progress")
     booked = step["status"] in {"accepted", "ready"} and was in _NOT_SCHEDULED
+    if change.became("status", "completed") and was in task.BEFORE_START and not procedure.performances(step):
+        _refuse_skipped(change)
     requested = await unit.get(step.get("focus")) if begins or booked else None
     if requested is None or requested["resourceType"] != "ServiceRequest":
         return
@@ -110,12 +112,18 @@ async def follow_step(unit: UnitOfWork, change: Change) -> None:
         if change.before is not None or not unit.access.internal:
             refuse(obstacles, "be scheduled")
         await protocol.prepare(unit, requested, step)
-    elif not procedure.performances(step):
+    elif unit.access.person or not procedure.performances(step):
         refuse(obstacles, "start")
     elif obstacles:
         text = f"An examination has begun although it was stopped: {'; '.join(obstacles)}"
         patient = requested["subject"].get("reference")
         await task.open_work_item(unit, DESPITE, text, f"Task/{step['id']}", patient)
+
+
+def _refuse_skipped(change: Change) -> None:
+    """What may not start isn't done either, by a hand that skips the start."""
+    if change.before is not None and not task.may_start(change.before):
+        refuse([f"it is {task.readiness(change.before)}"], "be done")
 
 
 async def follow_request(unit: UnitOfWork, change: Change) -> None:

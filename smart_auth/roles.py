@@ -26,6 +26,7 @@ _ROWS = {
         CoverageEligibilityRequest.crus CoverageEligibilityResponse.rs
         ServiceRequest.crus Appointment.cruds AppointmentResponse.crus Schedule.crus Slot.cruds Task.crus
         Communication.crs CommunicationRequest.crus
+        Questionnaire.rs QuestionnaireResponse.crs DetectedIssue.rs
     """,
     "technologist": f"""{_DIRECTORY}
         Patient.rs Encounter.rs ServiceRequest.rus Appointment.rus Task.crus

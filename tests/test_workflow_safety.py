@@ -85,6 +85,10 @@ def test_an_implant_that_comes_to_light_after_the_booking_takes_the_step_from_th
         assert refused.status_code == 422
         assert issues(refused) == [("business-rule", "Task.status")]
         assert "Cardiac pacemaker" in refused.text
+    skipped = ward.technologist.put(ward.step(procedure) | {"status": "completed"})
+    assert (skipped.status_code, issues(skipped)) == (422, [("business-rule", "Task.status")])
+    by_hand = {"resourceType": "Procedure", "status": "in-progress", "subject": procedure["subject"], "basedOn": [step["focus"]]}
+    assert ward.technologist.post(by_hand).status_code == 422
     # It was somebody else's: nothing stands in the way any more.
     mistaken = coded("http://terminology.hl7.org/CodeSystem/condition-ver-status", "entered-in-error")
     assert ward.app.put(condition | {"verificationStatus": mistaken}).status_code == 200
@@ -98,7 +102,8 @@ def test_what_another_system_has_scheduled_is_taken_but_kept_from_the_scanner(wa
     ward.answer(patient, "mri-safety", neurostimulator=True)
     planned = {
         "resourceType": "Task", "status": "accepted", "intent": "plan", "input": ward.step(procedure)["input"],
-        "basedOn": [{"reference": f"ServiceRequest/{procedure['id']}"}], "owner": {"reference": f"Device/{ward.scanner('MR')['id']}"},
+        "basedOn": [{"reference": f"ServiceRequest/{procedure['id']}"}],
+        "owner": {"reference": f"Device/{ward.scanner('MR')['id']}"},
         "restriction": {"period": {"start": "2027-03-01T08:00:00Z"}},
     }  # fmt: skip
     assert ward.scheduler.post(planned).status_code == 422
