@@ -31,11 +31,6 @@ def is_reading(task: Resource) -> bool:
     return has_code(task.get("code"), terms.TASK_CODE, terms.INTERPRETATION)
 
 
-def is_protocol(task: Resource) -> bool:
-    """Whether a Task asks for the protocol of a requested procedure, or tells of it."""
-    return has_code(task.get("code"), terms.TASK_CODE, terms.PROTOCOL)
-
-
 STEP = lifecycle(
     "Task",
     "scheduled procedure step",
@@ -43,16 +38,14 @@ STEP = lifecycle(
     from                             | to                 | who                 | needs            | then
     new                              | draft requested    | staff; RIS          | the patient of   | gets its id
                                      | on-hold            |                     | its procedure    |
-    new                              | accepted ready     | staff; RIS          | station and time | gets its id; on the worklist,
-                                     |                    |                     |                  | unless it is stopped
+    new                              | accepted ready     | staff               | station and time | gets its id; on the worklist
     draft accepted ready on-hold     | requested          | staff; RIS          |                  | off the worklist
     draft requested ready on-hold    | accepted           | staff; RIS          | station and time | on the worklist: SCHEDULED
     draft requested accepted on-hold | ready              | staff; RIS          | station and time | on the worklist: ARRIVED
     requested accepted ready         | on-hold            | staff; RIS          |                  | off the worklist
     in-progress                      |                    |                     |                  |
-    requested accepted ready on-hold | in-progress        | examiners; MPPS RIS | nothing stands   | appointment checked-in, visit
-                                     |                    |                     | in its way, for  | in progress
-                                     |                    |                     | people           |
+    requested accepted ready on-hold | in-progress        | examiners; MPPS RIS |                  | appointment checked-in, visit
+                                     |                    |                     |                  | in progress
     requested accepted ready         | completed          | examiners; RIS      |                  | as from in-progress
     in-progress                      | completed          | examiners; MPPS RIS |                  | after the last step:
                                      |                    |                     |                  | appointment fulfilled, study
@@ -70,25 +63,6 @@ STEP = lifecycle(
                                      |                    |                     |                  | credited
     """,
     of=is_step,
-)
-PROTOCOL = lifecycle(
-    "Task",
-    "protocol",
-    """
-    from                           | to                   | who             | needs                 | then
-    new                            | requested on-hold    | ; RIS           | the catalogue asks    |
-    new                            | completed            | ; RIS           | a protocol: $protocol | as below
-    requested accepted in-progress | requested accepted   | examiners; RIS  |                       |
-                                   | in-progress          |                 |                       |
-    requested accepted in-progress | on-hold              | ; RIS           |                       |
-    on-hold                        | requested            | ; RIS           |                       |
-    requested accepted in-progress | completed            | ; RIS           | a protocol: $protocol | steps, worklist and booking
-    on-hold                        |                      |                 |                       | have it
-    requested accepted in-progress | cancelled            | ; RIS           |                       |
-    on-hold                        |                      |                 |                       |
-    *                              | entered-in-error     | examiners admin |                       |
-    """,
-    of=is_protocol,
 )
 READING = lifecycle(
     "Task",
@@ -135,6 +109,32 @@ WORK_ITEM = lifecycle(
                 | requested                               |                            |       |
     *           | entered-in-error                        | staff                      |       |
     """,
+)
+
+
+def is_protocol(task: Resource) -> bool:
+    """Whether a Task asks for the protocol of a requested procedure, or tells of it."""
+    return has_code(task.get("code"), terms.TASK_CODE, terms.PROTOCOL)
+
+
+PROTOCOL = lifecycle(
+    "Task",
+    "protocol",
+    """
+    from                           | to                   | who             | needs                 | then
+    new                            | requested on-hold    | ; RIS           | the catalogue asks    |
+    new                            | completed            | ; RIS           | a protocol: $protocol | as below
+    requested accepted in-progress | requested accepted   | examiners; RIS  |                       |
+                                   | in-progress          |                 |                       |
+    requested accepted in-progress | on-hold              | ; RIS           |                       |
+    on-hold                        | requested            | ; RIS           |                       |
+    requested accepted in-progress | completed            | ; RIS           | a protocol: $protocol | steps, worklist and booking
+    on-hold                        |                      |                 |                       | have it
+    requested accepted in-progress | cancelled            | ; RIS           |                       |
+    on-hold                        |                      |                 |                       |
+    *                              | entered-in-error     | examiners admin |                       |
+    """,
+    of=is_protocol,
 )
 
 
