@@ -1,6 +1,7 @@
 """Safety screening and protocols: what stops or flags an examination, who clears it, and what scanners are told."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -94,6 +95,23 @@ def test_an_implant_that_comes_to_light_after_the_booking_takes_the_step_from_th
     assert ward.app.put(condition | {"verificationStatus": mistaken}).status_code == 200
     assert ward.issues(procedure) == {}
     assert ward.row(ward.step(procedure)) is not None
+
+
+def test_nobody_is_booked_past_an_answer_that_comes_at_the_same_moment(ward):
+    scanner = ward.scanner("MR")
+    patients = [ward.patient() for _ in range(6)]
+    procedures = [ward.order(p, "MR") for p in patients]
+    with ThreadPoolExecutor(12) as pool:
+        booked = [pool.submit(ward.book, p, scanner) for p in procedures]
+        said = [pool.submit(ward.answer, p, "mri-safety", aneurysm_clip=True) for p in patients]
+    assert {s.result().status_code for s in said} == {201}
+    for procedure, booking in zip(procedures, booked, strict=True):
+        step = ward.step(procedure)
+        assert readiness(step) == "stopped"
+        assert ward.issues(procedure) == {"mri-safety/aneurysm-clip": "stop-booking"}
+        assert len(ward.items("safety-clearance", f"ServiceRequest/{procedure['id']}")) == 1
+        assert (step["status"] == "accepted") is (booking.result().status_code == 201)
+        assert ward.row(step) is None
 
 
 def test_what_another_system_has_scheduled_is_taken_but_kept_from_the_scanner(ward):

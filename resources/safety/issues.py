@@ -16,6 +16,7 @@ from fhir_server.outcome import fail
 from fhir_server.references import ref
 from fhir_server.registry import Change, Resource
 from fhir_server.unit_of_work import UnitOfWork
+from resources import task
 from resources.safety.findings import Examination, Finding
 from resources.safety.questionnaires import translated
 from resources.safety.tables import STOPS
@@ -61,6 +62,9 @@ async def of_procedure(unit: UnitOfWork, procedure_id: str) -> list[Resource]:
 
 async def keep(unit: UnitOfWork, what: Examination, found: Iterable[Finding]) -> list[Resource]:
     """Bring the issues in line with what was found; those that stand."""
+    found = list(found)
+    if not found and not any(task.readiness(s) for s in what.steps):
+        return []  # its steps would tell of one
     stand = {key_of(i): i for i in await of_procedure(unit, what.procedure["id"])}
     wanted = {(f.rule, f.evidence): f for f in found}
     if wanted.keys() != stand.keys():
