@@ -21,6 +21,7 @@ from resources.safety import answers, findings, issues, tables
 
 CLEARANCE: Final = "safety-clearance"  # work item: a radiologist decides whether a stopped examination takes place
 DESPITE: Final = "started-despite-stop"  # work item: a scanner has begun what was stopped
+_NO_PROTOCOL: Final = "the examination has no protocol yet"
 _NOT_SCHEDULED: Final = frozenset({None, "draft", "requested", "received", "rejected"})
 
 
@@ -42,7 +43,7 @@ class Readiness:
         stops = issues.stops(self.issues, booking=booking)
         found = [issues.told(stops)] if stops else []
         if self.unprotocolled == protocol.BEFORE_BOOKING or (self.unprotocolled and not booking):
-            found.append("the examination has no protocol yet")
+            found.append(_NO_PROTOCOL)
         return found
 
 
@@ -108,6 +109,8 @@ async def follow_step(unit: UnitOfWork, change: Change) -> None:
     if requested is None or requested["resourceType"] != "ServiceRequest":
         return
     obstacles = (await settle(unit, requested)).obstacles(booking=booked)
+    if begins and task.readiness(change.before or {}) == "unprotocolled" and not protocol.of_step(step):
+        obstacles.append(_NO_PROTOCOL)
     if booked:
         if change.before is not None or not unit.access.internal:
             refuse(obstacles, "be scheduled")

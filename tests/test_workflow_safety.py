@@ -354,6 +354,7 @@ def test_without_a_protocol_a_booked_step_waits_unless_it_is_stat(ward):
     step = ward.booked(procedure)
     assert (readiness(step), ward.row(step)) == ("unprotocolled", None)
     assert ward.do(ward.technologist, step, "start").status_code == 422
+    assert "no protocol" in ward.technologist.put(ward.step(procedure) | {"status": "in-progress"}).text
     ward.done(ward.technologist, procedure, "protocol")  # the one that is proposed
     assert ward.row(step) is not None
     stat = ward.order(patient, code=entry, priority="stat")
