@@ -21,6 +21,7 @@ from fhir_server.mongod import mongodb
 from fhir_server.settings import Settings
 from fhir_server.start_error import StartError, taken_address
 from resources.reading import watch as reading_watch
+from resources.safety import questionnaires
 from smart_auth import break_glass
 
 ROLES = ("http", "v2", "dicom", "delivery")
@@ -60,6 +61,7 @@ async def running(settings: Settings, roles: frozenset[str], stop: asyncio.Event
         db = await connect(uri, settings.mongodb_database)
         stack.push_async_callback(db.client.close)
         ris = await assemble(settings, db)
+        await questionnaires.publish(ris.interactions)
         if "v2" in roles:
             await concept_maps.publish(ris.interactions)
         if "delivery" in roles:

@@ -8,6 +8,7 @@ from resources import (
     appointment,
     audit_event,
     charge_item,
+    contrast,
     coverage,
     device,
     diagnostic_report,
@@ -21,20 +22,25 @@ from resources import (
     patient_merge,
     patient_operations,
     procedure,
+    protocol,
+    protocol_operations,
+    readiness,
     reading,
     requested_procedure,
     scanner_preferences,
     scheduled_step,
     service_request,
+    step_operations,
     task,
     worklist_preferences,
 )
 
 CORE_TYPES = (
     "Account ActivityDefinition AllergyIntolerance Appointment AuditEvent Binary ChargeItem ClaimResponse Communication "
-    "CommunicationRequest Condition Coverage CoverageEligibilityRequest CoverageEligibilityResponse Device DiagnosticReport "
-    "Encounter Endpoint Flag HealthcareService ImagingStudy Location NamingSystem Observation Organization Patient Practitioner "
-    "PractitionerRole Procedure Provenance Questionnaire RelatedPerson Schedule ServiceRequest Slot Task"
+    "CommunicationRequest Condition Coverage CoverageEligibilityRequest CoverageEligibilityResponse DetectedIssue Device "
+    "DiagnosticReport Encounter Endpoint Flag HealthcareService ImagingStudy Location MedicationAdministration NamingSystem "
+    "Observation Organization Patient Practitioner PractitionerRole Procedure Provenance Questionnaire QuestionnaireResponse "
+    "RelatedPerson Schedule ServiceRequest Slot Task"
 ).split()
 
 
@@ -45,6 +51,7 @@ def register(registry: Registry, *, uid_root: str, zone: tzinfo = UTC) -> None:
     appointment.register(registry)
     audit_event.register(registry)
     charge_item.register(registry)
+    contrast.register(registry)
     coverage.register(registry, zone)
     device.register(registry)
     diagnostic_report.register(registry)
@@ -58,10 +65,14 @@ def register(registry: Registry, *, uid_root: str, zone: tzinfo = UTC) -> None:
     patient_merge.register(registry)
     patient_operations.register(registry)
     procedure.register(registry)
+    protocol.register(registry)
+    protocol_operations.register(registry)
     reading.register(registry)
     requested_procedure.register(registry)
     scanner_preferences.register(registry)
     scheduled_step.register(registry)
     service_request.register(registry)
+    step_operations.register(registry)
     task.register(registry)
     worklist_preferences.register(registry)
+    readiness.register(registry)  # the last: it looks at what the others have planned

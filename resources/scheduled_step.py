@@ -5,7 +5,17 @@ from fhir_server.elements import concept
 from fhir_server.references import ref
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import appointment, diagnostic_report, encounter, imaging_study, requested_procedure, service_request, task, terms
+from resources import (
+    appointment,
+    diagnostic_report,
+    encounter,
+    examination,
+    imaging_study,
+    requested_procedure,
+    service_request,
+    task,
+    terms,
+)
 from resources.security_labels import labelled
 
 _CALLED_OFF = frozenset({"cancelled", "entered-in-error"})
@@ -30,7 +40,7 @@ async def follow(unit: UnitOfWork, change: Change) -> None:
         await appointment.end(unit, step)
         await encounter.end(unit, step)
         procedure = await unit.get(step.get("focus"))
-        if step["status"] == "failed" and not await _is_revoked(unit, procedure):
+        if step["status"] == "failed" and not await _is_settled(unit, step, procedure):
             text = "An examination was stopped. Is it to be repeated (schedule another step), or is the order to be revoked?"
             about, patient = f"Task/{step['id']}", step.get("for", {}).get("reference")
             await task.open_work_item(unit, "examination-stopped", text, about, patient)
@@ -38,8 +48,10 @@ async def follow(unit: UnitOfWork, change: Change) -> None:
             await _when_examined(unit, procedure)
 
 
-async def _is_revoked(unit: UnitOfWork, procedure: Resource | None) -> bool:
-    """Whether the placer has discontinued the order: then nobody need be asked what is to become of it."""
+async def _is_settled(unit: UnitOfWork, step: Resource, procedure: Resource | None) -> bool:
+    """Whether the placer has discontinued the order, or it is repeated: then nobody need be asked what is to become of it."""
+    if await examination.repeats_of(unit, step):
+        return True
     order = await service_request.order_of(unit, procedure)
     return order is not None and order["status"] == "revoked"
 

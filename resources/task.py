@@ -1,28 +1,23 @@
 """Task: the scheduled procedure step (intent `plan`), and a person's work item (intent `order`) such as an interpretation."""
 
 from typing import Any
+from weakref import WeakSet
 
 from fhir_server import clock
-from fhir_server.elements import concept, has_code, identifier_value
+from fhir_server.elements import concept, extension, has_code, identifier_value
 from fhir_server.outcome import fail
 from fhir_server.references import ref
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import device, numbers, terms
+from resources import device, numbers, terms, tracking
 from resources.identifiers import keep, of_system
 from resources.lifecycle import check_status, check_unchanged, lifecycle
 from resources.security_labels import labelled
 
-# Task.status to DICOM Scheduled Procedure Step Status (DESIGN.md section 3).
-_SPS_STATUS = {
-    "accepted": "SCHEDULED",
-    "ready": "ARRIVED",
-    "in-progress": "STARTED",
-    "completed": "COMPLETED",
-    "cancelled": "CANCELED",
-    "failed": "DISCONTINUED",
-}
 _BOOKED = frozenset({"booked", "arrived", "checked-in"})
+# Extension on a step: `stopped`, `unprotocolled` or `flagged` (`readiness.py`).
+_READINESS = "urn:fhir-ris:readiness"
+_showing: "WeakSet[UnitOfWork]" = WeakSet()
 BEFORE_START = frozenset({"requested", "accepted", "ready", "on-hold"})
 OPEN = BEFORE_START | {"in-progress"}
 
@@ -152,6 +147,32 @@ WORK_ITEM = lifecycle(
 )
 
 
+def is_protocol(task: Resource) -> bool:
+    """Whether a Task asks for the protocol of a requested procedure, or tells of it."""
+    return has_code(task.get("code"), terms.TASK_CODE, terms.PROTOCOL)
+
+
+PROTOCOL = lifecycle(
+    "Task",
+    "protocol",
+    """
+    from                           | to                   | who             | needs                 | then
+    new                            | requested on-hold    | ; RIS           | the catalogue asks    |
+    new                            | completed            | ; RIS           | a protocol: $protocol | as below
+    requested accepted in-progress | requested accepted   | examiners; RIS  |                       |
+                                   | in-progress          |                 |                       |
+    requested accepted in-progress | on-hold              | ; RIS           |                       |
+    on-hold                        | requested            | ; RIS           |                       |
+    requested accepted in-progress | completed            | ; RIS           | a protocol: $protocol | steps, worklist and booking
+    on-hold                        |                      |                 |                       | have it
+    requested accepted in-progress | cancelled            | ; RIS           |                       |
+    on-hold                        |                      |                 |                       |
+    *                              | entered-in-error     | examiners admin |                       |
+    """,
+    of=is_protocol,
+)
+
+
 def detail(task: Resource, code: str, where: str = "input") -> dict[str, Any] | None:
     """The Task.input (or output) of this kind: `modality`, `appointment`, `performed-procedure-step`."""
     return next((i for i in task.get(where, ()) if has_code(i.get("type"), terms.TASK_DETAIL, code)), None)
@@ -222,6 +243,36 @@ async def released(unit: UnitOfWork, step: Resource) -> Resource:
     return step | {"status": "ready" if arrived else "accepted" if scheduled else "requested"}
 
 
+def readiness(step: Resource) -> str:
+    """What stands in the way of a step: stopped, unprotocolled, flagged (shown only), or empty."""
+    return str((extension(step, _READINESS) or {}).get("valueCode", ""))
+
+
+def may_start(step: Resource) -> bool:
+    """Whether nothing keeps a step from being started."""
+    return readiness(step) not in {"stopped", "unprotocolled"}
+
+
+async def show_readiness(unit: UnitOfWork, step: Resource, word: str) -> None:
+    """Tell on a step what stands in its way. Only this changes it, whatever a client sends back."""
+    if readiness(step) == word:
+        return
+    _set_readiness(step, word)
+    _showing.add(unit)
+    try:
+        await unit.update(step)
+    finally:
+        _showing.discard(unit)
+
+
+def _set_readiness(step: Resource, word: str) -> None:
+    kept = [e for e in step.get("extension", ()) if e.get("url") != _READINESS]
+    kept += [{"url": _READINESS, "valueCode": word}] if word else []
+    step.pop("extension", None)
+    if kept:
+        step["extension"] = kept
+
+
 async def steps_of(unit: UnitOfWork, *procedure_ids: str) -> list[Resource]:
     """The steps of these requested procedures."""
     if not procedure_ids:
@@ -280,7 +331,7 @@ async def check(unit: UnitOfWork, change: Change) -> None:
     task = change.after
     if task is None:
         return
-    await check_status(unit, change, STEP, READING, WORK_ITEM)
+    await check_status(unit, change, STEP, PROTOCOL, READING, WORK_ITEM)
     check_unchanged(change, "intent", "for", "focus")
     if not is_step(task):
         return
@@ -288,11 +339,9 @@ async def check(unit: UnitOfWork, change: Change) -> None:
         await _check_patient(unit, task)
     await _check_id(unit, change, task)
     await _check_schedule(unit, change, task)
-    status = task.get("status", "")
-    if status not in _SPS_STATUS:
-        task.pop("businessStatus", None)
-    elif not (status == "ready" and has_code(task.get("businessStatus"), terms.SPS_STATUS, "READY")):
-        task["businessStatus"] = concept(terms.SPS_STATUS, _SPS_STATUS[status])
+    if unit not in _showing:
+        _set_readiness(task, readiness(change.before or {}))
+    await tracking.note(unit, change, task)
 
 
 async def _check_patient(unit: UnitOfWork, step: Resource) -> None:

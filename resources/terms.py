@@ -20,6 +20,7 @@ TASK_CODE = "urn:fhir-ris:task"  # kinds of work: interpretation, and the work i
 TASK_DETAIL = "urn:fhir-ris:task-detail"  # Task.input and Task.output: modality, appointment, performed-procedure-step
 INTERPRETATION = "interpretation"
 READING_STATUS = "urn:fhir-ris:reading-status"  # Task.businessStatus of an interpretation
+PROTOCOL = "protocol"  # a Task of this kind, and the Task.input and output that say which
 ORDER_HOLD = "order-hold"  # an order that waits for a person before it goes on
 READING = f"{TASK_CODE}|{INTERPRETATION}"  # the reading worklist, as a search parameter
 

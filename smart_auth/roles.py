@@ -26,21 +26,24 @@ _ROWS = {
         CoverageEligibilityRequest.crus CoverageEligibilityResponse.rs
         ServiceRequest.crus Appointment.cruds AppointmentResponse.crus Schedule.crus Slot.cruds Task.crus
         Communication.crs CommunicationRequest.crus
+        Questionnaire.rs QuestionnaireResponse.crs DetectedIssue.rs
     """,
     "technologist": f"""{_DIRECTORY}
         Patient.rs Encounter.rs ServiceRequest.rus Appointment.rus Task.crus
         ImagingStudy.rus Procedure.crus Observation.crus Media.crus Binary.crs
         DiagnosticReport.rs DiagnosticReport.cu?{_UNSIGNED} DocumentReference.rs
         AllergyIntolerance.crs Condition.rs Medication.rs MedicationAdministration.crus MedicationRequest.rs
-        ChargeItem.crus Communication.crs CommunicationRequest.rs QuestionnaireResponse.crs
+        ChargeItem.crus Communication.crs CommunicationRequest.rs
+        Questionnaire.rs QuestionnaireResponse.crus DetectedIssue.rs Flag.rs
     """,
     "radiologist": f"""{_DIRECTORY}
         Patient.rs RelatedPerson.rs Encounter.rs EpisodeOfCare.rs ServiceRequest.crus Appointment.rus Task.crus
         ImagingStudy.rus Procedure.crus Observation.cruds Media.crus Binary.crs
         DiagnosticReport.cruds DocumentReference.crus Composition.crus List.crus Provenance.crs
-        AllergyIntolerance.crs Condition.crus Flag.crus Medication.rs MedicationAdministration.rs MedicationRequest.rs
+        AllergyIntolerance.crs Condition.crus Flag.crus Medication.rs MedicationAdministration.crus MedicationRequest.rs
         MedicationStatement.rs Immunization.rs FamilyMemberHistory.rs CarePlan.rs Specimen.rs
-        ChargeItem.rs Communication.crus CommunicationRequest.crus Questionnaire.crus QuestionnaireResponse.rs
+        ChargeItem.rs Communication.crus CommunicationRequest.crus
+        Questionnaire.crus QuestionnaireResponse.crus DetectedIssue.rs
     """,
     "referrer": """
         Practitioner.rs PractitionerRole.rs Organization.rs Location.rs HealthcareService.rs Device.rs
@@ -84,8 +87,16 @@ _OPERATIONS = {
     "submit": "scheduler admin",
     "override-authorization": "radiologist admin",
     # Protocols and safety
+    "protocol": "radiologist technologist",
+    "clear-safety": "radiologist",
     # Scheduling
     # The examination
+    "track": "technologist radiologist scheduler",
+    "start": "technologist radiologist",
+    "complete": "technologist radiologist",
+    "stop": "technologist radiologist",
+    "repeat": "technologist radiologist",
+    "give-contrast": "technologist radiologist",
     "reconcile": "technologist admin",
     # Reading and reports
     "claim": "radiologist",

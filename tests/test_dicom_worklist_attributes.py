@@ -104,6 +104,7 @@ async def _fill(dep: Department) -> None:
     )
     appointment = await dep.book(order, station, "2026-09-07T08:15:00+02:00", "2026-09-07T08:35:00+02:00")
     full = await dep.scheduled_of(order, appointment)
+    await _clear(dep, patient)
     procedure = await dep.read(f"ServiceRequest/{full.procedure['id']}")
     await dep.update(procedure, performer=[ref(performer)], note=[{"text": "Low dose"}])
     study = await dep.read(f"ImagingStudy/{full.study['id']}")
@@ -112,6 +113,12 @@ async def _fill(dep: Department) -> None:
     lone = await dep.scheduled_of(await dep.order(bare, priority="routine"))
     period = {"start": "2026-09-07T09:00:00+02:00"}
     await dep.update(lone.step, status="accepted", owner=ref(station), restriction={"period": period})
+
+
+async def _clear(dep: Department, patient: Any) -> None:
+    """A radiologist has decided that the patient is scanned although she is pregnant."""
+    (issue,) = await dep.search("DetectedIssue", patient=f"Patient/{patient['id']}", code="urn:fhir-ris:safety-rule|pregnant")
+    await dep.update(issue, mitigation=[{"action": {"text": "Vital indication"}}])
 
 
 async def _clinical(dep: Department, patient: Any) -> None:

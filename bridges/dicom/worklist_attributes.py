@@ -9,9 +9,9 @@ from bridges.dicom.dicom_json import Attributes, put
 from bridges.dicom.values import LO, SH, line, whole
 from bridges.dicom.worklist_clinical import put_clinical
 from fhir_server import clock
-from fhir_server.elements import codes, codings, extension, has_code, identifier_of_type, identifier_value
+from fhir_server.elements import codes, codings, has_code, identifier_of_type, identifier_value
 from fhir_server.registry import Resource
-from resources import device, imaging_study, task, terms
+from resources import device, imaging_study, protocol, task, terms
 
 _SEX = {"male": "M", "female": "F", "other": "O"}
 # Extensions of a ServiceRequest for what R4 has no element for.
@@ -200,7 +200,7 @@ def _step(step: ScheduledStep, zone: ZoneInfo) -> Attributes:
     put(item, "Modality", modality(step))
     put(item, "ScheduledPerformingPhysicianName", _performer(step))
     put(item, "ScheduledProcedureStepDescription", line(values.display(step.task.get("code")), LO))
-    put(item, "ScheduledProtocolCodeSequence", _code(step.task.get("code")))
+    put(item, "ScheduledProtocolCodeSequence", *_protocols(step.task))
     names = [n.get("name", "") for n in station.get("deviceName", ())]
     put(item, "ScheduledStationName", line(names[0] if names else "", SH))
     place = _name_of(step, step.task.get("location", {})) or (step.location or {}).get("name")
@@ -211,6 +211,12 @@ def _step(step: ScheduledStep, zone: ZoneInfo) -> Attributes:
     status = codes(step.task.get("businessStatus"), terms.SPS_STATUS)
     put(item, "ScheduledProcedureStepStatus", status[0] if status else "")
     return {name: one for name, one in item.items() if "Value" in one}
+
+
+def _protocols(step: Resource) -> list[Attributes]:
+    """The protocols that were chosen; as long as none was, what is to be done."""
+    items = [item for chosen in protocol.of_step(step) if (item := _code(chosen))]
+    return items or [item for item in (_code(step.get("code")),) if item]
 
 
 def modality(step: ScheduledStep) -> str | None:
@@ -238,10 +244,11 @@ def _performer(step: ScheduledStep) -> dict[str, str]:
 
 
 def _extra(step: ScheduledStep, url: str, limit: int) -> str:
-    """What an extension of the requested procedure, or of its order, says: a concept or a text."""
+    """What an extension of the requested procedure, or of its order, says: concepts or texts."""
     for request in (step.procedure, step.order or {}):
-        if said := extension(request, url):
-            return line(said.get("valueString") or values.display(said.get("valueCodeableConcept")), limit)
+        said = [e for e in request.get("extension", ()) if e.get("url") == url]
+        if said:
+            return line("; ".join(e.get("valueString") or values.display(e.get("valueCodeableConcept")) for e in said), limit)
     return ""
 
 

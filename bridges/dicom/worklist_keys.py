@@ -45,7 +45,7 @@ KEYS: Final[tuple[Key, ...]] = (
     _step("ScheduledPerformingPhysicianName", True, "2", "wild card",
           "ServiceRequest.performer of the requested procedure, else a Practitioner of the Appointment"),
     _step("ScheduledProcedureStepDescription", False, "1C", "wild card", "Task.code"),
-    _step("ScheduledProtocolCodeSequence", False, "1C", "sequence", "Task.code.coding"),
+    _step("ScheduledProtocolCodeSequence", False, "1C", "sequence", "Task.input protocol, else Task.code.coding"),
     _step("ScheduledStationName", False, "2", "single value", "Device.deviceName"),
     _step("ScheduledProcedureStepLocation", False, "2", "single value", "Task.location, else Device.location"),
     _step("PreMedication", False, "2C", "single value",

@@ -1,7 +1,7 @@
 """The worklist: one row for each step that scanners shall see, written in the transaction that schedules or changes it.
 
-A row is there exactly while its step's Task is accepted or ready, its order and requested procedure are active, its patient is
-active, and it has a time and a Study Instance UID:
+A row is there exactly while its step's Task is accepted or ready and nothing keeps it from being started, its order and requested
+procedure are active, its patient is active, and it has a time and a Study Instance UID:
 
     {_id: Task id,
      version: ObjectId,            new with each write: what was made of the row before counts no longer
@@ -149,7 +149,7 @@ class WorklistRows:
 
 
 def _listed(resource: Resource | None) -> bool:
-    return resource is not None and task.is_step(resource) and resource.get("status") in _ON_THE_LIST
+    return resource is not None and task.is_step(resource) and resource.get("status") in _ON_THE_LIST and task.may_start(resource)
 
 
 def _matters(change: Change) -> bool:
