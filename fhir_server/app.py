@@ -43,6 +43,8 @@ from fhir_server.settings import Settings
 from fhir_server.start_error import StartError, taken_address
 from fhir_server.store import Document, Store
 from resources import patient_merge, reconcile_operation
+from resources.scheduling import operations as scheduling_operations
+from resources.scheduling.watch import ScheduleWatch
 from smart_auth import break_glass_log
 from smart_auth.access import Access
 from smart_auth.break_glass import BreakGlass
@@ -93,6 +95,7 @@ async def interactions_over(settings: Settings, db: AsyncDatabase[Document], tok
     routes.register(registry)
     dicom_endpoints.register(registry)
     reconcile_operation.register(registry)
+    scheduling_operations.register(registry, settings.zone)
     if tokens is not None:
         BreakGlass(tokens).register(registry)
     store = Store(db, audit_key=audit_key(settings.data_dir))
@@ -104,6 +107,7 @@ async def interactions_over(settings: Settings, db: AsyncDatabase[Document], tok
     await worklist_rows.ensure_indexes(db)
     await study_watch.ensure_indexes(db)
     await break_glass_log.ensure_indexes(db)
+    await scheduling_operations.ensure_indexes(db)
     return Interactions(store, registry, strict_references=settings.referential_integrity == "strict")
 
 
@@ -341,7 +345,7 @@ async def dicom_door(ris: Ris) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def pacs_workers(ris: Ris) -> AsyncIterator[None]:
-    """What goes on by itself: performed steps are forwarded, arrived studies looked up, abandoned steps asked about."""
+    """What goes on by itself: steps forwarded, studies looked up, abandoned steps asked about, slots kept and holds ended."""
     from bridges.dicom import mpps_watch
     from bridges.dicom.mpps_delivery import MppsDelivery
     from bridges.dicom.pacs_worker import PacsWorker
@@ -350,6 +354,7 @@ async def pacs_workers(ris: Ris) -> AsyncIterator[None]:
         await stack.enter_async_context(MppsDelivery(ris.interactions, ris.settings.ae_title).running())
         await stack.enter_async_context(PacsWorker(ris.interactions, ris.settings.zone).running())
         await stack.enter_async_context(mpps_watch.watching(ris.interactions))
+        await stack.enter_async_context(ScheduleWatch(ris.interactions, ris.settings.zone).running())
         yield
 
 

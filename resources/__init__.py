@@ -18,6 +18,7 @@ from resources import (
     task,
     worklist_preferences,
 )
+from resources.scheduling import rules as scheduling_rules
 
 CORE_TYPES = (
     "Account ActivityDefinition AllergyIntolerance Appointment AuditEvent Binary ChargeItem ClaimResponse Communication "
@@ -42,6 +43,7 @@ def register(registry: Registry, *, uid_root: str) -> None:
     procedure.register(registry)
     scanner_preferences.register(registry)
     scheduled_step.register(registry)
+    scheduling_rules.register(registry)
     service_request.register(registry)
     task.register(registry)
     worklist_preferences.register(registry)

@@ -75,6 +75,14 @@ _OPERATIONS = {
     # Coverage and authorization
     # Protocols and safety
     # Scheduling
+    "appointment-find": "scheduler technologist radiologist admin",
+    "appointment-hold": "scheduler admin",
+    "appointment-book": "scheduler admin",
+    "appointment-reschedule": "scheduler admin",
+    "appointment-cancel": "scheduler admin",
+    "appointment-no-show": "scheduler technologist admin",
+    "appointment-check-in": "scheduler technologist admin",
+    "generate-slots": "scheduler admin",
     # The examination
     "reconcile": "technologist admin",
     # Reading and reports

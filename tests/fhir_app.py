@@ -33,6 +33,7 @@ from fhir_server.registry import Registry
 from fhir_server.rest import Rest
 from fhir_server.store import Store
 from resources import reconcile_operation
+from resources.scheduling import operations as scheduling_operations
 from smart_auth import break_glass_log
 from smart_auth.break_glass import BreakGlass
 from smart_auth.clients import Client
@@ -87,6 +88,7 @@ class FhirApp:
         if self._rules is None:
             resources.register(self.registry, uid_root="2.25")
             reconcile_operation.register(self.registry)
+            scheduling_operations.register(self.registry, ZoneInfo("UTC"))
             self.registry.projection(worklist_rows.WorklistRows(ZoneInfo("UTC")).project)
             self.registry.projection(outbound.Outbound(ZoneInfo("UTC")).project)
             await worklist_rows.ensure_indexes(self.db)
@@ -98,6 +100,7 @@ class FhirApp:
         await outbox.ensure_indexes(self.store)
         await ensure_indexes(self.db)
         await break_glass_log.ensure_indexes(self.db)
+        await scheduling_operations.ensure_indexes(self.db)
         self.interactions = Interactions(self.store, self.registry, strict_references=self._strict)
         listening = socket.create_server(("127.0.0.1", 0))
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
