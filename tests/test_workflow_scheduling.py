@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,9 +12,11 @@ from fhir_server import clock
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
 from fhir_server.operations import Answer, Call
-from fhir_server.outcome import FhirError
+from fhir_server.outcome import FhirError, fail
+from fhir_server.registry import Registry
 from fhir_server.store import Store
 from resources.scheduling import book_operations, find_operation, finding, generation
+from resources.scheduling import operations as scheduling_operations
 from resources.scheduling.question import Question
 from resources.scheduling.watch import ScheduleWatch
 from tests.department import ACCESS, DCM, ZONE, Department, Resource, booking, unused
@@ -283,7 +286,7 @@ def test_free_times_come_from_an_index(ris):
 
 def call(ris: Department, door: Interactions, name: str, **parameters: Any) -> Call:
     """A call of an operation on Appointment. Values are references, or texts."""
-    rows = [{"name": n.replace("_", "-")} | v for n, v in parameters.items()]
+    rows = [{"name": n[0] + n[1:].replace("_", "-")} | v for n, v in parameters.items()]
     body = {"resourceType": "Parameters", "parameter": rows}
     return Call(door, ACCESS, Act(f"${name}"), "http://x/fhir", "Appointment", body=body)
 
@@ -294,7 +297,7 @@ def test_of_64_bookers_over_four_processes_one_gets_the_time_and_the_others_the_
         kind = scanner["type"]["coding"][0]["code"]
         await open_(ris, scanner)
         code = await procedure(ris, 30, kind)
-        orders = [await ordered(ris, code) for _ in range(64)]
+        orders = await asyncio.gather(*(ordered(ris, code) for _ in range(64)))
         doors = [ris.interactions, *(Interactions(Store(ris.db), ris.registry) for _ in range(3))]
         for door in doors[1:]:
             await door.store.ensure(*sorted(ris.registry.core_types))
@@ -368,5 +371,180 @@ def test_what_people_have_closed_is_closed(ris):
         await ris.create(block | {"start": at(12), "end": at(13)})
         assert (await ris.refused(ris.book(await ris.order(), scanner, at(12, 15)))).status == 409
         await ris.book(await ris.order(), scanner, at(13))
+
+    ris.run(scenario())
+
+
+# What is asked for by operations
+
+
+async def ask(ris: Department, name: str, on: Resource | None = None, **parameters: Any) -> Resource:
+    """Call an operation and get what it answers; FhirError and 409 are refused as FhirError."""
+    runs: dict[str, Any] = {o.name: o.run for m in _REGISTERED for o in m}
+    asked = call(ris, ris.interactions, name, **parameters)
+    answer = await runs[name](asked if on is None else replace(asked, id=on["id"]))
+    if answer.status != 200:
+        raise fail("conflict", answer.resource["issue"][0]["diagnostics"])
+    resource: Resource = answer.resource
+    return resource
+
+
+def operations() -> list[Any]:
+    registry = Registry()
+    scheduling_operations.register(registry, ZONE)
+    return list(registry.operations.values())
+
+
+_REGISTERED = operations()
+
+
+def to(resource: Resource) -> Resource:
+    return {"valueReference": {"reference": f"{resource['resourceType']}/{resource['id']}"}}
+
+
+def shown(bundle: Resource) -> list[Resource]:
+    return [e["resource"] for e in bundle.get("entry", ()) if e["search"]["mode"] == "match"]
+
+
+async def proposed(ris: Department, order: Resource, n: int = 0, **asked: Any) -> Resource:
+    return shown(await ask(ris, "find", order=to(order), start={"valueDateTime": at(0)}, **asked))[n]
+
+
+async def stage(ris: Department) -> tuple[Resource, Resource, Resource, Resource]:
+    """A scanner with its Schedule, a procedure that it alone does, and an order for that."""
+    scanner = await ris.scanner(unused("S"))
+    schedule = await open_(ris, scanner)
+    code = await procedure(ris, 30, scanner["type"]["coding"][0]["code"])
+    return scanner, schedule, code, await ordered(ris, code)
+
+
+def test_a_time_is_held_then_booked_moved_checked_in_or_missed(ris):
+    async def scenario():
+        _, schedule, code, order = await stage(ris)
+        first = await proposed(ris, order)
+        held = shown(await ask(ris, "hold", appointment_reference=to(first)))[0]
+        assert (held["id"], held["status"]) == (first["id"], "pending")
+        assert (await slots(ris, schedule))["08:00"] == "busy-tentative"
+        assert (await proposed(ris, await ordered(ris, code)))["start"] == at(8, 30)  # what is held isn't offered
+        booked = shown(await ask(ris, "book", appointment_reference=to(first), comment={"valueString": "by telephone"}))[0]
+        assert (booked["status"], booked["comment"], "extension" in booked) == ("booked", "by telephone", False)
+        assert {p["status"] for p in booked["participant"]} == {"accepted"}
+        assert (await ris.refused(ask(ris, "book", appointment_reference=to(first)))).status == 409
+        assert (await slots(ris, schedule))["08:00"] == "busy"
+
+        other = await proposed(ris, order, 1, appointment=to(booked))
+        moved = await ask(ris, "reschedule", booked, appointment_reference=to(other), reason={"valueString": "a train"})
+        assert (moved["id"], moved["start"], (await ris.step(order))["restriction"]["period"]["start"]) == (
+            booked["id"], at(9), at(9),
+        )  # fmt: skip
+        assert list((await slots(ris, schedule)).values()) == ["free", "free", "busy", "free"]
+        again = await ask(ris, "reschedule", booked, start={"valueDateTime": at(9, 30)})
+        assert (again["start"], again["end"]) == (at(9, 30), at(10))
+        assert "yet to come" in str(await ris.refused(ask(ris, "no-show", booked)))
+        assert "later day" in str(await ris.refused(ask(ris, "check-in", booked)))
+        now = await ask(ris, "reschedule", booked, start={"valueDateTime": clock.instant(clock.now())})
+        missed = await ask(ris, "no-show", now)
+        assert (missed["status"], (await ris.step(order))["status"]) == ("noshow", "requested")
+
+        walk_in = await ordered(ris, code)
+        soon = booking(walk_in, None, clock.instant(clock.now())) | {"status": "pending", "participant": now["participant"][1:]}
+        there = shown(await ask(ris, "book", appointment_resource={"resource": {k: v for k, v in soon.items() if k != "end"}}))[0]
+        assert (await ask(ris, "check-in", there))["status"] == "checked-in"
+        assert (await ris.step(walk_in))["status"] == "ready"
+        assert (await ris.refused(ask(ris, "book", appointment_reference=to(order)))).status == 400
+
+    ris.run(scenario())
+
+
+def test_who_gives_a_time_back_may_wait_for_another(ris):
+    async def scenario():
+        scanner, schedule, code, order = await stage(ris)
+        booked = shown(await ask(ris, "book", appointment_reference=to(await proposed(ris, order))))[0]
+        assert (await ris.refused(ask(ris, "cancel", booked))).status == 400
+        done = await ask(
+            ris,
+            "cancel",
+            booked,
+            reason={"valueString": "ill"},
+            code={"valueCode": "patient"},
+            waiting_list={"valueBoolean": True},
+        )
+        ended, entry = (p["resource"] for p in done["parameter"])
+        assert (ended["status"], entry["status"], (await slots(ris, schedule))["08:00"]) == ("cancelled", "waitlist", "free")
+        assert entry["id"] in [a["id"] for a in await ris.search("Appointment", status="waitlist")]
+        await ask(ris, "book", appointment_reference=to(await proposed(ris, order)))
+        assert (await ris.read(entry))["status"] == "cancelled"
+        # A visit is booked as a whole or not at all.
+        patient = await ris.patient()
+        two = [await ordered(ris, code, patient) for _ in range(2)]
+        asked = call(ris, ris.interactions, "find", start={"valueDateTime": at(0)}, _count={"valueInteger": 1})
+        asked.body["parameter"] += [{"name": "order"} | to(order) for order in two]
+        visit = shown((await find_operation.find(asked)).resource)
+        assert [a["start"] for a in visit] == [at(8, 30), at(9)]
+        await ris.book(await ordered(ris, code), scanner, at(9))
+        assert (await ris.refused(ask(ris, "book", appointment_reference=to(visit[0])))).status == 409
+        assert (await slots(ris, schedule))["08:30"] == "free"
+        assert await ris.search("Appointment", patient=f"Patient/{patient['id']}") == []
+
+    ris.run(scenario())
+
+
+def test_an_urgent_order_takes_the_time_of_a_routine_one_and_its_ehr_is_told(ris):
+    async def scenario():
+        ehr = await ris.destination("SIU^S12", "SIU^S15")
+        scanner, _, code, routine = await stage(ris)
+        booked = shown(await ask(ris, "book", appointment_reference=to(await proposed(ris, routine))))[0]
+        urgent = await ordered(ris, code, priority="stat")
+        wanted = booking(urgent, scanner, booked["start"]) | {"status": "pending"}
+        resource, why = {"resource": wanted}, {"valueString": "polytrauma"}
+        assert (await ris.refused(ask(ris, "book", appointment_resource=resource))).status == 409
+        (won,) = shown(await ask(ris, "book", appointment_resource=resource, displace=why))
+        assert (won["status"], (await ris.step(urgent))["status"]) == ("booked", "accepted")
+        assert (await ris.read(booked))["status"] == "cancelled"
+        assert (await ris.step(routine))["status"] == "requested"
+        entry = await ris.one("Appointment", based_on=f"ServiceRequest/{routine['id']}", status="waitlist")
+        (item,) = await ris.work_items("displaced-booking", focus=f"Appointment/{entry['id']}")
+        assert sorted(s.get(6) for m in await ris.sent(ehr) if (s := m.first("SCH"))) == ["S12", "S12", "S15"]
+        # Nobody displaces what is as urgent.
+        also = booking(await ordered(ris, code, priority="stat"), scanner, booked["start"]) | {"status": "pending"}
+        assert (await ris.refused(ask(ris, "book", appointment_resource={"resource": also}, displace=why))).status == 409
+        await ask(ris, "book", appointment_reference=to(await proposed(ris, routine)))
+        assert (await ris.read(item))["status"] == "completed"
+
+    ris.run(scenario())
+
+
+def test_overbooking_needs_a_rule_and_a_reason_and_slots_stay_busy_until_the_last_has_left(ris):
+    async def scenario():
+        scanner = await ris.scanner()
+        rule = {"url": "count", "valuePositiveInt": 1}, {"url": "role", "valueCode": "system"}
+        schedule = await open_(ris, scanner, extension=[{"url": "urn:fhir-ris:overbooking", "extension": list(rule)}])
+        one = await ris.book(await ris.order(), scanner, at(8))
+        assert (await ris.refused(ris.book(await ris.order(), scanner, at(8)))).status == 409
+        why = [{"url": "urn:fhir-ris:overbooked", "valueString": "inpatient before discharge"}]
+        two = await ris.book(await ris.order(), scanner, at(8), extension=why)
+        assert (await ris.refused(ris.book(await ris.order(), scanner, at(8), extension=why))).status == 409
+        await ris.become(one, "cancelled")
+        assert (await slots(ris, schedule))["08:00"] == "busy"
+        await ris.become(two, "cancelled")
+        assert (await slots(ris, schedule))["08:00"] == "free"
+        # Where the rule names another role, the reason doesn't help.
+        radiologist = {"url": "count", "valuePositiveInt": 1}, {"url": "role", "valueCode": "radiologist"}
+        other = await ris.scanner()
+        await open_(ris, other, extension=[{"url": "urn:fhir-ris:overbooking", "extension": list(radiologist)}])
+        await ris.book(await ris.order(), other, at(8))
+        assert (await ris.refused(ris.book(await ris.order(), other, at(8), extension=why))).status == 403
+
+    ris.run(scenario())
+
+
+def test_an_inpatient_is_put_on_the_worklist_without_an_appointment(ris):
+    async def scenario():
+        order, scanner = await ris.order(), await ris.scanner()
+        step = await ris.step(order)
+        period = {"period": {"start": clock.instant(clock.now())}}
+        await ris.update(step, status="accepted", owner={"reference": f"Device/{scanner['id']}"}, restriction=period)
+        assert (await ris.step(order))["businessStatus"]["coding"][0]["code"] == "SCHEDULED"
+        assert await ris.search("Appointment", based_on=f"ServiceRequest/{order['id']}") == []
 
     ris.run(scenario())

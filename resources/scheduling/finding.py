@@ -18,7 +18,7 @@ from fhir_server.unit_of_work import UnitOfWork
 from resources import activity_definition
 from resources.scheduling import directory, needs, occupancy, proposals
 from resources.scheduling.directory import Chosen, Directory
-from resources.scheduling.hours import Interval
+from resources.scheduling.hours import Interval, overlap
 from resources.scheduling.needs import Need
 from resources.scheduling.placing import FreeTime, Placed, Wanted, visits
 from resources.scheduling.question import Question
@@ -192,7 +192,7 @@ def _appointment(placed: Placed, need: Need, patient: str | None, slots: Sequenc
         "start": clock.instant(placed.start),
         "end": clock.instant(placed.end),
         "minutesDuration": int(need.length.total_seconds() // 60),
-        "slot": [{"reference": f"Slot/{s.id}"} for s in slots if s.actor in taken and occupancy.overlap(s.when, when)],
+        "slot": [{"reference": f"Slot/{s.id}"} for s in slots if s.actor in taken and overlap(s.when, when)],
         "participant": _participants(placed, patient, known),
     }
     if need.order:

@@ -33,5 +33,5 @@ class Question:
     @classmethod
     def again(cls, kept: dict[str, Any]) -> "Question":
         """As MongoDB gives it back: moments without a zone, lists for tuples."""
-        told = {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()}
-        return cls(**told | {k: told[k].replace(tzinfo=UTC) for k in ("start", "end")})
+        told: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()}
+        return cls(**told | {k: kept[k].replace(tzinfo=UTC) for k in ("start", "end")})

@@ -1,7 +1,7 @@
 """What must be there before an example of docs/operations.md can be run: a module an area, a function an operation.
 
 A function `validate`, `meta_add` and so on (the operation's name, `-` as `_`) takes the stage and gives the ids that stand for
-`{names}` in the example. What isn't a function there, needs nothing.
+`{names}` in the example. Of an operation that several types have, it is `appointment_hold`. What isn't there, needs nothing.
 """
 
 from dataclasses import dataclass
