@@ -20,8 +20,8 @@ APPOINTMENT = lifecycle(
     new proposed pending      | proposed waitlist  | staff; RIS    |                         | slots free
     waitlist                  |                    |               |                         |
     new proposed waitlist     | pending            | staff; RIS    | free station and people | slots busy-tentative
-    new proposed pending      | booked             | staff; RIS    | an active order; a free | its steps are scheduled, slots busy,
-    waitlist                  |                    |               | station that does it;   | off the waiting list
+    new proposed pending      | booked             | staff; RIS    | an active order; a free | its steps are scheduled, slots
+    waitlist                  |                    |               | station that does it;   | busy, off the waiting list
                               |                    |               | free people             |
     new proposed pending      | arrived checked-in | staff; RIS    | an active order; a free | its steps are ready, slots busy,
     waitlist                  |                    |               | station that does it;   | off the waiting list
