@@ -8,6 +8,7 @@ from fhir_server.operations import Answer, Call, Level, Operation, arguments
 from fhir_server.outcome import FhirError, Issue, fail, operation_outcome
 from fhir_server.references import Target, target
 from fhir_server.registry import Registry, Resource
+from fhir_server.staging import refuse_invalid
 from fhir_server.unit_of_work import UnitOfWork
 from resources import appointment, department_operation
 from resources.scheduling import bookings, finding, proposals
@@ -100,6 +101,7 @@ async def _require_seen(unit: UnitOfWork, visit: Sequence[Resource]) -> None:
 
 async def _on_resource(call: Call, given: Resource, run: Run, comment: str | None) -> Answer:
     """IHE ITI-117: `pending` without an id is booked, `booked` with an id is changed, `cancelled` with an id is cancelled."""
+    refuse_invalid(given | ({"end": given["start"]} if "start" in given and "end" not in given else {}))
     status, id_ = given.get("status"), given.get("id")
 
     async def work(unit: UnitOfWork) -> Stored:

@@ -10,6 +10,7 @@ from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import activity_definition, appointment
 from resources.scheduling import occupancy, waiting
+from resources.security_labels import labelled
 
 HOLD: Final = timedelta(minutes=10)
 _OPEN: Final = frozenset({"proposed", "pending", "waitlist"})
@@ -62,7 +63,11 @@ def _require(stored: Resource | None, statuses: frozenset[str] | set[str], what:
 
 
 async def _write(unit: UnitOfWork, leg: Resource, *, new: bool) -> Resource:
-    return await unit.create(leg, leg.get("id")) if new else await unit.update(leg)
+    if not new:
+        return await unit.update(leg)
+    for order_id in appointment.orders(leg):
+        leg = labelled(leg, await unit.read("ServiceRequest", order_id) or {})
+    return await unit.create(leg, leg.get("id"))
 
 
 def _without_hold(leg: Resource) -> list[Resource]:
@@ -71,7 +76,9 @@ def _without_hold(leg: Resource) -> list[Resource]:
 
 async def _completed(unit: UnitOfWork, leg: Resource) -> Resource:
     """With its end, as long after its start as the catalogue says for its orders."""
-    if "end" in leg or "start" not in leg:
+    if "start" not in leg:
+        raise fail("required", "say when: start", "Appointment.start")
+    if "end" in leg:
         return leg
     lengths = []
     for order_id in appointment.orders(leg):

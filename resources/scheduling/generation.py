@@ -13,29 +13,39 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
+import structlog
 from pymongo import UpdateOne
 
 from fhir_server import clock, fhir_json
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
+from fhir_server.outcome import FhirError
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import work_items
+from resources import appointment, work_items
 from resources.scheduling import hours, occupancy, schedules
 from resources.scheduling.hours import Interval, overlap
 from smart_auth.access import Access
+
+log = structlog.get_logger()
 
 KEPT: Final = "schedules_kept"
 OUTSIDE_HOURS: Final = "booked-outside-hours"
 _ACCESS: Final = Access.system("scheduling")
 _ACT: Final = Act("generate-slots", source="scheduling")
-_PORTION: Final = timedelta(days=7)  # of slots that one transaction makes
+_PORTION: Final = timedelta(days=3)  # of slots that one transaction makes
 
 
 async def keep_all(interactions: Interactions, zone: ZoneInfo, now: datetime) -> int:
     """Bring the slots of all Schedules in use to where they should be; how many were made or changed."""
     generated = interactions.store.current("Schedule").find({"resource.extension.url": schedules.GENERATION}, {"_id": 1})
-    return sum([await keep(interactions, found["_id"], zone, now) for found in await generated.to_list()])
+    changed = 0
+    for found in await generated.to_list():
+        try:
+            changed += await keep(interactions, found["_id"], zone, now)
+        except FhirError as error:  # the others need not wait for it
+            log.warning("the slots of a schedule can't be kept", schedule=found["_id"], reason=error.code)
+    return changed
 
 
 async def keep(interactions: Interactions, schedule_id: str, zone: ZoneInfo, now: datetime) -> int:
@@ -132,7 +142,7 @@ class _Portion:
             start, end = occupancy.interval(booking)
             inside = any(a <= start and end <= b for a, b in stretches)
             if not inside and booking.get("slot"):
-                patient = next((p["actor"]["reference"] for p in booking["participant"] if _is_patient(p)), None)
+                patient = next(iter(appointment.participants(booking, "Patient")), None)
                 about = f"Appointment/{booking['id']}"
                 text = "A booking is in time that is closed now. Is it to be moved, or to stay?"
                 await work_items.raise_once(unit, OUTSIDE_HOURS, about, text, about=about, patient=patient)
@@ -154,7 +164,3 @@ def _status(when: Interval, taken: Iterable[Resource]) -> str:
     """The status of a slot that is made where somebody may have booked already."""
     there = [b["status"] for b in taken if overlap(occupancy.interval(b), when)]
     return "free" if not there else "busy-tentative" if set(there) == {"pending"} else "busy"
-
-
-def _is_patient(participant: Resource) -> bool:
-    return str(participant.get("actor", {}).get("reference", "")).startswith("Patient/")

@@ -89,8 +89,8 @@ def _windows(hours: Iterable[Element], day: date, *, after_midnight: bool) -> It
 def _minute(said: str | None, default: int) -> int:
     if said is None:
         return default
-    told = time.fromisoformat(said)
-    return told.hour * 60 + told.minute
+    hour, minute, *_ = said.split(":")
+    return int(hour) * 60 + int(minute)
 
 
 def merged(intervals: Iterable[tuple[T, T]]) -> list[tuple[T, T]]:

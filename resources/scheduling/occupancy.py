@@ -78,8 +78,8 @@ async def _ended(unit: UnitOfWork, other: Resource) -> bool:
 
 
 def hold_is_over(appointment: Resource, now: datetime) -> bool:
-    until = extension(appointment, HOLD_UNTIL)
-    return appointment["status"] == "pending" and until is not None and datetime.fromisoformat(until["valueInstant"]) <= now
+    until = (extension(appointment, HOLD_UNTIL) or {}).get("valueInstant")
+    return appointment["status"] == "pending" and until is not None and datetime.fromisoformat(until) <= now
 
 
 def let_go(hold: Resource) -> Resource:

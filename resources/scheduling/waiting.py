@@ -14,20 +14,28 @@ from fhir_server.search.index import RANK
 from fhir_server.unit_of_work import UnitOfWork
 from resources import appointment, work_items
 from resources.scheduling import occupancy
+from resources.security_labels import labelled
 
 CANCELLATION: Final = "urn:fhir-ris:cancellation"  # code system of Appointment.cancelationReason
 DISPLACED: Final = "displaced-booking"
-# Elements that tell when and where: what waits has none of them.
-_TIMES: Final = frozenset({"id", "meta", "start", "end", "slot", "status", "participant", "cancelationReason", "extension"})
+# What an entry takes over from the booking that it is for.
+_KEPT: Final = (
+    "resourceType serviceCategory serviceType specialty appointmentType reasonCode reasonReference priority description "
+    "supportingInformation patientInstruction basedOn"
+).split()
 
 
 async def enlist(unit: UnitOfWork, booking: Resource, comment: str) -> Resource:
     """An entry of the list for what a booking was for."""
-    kept = {k: v for k, v in booking.items() if k not in _TIMES}
-    people = [p | {"status": "needs-action"} for p in booking["participant"] if _is_patient(p)]
+    kept = {element: booking[element] for element in _KEPT if element in booking}
+    people = [
+        p | {"status": "needs-action"}
+        for p in booking["participant"]
+        if appointment.participants({"participant": [p]}, "Patient")
+    ]
     wish = {"requestedPeriod": [{"start": clock.instant(unit.now)}]} | kept
     entry = wish | {"status": "waitlist", "participant": people or booking["participant"], "created": clock.instant(unit.now)}
-    return await unit.create(entry | {"comment": comment})
+    return await unit.create(labelled(entry | {"comment": comment}, booking))
 
 
 def cancelled(booking: Resource, code: str, reason: str) -> Resource:
@@ -58,7 +66,7 @@ async def displace(unit: UnitOfWork, urgent: Resource, reason: str) -> list[Reso
 
 async def _listed(unit: UnitOfWork, other: Resource) -> Resource:
     entry = await enlist(unit, other, f"Was booked for {other['start']}, and gave way to an urgent examination")
-    patient = next((p["actor"]["reference"] for p in other["participant"] if _is_patient(p)), None)
+    patient = next(iter(appointment.participants(other, "Patient")), None)
     about = f"Appointment/{entry['id']}"
     text = "A booking gave way to an urgent examination. The patient is to be told, and a new time to be found."
     await work_items.raise_once(unit, DISPLACED, about, text, about=about, patient=patient)
@@ -69,10 +77,6 @@ async def _rank(unit: UnitOfWork, booking: Resource) -> int:
     """The urgency of the most urgent of its orders."""
     found = [await unit.read("ServiceRequest", id_) or {} for id_ in appointment.orders(booking)]
     return max((RANK[order.get("priority", "routine")] for order in found), default=0)
-
-
-def _is_patient(participant: Resource) -> bool:
-    return str(participant.get("actor", {}).get("reference", "")).startswith("Patient/")
 
 
 async def follow(unit: UnitOfWork, change: Change) -> None:
