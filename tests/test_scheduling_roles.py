@@ -90,7 +90,7 @@ def test_what_isnt_seen_isnt_booked(app, world):
         ("$hold", body(), 400),
         ("$hold", body(appointment_reference={"valueReference": {"reference": "Appointment/nobody"}}), 404),
         ("$book", body(appointment_resource={"resource": {"resourceType": "Patient"}}), 400),
-        ("$book", body(appointment_resource={"resource": {"resourceType": "Appointment", "status": "pending"}}), 422),
+        ("$book", body(appointment_resource={"resource": {"resourceType": "Appointment", "status": "pending"}}), 400),
         ("nobody/$reschedule", body(), 400),
         ("nobody/$check-in", body(), 404),
         ("nobody/$cancel", body(reason={"valueString": "x"}, code={"valueCode": "whatever"}), 400),
