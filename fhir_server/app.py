@@ -47,6 +47,8 @@ from resources import patient_merge, reconcile_operation
 from resources.coverage import watch as authorization_watch
 from resources.reading.signature import Signer
 from resources.reading.signing import ReportSigning
+from resources.scheduling import operations as scheduling_operations
+from resources.scheduling.watch import ScheduleWatch
 from smart_auth import break_glass_log
 from smart_auth.access import Access
 from smart_auth.break_glass import BreakGlass
@@ -99,6 +101,7 @@ async def interactions_over(settings: Settings, db: AsyncDatabase[Document], tok
     dicom_endpoints.register(registry)
     reconcile_operation.register(registry)
     ReportSigning(Signer(report_signing_key(settings.data_dir)), settings.sign_second_factor_minutes).register(registry)
+    scheduling_operations.register(registry, settings.zone)
     if tokens is not None:
         BreakGlass(tokens).register(registry)
     store = Store(db, audit_key=audit_key(settings.data_dir))
@@ -111,6 +114,7 @@ async def interactions_over(settings: Settings, db: AsyncDatabase[Document], tok
     await study_watch.ensure_indexes(db)
     await authorization_watch.ensure_indexes(db)
     await break_glass_log.ensure_indexes(db)
+    await scheduling_operations.ensure_indexes(db)
     return Interactions(store, registry, strict_references=settings.referential_integrity == "strict")
 
 
@@ -348,7 +352,7 @@ async def dicom_door(ris: Ris) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def pacs_workers(ris: Ris) -> AsyncIterator[None]:
-    """What goes on by itself: performed steps are forwarded, arrived studies looked up, abandoned steps asked about."""
+    """What goes on by itself: steps forwarded, studies looked up, abandoned steps asked about, slots kept and holds ended."""
     from bridges.dicom import mpps_watch
     from bridges.dicom.mpps_delivery import MppsDelivery
     from bridges.dicom.pacs_worker import PacsWorker
@@ -357,6 +361,7 @@ async def pacs_workers(ris: Ris) -> AsyncIterator[None]:
         await stack.enter_async_context(MppsDelivery(ris.interactions, ris.settings.ae_title).running())
         await stack.enter_async_context(PacsWorker(ris.interactions, ris.settings.zone).running())
         await stack.enter_async_context(mpps_watch.watching(ris.interactions))
+        await stack.enter_async_context(ScheduleWatch(ris.interactions, ris.settings.zone).running())
         yield
 
 

@@ -34,6 +34,7 @@ from resources import (
     task,
     worklist_preferences,
 )
+from resources.scheduling import rules as scheduling_rules
 
 CORE_TYPES = (
     "Account ActivityDefinition AllergyIntolerance Appointment AuditEvent Binary ChargeItem ClaimResponse Communication "
@@ -71,6 +72,7 @@ def register(registry: Registry, *, uid_root: str, zone: tzinfo = UTC) -> None:
     requested_procedure.register(registry)
     scanner_preferences.register(registry)
     scheduled_step.register(registry)
+    scheduling_rules.register(registry)
     service_request.register(registry)
     step_operations.register(registry)
     task.register(registry)

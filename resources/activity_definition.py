@@ -1,5 +1,7 @@
 """ActivityDefinition: the procedure catalogue. What an ordered code means for the department."""
 
+from datetime import timedelta
+
 from fhir_server.elements import codes, codings, extension
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
@@ -8,12 +10,38 @@ from resources.identifiers import token
 
 # Extension (boolean): an order for the procedure must say why.
 REASON_REQUIRED = "urn:fhir-ris:reason-required"
+# Extensions: what the patient is told to do before (string or markdown), and how long that takes (Duration).
+PREPARATION = "urn:fhir-ris:preparation"
+PREPARATION_TIME = "urn:fhir-ris:preparation-time"
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}  # UCUM
 
 
 def needs_reason(entry: Resource | None) -> bool:
     """Whether the catalogue entry asks for a reason."""
     found = extension(entry or {}, REASON_REQUIRED)
     return bool(found and found.get("valueBoolean"))
+
+
+def preparation(entry: Resource | None) -> str | None:
+    """What the patient is told to do before it."""
+    found = extension(entry or {}, PREPARATION) or {}
+    text = found.get("valueString") or found.get("valueMarkdown")
+    return str(text) if text else None
+
+
+def preparation_time(entry: Resource | None) -> timedelta:
+    """How long before it the patient must know of it."""
+    return _duration((extension(entry or {}, PREPARATION_TIME) or {}).get("valueDuration")) or timedelta(0)
+
+
+def duration(entry: Resource | None) -> timedelta | None:
+    """How long it takes (`timingDuration`); None when the catalogue doesn't say."""
+    return _duration((entry or {}).get("timingDuration"))
+
+
+def _duration(said: Resource | None) -> timedelta | None:
+    seconds = _SECONDS.get(str((said or {}).get("code") or (said or {}).get("unit")))
+    return timedelta(seconds=float(said["value"]) * seconds) if said and seconds and "value" in said else None
 
 
 async def modality(unit: UnitOfWork, request: Resource) -> str | None:

@@ -2,33 +2,37 @@
 
 from datetime import datetime, timedelta
 
+from fhir_server.elements import has_code
 from fhir_server.outcome import FhirError, fail
 from fhir_server.references import target
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import beginnings, device, service_request, task
+from resources import activity_definition, beginnings, device, service_request, task
 from resources.booked_steps import none_begun, none_waits
 from resources.lifecycle import check_status, lifecycle
+from resources.scheduling import occupancy
+from resources.scheduling.occupancy import HOLDS_TIME, LONGEST
 
 APPOINTMENT = lifecycle(
     "Appointment",
     "appointment",
     """
     from                      | to                 | who           | needs                   | then
-    new proposed pending      | proposed pending   | staff         |                         |
-    waitlist                  | waitlist           |               |                         |
-    new proposed pending      | booked             | staff         | an active order; a free | its steps are scheduled, slots busy
-    waitlist                  |                    |               | station that does it;   |
-                              |                    |               | authorized              |
-    new proposed pending      | arrived checked-in | staff         | an active order; a free | its steps are ready, slots busy
-    waitlist                  |                    |               | station that does it;   |
-                              |                    |               | authorized              |
+    new proposed pending      | proposed waitlist  | staff; RIS    |                         | slots free
+    waitlist                  |                    |               |                         |
+    new proposed waitlist     | pending            | staff; RIS    | free station and people | slots busy-tentative
+    new proposed pending      | booked             | staff; RIS    | an active order; a free | its steps are scheduled, slots
+    waitlist                  |                    |               | station that does it;   | busy, off the waiting list
+                              |                    |               | free people; authorized |
+    new proposed pending      | arrived checked-in | staff; RIS    | an active order; a free | its steps are ready, slots busy,
+    waitlist                  |                    |               | station that does it;   | off the waiting list
+                              |                    |               | free people; authorized |
     booked                    | arrived checked-in | staff; RIS    |                         | its steps are ready
     arrived                   | checked-in         | staff; RIS    |                         |
     arrived                   | booked             | staff; RIS    | none of its steps begun | its steps are scheduled, not ready
     checked-in                | arrived            | staff; RIS    | none of its steps begun |
     booked arrived checked-in | fulfilled          | staff; RIS    | none of its steps waits |
-    proposed pending waitlist | cancelled noshow   | staff; RIS    |                         |
+    proposed pending waitlist | cancelled noshow   | staff; RIS    |                         | slots free
     booked arrived            | cancelled noshow   | staff; v2 RIS | none of its steps begun | its steps wait again, slots free
     checked-in                | cancelled          | staff; v2 RIS | none of its steps begun | its steps wait again, slots free
     checked-in                | booked             | ; reconcile   |                         | as before the step began
@@ -39,9 +43,6 @@ APPOINTMENT = lifecycle(
     needs={"none of its steps begun": none_begun, "none of its steps waits": none_waits},
 )
 _BOOKED = frozenset({"booked", "arrived", "checked-in"})
-_HOLDS_TIME = _BOOKED | {"pending"}
-# No examination takes longer; it bounds the search for overlapping bookings.
-_LONGEST = timedelta(hours=24)
 _PLAUSIBLE_YEARS = range(1900, 3000)
 
 
@@ -49,6 +50,16 @@ def participants(appointment: Resource, resource_type: str) -> list[str]:
     """The references to participants of this type, such as `Device/ct1`."""
     found = (target(p.get("actor")) for p in appointment.get("participant", ()))
     return [str(t) for t in found if t and t.type == resource_type]
+
+
+def stations(appointment: Resource) -> list[str]:
+    """The scanners that it takes, without the equipment that is needed beside them."""
+    beside = [p.get("actor") for p in appointment.get("participant", ()) if _is_equipment(p)]
+    return [s for s in participants(appointment, "Device") if {"reference": s} not in beside]
+
+
+def _is_equipment(participant: Resource) -> bool:
+    return has_code(participant.get("type"), occupancy.PARTICIPANT, occupancy.EQUIPMENT)
 
 
 def orders(appointment: Resource) -> list[str]:
@@ -63,7 +74,7 @@ def is_booked(appointment: Resource | None) -> bool:
 
 
 def _holds_time(appointment: Resource | None) -> bool:
-    return appointment is not None and appointment.get("status") in _HOLDS_TIME
+    return appointment is not None and appointment.get("status") in HOLDS_TIME
 
 
 def _is_fulfilled(appointment: Resource | None) -> bool:
@@ -74,7 +85,7 @@ def _place(appointment: Resource | None) -> object:
     """When and where it is; what it has as long as it holds no time, doesn't matter."""
     if appointment is None or not _holds_time(appointment):
         return None
-    return appointment.get("start"), appointment.get("end"), participants(appointment, "Device")
+    return appointment.get("start"), appointment.get("end"), occupancy.takes(appointment)
 
 
 # Rules
@@ -95,12 +106,13 @@ async def check(unit: UnitOfWork, change: Change) -> None:
         return
     _check_stations_accept(appointment)
     start, end = _moment(appointment, "start"), _moment(appointment, "end")
-    if not timedelta(0) < end - start <= _LONGEST:
+    if not timedelta(0) < end - start <= LONGEST:
         raise fail("business-rule", "a booking ends after it starts, within 24 hours", "Appointment.end")
     await _check_orders(unit, appointment, begins=is_booked(appointment) and not is_booked(change.before))
     if _place(change.before) != _place(appointment):
-        for station in participants(appointment, "Device"):
-            await _check_free(unit, change.id, station, start, end)
+        await occupancy.require_free(unit, change.id, appointment)
+    if not _holds_time(change.before):
+        await _instruct(unit, appointment)
 
 
 def _check_stations_accept(appointment: Resource) -> None:
@@ -123,17 +135,18 @@ async def _check_orders(unit: UnitOfWork, appointment: Resource, *, begins: bool
             raise fail("business-rule", f"the order is {order['status']}: only an active one is booked", "Appointment.basedOn")
 
 
-async def _check_free(unit: UnitOfWork, own_id: str, station: str, start: datetime, end: datetime) -> None:
-    await unit.lock(f"station:{station}")
-    parameters = [("actor", station), ("status", ",".join(sorted(_HOLDS_TIME)))]
-    parameters += [("date", f"ge{_text(start - _LONGEST)}"), ("date", f"lt{_text(end)}")]
-    for other in await unit.search_all("Appointment", parameters):
-        if other["id"] != own_id and _moment(other, "end") > start:
-            raise fail(
-                "conflict",
-                f"{station} is taken at that time by {await unit.named('Appointment', other['id'])}",
-                "Appointment.start",
-            )
+async def _instruct(unit: UnitOfWork, appointment: Resource) -> None:
+    """The patient is told how to prepare: as the order says, else as the catalogue does for the procedure."""
+    if "patientInstruction" in appointment:
+        return
+    texts: list[str] = []
+    for order_id in orders(appointment):
+        order = await unit.read("ServiceRequest", order_id) or {}
+        text = order.get("patientInstruction")
+        text = text or activity_definition.preparation(await activity_definition.catalogue_entry(unit, order))
+        texts += [text] if text and text not in texts else []
+    if texts:
+        appointment["patientInstruction"] = "\n".join(texts)
 
 
 def _moment(appointment: Resource, element: str) -> datetime:
@@ -146,10 +159,6 @@ def _moment(appointment: Resource, element: str) -> datetime:
     if moment.year not in _PLAUSIBLE_YEARS:
         raise fail("value", "nobody is booked in that year", f"Appointment.{element}")
     return moment
-
-
-def _text(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds")
 
 
 # Reactions
@@ -171,20 +180,20 @@ async def follow(unit: UnitOfWork, change: Change) -> None:
     elif is_booked(before) and appointment["status"] in {"cancelled", "noshow", "entered-in-error"}:
         for step in await _own_steps(unit, appointment):
             await unit.update(task.unschedule(step))
-    await _mark_slots(unit, before, appointment)
+    await occupancy.mark_slots(unit, before, appointment)
 
 
 async def _schedule(unit: UnitOfWork, appointment: Resource) -> None:
     """Give the waiting steps of each order their station and time: those that one of the stations can do."""
-    stations = participants(appointment, "Device")
-    for order_id in orders(appointment) if stations else ():
+    there = stations(appointment)
+    for order_id in orders(appointment) if there else ():
         steps = await service_request.steps_of(unit, order_id)
         waiting = [s for s in steps if s["status"] == "requested"]
         if not waiting and steps:
             raise fail("conflict", "no step of the order waits to be scheduled", "Appointment.basedOn")
         placed = 0
         for step in waiting:
-            station = await device.fitting(unit, stations, task.modality(step))
+            station = await device.fitting(unit, there, task.modality(step))
             if station is not None:
                 await unit.update(task.schedule(step, station, appointment))
                 placed += 1
@@ -194,12 +203,12 @@ async def _schedule(unit: UnitOfWork, appointment: Resource) -> None:
 
 async def _move(unit: UnitOfWork, appointment: Resource) -> None:
     """Its steps go where it goes, and wait again when it has no station any more."""
-    stations = participants(appointment, "Device")
+    there = stations(appointment)
     for step in await _own_steps(unit, appointment):
-        if not stations:
+        if not there:
             await unit.update(task.unschedule(step))
             continue
-        station = await device.fitting(unit, stations, task.modality(step))
+        station = await device.fitting(unit, there, task.modality(step))
         if station is None:
             raise _no_station(step)
         await unit.update(task.schedule(step, station, appointment))
@@ -220,28 +229,6 @@ async def _own_steps(unit: UnitOfWork, appointment: Resource, *, ended: bool = F
     found = [s for o in orders(appointment) for s in await service_request.steps_of(unit, o)]
     own = [s for s in found if task.appointment_of(s) == f"Appointment/{appointment['id']}"]
     return own if ended else [s for s in own if s["status"] in task.BEFORE_START]
-
-
-async def _mark_slots(unit: UnitOfWork, before: Resource | None, appointment: Resource) -> None:
-    """Slots that it takes become busy, and free those that it leaves. What has taken place keeps its slots."""
-    if appointment["status"] == "fulfilled":
-        return
-    had = _slots(before) if _holds_time(before) else set()
-    has = _slots(appointment) if _holds_time(appointment) else set()
-    for reference in sorted(has - had):
-        slot = await unit.get(reference)
-        if slot and slot["status"] not in {"free", "busy-tentative"}:
-            raise fail("conflict", f"{reference} is {slot['status']}", "Appointment.slot")
-        if slot:
-            await unit.update(slot | {"status": "busy"})
-    for reference in sorted(had - has):
-        slot = await unit.get(reference)
-        if slot and slot["status"] == "busy":
-            await unit.update(slot | {"status": "free"})
-
-
-def _slots(appointment: Resource | None) -> set[str]:
-    return {r["reference"] for r in (appointment or {}).get("slot", ()) if "reference" in r}
 
 
 # What a step's course means for its appointment: called by the rules of steps
@@ -295,11 +282,9 @@ async def reopen(unit: UnitOfWork, step: Resource, beginning: beginnings.Beginni
 
 async def _is_possible(unit: UnitOfWork, appointment: Resource) -> bool:
     """Whether it can be booked: its orders are active, and nobody else has its time."""
-    start, end = _moment(appointment, "start"), _moment(appointment, "end")
     try:
         await _check_orders(unit, appointment, begins=True)
-        for station in participants(appointment, "Device"):
-            await _check_free(unit, appointment["id"], station, start, end)
+        await occupancy.require_free(unit, appointment["id"], appointment)
     except FhirError:
         return False
     return True

@@ -90,6 +90,14 @@ _OPERATIONS = {
     "protocol": "radiologist technologist",
     "clear-safety": "radiologist",
     # Scheduling
+    "appointment-find": "scheduler technologist radiologist admin",
+    "appointment-hold": "scheduler admin",
+    "appointment-book": "scheduler admin",
+    "appointment-reschedule": "scheduler admin",
+    "appointment-cancel": "scheduler admin",
+    "appointment-no-show": "scheduler technologist admin",
+    "appointment-check-in": "scheduler technologist admin",
+    "generate-slots": "scheduler admin",
     # The examination
     "track": "technologist radiologist scheduler",
     "start": "technologist radiologist",

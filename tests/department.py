@@ -26,6 +26,7 @@ from fhir_server.outcome import FhirError
 from fhir_server.registry import Registry
 from fhir_server.store import Store
 from resources import patient_merge
+from resources.scheduling import operations as scheduling_operations
 from smart_auth.access import Access
 
 T = TypeVar("T")
@@ -71,6 +72,7 @@ class Department:
         await message_log.ensure_indexes(self.db)
         await order_parked.ensure_indexes(self.db)
         await patient_merge.ensure_indexes(self.db)
+        await scheduling_operations.ensure_indexes(self.db)
         self.interactions = Interactions(self.store, self.registry)
         self.inbound = Inbound(self.interactions, ZONE, Partners(self.store, max_age=0))
 

@@ -36,6 +36,7 @@ from fhir_server.store import Store
 from resources import reconcile_operation
 from resources.reading.signature import Signer
 from resources.reading.signing import ReportSigning
+from resources.scheduling import operations as scheduling_operations
 from smart_auth import break_glass_log
 from smart_auth.break_glass import BreakGlass
 from smart_auth.clients import Client
@@ -94,6 +95,7 @@ class FhirApp:
             resources.register(self.registry, uid_root="2.25")
             reconcile_operation.register(self.registry)
             ReportSigning(Signer(bytes(32)), self._second_factor_minutes).register(self.registry)
+            scheduling_operations.register(self.registry, ZoneInfo("UTC"))
             self.registry.projection(worklist_rows.WorklistRows(ZoneInfo("UTC")).project)
             self.registry.projection(outbound.Outbound(ZoneInfo("UTC")).project)
             self.registry.projection(payer_outbound.project)
@@ -106,6 +108,7 @@ class FhirApp:
         await outbox.ensure_indexes(self.store)
         await ensure_indexes(self.db)
         await break_glass_log.ensure_indexes(self.db)
+        await scheduling_operations.ensure_indexes(self.db)
         self.interactions = Interactions(self.store, self.registry, strict_references=self._strict)
         listening = socket.create_server(("127.0.0.1", 0))
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

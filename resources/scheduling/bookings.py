@@ -1,0 +1,140 @@
+"""Holding, booking, moving and ending: what the operations ask for, which the rules of Appointment then judge."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from fhir_server import clock
+from fhir_server.outcome import fail
+from fhir_server.registry import Resource
+from fhir_server.unit_of_work import UnitOfWork
+from resources import activity_definition, appointment
+from resources.scheduling import occupancy, waiting
+from resources.security_labels import labelled
+
+HOLD: Final = timedelta(minutes=10)
+_OPEN: Final = frozenset({"proposed", "pending", "waitlist"})
+_CANCELLABLE: Final = _OPEN | {"booked", "arrived", "checked-in"}
+_EARLIEST_ARRIVAL: Final = timedelta(hours=24)
+
+
+async def hold(unit: UnitOfWork, visit: Sequence[Resource]) -> list[Resource]:
+    """Keep the times of a proposed visit for some minutes."""
+    until = {"url": occupancy.HOLD_UNTIL, "valueInstant": clock.instant(unit.now + HOLD)}
+    held = []
+    for proposed in visit:
+        stored = await unit.read("Appointment", proposed["id"])
+        _require(stored, {"proposed"}, "held")
+        leg = stored or proposed
+        held.append(
+            await _write(unit, leg | {"status": "pending", "extension": [*_without_hold(leg), until]}, new=stored is None)
+        )
+    return held
+
+
+async def book(
+    unit: UnitOfWork, visit: Sequence[Resource], *, comment: str | None, overbook: str | None, displace: str | None
+) -> list[Resource]:
+    """Book a visit: as proposed, as held, or (one Appointment without an id) at a time of the caller's choice.
+
+    overbook: why it may be one more than there is time for; displace: why what is less urgent has to give way
+    """
+    booked = []
+    for proposed in visit:
+        stored = await unit.read("Appointment", proposed["id"]) if "id" in proposed else None
+        _require(stored, _OPEN, "booked")
+        leg = stored or await _completed(unit, proposed)
+        extensions = _without_hold(leg)
+        if overbook:
+            extensions.append({"url": occupancy.OVERBOOKED, "valueString": overbook})
+        if displace:
+            await waiting.displace(unit, leg, displace)
+        accepted = [p | {"status": "accepted"} if p["status"] == "tentative" else p for p in leg["participant"]]
+        leg = {k: v for k, v in leg.items() if k != "extension"} | {"status": "booked", "participant": accepted}
+        leg |= ({"extension": extensions} if extensions else {}) | ({"comment": comment} if comment else {})
+        booked.append(await _write(unit, leg, new=stored is None))
+    return booked
+
+
+def _require(stored: Resource | None, statuses: frozenset[str] | set[str], what: str) -> None:
+    if stored is not None and stored["status"] not in statuses:
+        over = (stored["status"] == "cancelled" and "the hold is over") or f"it is {stored['status']}"
+        raise fail("conflict", f"the appointment can't be {what}: {over}", "Appointment.status")
+
+
+async def _write(unit: UnitOfWork, leg: Resource, *, new: bool) -> Resource:
+    if not new:
+        return await unit.update(leg)
+    for order_id in appointment.orders(leg):
+        leg = labelled(leg, await unit.read("ServiceRequest", order_id) or {})
+    return await unit.create(leg, leg.get("id"))
+
+
+def _without_hold(leg: Resource) -> list[Resource]:
+    return [e for e in leg.get("extension", ()) if e.get("url") != occupancy.HOLD_UNTIL]
+
+
+async def _completed(unit: UnitOfWork, leg: Resource) -> Resource:
+    """With its end, as long after its start as the catalogue says for its orders."""
+    if "start" not in leg:
+        raise fail("required", "say when: start", "Appointment.start")
+    if "end" in leg:
+        return leg
+    lengths = []
+    for order_id in appointment.orders(leg):
+        order = await unit.read("ServiceRequest", order_id) or {}
+        lengths.append(activity_definition.duration(await activity_definition.catalogue_entry(unit, order)))
+    known = [length for length in lengths if length]
+    if not known or len(known) < len(lengths):
+        raise fail("required", "the catalogue doesn't say how long it takes: give the end", "Appointment.end")
+    end = datetime.fromisoformat(leg["start"]) + sum(known, timedelta(0))
+    return leg | {"end": clock.instant(end.astimezone(UTC))}
+
+
+async def move(unit: UnitOfWork, booking: Resource, to: Resource, reason: str | None) -> Resource:
+    """The booking at another time: as proposed (`to` has participants and slots), or just from another start on."""
+    if booking["status"] not in {"booked", "pending"}:
+        raise fail("business-rule", f"the appointment is {booking['status']}: only one to come is moved", "Appointment.status")
+    start, end = occupancy.interval(booking)
+    moved = {k: v for k, v in booking.items() if k != "slot"}
+    if "participant" in to:
+        moved |= {e: to[e] for e in ("start", "end", "slot", "minutesDuration") if e in to}
+        moved["participant"] = [p | {"status": "accepted"} for p in to["participant"]]
+    else:
+        begins = datetime.fromisoformat(to["start"]).astimezone(UTC)
+        moved |= {"start": clock.instant(begins), "end": clock.instant(begins + (end - start))}
+    if datetime.fromisoformat(moved["start"]) < unit.now - HOLD:
+        raise fail("business-rule", "an appointment isn't moved into the past", "Appointment.start")
+    return await unit.update(moved | ({"comment": reason} if reason else {}))
+
+
+async def cancel(unit: UnitOfWork, booking: Resource, code: str, reason: str, *, again: bool) -> list[Resource]:
+    """The booking, cancelled; `again`: with an entry of the waiting list in its place."""
+    if booking["status"] not in _CANCELLABLE:
+        raise fail("business-rule", f"the appointment is {booking['status']} and can't be cancelled", "Appointment.status")
+    ended = await unit.update(waiting.cancelled(booking, code, reason))
+    return [ended, await waiting.enlist(unit, booking, reason)] if again else [ended]
+
+
+async def no_show(unit: UnitOfWork, booking: Resource, reason: str | None) -> Resource:
+    """The patient didn't come: what was scheduled waits again."""
+    _require_expected(booking, "missed")
+    if occupancy.interval(booking)[0] > unit.now:
+        raise fail("business-rule", "the appointment is yet to come", "Appointment.start")
+    return await unit.update(booking | {"status": "noshow"} | ({"comment": reason} if reason else {}))
+
+
+async def check_in(unit: UnitOfWork, booking: Resource) -> Resource:
+    """The patient is there, and all is said and signed: the step is ready for the scanner."""
+    if booking["status"] == "checked-in":
+        return booking
+    _require_expected(booking, "checked in")
+    if occupancy.interval(booking)[0] > unit.now + _EARLIEST_ARRIVAL:
+        raise fail("business-rule", "the appointment is on a later day: move it first", "Appointment.start")
+    return await unit.update(booking | {"status": "checked-in"})
+
+
+def _require_expected(booking: Resource, what: str) -> None:
+    if booking["status"] not in {"booked", "arrived"}:
+        text = f"the appointment is {booking['status']}: only one that is booked is {what}"
+        raise fail("business-rule", text, "Appointment.status")

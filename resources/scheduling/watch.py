@@ -1,0 +1,82 @@
+"""What goes by the clock: holds end, and slots are made as the days go by. One process at a time looks (a lease)."""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import structlog
+from pymongo.errors import PyMongoError
+
+from fhir_server import clock, leases
+from fhir_server.audit import Act
+from fhir_server.background import beside
+from fhir_server.interactions import Interactions
+from fhir_server.leases import Lease
+from fhir_server.outcome import FhirError
+from fhir_server.unit_of_work import UnitOfWork
+from resources.scheduling import generation, occupancy
+from smart_auth.access import Access
+
+log = structlog.get_logger()
+
+_EVERY: Final = 15.0  # seconds between two looks
+_LEASE: Final = 60.0
+_ACCESS: Final = Access.system("scheduling")
+_AT_ONCE: Final = 100
+
+
+class ScheduleWatch:
+    """Ends holds and keeps the slots. `now` tells the time."""
+
+    def __init__(self, interactions: Interactions, zone: ZoneInfo, now: Callable[[], datetime] = clock.now) -> None:
+        self._interactions, self._zone, self._now = interactions, zone, now
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Look every now and then while inside, unless another process does."""
+        db, owner = self._interactions.store.db, uuid.uuid4().hex
+        lease = Lease(db, "schedule-watch", owner, _LEASE)
+        try:
+            async with beside(self._watch(lease)), beside(lease.keep()):
+                yield
+        finally:
+            with contextlib.suppress(PyMongoError):
+                await leases.give_back(db, owner)
+
+    async def _watch(self, lease: Lease) -> None:
+        while True:
+            await asyncio.sleep(_EVERY)
+            try:
+                if await lease.held():
+                    await self.look()
+            except (PyMongoError, FhirError) as error:
+                log.warning("the schedules can't be looked at now", reason=type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - the next look may go well; the text may name a patient
+                log.error("looking at the schedules failed", reason=type(error).__name__)  # noqa: TRY400 - as above
+
+    async def look(self) -> None:
+        """Look once."""
+        await self.end_holds()
+        await generation.keep_all(self._interactions, self._zone, self._now())
+
+    async def end_holds(self) -> int:
+        """End the holds whose time is over, each in a transaction: one may be booked meanwhile. How many there were."""
+        now = self._now()
+        held = {"search.t": "status=pending", "resource.extension.url": occupancy.HOLD_UNTIL}
+        found = await self._interactions.store.current("Appointment").find(held, {"resource": 1}).to_list()
+        over = [d["_id"] for d in found if occupancy.hold_is_over(d["resource"], now)][:_AT_ONCE]
+        return sum([await self._end(id_, now) for id_ in over])
+
+    async def _end(self, id_: str, now: datetime) -> int:
+        async def work(unit: UnitOfWork) -> int:
+            hold = await unit.read("Appointment", id_)
+            if hold is None or not occupancy.hold_is_over(hold, now):
+                return 0
+            await unit.update(occupancy.let_go(hold))
+            return 1
+
+        return await self._interactions.transact(_ACCESS, Act("end-hold", source="scheduling"), work)
