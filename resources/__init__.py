@@ -4,7 +4,7 @@ from fhir_server.registry import Registry
 from resources import (
     appointment,
     audit_event,
-    charge_item,
+    charging,
     device,
     diagnostic_report,
     imaging_study,
@@ -32,7 +32,7 @@ def register(registry: Registry, *, uid_root: str) -> None:
     registry.core(CORE_TYPES)
     appointment.register(registry)
     audit_event.register(registry)
-    charge_item.register(registry)
+    charging.register(registry)
     device.register(registry)
     diagnostic_report.register(registry)
     imaging_study.register(registry, uid_root)

@@ -80,7 +80,13 @@ _OPERATIONS = {
     # Reading and reports
     # Critical results
     # Charges
+    "release-charge": "admin",
+    "correct-charge": "admin",
+    "void-charge": "admin",
+    "charge": "admin",
+    "reconciliation": "admin",
     # Identity
+    "move": "technologist scheduler admin",
     # Numbers
 }
 
