@@ -8,8 +8,8 @@ A catalogue entry (ActivityDefinition) has an extension `urn:fhir-ris:charge` fo
         {"url": "quantity", "valueDecimal": 1},
         {"url": "per", "valueCode": "examination" | "step"},        step: the quantity is of each step that was done
         {"url": "maximum", "valueDecimal": 3}]}                     more than that is looked at by somebody first
-and one `urn:fhir-ris:charge-review` (valueCode) for each thing that must be there for a charge to go out unseen: `diagnosis`,
-`coverage`; without any it is `diagnosis`. An entry with `urn:fhir-ris:not-charged` (valueBoolean) says that there is nothing to charge.
+and one `urn:fhir-ris:charge-review` (valueCode) for each thing without which a charge doesn't go out unseen: `diagnosis`,
+`coverage`; where it has none, that is `diagnosis`. `urn:fhir-ris:not-charged` (valueBoolean): there is nothing to charge.
 """
 
 from collections.abc import Sequence

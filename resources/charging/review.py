@@ -104,4 +104,5 @@ def refusal(why: list[str]) -> Exception:
 
 async def held_of(unit: UnitOfWork, patient: str, code: str) -> list[Resource]:
     """The charges of a patient ("Patient/1") that are held for this reason."""
-    return await unit.search("ChargeItem", subject=patient, _tag=f"{REVIEW}|{code}") if target(patient) else []
+    held = [("subject", patient), ("_tag", f"{REVIEW}|{code}")]
+    return await unit.search_all("ChargeItem", held) if target(patient) else []
