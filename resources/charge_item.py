@@ -6,7 +6,7 @@ from fhir_server.elements import extension
 from fhir_server.references import target
 from fhir_server.registry import Change, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources.lifecycle import check_transition
+from resources.lifecycle import check_status, lifecycle
 
 CHARGE: Final = "urn:fhir-ris:charge"  # extension of a catalogue entry, and the system of a charge's identifier
 COMPONENT: Final = "urn:fhir-ris:charge-component"  # extension of a ChargeItem: technical or professional
@@ -19,13 +19,26 @@ REPLACES: Final = "urn:fhir-ris:charge-replaces"
 TECHNICAL: Final = "technical"
 PROFESSIONAL: Final = "professional"
 STANDS: Final = frozenset({"planned", "billable", "billed"})
-_TRANSITIONS = {
-    "planned": frozenset({"billable", "not-billable", "aborted"}),
-    "billable": frozenset({"not-billable", "aborted", "billed"}),
-    "not-billable": frozenset({"billable", "aborted"}),
-    "billed": frozenset({"aborted"}),
-    "unknown": frozenset({"planned", "billable", "not-billable", "aborted", "billed"}),
-}
+LIFECYCLE: Final = lifecycle(
+    "ChargeItem",
+    "charge",
+    """
+    from             | to                                           | who                 | needs           | then
+    new              | planned                                      | technologist; RIS   |                 | it is on the review list
+    new              | billable                                     | technologist; RIS   | nothing unusual | leaves as DFT
+    new              | not-billable                                 | technologist; RIS   |                 |
+    planned          | billable                                     | technologist; RIS   | nothing unusual | leaves as DFT
+                     |                                              |                     | or released     |
+    not-billable     | billable                                     | technologist; RIS   |                 | leaves as DFT
+    planned billable | not-billable                                 | technologist        |                 | what has left is credited
+    billable         | billed                                       | technologist        |                 |
+    planned billable | aborted                                      | technologist; RIS   |                 | what has left is credited
+    not-billable     |                                              |                     |                 |
+    billed           |                                              |                     |                 |
+    unknown          | planned billable not-billable aborted billed | technologist        |                 |
+    *                | entered-in-error                             | technologist        |                 | what has left is credited
+    """,
+)
 
 
 def component(charge: Resource) -> str:
@@ -57,5 +70,5 @@ def without_extension(charge: Resource, *urls: str) -> Resource:
     return rest | ({"extension": kept} if kept else {})
 
 
-async def check(_unit: UnitOfWork, change: Change) -> None:
-    check_transition(change, _TRANSITIONS)
+async def check(unit: UnitOfWork, change: Change) -> None:
+    await check_status(unit, change, LIFECYCLE)
