@@ -8,6 +8,7 @@ from resources import (
     device,
     diagnostic_report,
     imaging_study,
+    moving,
     observation,
     patient_merge,
     patient_operations,
@@ -36,6 +37,7 @@ def register(registry: Registry, *, uid_root: str) -> None:
     device.register(registry)
     diagnostic_report.register(registry)
     imaging_study.register(registry, uid_root)
+    moving.register(registry)
     observation.register(registry)
     patient_merge.register(registry)
     patient_operations.register(registry)

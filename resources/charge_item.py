@@ -23,20 +23,20 @@ LIFECYCLE: Final = lifecycle(
     "ChargeItem",
     "charge",
     """
-    from             | to                                           | who                 | needs           | then
-    new              | planned                                      | technologist; RIS   |                 | it is on the review list
-    new              | billable                                     | technologist; RIS   | nothing unusual | leaves as DFT
-    new              | not-billable                                 | technologist; RIS   |                 |
-    planned          | billable                                     | technologist; RIS   | nothing unusual | leaves as DFT
-                     |                                              |                     | or released     |
-    not-billable     | billable                                     | technologist; RIS   |                 | leaves as DFT
-    planned billable | not-billable                                 | technologist        |                 | what has left is credited
-    billable         | billed                                       | technologist        |                 |
-    planned billable | aborted                                      | technologist; RIS   |                 | what has left is credited
-    not-billable     |                                              |                     |                 |
-    billed           |                                              |                     |                 |
-    unknown          | planned billable not-billable aborted billed | technologist        |                 |
-    *                | entered-in-error                             | technologist        |                 | what has left is credited
+    from             | to                     | who               | needs                       | then
+    new              | planned                | technologist; RIS |                             | it is on the review list
+    new planned      | billable               | technologist; RIS | nothing unusual or released | leaves as DFT
+    new              | not-billable           | technologist; RIS |                             |
+    not-billable     | billable               | technologist; RIS |                             | leaves as DFT
+    planned billable | not-billable           | technologist      |                             | what has left is credited
+    billable         | billed                 | technologist      |                             |
+    planned billable | aborted                | technologist; RIS |                             | what has left is credited
+    not-billable     |                        |                   |                             |
+    billed           |                        |                   |                             |
+    unknown          | planned billable       | technologist      |                             |
+                     | not-billable aborted   |                   |                             |
+                     | billed                 |                   |                             |
+    *                | entered-in-error       | technologist      |                             | what has left is credited
     """,
 )
 

@@ -81,7 +81,7 @@ async def correct(call: Call) -> Answer:
             raise fail("business-rule", f"the charge is {item['status']}: it can't be corrected", "ChargeItem.status")
         changed = _applied(item, changes)
         if item["status"] == "planned":
-            return await review.look_again(unit, await unit.update(_noted(changed, reason)))
+            return await review.look_again(unit, _noted(changed, reason))
         await making.void(unit, item, reason)
         own = [i for i in item.get("identifier", ()) if i.get("system") != CHARGE]
         numbers = [i["value"] for i in item.get("identifier", ()) if i.get("system") == CHARGE and "value" in i]

@@ -90,9 +90,7 @@ def tagged(charge: Resource, why: list[str]) -> Resource:
 
 
 async def look_again(unit: UnitOfWork, charge: Resource) -> Resource:
-    """A held charge goes out by itself once nothing is wrong with it any more."""
-    if charge["status"] != "planned" or not held_for(charge):
-        return charge
+    """A held charge with these changes: it goes out by itself once nothing is wrong with it any more."""
     free = not await reasons(unit, charge)
     return await unit.update(charge | {"status": "billable" if free else "planned"})
 
