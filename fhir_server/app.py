@@ -85,7 +85,7 @@ async def interactions_over(settings: Settings, db: AsyncDatabase[Document], tok
     `tokens` are those that operations on somebody's own rights work on; without them there are none.
     """
     registry = Registry()
-    resources.register(registry, uid_root=settings.uid_root)
+    resources.register(registry, uid_root=settings.uid_root, zone=settings.zone)
     standard.register(registry)
     registry.projection(worklist_rows.WorklistRows(settings.zone).project)
     registry.projection(study_watch.project)

@@ -1,5 +1,7 @@
 """What a RIS knows about each resource: one module a resource, with its rules, lifecycle and reactions."""
 
+from zoneinfo import ZoneInfo
+
 from fhir_server.registry import Registry
 from resources import (
     appointment,
@@ -27,13 +29,15 @@ CORE_TYPES = (
     "PractitionerRole Procedure Provenance RelatedPerson Schedule ServiceRequest Slot Task"
 ).split()
 
+_UTC = ZoneInfo("UTC")
 
-def register(registry: Registry, *, uid_root: str) -> None:
+
+def register(registry: Registry, *, uid_root: str, zone: ZoneInfo = _UTC) -> None:
     """Put the department's rules and reactions into the registry."""
     registry.core(CORE_TYPES)
     appointment.register(registry)
     audit_event.register(registry)
-    charging.register(registry)
+    charging.register(registry, zone)
     device.register(registry)
     diagnostic_report.register(registry)
     imaging_study.register(registry, uid_root)

@@ -4,13 +4,16 @@ A charge is `planned` while it is held for review (`review.py`), `billable` when
 says so, `not-billable` or `aborted` when it isn't to be paid: whoever was told of it then gets a credit.
 """
 
+from zoneinfo import ZoneInfo
+
 from fhir_server.registry import Registry
 from resources import charge_item
-from resources.charging import follow, operations, reconciliation_operation, rules
+from resources.charging import follow, operations, reconciliation_operation, rules, zones
 
 
-def register(registry: Registry) -> None:
-    """Put the rules, reactions and operations of charges into the registry."""
+def register(registry: Registry, zone: ZoneInfo) -> None:
+    """Put the rules, reactions and operations of charges into the registry. `zone` is the department's."""
+    zones.use(zone)
     registry.rule("ChargeItem", charge_item.check)
     rules.register(registry)
     follow.register(registry)
