@@ -11,11 +11,11 @@ from resources.lifecycle import check_status, lifecycle
 CHARGE: Final = "urn:fhir-ris:charge"  # extension of a catalogue entry, and the system of a charge's identifier
 COMPONENT: Final = "urn:fhir-ris:charge-component"  # extension of a ChargeItem: technical or professional
 MODIFIER: Final = "urn:fhir-ris:charge-modifier"  # extension of a ChargeItem: a modifier of its code
-# Extensions of a ChargeItem: the text why it was released although it is unusual; why it was taken back; the charge that it
-# takes the place of.
+# Extensions of a ChargeItem, why: it was released although it is unusual; a person has taken it back; something else did.
 RELEASED: Final = "urn:fhir-ris:charge-released"
 VOIDED: Final = "urn:fhir-ris:charge-voided"
-REPLACES: Final = "urn:fhir-ris:charge-replaces"
+WITHDRAWN: Final = "urn:fhir-ris:charge-withdrawn"
+REPLACES: Final = "urn:fhir-ris:charge-replaces"  # extension of a ChargeItem: the one that it takes the place of
 TECHNICAL: Final = "technical"
 PROFESSIONAL: Final = "professional"
 STANDS: Final = frozenset({"planned", "billable", "billed"})

@@ -308,6 +308,9 @@ def test_the_day_is_right_when_all_is_charged_and_says_what_is_missing_when_not(
     assert len(made.json()["parameter"]) == 2
     assert findings(app, desk, clerk) == []
     assert clerk.send("POST", f"ServiceRequest/{desk.order['id']}/$charge").json().get("parameter", []) == []
+    for item in [c for c in desk.charges() if c["status"] == "billable"]:
+        assert clerk.send("POST", f"ChargeItem/{item['id']}/$void", parameters(reason="Courtesy")).status_code == 200
+    assert findings(app, desk, clerk) == []
 
 
 def test_an_examination_that_the_catalogue_does_not_know_is_found_and_one_that_is_not_charged_is_not(app, clerk):

@@ -55,7 +55,8 @@ async def follow_report(unit: UnitOfWork, change: Change) -> None:
             for procedure in await diagnostic_report.signed_for(unit, report):
                 if new:
                     await making.charge(unit, procedure, PROFESSIONAL, report)
-                await _diagnosed(unit, procedure, report)
+                if "conclusionCode" in report:
+                    await _diagnosed(unit, procedure, report)
     elif change.became("status", *_WITHDRAWN) and before.get("status") in SIGNED:
         for procedure in await diagnostic_report.signed_for(unit, report):
             if not await diagnostic_report.is_signed(unit, procedure):

@@ -8,7 +8,7 @@ from fhir_server.references import ref
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import activity_definition, charge_item, task
-from resources.charge_item import CHARGE, COMPONENT, MODIFIER, STANDS, VOIDED, component
+from resources.charge_item import CHARGE, COMPONENT, MODIFIER, STANDS, VOIDED, WITHDRAWN, component
 from resources.charging import catalogue, modifiers, review
 from resources.charging.catalogue import Said
 from resources.charging.modifiers import Done
@@ -124,10 +124,10 @@ def _same(one: Resource, other: Resource) -> bool:
     return one == other or bool(catalogue.keys(one) & catalogue.keys(other))
 
 
-async def void(unit: UnitOfWork, charge: Resource, why: str) -> Resource:
-    """Take a charge back: whoever has the bill gets a credit under the number of the charge."""
-    bare = charge_item.without_extension(charge, VOIDED)
-    reason = {"url": VOIDED, "valueString": why}
+async def void(unit: UnitOfWork, charge: Resource, why: str, said_by: str = WITHDRAWN) -> Resource:
+    """Take a charge back: whoever has the bill gets a credit under the number of the charge. `said_by`: VOIDED, by a person."""
+    bare = charge_item.without_extension(charge, VOIDED, WITHDRAWN)
+    reason = {"url": said_by, "valueString": why}
     return await unit.update(bare | {"status": "aborted", "extension": [*bare.get("extension", ()), reason]})
 
 

@@ -63,7 +63,7 @@ async def void(call: Call) -> Answer:
     async def work(unit: UnitOfWork, item: Resource) -> Resource:
         if item["status"] not in {*STANDS, "not-billable"}:
             raise fail("business-rule", f"the charge is {item['status']} already", "ChargeItem.status")
-        return await making.void(unit, item, reason)
+        return await making.void(unit, item, reason, VOIDED)
 
     return await _changed(call, "void-charge", work)
 
@@ -85,7 +85,7 @@ async def correct(call: Call) -> Answer:
         await making.void(unit, item, reason)
         own = [i for i in item.get("identifier", ()) if i.get("system") != CHARGE]
         numbers = [i["value"] for i in item.get("identifier", ()) if i.get("system") == CHARGE and "value" in i]
-        bare = charge_item.without_extension(changed, RELEASED, VOIDED, REPLACES)
+        bare = charge_item.without_extension(changed, RELEASED, REPLACES)
         anew = {k: v for k, v in bare.items() if k not in {"id", "meta"}} | {
             "status": "billable",
             "identifier": [*own, {"system": CHARGE, "value": f"{(numbers or [item['id']])[0]}-c{item['meta']['versionId']}"}],

@@ -1,6 +1,6 @@
 """What hangs on an order or a study: what goes with it to another patient, and what would contradict itself then."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from fhir_server.outcome import fail
@@ -39,8 +39,11 @@ def own(resource: Resource) -> Target:
     return Target(resource["resourceType"], resource["id"])
 
 
-async def of(unit: UnitOfWork, roots: Iterable[Resource], patient: Target) -> Moved:
-    """The roots and everything of this patient that hangs on them. FhirError `too-costly` for more than MOST."""
+async def of(unit: UnitOfWork, roots: Iterable[Resource], patient: Target, left: Collection[Target] = ()) -> Moved:
+    """The roots and everything of this patient that hangs on them, but for what hangs on what is `left` behind.
+
+    FhirError `too-costly` for more than MOST.
+    """
     found: Moved = {own(r): r for r in roots}
     fresh = list(found)
     await unit.flush()
@@ -50,7 +53,8 @@ async def of(unit: UnitOfWork, roots: Iterable[Resource], patient: Target) -> Mo
             near += await _held(unit, found[to])
         fresh = []
         for resource in near:
-            if own(resource) not in found and str(patient) in literals(resource):
+            stays = any(to in left for to in _of(resource, _HANGS.get(resource["resourceType"], ())))
+            if own(resource) not in found and str(patient) in literals(resource) and not stays:
                 found[own(resource)] = resource
                 fresh.append(own(resource))
         if len(found) > MOST:

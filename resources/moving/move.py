@@ -38,12 +38,13 @@ async def move(unit: UnitOfWork, what: Resource, patient: Resource, reason: str,
     if what["status"] == "entered-in-error":
         raise fail("conflict", "it was entered in error", f"{what['resourceType']}.status")
     await integrity.hold(unit, belongings.own(what), new)
+    left: list[Target] = []
     if what["resourceType"] == "ImagingStudy":
-        what = await _without_order(unit, what, old)
+        what, left = await _without_order(unit, what, old)
     roots = [what]
     if what["resourceType"] == "ImagingStudy":
         roots += await reconciliation.performed_into(unit, imaging_study.study_uid(what) or "")
-    moved = await belongings.of(unit, roots, old)
+    moved = await belongings.of(unit, roots, old, left)
     await belongings.refuse_shared(unit, moved, old)
     _refuse_signed(moved, correct_reports=correct_reports)
     bare = [await belongings.bare(unit, _corrected(unit, r), moved, old) for r in moved.values()]
@@ -78,11 +79,14 @@ def _corrected(unit: UnitOfWork, resource: Resource) -> Resource:
     return resource | {"status": "corrected", "issued": clock.instant(unit.now)}
 
 
-async def _without_order(unit: UnitOfWork, study: Resource, old: Target) -> Resource:
-    """The study on its own: what it was performed for waits again. FhirError `conflict` when it is reported there."""
+async def _without_order(unit: UnitOfWork, study: Resource, old: Target) -> tuple[Resource, list[Target]]:
+    """The study on its own, and the requested procedures that it leaves: what was performed for them waits again.
+
+    FhirError `conflict` when it is reported there.
+    """
     former = [r for b in study.get("basedOn", ()) if (r := await unit.get(b)) and service_request.is_procedure(r)]
     if not former:
-        return study
+        return study, []
     if "series" not in study and study["status"] != "available":
         raise fail("conflict", "nothing was performed: its order is to be moved", "ImagingStudy.basedOn")
     for procedure in former:
@@ -90,7 +94,7 @@ async def _without_order(unit: UnitOfWork, study: Resource, old: Target) -> Reso
             if report["status"] not in {"cancelled", "entered-in-error"}:
                 text = f"DiagnosticReport/{report['id']} reports it for {old}: withdraw that first"
                 raise fail("conflict", text, "ImagingStudy.basedOn")
-    return await reconciliation.detach(unit, study)
+    return await reconciliation.detach(unit, study), [belongings.own(p) for p in former]
 
 
 async def _reports(unit: UnitOfWork, procedure: Resource, study: Resource) -> list[Resource]:
