@@ -154,12 +154,12 @@ def test_what_would_contradict_itself_is_not_moved_and_nothing_is_half_moved(ris
         one, two = await ris.order(wrong), await ris.order(wrong)
         shared = booking(one, await ris.scanner())
         await ris.create(shared | {"basedOn": [*shared["basedOn"], {"reference": f"ServiceRequest/{two['id']}"}]})
+        gone = await ris.patient(active=False)
         before = await ris.counts()
         refused = await ris.refused(moved(ris, one, right))
         assert refused.status == 409
         assert "also of" in str(refused)
         assert (await ris.refused(moved(ris, one, wrong))).status == 422
-        gone = await ris.patient(active=False)
         assert (await ris.refused(moved(ris, one, gone))).status == 422
         assert (await ris.refused(moved(ris, await ris.study(one), right))).status == 409
         assert await ris.counts() == before
