@@ -3,6 +3,8 @@
 Rules say that the subject of a resource can't be changed, and rightly so for whoever writes it. When two records turn out to be
 of one patient (FHIR R4 Patient.link, `replaced-by` and `replaces`), no resource changes its patient: the patient changes the
 record. So these writes pass the rules and reactions of each resource; index, history, projections and audit see them as any.
+The other use (`move`): an order that was made on the wrong patient goes to the right one with all that hangs on it, where each
+rule alone would see it halfway. Whoever asks for that has seen to it that nothing contradicts itself afterwards.
 Provenance, AuditEvent and Bundle stay as they are: they tell what was.
 """
 
@@ -11,6 +13,7 @@ from typing import Any, TypeVar
 
 from fhir_server import integrity
 from fhir_server.references import Target, target
+from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
 
 T = TypeVar("T")
@@ -41,6 +44,14 @@ async def redirect_these(unit: UnitOfWork, references: Iterable[str], old: Targe
             unit.redirect(changed)
             done += 1
     return done
+
+
+def move(unit: UnitOfWork, resources: Iterable[Resource], old: Target, new: Target) -> list[Resource]:
+    """Stage these resources with every reference to `old` as one to `new`; they are all that hang together."""
+    made = [redirected(resource, old, new) for resource in resources]
+    for resource in made:
+        unit.redirect(resource)
+    return made
 
 
 async def _require_linked(unit: UnitOfWork, old: Target, new: Target) -> None:

@@ -7,12 +7,13 @@ from resources import (
     add_procedure,
     appointment,
     audit_event,
-    charge_item,
+    charging,
     contrast,
     coverage,
     device,
     diagnostic_report,
     imaging_study,
+    moving,
     numbers,
     observation,
     order_bundle,
@@ -51,12 +52,13 @@ def register(registry: Registry, *, uid_root: str, zone: tzinfo = UTC) -> None:
     add_procedure.register(registry)
     appointment.register(registry)
     audit_event.register(registry)
-    charge_item.register(registry)
+    charging.register(registry, zone)
     contrast.register(registry)
     coverage.register(registry, zone)
     device.register(registry)
     diagnostic_report.register(registry)
     imaging_study.register(registry, uid_root)
+    moving.register(registry)
     numbers.register(registry, zone)
     observation.register(registry)
     order_bundle.register(registry)

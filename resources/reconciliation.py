@@ -82,20 +82,37 @@ async def settle(unit: UnitOfWork, what: Resource, request: Resource, step: Reso
     return settled
 
 
+async def detach(unit: UnitOfWork, study: Resource) -> Resource:
+    """The study and its performed steps belong to no order any more; the steps that they were performed for wait again."""
+    examination = await _examination(unit, study)
+    await unit.lock(*(f"reconcile:{r['resourceType']}/{r['id']}" for r in (*examination.performed, study)))
+    nobody: Resource = {"id": ""}
+    with settling(unit):
+        former = await _take_off(unit, examination, nobody)
+        bare = await unit.update({k: v for k, v in study.items() if k not in {"basedOn", "encounter"}})
+        for performed in examination.performed:
+            kept = {k: v for k, v in performed.items() if k not in {"basedOn", "encounter", "extension"}}
+            extensions = [e for e in performed.get("extension", ()) if e.get("url") != terms.SCHEDULED_STEP]
+            await unit.update(kept | ({"extension": extensions} if extensions else {}))
+        for one in former:
+            await _give_study(unit, one)
+    return bare
+
+
 # What is to be moved, and where to
 
 
 async def _examination(unit: UnitOfWork, what: Resource) -> _Examination:
     if what["resourceType"] == "ImagingStudy":
         uid = imaging_study.study_uid(what) or ""
-        return _Examination(await _performed_into(unit, uid), what, whole=True)
+        return _Examination(await performed_into(unit, uid), what, whole=True)
     uid = procedure.study_uid(what)
     study = await imaging_study.by_uid(unit, uid) if uid else None
-    others = [p for p in await _performed_into(unit, uid) if p["id"] != what["id"]]
+    others = [p for p in await performed_into(unit, uid) if p["id"] != what["id"]]
     return _Examination([what], study, whole=not any(_same_order(p, what) for p in others))
 
 
-async def _performed_into(unit: UnitOfWork, study_uid: str) -> list[Resource]:
+async def performed_into(unit: UnitOfWork, study_uid: str) -> list[Resource]:
     """The performed steps whose images go to a study."""
     if not study_uid:
         return []

@@ -122,7 +122,13 @@ _OPERATIONS = {
     "critical": "radiologist",
     "acknowledge": "radiologist referrer",
     # Charges
+    "release-charge": "admin",
+    "correct-charge": "admin",
+    "void-charge": "admin",
+    "charge": "admin",
+    "reconciliation": "admin",
     # Identity
+    "move": "technologist scheduler admin",
     # Numbers
 }
 

@@ -11,6 +11,7 @@ from tests.department import Department, Resource, unused
 
 CPT = "http://www.ama-assn.org/go/cpt"
 HOUSE = "urn:example:procedures"
+COUGH = {"coding": [{"system": "http://hl7.org/fhir/sid/icd-10", "code": "R05", "display": "Cough"}]}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ async def ordered(ris: Department, *charges: Resource, **elements: Any) -> Resou
         }
         | ({"extension": list(charges)} if charges else {})
     )  # fmt: skip
-    return await ris.order(code={"coding": [{"system": HOUSE, "code": code}]}, **elements)
+    return await ris.order(code={"coding": [{"system": HOUSE, "code": code}]}, **({"reasonCode": [COUGH]} | elements))
 
 
 async def charges_of(ris: Department, order: Resource) -> list[tuple[str, str, str]]:
@@ -78,7 +79,7 @@ def test_a_charge_says_whose_it_is_for_what_and_by_whom(ris):
         modifier = {"valueCodeableConcept": {"coding": [{"system": CPT, "code": "26"}]}}
         order = await ordered(
             ris, charge("professional", "P1", modifier=modifier, quantity={"valueDecimal": Decimal(2)}),
-            reasonCode=[{"text": "Cough"}],
+            reasonCode=[{"text": "Cough for weeks"}, COUGH],
         )  # fmt: skip
         await ris.perform(order)
         report = await ris.report(order, issued="2026-09-08T09:15:00Z", resultsInterpreter=[{"display": "Reader, Rosa"}])
@@ -87,16 +88,16 @@ def test_a_charge_says_whose_it_is_for_what_and_by_whom(ris):
         assert item["occurrenceDateTime"] == "2026-09-08T09:15:00Z"
         assert item["quantity"]["value"] == 2
         assert item["performer"] == [{"actor": {"display": "Reader, Rosa"}}]
-        assert item["reason"] == [{"text": "Cough"}]
+        assert item["reason"] == [COUGH, {"text": "Cough for weeks"}]
         assert item["extension"][1]["valueCodeableConcept"]["coding"][0]["code"] == "26"
         assert item["supportingInformation"][0]["reference"] == f"ServiceRequest/{(await ris.procedure(order))['id']}"
 
     ris.run(scenario())
 
 
-def test_a_procedure_without_charges_in_the_catalogue_or_without_an_entry_is_not_charged(ris):
+def test_a_procedure_that_the_catalogue_does_not_know_or_marks_as_not_charged_is_not_charged(ris):
     async def scenario():
-        for order in (await ordered(ris), await ris.order()):
+        for order in (await ordered(ris, {"url": "urn:fhir-ris:not-charged", "valueBoolean": True}), await ris.order()):
             await ris.perform(order)
             await ris.report(order)
             assert await charges_of(ris, order) == []

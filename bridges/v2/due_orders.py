@@ -42,7 +42,7 @@ def _for_role(kind: str, role: str, also: Callable[[Destination], bool] | None =
     return lambda d: kind in d.order_kinds(role) and (also is None or also(d))
 
 
-def _placers_told(
+def placers_told(
     context: Context, told: Told, steps: Sequence[Step], facts: OrderFacts, also: Callable[[Destination], bool] | None = None
 ) -> list[Due]:
     """The message in each form in which a placer wants it."""
@@ -69,12 +69,12 @@ async def of_step(context: Context, change: Change) -> list[Due]:
         return []  # OC says it
     steps = (Step(step) if modality(step) else await _detailed(context.unit, step),)
     if waits:
-        return _placers_told(context, WAITS, steps, facts) if facts.order["status"] == "active" else []
+        return placers_told(context, WAITS, steps, facts) if facts.order["status"] == "active" else []
     if status != "A":
-        return _placers_told(context, Told("SC", status), steps, facts)
+        return placers_told(context, Told("SC", status), steps, facts)
     at_exam = await _all_examined(context.unit, facts.order)
-    early = _placers_told(context, Told("SC", "CM"), steps, facts, lambda d: at_exam and d.says("completed-at") == "exam")
-    late = _placers_told(context, Told("SC", "A"), steps, facts, lambda d: not (at_exam and d.says("completed-at") == "exam"))
+    early = placers_told(context, Told("SC", "CM"), steps, facts, lambda d: at_exam and d.says("completed-at") == "exam")
+    late = placers_told(context, Told("SC", "A"), steps, facts, lambda d: not (at_exam and d.says("completed-at") == "exam"))
     return [*early, *late]
 
 
@@ -116,16 +116,16 @@ async def of_order(context: Context, change: Change) -> list[Due]:
         return []
     if cancelled:
         begun = any(s["status"] == "failed" for s in await service_request.steps_of(context.unit, order["id"]))
-        return _placers_told(context, DISCONTINUED_HERE if begun else CANCELLED_HERE, (), facts)
+        return placers_told(context, DISCONTINUED_HERE if begun else CANCELLED_HERE, (), facts)
     if completed:
-        return _placers_told(context, Told("SC", "CM"), (), facts, lambda d: d.says("completed-at") == "report")
+        return placers_told(context, Told("SC", "CM"), (), facts, lambda d: d.says("completed-at") == "report")
     if held and not await service_request.steps_of(context.unit, order["id"]):
-        return _placers_told(context, HELD, (), facts)
+        return placers_told(context, HELD, (), facts)
     if let_go and all(_is_new(context, s) for s in await service_request.steps_of(context.unit, order["id"])):
-        return _placers_told(context, WAITS, (), facts)
+        return placers_told(context, WAITS, (), facts)
     if not born_here or (change.before and change.before.get("status") == "on-hold"):
         return []
-    return _placers_told(context, NUMBER_WANTED, (), facts, lambda d: d.says("assigns-placer-numbers") == "yes")
+    return placers_told(context, NUMBER_WANTED, (), facts, lambda d: d.says("assigns-placer-numbers") == "yes")
 
 
 def _waits_here(context: Context, change: Change, order: Resource) -> tuple[bool, bool]:
@@ -159,7 +159,7 @@ async def of_steps_for_images(context: Context) -> list[Due]:
                 said.setdefault((str(step.get("focus", {}).get("reference")), told), []).append(step)
     due: list[Due] = []
     for (procedure, told), steps in said.items():
-        due += await _managers_told(context, managers, procedure, told, steps)
+        due += await managers_told(context, managers, procedure, told, steps)
     return due
 
 
@@ -181,7 +181,7 @@ async def _told(unit: UnitOfWork, change: Change, step: Resource) -> Told | None
     return None
 
 
-async def _managers_told(
+async def managers_told(
     context: Context, managers: list[Destination], procedure: str, told: Told, steps: list[Resource]
 ) -> list[Due]:
     """To whoever has never been told of the procedure, a change is news (NW), and its cancellation is nothing."""

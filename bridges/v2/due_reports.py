@@ -73,7 +73,7 @@ async def of_report(context: Context, change: Change) -> list[Due]:
     versions = await unit.earlier("DiagnosticReport", report["id"])
     told, is_old = await told_results(unit, report, versions), await pdf_is_old(unit, report, versions)
     studies = [r for x in report.get("imagingStudy", ()) if (r := await unit.get(x))]
-    readers = [await _reader(unit, x) for x in report.get("resultsInterpreter", ())]
+    readers = [await reader(unit, x) for x in report.get("resultsInterpreter", ())]
     due: dict[str, Due] = {}
     of_orders: dict[str, list[Resource]] = {}
     for procedure in await diagnostic_report.procedures(unit, report):
@@ -115,7 +115,7 @@ async def _leaves_open(unit: UnitOfWork, report: Resource, order_id: str, report
     return diagnostic_report.is_unnamed(report) or any(p["status"] in {"active", "on-hold"} for p in others)
 
 
-async def _reader(unit: UnitOfWork, reference: Resource) -> Reader:
+async def reader(unit: UnitOfWork, reference: Resource) -> Reader:
     """Who read it; of a role, the Practitioner in it."""
     found = await unit.get(reference)
     if found is not None and found["resourceType"] == "PractitionerRole":
@@ -150,7 +150,7 @@ async def of_charges(context: Context) -> list[Due]:
                 charges.setdefault(facts.order["id"], []).append((kind, charge))
     due = []
     for order_id, said in charges.items():
-        people = {k: v for _, c in said for k, v in (await _performers(unit, c)).items()}
+        people = {k: v for _, c in said for k, v in (await performers(unit, c)).items()}
         due.append(Due.of("DFT^P03", dft_p03(said, orders[order_id], people, unit.now), orders[order_id]))
     return due
 
@@ -170,7 +170,7 @@ def _transactions(change: Change) -> list[tuple[str, Resource]]:
     return []
 
 
-async def _performers(unit: UnitOfWork, charge: Resource) -> dict[str, Resource]:
+async def performers(unit: UnitOfWork, charge: Resource) -> dict[str, Resource]:
     found: dict[str, Resource] = {}
     for performer in charge.get("performer", ()):
         to = target(performer.get("actor"))

@@ -11,6 +11,7 @@ from bridges.v2.adt_out import of_patients
 from bridges.v2.destination import Destination
 from bridges.v2.destinations import Destinations
 from bridges.v2.due import Context, Due, Messages
+from bridges.v2.due_moves import of_moves
 from bridges.v2.due_orders import of_order, of_step, of_steps_for_images
 from bridges.v2.due_reports import of_appointment, of_charges, of_report, of_results
 from bridges.v2.endpoint_check import check_alone, check_concept_map, check_endpoint
@@ -55,7 +56,7 @@ class Outbound:
         destinations = await self.destinations.active(unit, relevant)
         if destinations:
             context = Context(unit, [c for c in changes if not c.redirected], destinations)
-            for due in await _due(context):
+            for due in [*await of_moves(Context(unit, changes, destinations)), *await _due(context)]:
                 for to in destinations:
                     if due.is_for(to):
                         await _send(unit, due, to)

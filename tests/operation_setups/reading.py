@@ -24,13 +24,13 @@ def claim(stage: Stage) -> dict[str, str]:
 priors = claim
 
 
-def release(stage: Stage) -> dict[str, str]:
+def release_of_a_task(stage: Stage) -> dict[str, str]:
     found = claim(stage)
     assert stage.caller.send("POST", f"Task/{found['reading']}/$claim").status_code == 200
     return found
 
 
-reassign = release
+reassign = release_of_a_task
 
 
 def start_report(stage: Stage) -> dict[str, str]:
@@ -77,7 +77,7 @@ def addend(stage: Stage) -> dict[str, str]:
     return {"signed": room.signed(room.study(), section("59776-5", "Nodule in the left lobe."))["id"]}
 
 
-correct = withdraw = verify = addend
+correct_of_a_diagnosticreport = withdraw = verify = addend
 
 
 def acknowledge(stage: Stage) -> dict[str, str]:
