@@ -42,7 +42,8 @@ from fhir_server.rest import Rest
 from fhir_server.settings import Settings
 from fhir_server.start_error import StartError, taken_address
 from fhir_server.store import Document, Store
-from resources import patient_merge, reconcile_operation
+from resources import numbers, patient_merge, reconcile_operation
+from resources.numbers import measures
 from smart_auth import break_glass_log
 from smart_auth.access import Access
 from smart_auth.break_glass import BreakGlass
@@ -90,6 +91,7 @@ async def interactions_over(settings: Settings, db: AsyncDatabase[Document], tok
     registry.projection(worklist_rows.WorklistRows(settings.zone).project)
     registry.projection(study_watch.project)
     registry.projection(outbound.Outbound(settings.zone).project)
+    numbers.register(registry, settings.zone)
     routes.register(registry)
     dicom_endpoints.register(registry)
     reconcile_operation.register(registry)
@@ -104,6 +106,7 @@ async def interactions_over(settings: Settings, db: AsyncDatabase[Document], tok
     await worklist_rows.ensure_indexes(db)
     await study_watch.ensure_indexes(db)
     await break_glass_log.ensure_indexes(db)
+    await numbers.ensure_indexes(db)
     return Interactions(store, registry, strict_references=settings.referential_integrity == "strict")
 
 
@@ -122,6 +125,7 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
     interactions = await interactions_over(settings, db, tokens)
     await oauth.ensure_indexes(db)
     await people.ensure_indexes(db)
+    await measures.install(interactions)
     inbound = Inbound(interactions, settings.zone)
     return Ris(
         settings=settings,

@@ -21,6 +21,7 @@ from fhir_server.database import connect
 from fhir_server.logs import configure_logging
 from fhir_server.mongod import mongodb_for_command
 from fhir_server.settings import Settings
+from resources.numbers import commands as number_commands
 
 if TYPE_CHECKING:
     from fhir_server.interactions import Interactions
@@ -33,6 +34,7 @@ app.add_typer(key_commands.app, name="keys")
 app.add_typer(user_commands.app, name="user")
 app.add_typer(audit_commands.app, name="audit")
 app.add_typer(message_commands.app, name="messages")
+app.add_typer(number_commands.app, name="numbers")
 
 
 @app.command()

@@ -25,7 +25,7 @@ _ROWS = {
         Patient.crus RelatedPerson.crus Encounter.rs Coverage.crus
         CoverageEligibilityRequest.crus CoverageEligibilityResponse.rs
         ServiceRequest.crus Appointment.cruds AppointmentResponse.crus Schedule.crus Slot.cruds Task.crus
-        Communication.crs CommunicationRequest.crus
+        Communication.crs CommunicationRequest.crus Measure.rs
     """,
     "technologist": f"""{_DIRECTORY}
         Patient.rs Encounter.rs ServiceRequest.rus Appointment.rus Task.crus
@@ -59,7 +59,7 @@ _ROWS = {
         Endpoint.rs Device.cruds Schedule.cruds Slot.cruds ActivityDefinition.cruds
         ValueSet.cruds CodeSystem.cruds ConceptMap.cruds StructureDefinition.cruds SearchParameter.cruds Questionnaire.cruds
         Patient.crus Encounter.crus Coverage.crus ServiceRequest.crus Appointment.crus Task.rus ChargeItem.rs
-        Procedure.rs ImagingStudy.rs
+        Procedure.rs ImagingStudy.rs Measure.rs
     """,
     "auditor": "AuditEvent.rs",
     "privacy-officer": f"""
@@ -81,7 +81,9 @@ _OPERATIONS = {
     # Critical results
     # Charges
     # Identity
-    # Numbers
+    # Numbers (figures of single persons and of small cells: the administrator alone)
+    "evaluate-measure": "scheduler admin",
+    "figures": "scheduler admin",
 }
 
 

@@ -25,7 +25,7 @@ from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError
 from fhir_server.registry import Registry
 from fhir_server.store import Store
-from resources import patient_merge
+from resources import numbers, patient_merge
 from smart_auth.access import Access
 
 T = TypeVar("T")
@@ -65,12 +65,14 @@ class Department:
         self.registry = Registry()
         resources.register(self.registry, uid_root="2.25")
         self.registry.projection(outbound.Outbound(ZONE).project)
+        numbers.register(self.registry, ZONE)
         self.store = Store(self.db)
         await self.store.ensure(*sorted(self.registry.core_types))
         await outbox.ensure_indexes(self.store)
         await message_log.ensure_indexes(self.db)
         await order_parked.ensure_indexes(self.db)
         await patient_merge.ensure_indexes(self.db)
+        await numbers.ensure_indexes(self.db)
         self.interactions = Interactions(self.store, self.registry)
         self.inbound = Inbound(self.interactions, ZONE, Partners(self.store, max_age=0))
 

@@ -32,7 +32,7 @@ from fhir_server.operations import standard
 from fhir_server.registry import Registry
 from fhir_server.rest import Rest
 from fhir_server.store import Store
-from resources import reconcile_operation
+from resources import numbers, reconcile_operation
 from smart_auth import break_glass_log
 from smart_auth.break_glass import BreakGlass
 from smart_auth.clients import Client
@@ -89,6 +89,7 @@ class FhirApp:
             reconcile_operation.register(self.registry)
             self.registry.projection(worklist_rows.WorklistRows(ZoneInfo("UTC")).project)
             self.registry.projection(outbound.Outbound(ZoneInfo("UTC")).project)
+            numbers.register(self.registry, ZoneInfo("UTC"))
             await worklist_rows.ensure_indexes(self.db)
         else:
             self._rules(self.registry)
@@ -98,6 +99,8 @@ class FhirApp:
         await outbox.ensure_indexes(self.store)
         await ensure_indexes(self.db)
         await break_glass_log.ensure_indexes(self.db)
+        if self._rules is None:
+            await numbers.ensure_indexes(self.db)
         self.interactions = Interactions(self.store, self.registry, strict_references=self._strict)
         listening = socket.create_server(("127.0.0.1", 0))
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
