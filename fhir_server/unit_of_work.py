@@ -258,6 +258,11 @@ class UnitOfWork(View):
         """Whether what is written now is the caller's doing, and the caller may not do everything."""
         return not self._following and self.access.restricted
 
+    @property
+    def is_callers(self) -> bool:
+        """In a rule: whether the change that it looks at is the caller's own doing, not what follows from another."""
+        return self._following == 1
+
     async def _apply_rules(self, change: Change) -> None:
         self._following += 1
         try:

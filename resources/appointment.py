@@ -6,18 +6,34 @@ from fhir_server.outcome import FhirError, fail
 from fhir_server.references import target
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import beginnings, device, service_request, settling, task
-from resources.lifecycle import check_transition
+from resources import beginnings, device, service_request, task
+from resources.lifecycle import check_status, lifecycle
 
-_FROM_OPEN = frozenset({"proposed", "pending", "waitlist", "booked", "arrived", "checked-in", "noshow", "cancelled"})
-_TRANSITIONS = {
-    "proposed": _FROM_OPEN,
-    "pending": _FROM_OPEN,
-    "waitlist": _FROM_OPEN,
-    "booked": frozenset({"arrived", "checked-in", "fulfilled", "cancelled", "noshow"}),
-    "arrived": frozenset({"booked", "checked-in", "fulfilled", "cancelled", "noshow"}),
-    "checked-in": frozenset({"arrived", "fulfilled", "cancelled"}),
-}
+APPOINTMENT = lifecycle(
+    "Appointment",
+    "appointment",
+    """
+    from                      | to                 | who           | needs                   | then
+    new proposed pending      | proposed pending   | staff         |                         |
+    waitlist                  | waitlist           |               |                         |
+    new proposed pending      | booked             | staff         | an active order; a free | its steps are scheduled, slots busy
+    waitlist                  |                    |               | station that does it    |
+    new proposed pending      | arrived checked-in | staff         | an active order; a free | its steps are ready, slots busy
+    waitlist                  |                    |               | station that does it    |
+    booked                    | arrived checked-in | staff; RIS    |                         | its steps are ready
+    arrived                   | checked-in         | staff; RIS    |                         |
+    arrived                   | booked             | staff         |                         | its steps are scheduled, not ready
+    checked-in                | arrived            | staff         |                         |
+    booked arrived checked-in | fulfilled          | staff; RIS    |                         |
+    proposed pending waitlist | cancelled noshow   | staff; RIS    |                         |
+    booked arrived            | cancelled noshow   | staff; v2 RIS |                         | its steps wait again, slots free
+    checked-in                | cancelled          | staff; v2 RIS |                         | its steps wait again, slots free
+    checked-in                | booked             | ; reconcile   |                         | as before the step began
+    fulfilled                 | booked arrived     | ; reconcile   |                         | as before the step began
+                              | checked-in         |               |                         |
+    *                         | entered-in-error   | staff         |                         | its steps wait again, slots free
+    """,
+)
 _BOOKED = frozenset({"booked", "arrived", "checked-in"})
 _HOLDS_TIME = _BOOKED | {"pending"}
 # No examination takes longer; it bounds the search for overlapping bookings.
@@ -67,8 +83,7 @@ async def check(unit: UnitOfWork, change: Change) -> None:
         if _holds_time(change.before):
             raise fail("business-rule", "a booking can't be deleted; it can be cancelled", "Appointment.status")
         return
-    if not settling.under_way(unit):
-        check_transition(change, _TRANSITIONS)
+    await check_status(unit, change, APPOINTMENT)
     if change.before is not None and is_booked(change.before) and sorted(orders(change.before)) != sorted(orders(appointment)):
         text = "what a booking is for can't be changed; cancel it and book anew"
         raise fail("business-rule", text, "Appointment.basedOn")

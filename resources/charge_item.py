@@ -20,7 +20,7 @@ from fhir_server.references import ref, target
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import activity_definition, diagnostic_report, service_request, task
-from resources.lifecycle import check_transition
+from resources.lifecycle import check_status, lifecycle
 from resources.security_labels import labelled
 
 CHARGE: Final = "urn:fhir-ris:charge"  # extension of a catalogue entry, and the system of a charge's identifier
@@ -31,13 +31,21 @@ PROFESSIONAL: Final = "professional"
 STANDS: Final = frozenset({"planned", "billable", "billed"})
 _SIGNED: Final = ("final", "amended", "corrected", "appended")
 _WITHDRAWN: Final = ("cancelled", "entered-in-error")
-_TRANSITIONS = {
-    "planned": frozenset({"billable", "not-billable", "aborted"}),
-    "billable": frozenset({"not-billable", "aborted", "billed"}),
-    "not-billable": frozenset({"billable", "aborted"}),
-    "billed": frozenset({"aborted"}),
-    "unknown": frozenset({"planned", "billable", "not-billable", "aborted", "billed"}),
-}
+LIFECYCLE: Final = lifecycle(
+    "ChargeItem",
+    "charge",
+    """
+    from                 | to                                           | who               | needs | then
+    new                  | planned billable not-billable                | technologist; RIS |       | a billable one leaves as DFT
+    planned not-billable | billable                                     | technologist      |       | leaves as DFT
+    planned billable     | not-billable                                 | technologist      |       |
+    billable             | billed                                       | technologist      |       |
+    planned billable     | aborted                                      | technologist; RIS |       | what has left is credited
+    not-billable billed  |                                              |                   |       |
+    unknown              | planned billable not-billable aborted billed | technologist      |       |
+    *                    | entered-in-error                             | technologist      |       | what has left is credited
+    """,
+)
 
 
 def component(charge: Resource) -> str:
@@ -58,8 +66,8 @@ async def procedure_of(unit: UnitOfWork, charge: Resource) -> Resource | None:
     return None
 
 
-async def check(_unit: UnitOfWork, change: Change) -> None:
-    check_transition(change, _TRANSITIONS)
+async def check(unit: UnitOfWork, change: Change) -> None:
+    await check_status(unit, change, LIFECYCLE)
 
 
 # Charging

@@ -6,17 +6,33 @@ from fhir_server.references import target
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import service_request, task, terms
-from resources.lifecycle import check_transition, check_unchanged
+from resources.lifecycle import check_status, check_unchanged, lifecycle
 
 _SIGNED = frozenset({"final", "amended", "corrected", "appended"})
-_AFTER_SIGNING = frozenset({"amended", "corrected", "appended", "cancelled"})
-_TRANSITIONS = {
-    "registered": frozenset({"partial", "preliminary", "final", "cancelled"}),
-    "partial": frozenset({"preliminary", "final", "cancelled"}),
-    "preliminary": frozenset({"partial", "final", "cancelled"}),
-    **dict.fromkeys(_SIGNED, _AFTER_SIGNING),
-    "unknown": frozenset({"registered", "partial", "preliminary", "final", "cancelled"}),
-}
+REPORT = lifecycle(
+    "DiagnosticReport",
+    "report",
+    """
+    from                     | to                             | who             | needs   | then
+    new                      | registered partial preliminary | examiners; v2   |         | the reading is in progress
+    new registered partial   | final                          | radiologist; v2 | content | reading, requested procedure and order
+    preliminary              |                                |                 |         | completed; professional charge
+    new                      | amended corrected appended     | radiologist; v2 | content | as for final
+    registered               | partial preliminary            | examiners; v2   |         |
+    partial                  | preliminary                    | examiners; v2   |         |
+    preliminary              | partial                        | examiners; v2   |         |
+    registered partial       | cancelled                      | radiologist; v2 |         |
+    preliminary              |                                |                 |         |
+    final corrected appended | amended                        | radiologist; v2 | content |
+    final amended appended   | corrected                      | radiologist; v2 | content |
+    final amended corrected  | appended                       | radiologist; v2 | content |
+    final amended corrected  | cancelled                      | radiologist; v2 |         | the professional charge is credited
+    appended                 |                                |                 |         |
+    unknown                  | registered partial preliminary | radiologist; v2 |         |
+                             | final cancelled                |                 |         |
+    *                        | entered-in-error               | radiologist; v2 |         | the professional charge is credited
+    """,
+)
 _CONTENT = ("conclusion", "conclusionCode", "presentedForm", "result", "text")
 # What a reader's signature stands for: it changes only with a status that says so.
 _SIGNED_FOR = (*_CONTENT, "code", "basedOn", "imagingStudy", "resultsInterpreter", "issued")
@@ -34,7 +50,7 @@ async def check(unit: UnitOfWork, change: Change) -> None:
                 "business-rule", "a signed report can't be deleted; it can be amended or entered-in-error", "DiagnosticReport"
             )
         return
-    check_transition(change, _TRANSITIONS)
+    await check_status(unit, change, REPORT)
     check_unchanged(change, "subject")
     if report.get("status") in _SIGNED:
         if not any(element in report for element in _CONTENT):

@@ -9,16 +9,24 @@ from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import settling, task, terms
 from resources.identifiers import token
-from resources.lifecycle import check_transition, check_unchanged
+from resources.lifecycle import check_status, check_unchanged, lifecycle
 from resources.security_labels import labelled
 
-_TRANSITIONS = {
-    "registered": frozenset({"available", "cancelled"}),
-    # Back again, when the PACS says that it has lost what it had.
-    "available": frozenset({"cancelled", "registered"}),
-    "cancelled": frozenset({"registered"}),
-    "unknown": frozenset({"registered", "available", "cancelled"}),
-}
+STUDY = lifecycle(
+    "ImagingStudy",
+    "study",
+    """
+    from                         | to               | who                      | needs            | then
+    new unknown                  | registered       | examiners; MPPS RIS      | a Study Instance |
+                                 |                  |                          | UID of its own   |
+    new registered unknown       | available        | examiners; PACS          | a Study Instance |
+                                 |                  |                          | UID of its own   |
+    available                    | registered       | examiners; PACS          |                  | the PACS has lost what it had
+    registered available unknown | cancelled        | examiners; RIS           |                  |
+    cancelled                    | registered       | examiners; MPPS PACS RIS |                  | it holds images after all
+    *                            | entered-in-error | examiners                |                  |
+    """,
+)
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+)+")
 _root = ["2.25"]
 
@@ -97,7 +105,7 @@ async def check(unit: UnitOfWork, change: Change) -> None:
     study = change.after
     if study is None:
         return
-    check_transition(change, _TRANSITIONS)
+    await check_status(unit, change, STUDY)
     if not settling.under_way(unit):
         check_unchanged(change, "subject")
     uid = study_uid(study)

@@ -7,14 +7,28 @@ from fhir_server.references import ref, target
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import appointment, beginnings, encounter, settling, task, terms
-from resources.lifecycle import check_transition, check_unchanged
+from resources.lifecycle import check_status, check_unchanged, lifecycle
 
-_TRANSITIONS = {
-    "preparation": frozenset({"in-progress", "not-done", "on-hold", "stopped"}),
-    "in-progress": frozenset({"completed", "stopped", "on-hold", "not-done"}),
-    "on-hold": frozenset({"in-progress", "stopped", "not-done", "completed"}),
-    "unknown": frozenset({"in-progress", "completed", "stopped", "not-done"}),
-}
+PERFORMED = lifecycle(
+    "Procedure",
+    "performed procedure step",
+    """
+    from            | to                         | who                | needs | then
+    new             | preparation                | examiners          |       |
+    new             | in-progress                | examiners; MPPS    |       | its steps are in progress
+    new             | completed stopped not-done | examiners; RIS     |       | its steps have begun and ended
+    preparation     | in-progress                | examiners          |       | its steps are in progress
+    on-hold unknown |                            |                    |       |
+    preparation     | on-hold not-done           | examiners          |       |
+    in-progress     |                            |                    |       |
+    in-progress     | completed                  | examiners; MPPS    |       | with the last performed, its steps are completed
+    in-progress     | stopped                    | examiners; MPPS v2 |       | its steps have failed, or wait again if the wrong
+                    |                            |                    |       | worklist entry was selected
+    preparation     | stopped                    | examiners          |       |
+    on-hold unknown | completed stopped not-done | examiners; v2      |       | as from in-progress
+    *               | entered-in-error           | examiners          |       |
+    """,
+)
 ENDED = frozenset({"completed", "stopped", "not-done", "entered-in-error"})
 _PERFORMED_STEP = "performed-procedure-step"
 _PERFORMED_PROTOCOL = "performed-protocol"
@@ -22,7 +36,7 @@ _PERFORMED_PROTOCOL = "performed-protocol"
 
 async def check(unit: UnitOfWork, change: Change) -> None:
     if change.after is not None:
-        check_transition(change, _TRANSITIONS)
+        await check_status(unit, change, PERFORMED)
         if not settling.under_way(unit):
             check_unchanged(change, "subject")
 

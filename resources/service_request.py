@@ -6,18 +6,12 @@ from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import order_plan, task, terms
 from resources.identifiers import carriers, escaped, keep, of_system, of_type, same
-from resources.lifecycle import check_transition, check_unchanged
+from resources.lifecycle import check_status, check_unchanged, lifecycle
 from resources.security_labels import labels, pass_on
 
 # What of an accepted order still reaches its requested procedures, and what can't change any more.
 _PASSED_ON = tuple(e for e in order_plan.INHERITED if e not in {"code", "subject", "bodySite", "orderDetail"})
 _SETTLED = ("code", "bodySite", "orderDetail")
-_TRANSITIONS = {
-    "draft": frozenset({"active", "on-hold", "revoked"}),
-    "active": frozenset({"on-hold", "revoked", "completed"}),
-    "on-hold": frozenset({"active", "revoked", "completed"}),
-    "unknown": frozenset({"draft", "active", "on-hold", "revoked", "completed"}),
-}
 
 
 def is_order(request: Resource) -> bool:
@@ -28,6 +22,63 @@ def is_order(request: Resource) -> bool:
 def is_procedure(request: Resource) -> bool:
     """Whether this is a requested procedure."""
     return request.get("intent") == "filler-order"
+
+
+ORDER = lifecycle(
+    "ServiceRequest",
+    "order",
+    """
+    from                   | to               | who                    | needs         | then
+    new                    | draft            | staff referrer; v2     |               |
+    new                    | active           | staff referrer; v2     | its procedure | gets its numbers; requested procedures,
+                           |                  |                        |               | studies to be and steps are made
+    new                    | on-hold          | staff referrer; v2     |               | gets its numbers
+    draft unknown          | active           | staff referrer; v2     | its procedure | as a new one
+    on-hold                | active           | staff referrer; v2     | its procedure | procedures go on; steps wait, or are
+                           |                  |                        |               | scheduled as their booking stands
+    draft active unknown   | on-hold          | staff referrer; v2     | a step that   | procedures and waiting steps on hold, off
+                           |                  |                        | has not begun | the worklist
+    draft unknown          | revoked          | staff referrer; v2     |               |
+    active on-hold         | revoked          | staff referrer; v2     | nothing begun | procedures revoked; steps, appointments,
+                           |                  |                        |               | studies to be cancelled
+    active on-hold unknown | completed        | radiologist admin; RIS |               |
+    unknown                | draft            | staff                  |               |
+    *                      | entered-in-error | staff referrer         | nothing begun | as revoked
+    """,
+    of=is_order,
+)
+PROCEDURE = lifecycle(
+    "ServiceRequest",
+    "requested procedure",
+    """
+    from                   | to               | who                    | needs          | then
+    new                    | draft            | staff; RIS             | the patient of |
+                           | on-hold          |                        | its order      |
+    new                    | active           | staff; RIS             | the patient of | gets its id, a study to be and a step
+                           |                  |                        | its order      |
+    draft on-hold unknown  | active           | staff; RIS             |                |
+    draft active unknown   | on-hold          | staff; RIS             |                |
+    draft active on-hold   | revoked          | staff; RIS             |                | what was charged for it is credited
+    unknown                |                  |                        |                |
+    active on-hold unknown | completed        | radiologist admin; RIS |                |
+    unknown                | draft            | staff                  |                |
+    *                      | entered-in-error | staff                  |                | what was charged for it is credited
+    """,
+    of=is_procedure,
+)
+OTHER = lifecycle(
+    "ServiceRequest",
+    "other request: a parent of orders, a proposal",
+    """
+    from    | to                                     | who                | needs | then
+    new     | draft active on-hold                   | staff referrer; v2 |       |
+    draft   | active on-hold revoked                 | staff referrer; v2 |       |
+    active  | on-hold revoked completed              | staff referrer; v2 |       |
+    on-hold | active revoked completed               | staff referrer; v2 |       |
+    unknown | draft active on-hold revoked completed | staff              |       |
+    *       | entered-in-error                       | staff referrer     |       |
+    """,
+)
 
 
 class PlacerNumberTaken(FhirError):
@@ -117,7 +168,7 @@ async def check(unit: UnitOfWork, change: Change) -> None:
     request = change.after
     if request is None:
         return
-    check_transition(change, _TRANSITIONS)
+    await check_status(unit, change, ORDER, PROCEDURE, OTHER)
     check_unchanged(change, "intent", "subject")
     if request.get("intent") == "order" and "category" not in request:
         request["category"] = [concept(terms.SNOMED, terms.IMAGING, "Imaging")]

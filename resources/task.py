@@ -8,20 +8,11 @@ from fhir_server.outcome import fail
 from fhir_server.references import ref
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import device, settling, terms
+from resources import device, terms
 from resources.identifiers import keep, of_system
-from resources.lifecycle import check_transition, check_unchanged
+from resources.lifecycle import check_status, check_unchanged, lifecycle
 from resources.security_labels import labelled
 
-_TRANSITIONS = {
-    "draft": frozenset({"requested", "accepted", "ready", "cancelled"}),
-    "requested": frozenset({"received", "accepted", "ready", "in-progress", "on-hold", "cancelled", "rejected", "completed"}),
-    "received": frozenset({"accepted", "rejected", "cancelled", "in-progress"}),
-    "accepted": frozenset({"requested", "ready", "in-progress", "on-hold", "cancelled", "completed"}),
-    "ready": frozenset({"requested", "accepted", "in-progress", "on-hold", "cancelled", "completed"}),
-    "on-hold": frozenset({"requested", "accepted", "ready", "in-progress", "cancelled"}),
-    "in-progress": frozenset({"completed", "failed", "on-hold", "accepted", "ready", "requested"}),
-}
 # Task.status to DICOM Scheduled Procedure Step Status (DESIGN.md section 3).
 _SPS_STATUS = {
     "accepted": "SCHEDULED",
@@ -38,6 +29,92 @@ OPEN = BEFORE_START | {"in-progress"}
 def is_step(task: Resource) -> bool:
     """Whether a Task is a scheduled procedure step."""
     return task.get("intent") == "plan"
+
+
+def is_reading(task: Resource) -> bool:
+    """Whether a Task is the reading of a study."""
+    return has_code(task.get("code"), terms.TASK_CODE, terms.INTERPRETATION)
+
+
+STEP = lifecycle(
+    "Task",
+    "scheduled procedure step",
+    """
+    from                             | to                 | who                 | needs            | then
+    new                              | draft requested    | staff; RIS          | the patient of   | gets its id
+                                     | on-hold            |                     | its procedure    |
+    new                              | accepted ready     | staff               | station and time | gets its id; on the worklist
+    draft accepted ready on-hold     | requested          | staff; RIS          |                  | off the worklist
+    draft requested ready on-hold    | accepted           | staff; RIS          | station and time | on the worklist: SCHEDULED
+    draft requested accepted on-hold | ready              | staff; RIS          | station and time | on the worklist: ARRIVED
+    requested accepted ready         | on-hold            | staff; RIS          |                  | off the worklist
+    in-progress                      |                    |                     |                  |
+    requested accepted ready on-hold | in-progress        | examiners; MPPS RIS |                  | appointment checked-in, visit
+                                     |                    |                     |                  | in progress
+    requested accepted ready         | completed          | examiners; RIS      |                  | as from in-progress
+    in-progress                      | completed          | examiners; MPPS RIS |                  | after the last step:
+                                     |                    |                     |                  | appointment fulfilled, study
+                                     |                    |                     |                  | to be read, technical charge
+    in-progress                      | failed             | examiners; MPPS v2  |                  | somebody is asked: repeat it,
+                                     |                    |                     |                  | or revoke the order?
+    in-progress                      | requested accepted | examiners; RIS      |                  | waits again
+                                     | ready              |                     |                  |
+    draft requested accepted ready   | cancelled          | staff; v2 RIS       |                  | with its last step the
+    on-hold                          |                    |                     |                  | appointment is cancelled
+    completed failed                 | requested accepted | ; reconcile         |                  | waits as it did before it
+                                     | ready on-hold      |                     |                  | began
+                                     | in-progress        |                     |                  |
+    *                                | entered-in-error   | examiners admin     |                  | the technical charge is
+                                     |                    |                     |                  | credited
+    """,
+    of=is_step,
+)
+READING = lifecycle(
+    "Task",
+    "reading",
+    """
+    from        | to                                      | who                    | needs | then
+    new         | draft requested received accepted ready | radiologist; RIS       |       |
+                | in-progress on-hold                     |                        |       |
+    draft       | requested accepted ready cancelled      | radiologist admin      |       |
+    requested   | received accepted ready in-progress     | radiologist admin; RIS |       |
+                | on-hold rejected completed cancelled    |                        |       |
+    received    | accepted in-progress rejected cancelled | radiologist admin; RIS |       |
+    accepted    | requested ready in-progress on-hold     | radiologist admin; RIS |       |
+                | completed cancelled                     |                        |       |
+    ready       | requested accepted in-progress on-hold  | radiologist admin; RIS |       |
+                | completed cancelled                     |                        |       |
+    on-hold     | requested accepted ready in-progress    | radiologist admin; RIS |       |
+                | cancelled                               |                        |       |
+    in-progress | requested accepted ready on-hold        | radiologist admin; RIS |       |
+                | completed failed                        |                        |       |
+    in-progress | cancelled                               | ; reconcile            |       | the images are of another order
+    *           | entered-in-error                        | radiologist admin      |       |
+    """,
+    of=is_reading,
+)
+WORK_ITEM = lifecycle(
+    "Task",
+    "work item",
+    """
+    from        | to                                      | who                        | needs | then
+    new         | draft requested received accepted ready | staff; RIS                 |       |
+                | in-progress on-hold                     |                            |       |
+    draft       | requested accepted ready cancelled      | staff privacy-officer      |       |
+    requested   | received accepted ready in-progress     | staff privacy-officer; RIS |       |
+                | on-hold cancelled rejected completed    |                            |       |
+    received    | accepted rejected cancelled in-progress | staff privacy-officer; RIS |       |
+    accepted    | requested ready in-progress on-hold     | staff privacy-officer; RIS |       |
+                | cancelled completed                     |                            |       |
+    ready       | requested accepted in-progress on-hold  | staff privacy-officer; RIS |       |
+                | cancelled completed                     |                            |       |
+    on-hold     | requested accepted ready in-progress    | staff privacy-officer; RIS |       |
+                | cancelled                               |                            |       |
+    in-progress | completed failed on-hold accepted ready | staff privacy-officer; RIS |       |
+                | requested                               |                            |       |
+    *           | entered-in-error                        | staff                      |       |
+    """,
+)
 
 
 def detail(task: Resource, code: str, where: str = "input") -> dict[str, Any] | None:
@@ -162,8 +239,7 @@ async def check(unit: UnitOfWork, change: Change) -> None:
     task = change.after
     if task is None:
         return
-    if not settling.under_way(unit):
-        check_transition(change, _TRANSITIONS)
+    await check_status(unit, change, STEP, READING, WORK_ITEM)
     check_unchanged(change, "intent", "for", "focus")
     if not is_step(task):
         return
