@@ -27,7 +27,7 @@ async def volumes(db: Db, asked: Question) -> list[Figure]:
     figures: list[Figure] = []
     for group, milestone in VOLUMES.items():
         stages = [{"$match": asked.period(milestone)}, _counted(asked.key(milestone))]
-        figures += _figures(group, asked, await _cells(db, asked, stages, [(milestone, 1)]))
+        figures += _figures(group, asked, await _cells(db, asked, stages, {milestone: 1}))
     return figures
 
 
@@ -39,7 +39,7 @@ async def backlog(db: Db, asked: Question) -> list[Figure]:
     for group in WAITING:
         key = asked.key("since") | ({AGE: age} if AGE in asked.dimensions else {})
         stages = [{"$match": {"waiting": group} | asked.period("since")}, _counted(key)]
-        figures += _figures(group, asked, await _cells(db, asked, stages, [("waiting", 1), ("since", 1)]))
+        figures += _figures(group, asked, await _cells(db, asked, stages, {"waiting": 1, "since": 1}))
     return figures
 
 
@@ -47,7 +47,7 @@ def _counted(key: dict[str, Any]) -> dict[str, Any]:
     return {"$group": {"_id": key, "n": {"$sum": 1}}}
 
 
-async def _cells(db: Db, asked: Question, stages: list[dict[str, Any]], hint: list[tuple[str, int]]) -> dict[Cell, int]:
+async def _cells(db: Db, asked: Question, stages: list[dict[str, Any]], hint: dict[str, int]) -> dict[Cell, int]:
     found: dict[Cell, int] = {}
     async for row in await db[COLLECTION].aggregate(stages, allowDiskUse=True, hint=hint):
         cell = asked.cell(row["_id"])

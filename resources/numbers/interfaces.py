@@ -37,15 +37,15 @@ async def health(db: Db, asked: Question) -> list[Figure]:
 
     counted: dict[str, Any] = {"n": {"$sum": 1}}
     received = [{"$match": asked.period("received")}, {"$group": {"_id": {"p": "$partner", "s": "$outcome"}} | counted}]
-    async for row in await db[_RECEIVED].aggregate(received, hint=RECEIVED_INDEX):
+    async for row in await db[_RECEIVED].aggregate(received, hint=dict(RECEIVED_INDEX)):
         partner, n = row["_id"].get("p"), row["n"]
         add(partner, received=n, failed=n if row["_id"].get("s") in {"AE", "AR"} else 0)
     sent = [{"$match": asked.period("created")}, {"$group": {"_id": {"p": "$destination", "s": "$state"}} | counted}]
-    async for row in await db[outbox.COLLECTION].aggregate(sent, hint=SENT_INDEX):
+    async for row in await db[outbox.COLLECTION].aggregate(sent, hint=dict(SENT_INDEX)):
         partner, state, n = _partner(row["_id"]["p"]), row["_id"]["s"], row["n"]
         add(partner, sent=n, delivered=n if state == "delivered" else 0, set_aside=n if state in _ASIDE else 0)
     queued = [{"$match": {"state": "pending"}}, {"$group": {"_id": "$destination", "oldest": {"$min": "$created"}} | counted}]
-    async for row in await db[outbox.COLLECTION].aggregate(queued, hint=[("state", 1), ("key", 1)]):
+    async for row in await db[outbox.COLLECTION].aggregate(queued, hint={"state": 1, "key": 1}):
         minutes = round((asked.now - row["oldest"]).total_seconds() / 60, 2)
         add(_partner(row["_id"]), queued=row["n"], oldest=minutes)
     return _figures(asked, sums, INTERFACE)

@@ -90,7 +90,7 @@ async def _runs(db: Db, asked: Question, sums: Sums) -> None:
         {"$match": asked.period("runs.ended")},
         {"$group": {"_id": "$runs.scanner", "n": {"$sum": 1}, "minutes": {"$sum": minutes}}},
     ]
-    async for row in await db[exam_rows.COLLECTION].aggregate(stages, hint=[("runs.ended", 1)]):
+    async for row in await db[exam_rows.COLLECTION].aggregate(stages, hint={"runs.ended": 1}):
         _add(sums, row["_id"], runs=row["n"], busy=row["minutes"])
 
 
@@ -101,7 +101,7 @@ async def _offered(db: Db, asked: Question, sums: Sums) -> None:
         {"$match": asked.period("search.d.start.s") | {"resource.status": {"$in": ["free", "busy", "busy-tentative"]}}},
         {"$group": {"_id": "$resource.schedule.reference", "n": {"$sum": 1}, "minutes": {"$sum": length}}},
     ]
-    async for row in await db["Slot"].aggregate(stages, hint=SLOTS):
+    async for row in await db["Slot"].aggregate(stages, hint=dict(SLOTS)):
         for scanner in scanners.get(row["_id"], ()):
             _add(sums, scanner, slots=row["n"], offered=row["minutes"])
 

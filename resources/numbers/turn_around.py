@@ -50,7 +50,7 @@ async def _cells(db: Db, asked: Question) -> dict[Cell, Times]:
         {"$group": {"_id": asked.key(basis) | {"_day": day}, "times": {"$push": "$times"}}},
     ]
     found: dict[Cell, Times] = {}
-    async for group in await db[COLLECTION].aggregate(stages, allowDiskUse=True, hint=[(basis, 1)]):
+    async for group in await db[COLLECTION].aggregate(stages, allowDiskUse=True, hint={basis: 1}):
         found.setdefault(asked.cell(group["_id"]), array("i")).frombytes(b"".join(group["times"]))
     if sys.byteorder == "big":
         for times in found.values():
