@@ -349,7 +349,7 @@ def test_scanners_used_time_and_patients_who_did_not_come(ris):
 
 def test_backlog_by_what_it_waits_for_and_how_long(ris):
     async def scenario():
-        await ris.order(authoredOn="2033-01-01T10:00:00Z", status="on-hold")
+        await ris.become(await ris.order(authoredOn="2033-01-01T10:00:00Z"), "on-hold")
         found = await ask(ris, "backlog", "2033-01-01", "2033-01-02", now=utc("2033-01-03T12:00"), stratifiers=(("age",),))
         assert number(found, "release") == 1
         assert number(found, "release", age="1 to 3 days") == 1

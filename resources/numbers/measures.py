@@ -13,7 +13,6 @@ from fhir_server.interactions import Interactions
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources.numbers import counts, interfaces, scanners, turn_around
-from resources.numbers.milestones import MILESTONES
 from resources.numbers.question import EXAM_DIMENSIONS, Db, Figure, Question
 from smart_auth.access import Access
 
@@ -47,9 +46,10 @@ def _counted(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
 FIGURES: Final[Mapping[str, Figures]] = {
     "turn-around": Figures(
         "Turn-around times",
-        "Minutes between the milestones of the examinations that ended in the period, or reached another milestone in it.",
+        "Minutes between milestones of the examinations that ended (or reached another milestone) in the period. These are the "
+        "usual spans; any two milestones may be asked for.",
         turn_around.evaluate,
-        {f"{a}-{b}": tuple(turn_around.PERCENTILES) for a in MILESTONES for b in MILESTONES if a != b},
+        {f"{a}-{b}": tuple(turn_around.PERCENTILES) for a, b in turn_around.SPANS},
         EXAM_DIMENSIONS,
         basis=turn_around.BASIS,
     ),
