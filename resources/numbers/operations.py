@@ -175,7 +175,7 @@ async def _names(db: Db, figures: Iterable[Figure]) -> dict[str, str]:
     for kind in ("Device", "Location", "Endpoint"):
         ids = [v.partition("/")[2] for v in wanted if v.startswith(f"{kind}/")]
         shown = {"resource.name": 1, "resource.deviceName": 1}
-        async for document in db[kind].find({"_id": {"$in": ids}}, shown) if ids else ():  # type: ignore[union-attr]
+        async for document in db[kind].find({"_id": {"$in": ids}}, shown):
             if name := _name_of(document["resource"]):
                 found[f"{kind}/{document['_id']}"] = name
     return found
