@@ -285,6 +285,15 @@ def test_an_operation_that_is_not_declared_is_not_there(app: FhirApp, rest: dict
     known = Registry()
     standard.register(known)
     declared = {o["name"] for r in rest["resource"] for o in r["operation"]}
-    assert declared == {*known.operations, "break-glass", "mend-glass", "merge", "unmerge", "reconcile"}
+    assert declared == {
+        *known.operations,
+        "break-glass",
+        "mend-glass",
+        "merge",
+        "unmerge",
+        "reconcile",
+        "evaluate-measure",
+        "figures",
+    }
     for path in ("$everything", "Observation/$everything", "Patient/$meta", "Patient/a/$expand"):
         assert app.get(path).status_code == 404
