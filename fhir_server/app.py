@@ -43,8 +43,9 @@ from fhir_server.rest import Rest
 from fhir_server.settings import Settings
 from fhir_server.start_error import StartError, taken_address
 from fhir_server.store import Document, Store
-from resources import patient_merge, reconcile_operation
+from resources import numbers, patient_merge, reconcile_operation
 from resources.coverage import watch as authorization_watch
+from resources.numbers import measures
 from resources.reading.signature import Signer
 from resources.reading.signing import ReportSigning
 from resources.scheduling import operations as scheduling_operations
@@ -97,6 +98,7 @@ async def interactions_over(settings: Settings, db: AsyncDatabase[Document], tok
     registry.projection(study_watch.project)
     registry.projection(outbound.Outbound(settings.zone).project)
     registry.projection(payer_outbound.project)
+    numbers.register(registry, settings.zone)
     routes.register(registry)
     dicom_endpoints.register(registry)
     reconcile_operation.register(registry)
@@ -115,6 +117,7 @@ async def interactions_over(settings: Settings, db: AsyncDatabase[Document], tok
     await authorization_watch.ensure_indexes(db)
     await break_glass_log.ensure_indexes(db)
     await scheduling_operations.ensure_indexes(db)
+    await numbers.ensure_indexes(db)
     return Interactions(store, registry, strict_references=settings.referential_integrity == "strict")
 
 
@@ -133,6 +136,7 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
     interactions = await interactions_over(settings, db, tokens)
     await oauth.ensure_indexes(db)
     await people.ensure_indexes(db)
+    await measures.install(interactions)
     inbound = Inbound(interactions, settings.zone)
     return Ris(
         settings=settings,

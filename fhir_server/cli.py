@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bridges.v2 import message_commands
-from fhir_server import audit_commands, charge_commands, client_commands, key_commands, user_commands
+from fhir_server import audit_commands, charge_commands, client_commands, key_commands, number_commands, user_commands
 from fhir_server.command import end as _end
 from fhir_server.command import run as _run
 from fhir_server.command import settings as _settings
@@ -34,6 +34,7 @@ app.add_typer(user_commands.app, name="user")
 app.add_typer(audit_commands.app, name="audit")
 app.add_typer(message_commands.app, name="messages")
 app.add_typer(charge_commands.app, name="charges")
+app.add_typer(number_commands.app, name="numbers")
 
 
 @app.command()

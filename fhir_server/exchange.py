@@ -150,7 +150,7 @@ class Reply:
     """The answer to an interaction.
 
     `resource` is what is shown; `stored` the version that the answer is about, shown or not, from which ETag and Last-Modified
-    come; `located`: the caller is told its address.
+    come; `located`: the caller is told its address; `native`: of a Binary, the content is sent as it is (FHIR R4 2.36).
     """
 
     status: int = 200
@@ -158,6 +158,7 @@ class Reply:
     stored: Resource | None = None
     located: bool = False
     headers: dict[str, str] = field(default_factory=dict)
+    native: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import zlib
+from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from email.utils import format_datetime
@@ -146,14 +147,18 @@ class Edge:
         headers = {**self._version_headers(reply), **reply.headers}
         if reply.resource is None:
             return Response(status_code=reply.status, headers=headers)
-        body = fhir_json.dumps(reply.resource, pretty=pretty)
+        kind = f"{FHIR_JSON}; charset=utf-8"
+        if reply.native:
+            kind, body = reply.resource["contentType"], b64decode(reply.resource["data"])
+        else:
+            body = fhir_json.dumps(reply.resource, pretty=pretty)
         headers["Cache-Control"] = "no-store"
         if len(body) >= _WORTH_PACKING:
             headers["Vary"] = "Accept-Encoding"
             if _takes_gzip(asked.get("accept-encoding", "")):
                 headers["Content-Encoding"] = "gzip"
                 body = await asyncio.to_thread(_packed, body) if len(body) > _LARGE else _packed(body)
-        return Response(body, reply.status, headers, f"{FHIR_JSON}; charset=utf-8")
+        return Response(body, reply.status, headers, kind)
 
     def _version_headers(self, reply: Reply) -> dict[str, str]:
         """ETag, Last-Modified and Location of a version (FHIR R4 3.1.0.1.3, 3.1.0.8)."""

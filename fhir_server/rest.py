@@ -217,4 +217,4 @@ class Rest:
         body = await ask.parameters() if ask.method == "POST" else None
         call = Call(self._interactions, ask.access, ask.act("operation"), self._base, to.type, to.id, ask.query, body)
         answer = await dispatch.call(self._interactions.registry, call, to.operation, ask.method)
-        return Reply(answer.status, answer.resource, headers=dict(answer.headers))
+        return Reply(answer.status, answer.resource, headers=dict(answer.headers), native=answer.native)

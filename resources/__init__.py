@@ -14,7 +14,7 @@ from resources import (
     diagnostic_report,
     imaging_study,
     moving,
-    numbers,
+    numbering,
     observation,
     order_bundle,
     order_groups,
@@ -59,7 +59,7 @@ def register(registry: Registry, *, uid_root: str, zone: tzinfo = UTC) -> None:
     diagnostic_report.register(registry)
     imaging_study.register(registry, uid_root)
     moving.register(registry)
-    numbers.register(registry, zone)
+    numbering.register(registry, zone)
     observation.register(registry)
     order_bundle.register(registry)
     order_groups.register(registry)

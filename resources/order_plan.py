@@ -9,7 +9,7 @@ from fhir_server.elements import identifier_value
 from fhir_server.references import ref
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import activity_definition, imaging_study, numbers, order_panel, task, terms
+from resources import activity_definition, imaging_study, numbering, order_panel, task, terms
 from resources.security_labels import labelled
 
 # What a requested procedure takes over from its order.
@@ -54,7 +54,7 @@ async def plan(
     """
     digits = "" if added else await _own_digits(unit, order)
     for planned in await _spread(unit, order, procedures):
-        digits = digits or await numbers.order_digits(unit)
+        digits = digits or await numbering.order_digits(unit)
         made = await _procedure(unit, order, planned, digits)
         await unit.create(imaging_study.registered(made, planned.study_uid))
         for i, step in enumerate(planned.steps):
@@ -74,7 +74,7 @@ async def _spread(unit: UnitOfWork, order: Resource, procedures: Sequence[Planne
 async def _procedure(unit: UnitOfWork, order: Resource, planned: PlannedProcedure, digits: str) -> Resource:
     procedure = requested(unit, order, planned.elements)
     if identifier_value(procedure, terms.REQUESTED_PROCEDURE_ID) is None:
-        own = await numbers.fresh(unit, terms.REQUESTED_PROCEDURE_ID, procedure, digits)
+        own = await numbering.fresh(unit, terms.REQUESTED_PROCEDURE_ID, procedure, digits)
         procedure["identifier"] = [{"system": terms.REQUESTED_PROCEDURE_ID, "value": own}, *procedure.get("identifier", ())]
     return await unit.create(procedure)
 
@@ -102,7 +102,7 @@ async def _step(unit: UnitOfWork, procedure: Resource, planned: PlannedStep, dig
         step["input"] = [*step.get("input", ()), *more]
     step |= {element: value for element, value in said.items() if element not in {"resourceType", "input"}}
     if digits and identifier_value(step, terms.SCHEDULED_STEP_ID) is None:
-        own = {"system": terms.SCHEDULED_STEP_ID, "value": await numbers.fresh(unit, terms.SCHEDULED_STEP_ID, step, digits)}
+        own = {"system": terms.SCHEDULED_STEP_ID, "value": await numbering.fresh(unit, terms.SCHEDULED_STEP_ID, step, digits)}
         step["identifier"] = [own, *step.get("identifier", ())]
     if procedure["status"] == "on-hold":
         step["status"] = "on-hold"
@@ -112,7 +112,7 @@ async def _step(unit: UnitOfWork, procedure: Resource, planned: PlannedStep, dig
 async def _own_digits(unit: UnitOfWork, order: Resource) -> str:
     """The digits of the order's own filler number: people then read the same number everywhere. Else new ones."""
     filler = identifier_value(order, terms.FILLER_ORDER_NUMBER) or ""
-    return filler.removeprefix("F") if _OWN.fullmatch(filler) else await numbers.order_digits(unit)
+    return filler.removeprefix("F") if _OWN.fullmatch(filler) else await numbering.order_digits(unit)
 
 
 async def plan_procedure(unit: UnitOfWork, procedure: Resource) -> None:

@@ -4,7 +4,7 @@ from fhir_server.elements import concept, has_code, identifier_of_type, identifi
 from fhir_server.outcome import FhirError, Issue, fail
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import numbers, order_door, order_groups, order_plan, task, terms
+from resources import numbering, order_door, order_groups, order_plan, task, terms
 from resources.identifiers import carriers, escaped, keep, of_system, of_type, same
 from resources.lifecycle import check_status, check_unchanged, lifecycle
 from resources.requested_procedure import nothing_open, order_goes_on, reported
@@ -258,7 +258,7 @@ async def _check_procedure(unit: UnitOfWork, change: Change, procedure: Resource
         if order is not None and order["subject"].get("reference") != procedure["subject"]["reference"]:
             raise fail("business-rule", "the requested procedure is for another patient than its order", "ServiceRequest.subject")
     if procedure.get("status") == "active" and identifier_value(procedure, terms.REQUESTED_PROCEDURE_ID) is None:
-        own = await numbers.fresh(unit, terms.REQUESTED_PROCEDURE_ID, procedure)
+        own = await numbering.fresh(unit, terms.REQUESTED_PROCEDURE_ID, procedure)
         procedure["identifier"] = [{"system": terms.REQUESTED_PROCEDURE_ID, "value": own}, *procedure.get("identifier", ())]
 
 
@@ -268,10 +268,10 @@ async def _number(unit: UnitOfWork, order: Resource) -> None:
     if not missing:
         return
     systems = {"FILL": terms.FILLER_ORDER_NUMBER, "ACSN": terms.ACCESSION_NUMBER}
-    described = await numbers.numberings(unit)
-    digits = "" if all(systems[code] in described for code in missing) else await numbers.order_digits(unit)
+    described = await numbering.numberings(unit)
+    digits = "" if all(systems[code] in described for code in missing) else await numbering.order_digits(unit)
     for code in missing:
-        value = await numbers.fresh(unit, systems[code], order, digits)
+        value = await numbering.fresh(unit, systems[code], order, digits)
         identifiers.append({"type": concept(terms.V2_0203, code), "system": systems[code], "value": value})
 
 

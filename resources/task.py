@@ -9,7 +9,7 @@ from fhir_server.outcome import fail
 from fhir_server.references import ref
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import device, numbers, terms, tracking
+from resources import device, numbering, terms, tracking
 from resources.identifiers import keep, of_system
 from resources.lifecycle import check_status, check_unchanged, lifecycle
 from resources.security_labels import labelled
@@ -362,7 +362,7 @@ async def _check_id(unit: UnitOfWork, change: Change, step: Resource) -> None:
     keep(change, of_system(terms.SCHEDULED_STEP_ID), "scheduled procedure step id")
     step_id = identifier_value(step, terms.SCHEDULED_STEP_ID)
     if step_id is None:
-        number = await numbers.fresh(unit, terms.SCHEDULED_STEP_ID, step)
+        number = await numbering.fresh(unit, terms.SCHEDULED_STEP_ID, step)
         step["identifier"] = [{"system": terms.SCHEDULED_STEP_ID, "value": number}, *step.get("identifier", ())]
     elif len(step_id) > terms.SHORT_STRING or "\\" in step_id:
         raise fail("value", "a scheduled procedure step id has at most 16 characters, no backslash", "Task.identifier.value")

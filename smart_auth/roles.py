@@ -25,7 +25,7 @@ _ROWS = {
         Patient.crus RelatedPerson.crus Encounter.rs Coverage.crus ClaimResponse.crus
         CoverageEligibilityRequest.crus CoverageEligibilityResponse.rs
         ServiceRequest.crus Appointment.cruds AppointmentResponse.crus Schedule.crus Slot.cruds Task.crus
-        Communication.crs CommunicationRequest.crus
+        Communication.crs CommunicationRequest.crus Measure.rs
         Questionnaire.rs QuestionnaireResponse.crs DetectedIssue.rs
     """,
     "technologist": f"""{_DIRECTORY}
@@ -64,7 +64,7 @@ _ROWS = {
         NamingSystem.cruds
         Patient.crus Encounter.crus Coverage.crus ClaimResponse.rs
         CoverageEligibilityRequest.crus CoverageEligibilityResponse.rs ServiceRequest.crus Appointment.crus Task.rus ChargeItem.rs
-        Procedure.rs ImagingStudy.rs
+        Procedure.rs ImagingStudy.rs Measure.rs
     """,
     "auditor": "AuditEvent.rs",
     "privacy-officer": f"""
@@ -129,7 +129,9 @@ _OPERATIONS = {
     "reconciliation": "admin",
     # Identity
     "move": "technologist scheduler admin",
-    # Numbers
+    # Numbers (figures of single persons and of small cells: the administrator alone)
+    "evaluate-measure": "scheduler admin",
+    "figures": "scheduler admin",
 }
 
 

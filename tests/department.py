@@ -25,7 +25,7 @@ from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError
 from fhir_server.registry import Registry
 from fhir_server.store import Store
-from resources import patient_merge
+from resources import numbers, patient_merge
 from resources.scheduling import operations as scheduling_operations
 from smart_auth.access import Access
 
@@ -66,6 +66,7 @@ class Department:
         self.registry = Registry()
         resources.register(self.registry, uid_root="2.25")
         self.registry.projection(outbound.Outbound(ZONE).project)
+        numbers.register(self.registry, ZONE)
         self.store = Store(self.db)
         await self.store.ensure(*sorted(self.registry.core_types))
         await outbox.ensure_indexes(self.store)
@@ -73,6 +74,7 @@ class Department:
         await order_parked.ensure_indexes(self.db)
         await patient_merge.ensure_indexes(self.db)
         await scheduling_operations.ensure_indexes(self.db)
+        await numbers.ensure_indexes(self.db)
         self.interactions = Interactions(self.store, self.registry)
         self.inbound = Inbound(self.interactions, ZONE, Partners(self.store, max_age=0))
 

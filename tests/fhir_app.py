@@ -33,7 +33,7 @@ from fhir_server.operations import standard
 from fhir_server.registry import Registry
 from fhir_server.rest import Rest
 from fhir_server.store import Store
-from resources import reconcile_operation
+from resources import numbers, reconcile_operation
 from resources.reading.signature import Signer
 from resources.reading.signing import ReportSigning
 from resources.scheduling import operations as scheduling_operations
@@ -99,6 +99,7 @@ class FhirApp:
             self.registry.projection(worklist_rows.WorklistRows(ZoneInfo("UTC")).project)
             self.registry.projection(outbound.Outbound(ZoneInfo("UTC")).project)
             self.registry.projection(payer_outbound.project)
+            numbers.register(self.registry, ZoneInfo("UTC"))
             await worklist_rows.ensure_indexes(self.db)
         else:
             self._rules(self.registry)
@@ -109,6 +110,8 @@ class FhirApp:
         await ensure_indexes(self.db)
         await break_glass_log.ensure_indexes(self.db)
         await scheduling_operations.ensure_indexes(self.db)
+        if self._rules is None:
+            await numbers.ensure_indexes(self.db)
         self.interactions = Interactions(self.store, self.registry, strict_references=self._strict)
         listening = socket.create_server(("127.0.0.1", 0))
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,4 +1,4 @@
-"""Accession and other numbers as the department's NamingSystems say (resources/numbers.py)."""
+"""Accession and other numbers as the department's NamingSystems say (resources/numbering.py)."""
 
 import asyncio
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from fhir_server import clock
-from resources import numbers, terms
+from resources import numbering, terms
 from resources.number_pattern import check_character
 from tests.department import Department, Resource, identifiers
 
@@ -30,7 +30,7 @@ def naming(system: str, pattern: str, **more) -> Resource:
         "kind": "identifier",
         "date": "2026-01-01",
         "uniqueId": [{"type": "uri", "value": system}],
-        "extension": [{"url": numbers.NUMBERING, "extension": parts}],
+        "extension": [{"url": numbering.NUMBERING, "extension": parts}],
     }
 
 
@@ -40,7 +40,7 @@ def test_every_number_follows_its_pattern_and_retired_patterns_count_no_more(ris
         assert plain["ACSN"][1:] == plain["FILL"][1:]
         year = f"{clock.now().year % 100:02d}"
         place = await ris.create(
-            {"resourceType": "Location", "name": "West", "identifier": [{"system": numbers.SITE, "value": "WEST"}]}
+            {"resourceType": "Location", "name": "West", "identifier": [{"system": numbering.SITE, "value": "WEST"}]}
         )
         made = [
             await ris.create(naming(terms.ACCESSION_NUMBER, "{site:4}{yy}{n:7}{check}", site="HQ")),

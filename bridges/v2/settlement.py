@@ -13,6 +13,7 @@ from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
 from fhir_server.unit_of_work import UnitOfWork
 from resources import work_items
+from resources.numbers.exam_projection import note_deliveries
 from smart_auth.access import Access
 
 _MOST: Final = 100  # messages that are settled in one transaction, and may wait for it
@@ -95,6 +96,7 @@ class Settlement:
             await self._outbox.bulk_write([settled.change(now) for settled in group], session=unit.session)
             for settled in group[1:]:
                 unit.record(audit.audit_event(settled.act(), access, audit.seen(settled.message["about"])))
+            await note_deliveries(unit, [settled.message for settled in group if settled.state == "delivered"])
             for settled in group:
                 await _work_item(unit, settled)
                 await learn_from_reply(unit, settled.message["about"], settled.ack)

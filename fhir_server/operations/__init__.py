@@ -37,11 +37,12 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an operation gives back, for the edge to send."""
+    """What an operation gives back, for the edge to send. `native`: a Binary whose content is sent by HTTP as it is."""
 
     resource: Resource
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
+    native: bool = False
 
 
 @dataclass(frozen=True, slots=True)
