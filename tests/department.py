@@ -68,7 +68,6 @@ class Department:
         self.registry.projection(outbound.Outbound(ZONE).project)
         numbers.register(self.registry, ZONE)
         self.store = Store(self.db)
-        await self.store.ensure(*sorted(self.registry.core_types))
         await outbox.ensure_indexes(self.store)
         await message_log.ensure_indexes(self.db)
         await order_parked.ensure_indexes(self.db)

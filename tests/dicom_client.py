@@ -293,7 +293,6 @@ async def department(db: AsyncDatabase[Any], **settings: Any) -> AsyncIterator[D
     dicom_endpoints.register(registry)
     reconcile_operation.register(registry)
     store = Store(db)
-    await store.ensure(*resources.CORE_TYPES)
     await worklist_rows.ensure_indexes(db)
     server = DicomServer(Interactions(store, registry), DicomSettings("127.0.0.1", 0, OUR_TITLE, ZONE, **settings))
     await server.start()

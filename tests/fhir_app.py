@@ -59,7 +59,7 @@ class FhirApp:
     """A running server. Requests carry a token with `scope` unless `token` says otherwise (None: no token at all)."""
 
     def __init__(
-        self, mongodb_uri: str, *, strict: bool = True, core: bool = True, rules: Callable[[Registry], None] | None = None,
+        self, mongodb_uri: str, *, strict: bool = True, core: bool = False, rules: Callable[[Registry], None] | None = None,
         second_factor_minutes: int = 0,
     ) -> None:  # fmt: skip
         """`core`: make the core types' collections at the start; `rules`: what the registry holds instead of the department's;
