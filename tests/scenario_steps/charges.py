@@ -1,5 +1,7 @@
 """What is charged, held, released and credited, and what managers ask for."""
 
+import asyncio
+
 from benchmarks.department.stage import Resource
 from tests.scenario import step
 from tests.scenario_steps.catalogue import today
@@ -50,3 +52,14 @@ async def figures(world: World) -> None:
     (median,) = (f for f in found["figures"] if f["group"] == "ended-final" and f["statistic"] == "median")
     assert median["count"] >= 1, found
     assert median["value"] >= 0, found
+
+
+@step("the books of the day balance")
+async def balance(world: World) -> None:
+    for _ in range(60):
+        found = await world.stage.app.ok("GET", f"ChargeItem/$reconciliation?date={today()}")
+        findings = [{p["name"]: p for p in row["part"]} for row in found["parameter"] if row["name"] == "finding"]
+        if not findings:
+            return
+        await asyncio.sleep(0.5)  # a message may be on its way
+    raise AssertionError([(f["kind"], f["about"], f["text"]) for f in findings])
