@@ -93,12 +93,12 @@ def _scanner() -> Resource:
 
 def _hours() -> Resource:
     days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-    open_ = {"daysOfWeek": days, "availableStartTime": "13:00:00", "availableEndTime": "15:00:00"}
+    open_ = {"daysOfWeek": days, "availableStartTime": "13:00:00", "availableEndTime": "14:00:00"}
     return {"resourceType": "HealthcareService", "id": "hours", "name": "Afternoons", "availableTime": [open_]}
 
 
 def _schedule(device: str) -> Resource:
-    made: list[Any] = [{"url": "minutes", "valuePositiveInt": 15}, {"url": "days", "valuePositiveInt": 90}]
+    made: list[Any] = [{"url": "minutes", "valuePositiveInt": 15}, {"url": "days", "valuePositiveInt": 70}]
     return {
         "resourceType": "Schedule",
         "id": device,
