@@ -81,7 +81,9 @@ class Exam:
             "identifier": [number],
             "code": {"coding": [{"system": LOINC, "code": CODE, "display": "CT Chest"}]},
             "subject": {"reference": f"Patient/{patient['id']}"},
-            "reasonCode": [{"text": "Cough for six weeks"}],
+            "reasonCode": [
+                {"coding": [{"system": "http://hl7.org/fhir/sid/icd-10", "code": "R05"}], "text": "Cough for six weeks"}
+            ],
         }
         self.order = await self.stage.app.ok("POST", "ServiceRequest", order)
 
