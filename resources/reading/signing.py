@@ -159,7 +159,8 @@ class ReportSigning:
 
     async def _signed(self, unit: UnitOfWork, report: Resource, kind: Kind, who: str, reason: str = "") -> Resource:
         """Store the report with its documents, as of now, and what follows from it; then sign that."""
-        issued = await critical_request.raised(unit, report | {"issued": clock.instant(unit.now)})
+        before = await unit.read("DiagnosticReport", report["id"])
+        issued = await critical_request.raised(unit, report | {"issued": clock.instant(unit.now)}, before)
         stored = await unit.update(await document.composed(unit, issued))
         return await self._put_under(unit, stored, kind, who, reason)
 
