@@ -324,6 +324,7 @@ def test_a_resident_writes_and_an_attending_finalises(room):
     assert {room.read(r["reference"])["status"] for r in final["result"]} == {"final"}
     refused(room.resident.call(f"{path}/$addend", parameters(text="One more thing")), 403, "attending")
     refused(room.resident.call(f"{path}/$withdraw", parameters(reason="Not mine")), 403, "attending")
+    refused(room.resident.put(room.read(path) | {"status": "entered-in-error"}), 403, "attending")
     assert room.read(path)["status"] == "final"
     signatures = room.attending.get(f"{path}/$verify").json()["parameter"]
     who = [p["part"][1]["valueReference"]["reference"] for p in signatures]
@@ -376,6 +377,28 @@ def test_a_withdrawn_report_leaves_its_study_to_be_read_again(room):
     (again,) = room.matches(f"Task?focus={reading['focus']['reference']}&{OPEN}")
     assert room.signed(again)["status"] == "final"
     assert room.read(again)["status"] == "completed"
+
+
+def test_a_report_that_says_nothing_is_not_signed(room):
+    report = room.attending.done(f"Task/{room.study()['id']}/$start-report")
+    refused(room.attending.call(f"DiagnosticReport/{report['id']}/$sign"), 422, "content")
+    assert room.read(report)["status"] == "registered"
+
+
+def test_what_lies_under_a_signed_report_changes_only_with_it_and_is_of_its_patient(room):
+    reading = room.study()
+    report = room.signed(reading)
+    observation = room.read(report["result"][0]["reference"])
+    stranger = {"reference": f"Patient/{room.patient()['id']}"}
+    technologist = room.person("technologist", "Tom", "Tech")
+    for element in ({"status": "entered-in-error"}, {"subject": stranger}, {"effectiveDateTime": "2020-01-01"}):
+        for who in (technologist, room.app):
+            refused(who.put(observation | element), 422, "signed report")
+    mixed = room.draft(room.study())
+    refused(room.attending.put(mixed | {"result": [*mixed["result"], report["result"][0]]}), 422, "another patient")
+    own = room.read(mixed["result"][0]["reference"])
+    assert technologist.put(own | {"subject": stranger}).status_code == 200
+    refused(room.attending.call(f"DiagnosticReport/{mixed['id']}/$sign"), 422, "another patient")
 
 
 def test_what_was_changed_behind_a_signature_is_found_out(room):
