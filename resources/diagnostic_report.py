@@ -133,7 +133,7 @@ async def follow(unit: UnitOfWork, change: Change) -> None:
             await _move_reading(unit, procedure, _WAITING, "in-progress")
     elif change.became("status", *_SIGNED) or (report["status"] in _SIGNED and is_unnamed(change.before)):
         for procedure in await signed_for(unit, report):
-            await _move_reading(unit, procedure, _WAITING | {"in-progress"}, "completed")
+            await _move_reading(unit, procedure, task.OPEN | _WAITING | {"draft"}, "completed")
             steps = await task.steps_of(unit, procedure["id"])
             if not any(s["status"] in task.OPEN for s in steps):
                 await service_request.complete_if_reported(unit, procedure)

@@ -223,6 +223,33 @@ def test_who_is_no_reader_claims_nothing(room):
     refused(room.attending.call(f"Task/{reading['id']}/$claim"), 409, "completed")
 
 
+def test_a_reading_is_arranged_by_readers_alone_and_stays_one(room):
+    reading = room.study()
+    for role in ("technologist", "scheduler"):
+        person = room.person(role, "Tim", "Other")
+        for element in ({"owner": {"reference": person.who}}, {"priority": "stat"}, {"restriction": {"repetitions": 1}}):
+            refused(person.put(reading | element), 403, "radiologist")
+        refused(person.put(reading | {"code": {"text": "Something else"}}), 422, "code")
+    for element in ({"priority": "urgent"}, {"owner": {"reference": room.other.who}}):
+        assert room.attending.put(room.read(reading) | element).status_code == 200, element
+    assert states(room.read(reading)) == ["claimed"]
+
+
+def test_a_reading_ends_with_its_signed_report_and_not_before(room):
+    held, received, free = room.study(), room.study(), room.study()
+    for who in (room.attending, room.app):
+        refused(who.put(free | {"status": "completed"}), 422, "signed report")
+    draft = room.draft(held)
+    assert room.attending.put(room.read(held) | {"status": "on-hold"}).status_code == 200
+    room.attending.done(f"DiagnosticReport/{draft['id']}/$sign")
+    assert (room.read(held)["status"], room.order_of(held)["status"]) == ("completed", "completed")
+    assert room.attending.put(received | {"status": "received"}).status_code == 200
+    outside = {"resourceType": "DiagnosticReport", "status": "final", "code": CT_CHEST, "subject": received["for"],
+               "basedOn": received["basedOn"], "conclusion": "Normal."}  # fmt: skip
+    room.app.create(outside)
+    assert (room.read(received)["status"], room.order_of(received)["status"]) == ("completed", "completed")
+
+
 def test_an_overdue_reading_is_escalated_once(room, targets):
     reading = room.study(priority="stat")
     about = f"Task?focus=Task/{reading['id']}"
@@ -375,6 +402,11 @@ def test_a_withdrawn_report_leaves_its_study_to_be_read_again(room):
     assert room.matches(f"Task?focus={reading['focus']['reference']}&{OPEN}") == []
     room.attending.done(f"DiagnosticReport/{report['id']}/$withdraw", parameters(reason="Wrong study was open"))
     (again,) = room.matches(f"Task?focus={reading['focus']['reference']}&{OPEN}")
+    draft = room.draft(again, room.resident)
+    room.resident.done(f"DiagnosticReport/{draft['id']}/$sign")
+    room.attending.done(f"DiagnosticReport/{draft['id']}/$withdraw", parameters(reason="Wrong study again"))
+    again = room.read(again)
+    assert (again["status"], states(again), "owner" in again) == ("requested", ["unread"], False)
     assert room.signed(again)["status"] == "final"
     assert room.read(again)["status"] == "completed"
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from weakref import WeakSet
 
 from fhir_server import clock
-from fhir_server.elements import codes, extension
+from fhir_server.elements import codes, extension, same
 from fhir_server.outcome import fail
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
@@ -26,6 +26,9 @@ UNREAD, CLAIMED, PRELIMINARY, OVERDUE = "unread", "claimed", "preliminary", "ove
 _STATES: Final = (UNREAD, CLAIMED, PRELIMINARY)
 OPEN: Final = ",".join(f"{terms.READING_STATUS}|{state}" for state in _STATES)
 _ENDED: Final = frozenset({"completed", "cancelled", "rejected", "failed", "entered-in-error"})
+_DRAFT: Final = frozenset({"registered", "partial"})
+_ARRANGED: Final = ("owner", "priority", "restriction", "performerType", "location")
+_ARRANGERS: Final = frozenset({"radiologist", "admin"})
 _moving: "WeakSet[UnitOfWork]" = WeakSet()
 
 
@@ -60,6 +63,7 @@ async def check(unit: UnitOfWork, change: Change) -> None:
     if reading is None or not is_reading(reading):
         return
     _check_owner(unit, change, reading)
+    await _check_reader(unit, change, reading)
     if before is None:
         await _describe(unit, reading)
     elif before.get("priority") != reading.get("priority") and before.get("restriction") == reading.get("restriction"):
@@ -74,6 +78,18 @@ def _check_owner(unit: UnitOfWork, change: Change, reading: Resource) -> None:
     if has is None and not unit.access.person:
         return
     raise fail("conflict", f"the reading is claimed by {had}, who releases it; $reassign gives it to another", "Task.owner")
+
+
+async def _check_reader(unit: UnitOfWork, change: Change, reading: Resource) -> None:
+    """Who reads what, when, is for readers to say; what was read has a report."""
+    if not unit.is_callers or change.before is None:
+        return
+    moved = [e for e in _ARRANGED if not same(change.before.get(e), reading.get(e))]
+    if moved and unit.access.person and unit.access.role not in _ARRANGERS:
+        raise fail("forbidden", f"this is for {' or '.join(sorted(_ARRANGERS))} to change", f"Task.{moved[0]}")
+    procedure = await unit.get(_procedure(reading)) if change.became("status", "completed") else None
+    if procedure is not None and not await diagnostic_report.is_signed(unit, procedure):
+        raise fail("business-rule", "a reading is completed by its signed report, and there is none", "Task.status")
 
 
 def _procedure(reading: Resource) -> Any:
