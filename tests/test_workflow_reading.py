@@ -396,6 +396,22 @@ def test_a_report_is_addended_corrected_and_withdrawn_and_each_of_its_versions_s
     assert reasons == ["Wrong side", "New", "Of another patient"]
 
 
+def test_nobody_signs_what_another_has_changed_meanwhile_or_writes_in_anothers_draft(room):
+    draft = room.draft(room.study(), room.resident)
+    path = f"DiagnosticReport/{draft['id']}"
+    mine = parameters(section(IMPRESSION, "Mine."))
+    refused(room.other.call(f"{path}/$write", mine), 409, "claimed")
+    refused(room.other.put(draft | {"conclusion": "Mine."}), 409, "claimed")
+    room.resident.done(f"{path}/$write", parameters(section(IMPRESSION, "Fracture.")))
+    old, now = (f'W/"{r["meta"]["versionId"]}"' for r in (draft, room.read(draft)))
+    assert room.attending.send("POST", f"{path}/$sign", None, If_Match=old).status_code == 412
+    assert room.resident.send("POST", f"{path}/$sign", None, If_Match=now).status_code == 200
+    assert room.other.done(f"{path}/$write", mine)["status"] == "preliminary"
+    room.attending.done(f"{path}/$sign")
+    corrected = room.attending.done(f"{path}/$correct", parameters(section(IMPRESSION, "Normal."), reason="Mixed up"))
+    refused(room.attending.put(corrected | {"conclusion": "Silently something else."}), 422, "$correct")
+
+
 def test_a_withdrawn_report_leaves_its_study_to_be_read_again(room):
     reading = room.study()
     report = room.signed(reading)

@@ -160,6 +160,25 @@ async def of_procedure(unit: UnitOfWork, procedure_id: str) -> list[Resource]:
     return [r for r in found if is_open(r)]
 
 
+async def check_author(unit: UnitOfWork, report: Resource) -> None:
+    """FhirError 409 where a person would write in a draft whose reading is another's; a preliminary report is open to all."""
+    if not unit.access.person or report["status"] not in _DRAFT:
+        return
+    for procedure in await diagnostic_report.signed_for(unit, report):
+        for reading in await of_procedure(unit, procedure["id"]):
+            if (had := owner(reading)) not in {None, unit.access.user}:
+                raise fail("conflict", f"the reading is claimed by {had}, who writes its report", "DiagnosticReport.status")
+
+
+async def check_report(unit: UnitOfWork, change: Change) -> None:
+    """A draft is written by whoever has claimed its reading, also without `$write`."""
+    before, report = change.before, change.after
+    if not unit.is_callers or before is None or report is None:
+        return
+    if any(not same(before.get(e), report.get(e)) for e in diagnostic_report.SIGNED_FOR):
+        await check_author(unit, before)
+
+
 async def follow_report(unit: UnitOfWork, change: Change) -> None:
     """A preliminary report shows on the worklist: its reading waits for an attending."""
     if change.after is None or not change.became("status", "preliminary"):
@@ -182,5 +201,6 @@ async def follow_request(unit: UnitOfWork, change: Change) -> None:
 
 def register(registry: Registry) -> None:
     registry.rule("Task", check)
+    registry.rule("DiagnosticReport", check_report)
     registry.reaction("DiagnosticReport", follow_report)
     registry.reaction("ServiceRequest", follow_request)
