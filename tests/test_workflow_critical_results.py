@@ -158,13 +158,16 @@ def test_a_request_that_cant_be_told_is_refused_and_an_odd_one_keeps_no_other_fr
 def test_a_request_that_was_written_by_hand_has_a_work_item_shows_on_the_report_and_goes_with_it(room):
     report = room.attending.done(f"DiagnosticReport/{room.draft(room.study())['id']}/$sign")
     category = [{"coding": [{"system": "urn:fhir-ris:communication", "code": "critical-result"}]}]
-    posted = room.attending.post({
+    posted = room.resident.post({
         "resourceType": "CommunicationRequest", "status": "active", "subject": report["subject"],
         "category": [*category, {"coding": [{"system": RADLEX, "code": CATEGORY_1}]}],
         "about": [{"reference": f"DiagnosticReport/{report['id']}"}], "occurrenceDateTime": "2090-01-01T08:00:00Z",
     })  # fmt: skip
     assert posted.status_code == 201, posted.text
     one, other = load(posted), critical(room, report, CATEGORY_2)
+    again = {"name": "category", "valueCode": CATEGORY_1}
+    path = f"DiagnosticReport/{report['id']}/$critical"
+    assert room.attending.call(path, parameters(again, finding="Again")).status_code == 409
     shown = [e["valueReference"]["reference"] for e in room.read(report)["extension"]]
     assert shown == [f"CommunicationRequest/{r['id']}" for r in (one, other)]
     assert work_items(room, report) == {"critical-result": "requested"}

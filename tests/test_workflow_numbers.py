@@ -363,16 +363,21 @@ def test_backlog_by_what_it_waits_for_and_how_long(ris):
 
 def test_critical_results_and_interfaces(ris):
     async def scenario():
-        patient = await ris.patient()
+        subject, actionable = {"reference": f"Patient/{(await ris.patient())['id']}"}, {"system": "http://radlex.org"}
+        report = {"resourceType": "DiagnosticReport", "status": "preliminary", "code": {"text": "CT"}, "subject": subject}
         about = {
             "resourceType": "CommunicationRequest",
-            "subject": {"reference": f"Patient/{patient['id']}"},
-            "category": [{"coding": [{"system": "urn:fhir-ris:communication", "code": "critical-result"}]}],
+            "subject": subject,
+            "about": [{"reference": f"DiagnosticReport/{(await ris.create(report))['id']}"}],
+            "category": [
+                {"coding": [{"system": "urn:fhir-ris:communication", "code": "critical-result"}]},
+                {"coding": [actionable | {"code": "RID49480"}]},
+            ],
             "authoredOn": "2034-01-01T08:00:00Z",
         }
         await ris.create(about | {"status": "active", "priority": "stat", "occurrenceDateTime": "2020-01-01T09:00:00Z"})
         await ris.create(about | {"status": "active", "priority": "stat", "occurrenceDateTime": "2090-01-01T09:00:00Z"})
-        await ris.create(about | {"status": "completed", "priority": "asap"})
+        await ris.create(about | {"status": "completed", "priority": "asap", "occurrenceDateTime": "2090-01-01T09:00:00Z"})
         found = await ask(ris, "critical-results", "2034-01-01", "2034-01-02", stratifiers=(("priority",),))
         assert [number(found, g) for g in ("opened", "open", "overdue")] == [3, 2, 1]
         assert number(found, "open", priority="asap") == 0

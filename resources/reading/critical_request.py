@@ -27,7 +27,7 @@ from resources.security_labels import labelled
 ACTIONABLE: Final = {"RID49480": "category 1", "RID49481": "category 2", "RID49482": "category 3"}
 KIND: Final = "urn:fhir-ris:communication"
 CRITICAL, OVERDUE = "critical-result", "overdue"
-ON_REPORT: Final = "urn:fhir-ris:critical-result"  # extension of DiagnosticReport: its CommunicationRequest
+ON_REPORT: Final = terms.CRITICAL_RESULT  # extension of DiagnosticReport: its CommunicationRequest
 # Where the department has no rule of its own (`time_limits.py`).
 _LIMITS: Final = {"RID49480": timedelta(hours=1), "RID49481": timedelta(hours=12), "RID49482": timedelta(days=3)}
 _PRIORITY: Final = {"RID49480": "stat", "RID49481": "asap", "RID49482": "urgent"}
@@ -55,7 +55,6 @@ async def open_request(
     kinds = [concept(KIND, CRITICAL), concept(terms.RADLEX, grade, f"Actionable finding, {ACTIONABLE[grade]}")]
     request: Resource = {
         "resourceType": "CommunicationRequest",
-        "identifier": [{"system": ON_REPORT, "value": _number(report, grade)}],
         "status": "active",
         "category": kinds,
         "priority": _PRIORITY[grade],
@@ -159,6 +158,9 @@ async def check_request(unit: UnitOfWork, change: Change) -> None:
         raise fail("business-rule", "a critical result stays one; it can be entered-in-error", "CommunicationRequest.category")
     if request is None or not is_critical(request):
         return
+    await check_status(unit, change, REQUEST)
+    if request["status"] == "entered-in-error":  # whatever was wrong about it
+        return
     if not category(request):
         text = f"a critical result has its category: a RadLex code of {', '.join(ACTIONABLE)}"
         raise fail("business-rule", text, "CommunicationRequest.category")
@@ -168,11 +170,13 @@ async def check_request(unit: UnitOfWork, change: Change) -> None:
     check_unchanged(change, "subject", "about", "authoredOn", "requester")
     if change.before is None:
         request.setdefault("authoredOn", clock.instant(unit.now))
-    await _check_about(unit, request)
-    await check_status(unit, change, REQUEST)
+    report = await _check_about(unit, request)
+    own = {"system": ON_REPORT, "value": _number(report, category(request))}
+    if change.before is None and own not in request.get("identifier", ()):
+        request["identifier"] = [*request.get("identifier", ()), own]
 
 
-async def _check_about(unit: UnitOfWork, request: Resource) -> None:
+async def _check_about(unit: UnitOfWork, request: Resource) -> Resource:
     """It is about one report, and of its patient."""
     about = request.get("about", [])
     report = await unit.get(about[0]) if len(about) == 1 else None
@@ -181,6 +185,7 @@ async def _check_about(unit: UnitOfWork, request: Resource) -> None:
     if target(request.get("subject")) is None or target(request["subject"]) != target(report.get("subject")):
         text = "a critical result is of the patient of its report"
         raise fail("business-rule", text, "CommunicationRequest.subject")
+    return report
 
 
 async def _of_communication(unit: UnitOfWork, communication: Resource) -> list[Resource]:
@@ -203,7 +208,8 @@ async def check_communication(unit: UnitOfWork, change: Change) -> None:
             raise fail("business-rule", "an acknowledgement says when it was told and understood", f"Communication.{element}")
     if told.get("subject", {}).get("reference") != of[0]["subject"]["reference"]:
         raise fail("business-rule", "the acknowledgement is of another patient than the result", "Communication.subject")
-    _check_telling(unit, told, of)
+    if change.became("status", "completed"):
+        _check_telling(unit, told, of)
     about = {r.get("reference") for request in of for r in request.get("about", ())}
     if not about & {r.get("reference") for r in told.get("partOf", ())}:
         raise fail("business-rule", "an acknowledgement is part of the report that it is about", "Communication.partOf")

@@ -61,9 +61,13 @@ async def check(unit: UnitOfWork, change: Change) -> None:
 
 
 def _same(before: Resource | None, report: Resource) -> bool:
-    return before is not None and {k: v for k, v in before.items() if k != "meta"} == {
-        k: v for k, v in report.items() if k != "meta"
-    }
+    """Whether it says the same; that somebody must be told of it, anybody may add."""
+    return before is not None and _said(before) == _said(report)
+
+
+def _said(report: Resource) -> Resource:
+    own = [e for e in report.get("extension", ()) if e.get("url") != terms.CRITICAL_RESULT]
+    return {k: v for k, v in report.items() if k != "meta"} | {"extension": own}
 
 
 def register(registry: Registry) -> None:
