@@ -258,7 +258,7 @@ async def update_in(unit: UnitOfWork, access: Access, resource: Resource, if_mat
     if not isinstance(id_, str):
         raise fail("required", "an update needs the resource's id", f"{resource_type}.id")
     before = await unit.seen(resource_type, id_, "u", copy=False)
-    _check_version(f"{resource_type}/{id_}", before, if_match)
+    check_version(f"{resource_type}/{id_}", before, if_match)
     if before is None:
         access.require(resource_type, "c")
         if access.restricted:
@@ -298,13 +298,14 @@ async def _patched(unit: UnitOfWork, access: Access, found: Resource, changes: P
 async def delete_in(unit: UnitOfWork, resource_type: str, id_: str, if_match: str | None = None) -> None:
     """A deletion inside a transaction."""
     before = await unit.seen(resource_type, id_, "d", copy=False)
-    _check_version(f"{resource_type}/{id_}", before, if_match)
+    check_version(f"{resource_type}/{id_}", before, if_match)
     if before is not None:
         await unit.delete(resource_type, id_)
     unit.shown.append(f"{resource_type}/{id_}")
 
 
-def _check_version(what: str, before: Resource | None, if_match: str | None) -> None:
+def check_version(what: str, before: Resource | None, if_match: str | None) -> None:
+    """FhirError 412 when there is another version than the one that If-Match names."""
     version = int(before["meta"]["versionId"]) if before else 0
     if if_match is not None and if_match != str(version):
         state = f"is at version {version}" if version else "does not exist"

@@ -215,6 +215,7 @@ class Rest:
     async def operation(self, ask: Ask) -> Reply:
         to = ask.address
         body = await ask.parameters() if ask.method == "POST" else None
-        call = Call(self._interactions, ask.access, ask.act("operation"), self._base, to.type, to.id, ask.query, body)
+        act, if_match = ask.act("operation"), etag(ask.conditions.if_match)
+        call = Call(self._interactions, ask.access, act, self._base, to.type, to.id, ask.query, body, if_match)
         answer = await dispatch.call(self._interactions.registry, call, to.operation, ask.method)
         return Reply(answer.status, answer.resource, headers=dict(answer.headers), native=answer.native)

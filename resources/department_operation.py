@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import cast
 
 from fhir_server import audit
+from fhir_server.interactions import check_version
 from fhir_server.operations import Call, arguments
 from fhir_server.outcome import fail
 from fhir_server.references import Target, target
@@ -53,11 +54,12 @@ def reference(call: Call, name: str, *types: str) -> Target | None:
     return to
 
 
-async def seen(unit: UnitOfWork, to: Target) -> Resource:
-    """The resource, as far as the caller sees it. FhirError 404."""
+async def seen(unit: UnitOfWork, to: Target, if_match: str | None = None) -> Resource:
+    """The resource, as far as the caller sees it. FhirError 404; 412 when it is at another version than the caller knows."""
     found = await unit.seen(to.type, to.id, "r")
     if found is None:
         raise fail("not-found", f"there is no {to}")
+    check_version(str(to), found, if_match)
     return found
 
 

@@ -5,7 +5,7 @@ from fhir_server.outcome import fail
 from fhir_server.references import target
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import service_request, task, terms
+from resources import report_section, service_request, task, terms
 from resources.lifecycle import check_status, check_unchanged, lifecycle
 
 _SIGNED = frozenset({"final", "amended", "corrected", "appended"})
@@ -60,15 +60,23 @@ async def check(unit: UnitOfWork, change: Change) -> None:
     await check_status(unit, change, REPORT)
     check_unchanged(change, "subject")
     if report.get("status") in _SIGNED:
-        if not any(element in report for element in _CONTENT):
+        if not _says_something(report):
             raise fail("business-rule", "a signed report needs content", "DiagnosticReport.conclusion")
         report.setdefault("issued", before["issued"] if before and "issued" in before else clock.instant(unit.now))
-    if before and before.get("status") == report.get("status") == "final" and any(
-        before.get(element) != report.get(element) for element in SIGNED_FOR
-    ):  # fmt: skip
-        text = "a final report is changed by making it amended, corrected or appended"
-        raise fail("business-rule", text, "DiagnosticReport.status")
+    if before and before.get("status") == report.get("status"):
+        by_hand = unit.is_callers and unit.access.person  # a system issues a corrected report again
+        fixed = _SIGNED if by_hand else frozenset({"final"})
+        if report["status"] in fixed and any(before.get(element) != report.get(element) for element in SIGNED_FOR):
+            text = f"a {report['status']} report is changed by making it amended, corrected or appended: $correct, $addend"
+            raise fail("business-rule", text, "DiagnosticReport.status")
     await _check_patient(unit, report)
+
+
+def _says_something(report: Resource) -> bool:
+    """Whether a report has content; what was generated from its content is none."""
+    narrative = report.get("text", {}).get("status", "generated") != "generated"
+    forms = not all(map(report_section.is_generated, report.get("presentedForm", ())))
+    return narrative or forms or any(report.get(element) for element in ("conclusion", "conclusionCode", "result"))
 
 
 async def _check_patient(unit: UnitOfWork, report: Resource) -> None:
@@ -118,15 +126,32 @@ async def follow(unit: UnitOfWork, change: Change) -> None:
     report = change.after
     if report is None:
         return
+    if not change.redirected:
+        await _check_results(unit, change, report)
     if change.became("status", "registered", "partial", "preliminary"):
         for procedure in await signed_for(unit, report):
             await _move_reading(unit, procedure, _WAITING, "in-progress")
     elif change.became("status", *_SIGNED) or (report["status"] in _SIGNED and is_unnamed(change.before)):
         for procedure in await signed_for(unit, report):
-            await _move_reading(unit, procedure, _WAITING | {"in-progress"}, "completed")
+            await _move_reading(unit, procedure, task.OPEN | _WAITING | {"draft"}, "completed")
             steps = await task.steps_of(unit, procedure["id"])
             if not any(s["status"] in task.OPEN for s in steps):
                 await service_request.complete_if_reported(unit, procedure)
+
+
+async def _check_results(unit: UnitOfWork, change: Change, report: Resource) -> None:
+    """What the report of an examination says in parts is of its patient. They may come in the same transaction: at its end."""
+    if not report.keys() & {"basedOn", "imagingStudy"}:
+        return
+    had = (change.before or {}).get("result", ()) if not change.became("status", *_SIGNED) else ()
+    whose = target(report.get("subject"))
+    for reference in report.get("result", ()):
+        if whose is None or reference in had:
+            continue
+        of = target((await unit.get(reference) or {}).get("subject"))
+        if of is not None and of != whose:
+            text = f"{reference['reference']} is of another patient than the report"
+            raise fail("business-rule", text, "DiagnosticReport.result")
 
 
 async def _move_reading(unit: UnitOfWork, procedure: Resource, was: frozenset[str], becomes: str) -> None:

@@ -7,22 +7,19 @@ from fhir_server.unit_of_work import UnitOfWork
 
 _SIGNED = frozenset({"final", "amended", "corrected", "appended"})
 _WITHDRAWN = frozenset({"entered-in-error", "cancelled"})
-_SAID = "code category component interpretation referenceRange note dataAbsentReason method bodySite hasMember".split()
+_SAID = (
+    "subject focus code category component interpretation referenceRange note dataAbsentReason method bodySite hasMember".split()
+)
 _MAX_DEPTH = 8  # of panels in panels
 
 
 def says_else(change: Change) -> bool:
-    """Whether an Observation says something else than it did before."""
+    """Whether an Observation says something else than it did before, or nothing any more: it is taken back."""
     before, after = change.before, change.after
     if before is None or after is None or change.redirected:
         return False
-    said = {*_SAID, *(e for r in (before, after) for e in r if e.startswith("value"))}
-    return any(not same(before.get(e), after.get(e)) for e in said)
-
-
-def is_withdrawn(change: Change) -> bool:
-    """Whether an Observation is taken back; its status says so, under a signed report as well."""
-    return not change.redirected and change.before is not None and change.became("status", *_WITHDRAWN)
+    said = {*_SAID, *(e for r in (before, after) for e in r if e.startswith(("value", "effective")))}
+    return change.became("status", *_WITHDRAWN) or any(not same(before.get(e), after.get(e)) for e in said)
 
 
 async def reports_of(unit: UnitOfWork, observation_id: str) -> list[Resource]:

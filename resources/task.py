@@ -104,22 +104,28 @@ READING = lifecycle(
     "Task",
     "reading",
     """
-    from        | to                                      | who                    | needs | then
-    new         | draft requested received accepted ready | radiologist; RIS       |       | unread: with target,
-                | in-progress on-hold                     |                        |       | subspecialty and place
-    draft       | requested accepted ready cancelled      | radiologist admin      |       |
-    requested   | received accepted ready in-progress     | radiologist admin; RIS |       | accepted: it is claimed
-                | on-hold rejected completed cancelled    |                        |       |
-    received    | accepted in-progress rejected cancelled | radiologist admin; RIS |       |
-    accepted    | requested ready in-progress on-hold     | radiologist admin; RIS |       |
-                | completed cancelled                     |                        |       |
-    ready       | requested accepted in-progress on-hold  | radiologist admin; RIS |       |
-                | completed cancelled                     |                        |       |
-    on-hold     | requested accepted ready in-progress    | radiologist admin; RIS |       |
-                | cancelled                               |                        |       |
-    in-progress | requested accepted ready on-hold        | radiologist admin; RIS |       |
-                | completed failed cancelled              |                        |       |
-    *           | entered-in-error                        | radiologist admin      |       |
+    from                     | to                                 | who                    | needs           | then
+    new                      | draft requested received accepted  | radiologist; RIS       |                 | unread: with
+                             | ready in-progress on-hold          |                        |                 | target, place and
+                             |                                    |                        |                 | subspecialty
+    draft                    | requested accepted ready cancelled | radiologist admin      |                 |
+    requested                | received accepted ready            | radiologist admin; RIS |                 | accepted: it is
+                             | in-progress on-hold rejected       |                        |                 | claimed
+                             | cancelled                          |                        |                 |
+    received                 | accepted in-progress rejected      | radiologist admin; RIS |                 |
+                             | cancelled                          |                        |                 |
+    accepted                 | requested ready in-progress        | radiologist admin; RIS |                 |
+                             | on-hold cancelled                  |                        |                 |
+    ready                    | requested accepted in-progress     | radiologist admin; RIS |                 |
+                             | on-hold cancelled                  |                        |                 |
+    on-hold                  | requested accepted ready           | radiologist admin; RIS |                 |
+                             | in-progress cancelled              |                        |                 |
+    in-progress              | requested accepted ready on-hold   | radiologist admin; RIS |                 |
+                             | failed cancelled                   |                        |                 |
+    draft requested received | completed                          | radiologist admin; RIS | a signed report | its order may end
+    accepted ready on-hold   |                                    |                        |                 |
+    in-progress              |                                    |                        |                 |
+    *                        | entered-in-error                   | radiologist admin      |                 |
     """,
     of=is_reading,
 )
@@ -334,6 +340,7 @@ async def check(unit: UnitOfWork, change: Change) -> None:
     await check_status(unit, change, STEP, PROTOCOL, READING, WORK_ITEM)
     check_unchanged(change, "intent", "for", "focus")
     if not is_step(task):
+        check_unchanged(change, "code")
         return
     if change.before is None:
         await _check_patient(unit, task)

@@ -36,6 +36,9 @@ AVAILABILITY = "urn:fhir-ris:instance-availability"
 RETRIEVE_AE_TITLE = "urn:fhir-ris:retrieve-ae-title"
 WRONG_ENTRY = "110514"  # DCM: incorrect worklist entry selected
 
+# Extension of a DiagnosticReport: the CommunicationRequest that somebody must be told of it; also the system of its identifier.
+CRITICAL_RESULT = "urn:fhir-ris:critical-result"
+
 # Extensions on ServiceRequest: what the placer says of an order that R4 has no element for.
 CALLBACK = "urn:fhir-ris:order-callback"
 TRANSPORT = "urn:fhir-ris:transport"

@@ -8,7 +8,7 @@ import pytest
 
 from resources.reading import watch
 from tests.department import Department
-from tests.fhir_app import Resource, issues, serving
+from tests.fhir_app import Resource, issues, load, serving
 from tests.reading_world import RADLEX, Person, ReadingRoom, parameters, reference, section
 
 CATEGORY_1, CATEGORY_2 = "RID49480", "RID49481"
@@ -75,6 +75,10 @@ def test_a_critical_result_is_open_until_a_named_person_has_read_it_back(room):
         {"name": "category", "valueCode": CATEGORY_1}, finding="Again")).status_code == 409  # fmt: skip
     for body in (parameters(read_back=True), parameters(reference("by", room.referrer.who)), parameters()):
         assert room.attending.call(f"{path}/$acknowledge", body).status_code == 400
+    assert room.attending.call(f"{path}/$acknowledge", acknowledged(room.attending.who)).status_code == 422
+    long_ago = {"name": "at", "valueInstant": "2020-01-01T00:00:00Z"}
+    early = parameters(long_ago, reference("by", room.referrer.who), read_back=True)
+    assert room.attending.call(f"{path}/$acknowledge", early).status_code == 422
     told = room.attending.done(f"{path}/$acknowledge", acknowledged(room.referrer.who, medium="PHONE"))
     assert told["resourceType"] == "Communication"
     assert (told["status"], told["partOf"], told["basedOn"]) == ("completed", request["about"], [{"reference": path}])
@@ -115,6 +119,66 @@ def test_what_nobody_acknowledges_in_time_is_escalated_once(room):
     assert work_items(room, report) == {"critical-result": "completed", "critical-result-overdue": "completed"}
 
 
+def test_a_request_that_cant_be_told_is_refused_and_an_odd_one_keeps_no_other_from_being_escalated(room):
+    report = room.draft(room.study())
+    hour_ago = (datetime.now(UTC) - timedelta(minutes=70)).isoformat()
+    request = critical(room, report, found=hour_ago)
+    posted = {k: v for k, v in request.items() if k not in {"id", "meta", "identifier"}}
+    other = {"reference": f"Patient/{room.patient()['id']}"}
+    for element, wrong in (
+        ("about", None),
+        ("about", [request["subject"]]),
+        ("about", [*request["about"], *request["about"]]),
+        ("subject", None),
+        ("subject", other),
+        ("occurrenceDateTime", None),
+        ("occurrenceDateTime", "2026-09-08"),
+    ):
+        body = {k: v for k, v in (posted | {element: wrong}).items() if v is not None}
+        assert issues(room.attending.post(body)) == [("business-rule", f"CommunicationRequest.{element}")], (element, wrong)
+    moved = room.attending.put(request | {"about": [{"reference": f"DiagnosticReport/{room.draft(room.study())['id']}"}]})
+    assert issues(moved) == [("business-rule", "CommunicationRequest.about")]
+
+    async def keep_an_odd_one() -> None:
+        """As one that was stored before these rules."""
+        kept = room.app.db["CommunicationRequest"]
+        stored = await kept.find_one({"_id": request["id"]})
+        assert stored is not None
+        odd = {k: v for k, v in stored["resource"].items() if k != "about"} | {"id": "a-odd"}
+        await kept.insert_one(stored | {"_id": "a-odd", "resource": odd})
+
+    room.app.run(keep_an_odd_one())
+    try:
+        look(room, 0)
+    finally:
+        room.app.run(room.app.db["CommunicationRequest"].delete_one({"_id": "a-odd"}))
+    assert work_items(room, report) == {"critical-result": "requested", "critical-result-overdue": "requested"}
+
+
+def test_a_request_that_was_written_by_hand_has_a_work_item_shows_on_the_report_and_goes_with_it(room):
+    report = room.attending.done(f"DiagnosticReport/{room.draft(room.study())['id']}/$sign")
+    category = [{"coding": [{"system": "urn:fhir-ris:communication", "code": "critical-result"}]}]
+    posted = room.resident.post({
+        "resourceType": "CommunicationRequest", "status": "active", "subject": report["subject"],
+        "category": [*category, {"coding": [{"system": RADLEX, "code": CATEGORY_1}]}],
+        "about": [{"reference": f"DiagnosticReport/{report['id']}"}], "occurrenceDateTime": "2090-01-01T08:00:00Z",
+    })  # fmt: skip
+    assert posted.status_code == 201, posted.text
+    one, other = load(posted), critical(room, report, CATEGORY_2)
+    again = {"name": "category", "valueCode": CATEGORY_1}
+    path = f"DiagnosticReport/{report['id']}/$critical"
+    assert room.attending.call(path, parameters(again, finding="Again")).status_code == 409
+    shown = [e["valueReference"]["reference"] for e in room.read(report)["extension"]]
+    assert shown == [f"CommunicationRequest/{r['id']}" for r in (one, other)]
+    assert work_items(room, report) == {"critical-result": "requested"}
+    assert room.attending.put(room.read(one) | {"status": "on-hold"}).status_code == 200
+    room.attending.done(f"CommunicationRequest/{other['id']}/$acknowledge", acknowledged(room.referrer.who))
+    assert work_items(room, report) == {"critical-result": "requested"}
+    room.attending.done(f"DiagnosticReport/{report['id']}/$withdraw", parameters(reason="Of another patient"))
+    assert (room.read(one)["status"], room.read(other)["status"]) == ("entered-in-error", "completed")
+    assert work_items(room, report) == {"critical-result": "completed"}
+
+
 def test_the_departments_own_limit_counts(room):
     room.app.create({
         "resourceType": "ActivityDefinition", "status": "active", "kind": "CommunicationRequest",
@@ -141,8 +205,16 @@ def test_a_report_that_says_it_is_critical_leads_to_the_obligation_by_any_door(r
     assert one["part"][3]["valueBoolean"] is True
     room.attending.done(f"DiagnosticReport/{report['id']}/$addend", parameters(text="The surgeon is on the way."))
     assert len(room.matches(about)) == 1
+    room.attending.done(f"CommunicationRequest/{request['id']}/$acknowledge", acknowledged(room.referrer.who))
+    said = parameters(section("18783-1", "Surgery."), reason="It was missing")
+    room.attending.done(f"DiagnosticReport/{report['id']}/$correct", said)
+    assert len(room.matches(about)) == 1
+    other = parameters(section("19005-8", "Tension pneumothorax."), reason="It is another finding")
+    room.attending.done(f"DiagnosticReport/{report['id']}/$correct", other)
+    (anew,) = room.matches(f"{about}&status=active")
+    assert anew["payload"] == [{"contentString": "Tension pneumothorax."}]
     room.attending.done(f"DiagnosticReport/{report['id']}/$withdraw", parameters(reason="Of another patient"))
-    assert room.read(request)["status"] == "entered-in-error"
+    assert (room.read(request)["status"], room.read(anew)["status"]) == ("completed", "entered-in-error")
     assert work_items(room, report) == {"critical-result": "completed"}
 
 
@@ -151,9 +223,16 @@ def test_an_acknowledgement_by_another_door_keeps_the_same_rules(room):
     request = critical(room, report)
     told = {
         "resourceType": "Communication", "status": "completed", "subject": request["subject"], "partOf": request["about"],
-        "basedOn": [{"reference": f"CommunicationRequest/{request['id']}"}], "sent": "2026-09-08T08:00:00Z",
-        "received": "2026-09-08T08:00:00Z", "recipient": [{"reference": room.referrer.who}],
+        "basedOn": [{"reference": f"CommunicationRequest/{request['id']}"}], "sent": request["authoredOn"],
+        "received": request["authoredOn"], "recipient": [{"reference": room.referrer.who}],
     }  # fmt: skip
+    technologist, before, later = room.person("technologist", "Tom", "Tech"), "2020-01-01T08:00:00Z", "2090-01-01T08:00:00Z"
+    assert technologist.post(told).status_code == 403
+    for wrong in (
+        {"sent": before}, {"received": before}, {"received": later}, {"sent": request["authoredOn"][:10]},
+        {"recipient": [{"reference": room.attending.who}]}, {"sender": {"reference": room.referrer.who}},
+    ):  # fmt: skip
+        assert room.app.send("POST", "Communication", told | wrong).status_code == 422, wrong
     for element in ("recipient", "sent", "received", "partOf", "subject"):
         lacking = {k: v for k, v in told.items() if k != element}
         assert room.app.send("POST", "Communication", lacking).status_code == 422, element

@@ -363,15 +363,15 @@ def test_backlog_by_what_it_waits_for_and_how_long(ris):
 
 def test_critical_results_and_interfaces(ris):
     async def scenario():
-        order = await ris.order()
-        report = await ris.report(order)
+        subject, actionable = {"reference": f"Patient/{(await ris.patient())['id']}"}, {"system": "http://radlex.org"}
+        report = {"resourceType": "DiagnosticReport", "status": "preliminary", "code": {"text": "CT"}, "subject": subject}
         about = {
             "resourceType": "CommunicationRequest",
-            "subject": order["subject"],
-            "about": [{"reference": f"DiagnosticReport/{report['id']}"}],
+            "subject": subject,
+            "about": [{"reference": f"DiagnosticReport/{(await ris.create(report))['id']}"}],
             "category": [
                 {"coding": [{"system": "urn:fhir-ris:communication", "code": "critical-result"}]},
-                {"coding": [{"system": "http://radlex.org", "code": "RID49480"}]},
+                {"coding": [actionable | {"code": "RID49480"}]},
             ],
             "authoredOn": "2034-01-01T08:00:00Z",
         }

@@ -223,6 +223,33 @@ def test_who_is_no_reader_claims_nothing(room):
     refused(room.attending.call(f"Task/{reading['id']}/$claim"), 409, "completed")
 
 
+def test_a_reading_is_arranged_by_readers_alone_and_stays_one(room):
+    reading = room.study()
+    for role in ("technologist", "scheduler"):
+        person = room.person(role, "Tim", "Other")
+        for element in ({"owner": {"reference": person.who}}, {"priority": "stat"}, {"restriction": {"repetitions": 1}}):
+            refused(person.put(reading | element), 403, "radiologist")
+        refused(person.put(reading | {"code": {"text": "Something else"}}), 422, "code")
+    for element in ({"priority": "urgent"}, {"owner": {"reference": room.other.who}}):
+        assert room.attending.put(room.read(reading) | element).status_code == 200, element
+    assert states(room.read(reading)) == ["claimed"]
+
+
+def test_a_reading_ends_with_its_signed_report_and_not_before(room):
+    held, received, free = room.study(), room.study(), room.study()
+    for who in (room.attending, room.app):
+        refused(who.put(free | {"status": "completed"}), 422, "signed report")
+    draft = room.draft(held)
+    assert room.attending.put(room.read(held) | {"status": "on-hold"}).status_code == 200
+    room.attending.done(f"DiagnosticReport/{draft['id']}/$sign")
+    assert (room.read(held)["status"], room.order_of(held)["status"]) == ("completed", "completed")
+    assert room.attending.put(received | {"status": "received"}).status_code == 200
+    outside = {"resourceType": "DiagnosticReport", "status": "final", "code": CT_CHEST, "subject": received["for"],
+               "basedOn": received["basedOn"], "conclusion": "Normal."}  # fmt: skip
+    room.app.create(outside)
+    assert (room.read(received)["status"], room.order_of(received)["status"]) == ("completed", "completed")
+
+
 def test_an_overdue_reading_is_escalated_once(room, targets):
     reading = room.study(priority="stat")
     about = f"Task?focus=Task/{reading['id']}"
@@ -324,6 +351,7 @@ def test_a_resident_writes_and_an_attending_finalises(room):
     assert {room.read(r["reference"])["status"] for r in final["result"]} == {"final"}
     refused(room.resident.call(f"{path}/$addend", parameters(text="One more thing")), 403, "attending")
     refused(room.resident.call(f"{path}/$withdraw", parameters(reason="Not mine")), 403, "attending")
+    refused(room.resident.put(room.read(path) | {"status": "entered-in-error"}), 403, "attending")
     assert room.read(path)["status"] == "final"
     signatures = room.attending.get(f"{path}/$verify").json()["parameter"]
     who = [p["part"][1]["valueReference"]["reference"] for p in signatures]
@@ -368,14 +396,57 @@ def test_a_report_is_addended_corrected_and_withdrawn_and_each_of_its_versions_s
     assert reasons == ["Wrong side", "New", "Of another patient"]
 
 
+def test_nobody_signs_what_another_has_changed_meanwhile_or_writes_in_anothers_draft(room):
+    draft = room.draft(room.study(), room.resident)
+    path = f"DiagnosticReport/{draft['id']}"
+    mine = parameters(section(IMPRESSION, "Mine."))
+    refused(room.other.call(f"{path}/$write", mine), 409, "claimed")
+    refused(room.other.put(draft | {"conclusion": "Mine."}), 409, "claimed")
+    room.resident.done(f"{path}/$write", parameters(section(IMPRESSION, "Fracture.")))
+    old, now = (f'W/"{r["meta"]["versionId"]}"' for r in (draft, room.read(draft)))
+    assert room.attending.send("POST", f"{path}/$sign", None, If_Match=old).status_code == 412
+    assert room.resident.send("POST", f"{path}/$sign", None, If_Match=now).status_code == 200
+    assert room.other.done(f"{path}/$write", mine)["status"] == "preliminary"
+    room.attending.done(f"{path}/$sign")
+    corrected = room.attending.done(f"{path}/$correct", parameters(section(IMPRESSION, "Normal."), reason="Mixed up"))
+    refused(room.attending.put(corrected | {"conclusion": "Silently something else."}), 422, "$correct")
+
+
 def test_a_withdrawn_report_leaves_its_study_to_be_read_again(room):
     reading = room.study()
     report = room.signed(reading)
     assert room.matches(f"Task?focus={reading['focus']['reference']}&{OPEN}") == []
     room.attending.done(f"DiagnosticReport/{report['id']}/$withdraw", parameters(reason="Wrong study was open"))
     (again,) = room.matches(f"Task?focus={reading['focus']['reference']}&{OPEN}")
+    draft = room.draft(again, room.resident)
+    room.resident.done(f"DiagnosticReport/{draft['id']}/$sign")
+    room.attending.done(f"DiagnosticReport/{draft['id']}/$withdraw", parameters(reason="Wrong study again"))
+    again = room.read(again)
+    assert (again["status"], states(again), "owner" in again) == ("requested", ["unread"], False)
     assert room.signed(again)["status"] == "final"
     assert room.read(again)["status"] == "completed"
+
+
+def test_a_report_that_says_nothing_is_not_signed(room):
+    report = room.attending.done(f"Task/{room.study()['id']}/$start-report")
+    refused(room.attending.call(f"DiagnosticReport/{report['id']}/$sign"), 422, "content")
+    assert room.read(report)["status"] == "registered"
+
+
+def test_what_lies_under_a_signed_report_changes_only_with_it_and_is_of_its_patient(room):
+    reading = room.study()
+    report = room.signed(reading)
+    observation = room.read(report["result"][0]["reference"])
+    stranger = {"reference": f"Patient/{room.patient()['id']}"}
+    technologist = room.person("technologist", "Tom", "Tech")
+    for element in ({"status": "entered-in-error"}, {"subject": stranger}, {"effectiveDateTime": "2020-01-01"}):
+        for who in (technologist, room.app):
+            refused(who.put(observation | element), 422, "signed report")
+    mixed = room.draft(room.study())
+    refused(room.attending.put(mixed | {"result": [*mixed["result"], report["result"][0]]}), 422, "another patient")
+    own = room.read(mixed["result"][0]["reference"])
+    assert technologist.put(own | {"subject": stranger}).status_code == 200
+    refused(room.attending.call(f"DiagnosticReport/{mixed['id']}/$sign"), 422, "another patient")
 
 
 def test_what_was_changed_behind_a_signature_is_found_out(room):

@@ -100,7 +100,7 @@ async def of_results(context: Context) -> list[Due]:
     told = {c.id for c in context.changes if c.type == "DiagnosticReport"}
     due = list[Due]()
     for change in context.changes:
-        if change.type != "Observation" or not (observation.says_else(change) or observation.is_withdrawn(change)):
+        if change.type != "Observation" or not observation.says_else(change):
             continue
         for report in await observation.reports_of(context.unit, change.id):
             if report["status"] in REPORTED and report["id"] not in told:

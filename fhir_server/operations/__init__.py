@@ -22,7 +22,8 @@ class Call:
     """One call: who asks for what, about which type or resource.
 
     `parameters` are those of the address; `body` is what was posted, a Parameters resource or (where the operation takes just
-    one) the resource itself; None with GET. `base_url` is our own FHIR base.
+    one) the resource itself; None with GET. `base_url` is our own FHIR base. `if_match` is the version that the caller has seen,
+    for operations that change one resource to judge (`department_operation.seen`).
     """
 
     interactions: "Interactions"
@@ -33,6 +34,7 @@ class Call:
     id: str | None = None
     parameters: list[tuple[str, str]] = field(default_factory=list)
     body: Resource | None = None
+    if_match: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Final
 from fhir_server import clock
 from fhir_server.elements import codes, concept, has_code
 from fhir_server.outcome import fail
-from fhir_server.references import ref
+from fhir_server.references import ref, target
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import diagnostic_report, service_request, task, terms
@@ -27,11 +27,13 @@ from resources.security_labels import labelled
 ACTIONABLE: Final = {"RID49480": "category 1", "RID49481": "category 2", "RID49482": "category 3"}
 KIND: Final = "urn:fhir-ris:communication"
 CRITICAL, OVERDUE = "critical-result", "overdue"
-ON_REPORT: Final = "urn:fhir-ris:critical-result"  # extension of DiagnosticReport: its CommunicationRequest
+ON_REPORT: Final = terms.CRITICAL_RESULT  # extension of DiagnosticReport: its CommunicationRequest
 # Where the department has no rule of its own (`time_limits.py`).
 _LIMITS: Final = {"RID49480": timedelta(hours=1), "RID49481": timedelta(hours=12), "RID49482": timedelta(days=3)}
 _PRIORITY: Final = {"RID49480": "stat", "RID49481": "asap", "RID49482": "urgent"}
 _TOLD: Final = frozenset({"preliminary", "final", "amended", "corrected", "appended"})
+_OPEN: Final = frozenset({"draft", "active", "on-hold"})
+_TELLERS: Final = frozenset({"radiologist", "referrer"})  # a referrer for itself alone (`$acknowledge`)
 _NAMED: Final = ("Practitioner/", "PractitionerRole/", "Patient/", "RelatedPerson/")
 
 
@@ -48,12 +50,11 @@ def category(request: Resource) -> str:
 async def open_request(
     unit: UnitOfWork, report: Resource, grade: str, finding: str, recipient: Resource | None, found: datetime
 ) -> Resource:
-    """The obligation to tell of a report, and the work item about it; `found`: from when on the time runs."""
+    """The obligation to tell of a report; `found`: from when on the time runs."""
     limit = await time_limits.critical_limit(unit, grade) or _LIMITS[grade]
     kinds = [concept(KIND, CRITICAL), concept(terms.RADLEX, grade, f"Actionable finding, {ACTIONABLE[grade]}")]
     request: Resource = {
         "resourceType": "CommunicationRequest",
-        "identifier": [{"system": ON_REPORT, "value": _number(report, grade)}],
         "status": "active",
         "category": kinds,
         "priority": _PRIORITY[grade],
@@ -61,7 +62,7 @@ async def open_request(
         "about": [ref(report)],
         "payload": [{"contentString": finding}],
         "occurrenceDateTime": clock.instant(found + limit),
-        "authoredOn": clock.instant(unit.now),
+        "authoredOn": clock.instant(found),
     }
     recipient = recipient or await _orderer(unit, report)
     optional = {
@@ -70,12 +71,7 @@ async def open_request(
         "recipient": [recipient] if recipient else None,
         "requester": {"reference": unit.access.user} if unit.access.user else None,
     }
-    made = await unit.create(labelled(request | {k: v for k, v in optional.items() if v}, report))
-    about = f"DiagnosticReport/{report['id']}"
-    if not await task.open_items(unit, about, CRITICAL):
-        text = f"A critical result ({ACTIONABLE[grade]}) is to be told"
-        await task.open_work_item(unit, CRITICAL, text, about, report["subject"]["reference"])
-    return made
+    return await unit.create(labelled(request | {k: v for k, v in optional.items() if v}, report))
 
 
 def _number(report: Resource, grade: str) -> str:
@@ -162,12 +158,34 @@ async def check_request(unit: UnitOfWork, change: Change) -> None:
         raise fail("business-rule", "a critical result stays one; it can be entered-in-error", "CommunicationRequest.category")
     if request is None or not is_critical(request):
         return
+    await check_status(unit, change, REQUEST)
+    if request["status"] == "entered-in-error":  # whatever was wrong about it
+        return
     if not category(request):
         text = f"a critical result has its category: a RadLex code of {', '.join(ACTIONABLE)}"
         raise fail("business-rule", text, "CommunicationRequest.category")
-    if "occurrenceDateTime" not in request:
-        raise fail("business-rule", "a critical result has a time limit", "CommunicationRequest.occurrenceDateTime")
-    await check_status(unit, change, REQUEST)
+    if "T" not in request.get("occurrenceDateTime", ""):
+        text = "a critical result has a time limit: a moment with its time zone"
+        raise fail("business-rule", text, "CommunicationRequest.occurrenceDateTime")
+    check_unchanged(change, "subject", "about", "authoredOn", "requester")
+    if change.before is None:
+        request.setdefault("authoredOn", clock.instant(unit.now))
+    report = await _check_about(unit, request)
+    own = {"system": ON_REPORT, "value": _number(report, category(request))}
+    if change.before is None and own not in request.get("identifier", ()):
+        request["identifier"] = [*request.get("identifier", ()), own]
+
+
+async def _check_about(unit: UnitOfWork, request: Resource) -> Resource:
+    """It is about one report, and of its patient."""
+    about = request.get("about", [])
+    report = await unit.get(about[0]) if len(about) == 1 else None
+    if report is None or report["resourceType"] != "DiagnosticReport":
+        raise fail("business-rule", "a critical result is about one DiagnosticReport", "CommunicationRequest.about")
+    if target(request.get("subject")) is None or target(request["subject"]) != target(report.get("subject")):
+        text = "a critical result is of the patient of its report"
+        raise fail("business-rule", text, "CommunicationRequest.subject")
+    return report
 
 
 async def _of_communication(unit: UnitOfWork, communication: Resource) -> list[Resource]:
@@ -186,13 +204,34 @@ async def check_communication(unit: UnitOfWork, change: Change) -> None:
     if not any(str(r.get("reference", "")).startswith(_NAMED) for r in told.get("recipient", ())):
         raise fail("business-rule", "a critical result is acknowledged by a named person", "Communication.recipient")
     for element in ("sent", "received"):
-        if element not in told:
+        if "T" not in told.get(element, ""):
             raise fail("business-rule", "an acknowledgement says when it was told and understood", f"Communication.{element}")
     if told.get("subject", {}).get("reference") != of[0]["subject"]["reference"]:
         raise fail("business-rule", "the acknowledgement is of another patient than the result", "Communication.subject")
+    if change.became("status", "completed"):
+        _check_telling(unit, told, of)
     about = {r.get("reference") for request in of for r in request.get("about", ())}
     if not about & {r.get("reference") for r in told.get("partOf", ())}:
         raise fail("business-rule", "an acknowledgement is part of the report that it is about", "Communication.partOf")
+
+
+def _check_telling(unit: UnitOfWork, told: Resource, of: list[Resource]) -> None:
+    """Who tells, whom, when: a reader another person, after it was found and before now."""
+    person = unit.access.user if unit.access.person else None
+    if person and unit.access.role not in _TELLERS:
+        raise fail(
+            "forbidden", "a critical result is told by a radiologist, or understood by its referrer", "Communication.status"
+        )
+    tellers = {r.get("reference") for r in (told.get("sender", {}), *(o.get("requester", {}) for o in of))}
+    if unit.access.role != "referrer":
+        tellers.add(person)
+    if any(r.get("reference") in tellers - {None} for r in told["recipient"]):
+        raise fail("business-rule", "nobody acknowledges a critical result to oneself", "Communication.recipient")
+    found = [r["authoredOn"] for r in of if "T" in r.get("authoredOn", "")]
+    moments = [datetime.fromisoformat(m) for m in (*found[:1], told["sent"], told["received"])]
+    if moments != sorted(moments) or moments[-1] > unit.now:
+        text = "a critical result is told after it was found, then understood, and neither is to come"
+        raise fail("business-rule", text, "Communication.received")
 
 
 async def follow_communication(unit: UnitOfWork, change: Change) -> None:
@@ -201,31 +240,49 @@ async def follow_communication(unit: UnitOfWork, change: Change) -> None:
     if told is None or not change.became("status", "completed"):
         return
     for request in await _of_communication(unit, told):
-        if request["status"] in {"draft", "active", "on-hold"}:
+        if request["status"] in _OPEN:
             await unit.update(request | {"status": "completed"})
 
 
 async def follow_request(unit: UnitOfWork, change: Change) -> None:
-    """With the last obligation of a report its work items are settled."""
+    """An obligation shows on its report and has a work item; with the last one of a report these are settled."""
     request = change.after
-    if request is None or not is_critical(request) or not change.became("status", "completed", "revoked", "entered-in-error"):
+    if request is None or not is_critical(request):
+        return
+    if change.became("status", "active"):
+        await _announce(unit, request)
+    if not change.became("status", "completed", "revoked", "entered-in-error"):
         return
     for reference in request.get("about", ()):
         report = await unit.get(reference)
         others = [await unit.get(r) for r in requests_of(report or {})]
-        if any(o is not None and o["id"] != change.id and o["status"] == "active" for o in others):
+        if any(o is not None and o["id"] != change.id and o["status"] in _OPEN for o in others):
             continue
         for item in await task.open_items(unit, str(reference.get("reference")), CRITICAL, f"{CRITICAL}-{OVERDUE}"):
             await unit.update(item | {"status": "completed", "statusReason": {"text": request["status"]}})
 
 
-async def raised(unit: UnitOfWork, report: Resource) -> Resource:
-    """The report with an obligation for each category that its conclusion has; it isn't stored."""
+async def _announce(unit: UnitOfWork, request: Resource) -> None:
+    report = await unit.get(request["about"][0])
+    if report is not None and ref(request) not in requests_of(report):
+        await unit.update(on_report(report, request))
+    about = request["about"][0]["reference"]
+    if not await task.open_items(unit, about, CRITICAL):
+        text = f"A critical result ({ACTIONABLE[category(request)]}) is to be told"
+        await task.open_work_item(unit, CRITICAL, text, about, request["subject"]["reference"])
+
+
+async def raised(unit: UnitOfWork, report: Resource, before: Resource | None) -> Resource:
+    """The report with an obligation for each category that its conclusion has; it isn't stored.
+
+    A conclusion that is another than `before`, when that had been told already, is to be told anew.
+    """
+    anew = before is not None and before["status"] in _TOLD and before.get("conclusion") != report.get("conclusion")
     for grade in codes(report.get("conclusionCode"), terms.RADLEX):
         if grade not in ACTIONABLE:
             continue
         made = await of_grade(unit, report, grade)
-        if made is None:
+        if made is None or (anew and made["status"] == "completed"):
             finding = report.get("conclusion") or f"Actionable finding, {ACTIONABLE[grade]}"
             made = await open_request(unit, report, grade, finding, None, unit.now)
         if ref(made) not in requests_of(report):
@@ -241,9 +298,9 @@ async def follow_report(unit: UnitOfWork, change: Change) -> None:
     if report["status"] in {"entered-in-error", "cancelled"}:
         for reference in requests_of(report):
             request = await unit.get(reference)
-            if request is not None and request["status"] == "active":
+            if request is not None and request["status"] in _OPEN:
                 await unit.update(request | {"status": "entered-in-error"})
-    elif report["status"] in _TOLD and (raised_ := await raised(unit, report)) is not report:
+    elif report["status"] in _TOLD and (raised_ := await raised(unit, report, change.before)) is not report:
         await unit.update(raised_)
 
 

@@ -46,22 +46,28 @@ async def name(unit: UnitOfWork, person: object) -> str:
 
 
 async def check(unit: UnitOfWork, change: Change) -> None:
-    """A resident signs nothing; where readers are named on a signed report, one of them is no resident."""
+    """A resident signs nothing, and withdraws nothing signed; of the readers that a signed report names, one is no resident."""
     report = change.after
-    if report is None or report.get("status") not in SIGNED or _same(change.before, report):
+    signed, was_signed = ((r or {}).get("status") in SIGNED for r in (report, change.before))
+    if report is None or not (signed or was_signed) or _same(change.before, report):
         return
     if unit.access.person and unit.access.user and await is_resident(unit, unit.access.user):
-        raise fail("forbidden", "a resident's report is preliminary: an attending finalises it", "DiagnosticReport.status")
+        text = "a resident's report is preliminary: an attending finalises it, and changes or withdraws one that is final"
+        raise fail("forbidden", text, "DiagnosticReport.status")
     readers = report.get("resultsInterpreter", [])
-    if readers and all([await is_resident(unit, reader) for reader in readers]):
+    if signed and readers and all([await is_resident(unit, reader) for reader in readers]):
         text = "a signed report names an attending among its readers, not residents alone"
         raise fail("business-rule", text, "DiagnosticReport.resultsInterpreter")
 
 
 def _same(before: Resource | None, report: Resource) -> bool:
-    return before is not None and {k: v for k, v in before.items() if k != "meta"} == {
-        k: v for k, v in report.items() if k != "meta"
-    }
+    """Whether it says the same; that somebody must be told of it, anybody may add."""
+    return before is not None and _said(before) == _said(report)
+
+
+def _said(report: Resource) -> Resource:
+    own = [e for e in report.get("extension", ()) if e.get("url") != terms.CRITICAL_RESULT]
+    return {k: v for k, v in report.items() if k != "meta"} | {"extension": own}
 
 
 def register(registry: Registry) -> None:

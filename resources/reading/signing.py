@@ -159,7 +159,8 @@ class ReportSigning:
 
     async def _signed(self, unit: UnitOfWork, report: Resource, kind: Kind, who: str, reason: str = "") -> Resource:
         """Store the report with its documents, as of now, and what follows from it; then sign that."""
-        issued = await critical_request.raised(unit, report | {"issued": clock.instant(unit.now)})
+        before = await unit.read("DiagnosticReport", report["id"])
+        issued = await critical_request.raised(unit, report | {"issued": clock.instant(unit.now)}, before)
         stored = await unit.update(await document.composed(unit, issued))
         return await self._put_under(unit, stored, kind, who, reason)
 
@@ -171,7 +172,7 @@ class ReportSigning:
 
     async def _change(self, call: Call, work: Work) -> Answer:
         async def whole(unit: UnitOfWork) -> Callable[[], Resource]:
-            report = await seen(unit, Target("DiagnosticReport", str(call.id)))
+            report = await seen(unit, Target("DiagnosticReport", str(call.id)), call.if_match)
             self._signing.add(unit)
             try:
                 with unit.as_department():

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final
 
 import structlog
-from pymongo.errors import PyMongoError
+from pymongo.errors import ConnectionFailure, PyMongoError
 
 from fhir_server import clock, leases
 from fhir_server.audit import Act
@@ -74,7 +74,12 @@ async def look(interactions: Interactions, now: datetime) -> int:
     for kind, parameters, escalate in (("Task", readings, _reading), ("CommunicationRequest", requests, _critical)):
         found = await interactions.store.find(compile_query(kind, parameters), limit=_AT_ONCE)
         for document in found:
-            done += await _escalated(interactions, f"{kind}/{document['_id']}", now, escalate)
+            try:
+                done += await _escalated(interactions, f"{kind}/{document['_id']}", now, escalate)
+            except ConnectionFailure:
+                raise
+            except Exception as error:  # noqa: BLE001 - one that is odd keeps no other from being escalated
+                log.warning("this can't be escalated", kind=kind, id=document["_id"], reason=type(error).__name__)
     return done
 
 

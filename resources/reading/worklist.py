@@ -14,7 +14,7 @@ from typing import Any, Final
 from weakref import WeakSet
 
 from fhir_server import clock
-from fhir_server.elements import codes, extension
+from fhir_server.elements import codes, extension, same
 from fhir_server.outcome import fail
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
@@ -26,6 +26,9 @@ UNREAD, CLAIMED, PRELIMINARY, OVERDUE = "unread", "claimed", "preliminary", "ove
 _STATES: Final = (UNREAD, CLAIMED, PRELIMINARY)
 OPEN: Final = ",".join(f"{terms.READING_STATUS}|{state}" for state in _STATES)
 _ENDED: Final = frozenset({"completed", "cancelled", "rejected", "failed", "entered-in-error"})
+_DRAFT: Final = frozenset({"registered", "partial"})
+_ARRANGED: Final = ("owner", "basedOn", "priority", "restriction", "performerType", "location")
+_ARRANGERS: Final = frozenset({"radiologist", "admin"})
 _moving: "WeakSet[UnitOfWork]" = WeakSet()
 
 
@@ -60,6 +63,7 @@ async def check(unit: UnitOfWork, change: Change) -> None:
     if reading is None or not is_reading(reading):
         return
     _check_owner(unit, change, reading)
+    await _check_reader(unit, change, reading)
     if before is None:
         await _describe(unit, reading)
     elif before.get("priority") != reading.get("priority") and before.get("restriction") == reading.get("restriction"):
@@ -74,6 +78,18 @@ def _check_owner(unit: UnitOfWork, change: Change, reading: Resource) -> None:
     if has is None and not unit.access.person:
         return
     raise fail("conflict", f"the reading is claimed by {had}, who releases it; $reassign gives it to another", "Task.owner")
+
+
+async def _check_reader(unit: UnitOfWork, change: Change, reading: Resource) -> None:
+    """Who reads what, when, is for readers to say; what was read has a report."""
+    if not unit.is_callers or change.before is None:
+        return
+    moved = [e for e in _ARRANGED if not same(change.before.get(e), reading.get(e))]
+    if moved and unit.access.person and unit.access.role not in _ARRANGERS:
+        raise fail("forbidden", f"this is for {' or '.join(sorted(_ARRANGERS))} to change", f"Task.{moved[0]}")
+    procedure = await unit.get(_procedure(reading)) if change.became("status", "completed") else None
+    if procedure is not None and not await diagnostic_report.is_signed(unit, procedure):
+        raise fail("business-rule", "a reading is completed by its signed report, and there is none", "Task.status")
 
 
 def _procedure(reading: Resource) -> Any:
@@ -144,6 +160,25 @@ async def of_procedure(unit: UnitOfWork, procedure_id: str) -> list[Resource]:
     return [r for r in found if is_open(r)]
 
 
+async def check_author(unit: UnitOfWork, report: Resource) -> None:
+    """FhirError 409 where a person would write in a draft whose reading is another's; a preliminary report is open to all."""
+    if not unit.access.person or report["status"] not in _DRAFT:
+        return
+    for procedure in await diagnostic_report.signed_for(unit, report):
+        for reading in await of_procedure(unit, procedure["id"]):
+            if (had := owner(reading)) not in {None, unit.access.user}:
+                raise fail("conflict", f"the reading is claimed by {had}, who writes its report", "DiagnosticReport.status")
+
+
+async def check_report(unit: UnitOfWork, change: Change) -> None:
+    """A draft is written by whoever has claimed its reading, also without `$write`."""
+    before, report = change.before, change.after
+    if not unit.is_callers or before is None or report is None:
+        return
+    if any(not same(before.get(e), report.get(e)) for e in diagnostic_report.SIGNED_FOR):
+        await check_author(unit, before)
+
+
 async def follow_report(unit: UnitOfWork, change: Change) -> None:
     """A preliminary report shows on the worklist: its reading waits for an attending."""
     if change.after is None or not change.became("status", "preliminary"):
@@ -166,5 +201,6 @@ async def follow_request(unit: UnitOfWork, change: Change) -> None:
 
 def register(registry: Registry) -> None:
     registry.rule("Task", check)
+    registry.rule("DiagnosticReport", check_report)
     registry.reaction("DiagnosticReport", follow_report)
     registry.reaction("ServiceRequest", follow_request)

@@ -97,16 +97,17 @@ async def _new(unit: UnitOfWork, call: Call, reading: Resource, procedure: Resou
 
 
 async def write(call: Call) -> Answer:
-    """The report as it is now. FhirError 409 once it is signed."""
+    """The report as it is now. FhirError 409 once it is signed, and while another writes it."""
     arguments.check_body("write", call.body, PARTS)
     await department_operation.require(call, "write", {"DiagnosticReport": "u", "Observation": "cu"})
     what = said(call)
 
     async def work(unit: UnitOfWork) -> Callable[[], Resource]:
-        report = await seen(unit, Target("DiagnosticReport", str(call.id)))
+        report = await seen(unit, Target("DiagnosticReport", str(call.id)), call.if_match)
         if report["status"] not in _DRAFTS:
             text = f"the report is {report['status']}: $addend adds to it, $correct changes it"
             raise fail("conflict", text, "DiagnosticReport.status")
+        await worklist.check_author(unit, report)
         with unit.as_department():
             status = "preliminary" if report["status"] == "preliminary" else "registered"
             changed = await report_parts.put(unit, report, what, status)
