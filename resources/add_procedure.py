@@ -44,6 +44,9 @@ async def _add(unit: UnitOfWork, order: Resource, code: Resource, sites: list[Re
         raise fail("business-rule", text, "ServiceRequest.status")
     await unit.lock(f"procedures-of:{order['id']}")  # of two who add the same at once, one must see the other's
     before = await service_request.procedures_of(unit, order["id"])
+    if not before:
+        text = "the order is held, and what it orders is not planned yet: accept it first"
+        raise fail("business-rule", text, "ServiceRequest.status")
     if any(p["status"] in {"active", "on-hold"} and _alike(p, code, sites) for p in before):
         raise fail("duplicate", "the order has this procedure already", "Parameters.parameter")
     if not await order_panel.entries(unit, {"code": code}) and await unit.matching(
@@ -76,6 +79,8 @@ def _concept(call: Call, name: str) -> Resource | None:
     found = given[0].get("valueCodeableConcept")
     if len(given) > 1 or not isinstance(found, dict) or not any("code" in c for c in codings(found)):
         raise fail("value", f"{name} is one valueCodeableConcept with a code", "Parameters.parameter", status=400)
+    if not all(isinstance(c.get(e, ""), str) for c in codings(found) for e in ("system", "code")):
+        raise fail("value", f"system and code of {name} are strings", "Parameters.parameter", status=400)
     return found
 
 

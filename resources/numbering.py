@@ -12,7 +12,7 @@ Without one, a number is a letter and nine digits, and those of one order have t
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from typing import Final
@@ -36,7 +36,8 @@ ASSIGNED: Final = {
     terms.SCHEDULED_STEP_ID: "S",
 }
 _SITE_CODE: Final = re.compile(r"[A-Za-z0-9]{1,8}")
-_TRIES: Final = 1000  # numbers in a row that somebody else has already: after these, a person must look
+_TRIES: Final = 1000  # times that the next number is somebody's already: after these, a person must look
+_AT_ONCE: Final = 500  # numbers that are looked at when one is somebody's: brought ones come in rows
 _NEARLY: Final = 0.9  # of a series, when a person is told
 _zone: list[tzinfo] = [UTC]
 
@@ -79,8 +80,14 @@ async def fresh(unit: UnitOfWork, system: str, about: Resource, digits: str = ""
 
 
 async def order_digits(unit: UnitOfWork) -> str:
-    """The nine digits of a new order."""
-    return f"{await unit.next_number('order'):09d}"
+    """The nine digits of a new order: those of no number that somebody has brought, whatever system its sender gave it."""
+    for _ in range(_TRIES):
+        digits = f"{await unit.next_number('order'):09d}"
+        numbers = ",".join(f"{letter}{digits}" for system, letter in ASSIGNED.items() if system != terms.SCHEDULED_STEP_ID)
+        step = f"{ASSIGNED[terms.SCHEDULED_STEP_ID]}{digits}"
+        if not (await unit.some("ServiceRequest", 1, identifier=numbers) or await unit.some("Task", 1, identifier=step)):
+            return digits
+    raise fail("business-rule", "the order numbers that come next are all taken: a NamingSystem is to give them a pattern")
 
 
 async def _described(unit: UnitOfWork, numbering: Numbering, about: Resource) -> str:
@@ -98,7 +105,21 @@ async def _described(unit: UnitOfWork, numbering: Numbering, about: Resource) ->
             raise fail("business-rule", f"the numbers of {numbering.system} have run out: {error}") from None
         if not await unit.some(held, 1, identifier=token(numbering.system, number)):
             return number
+        following = range(n + 1, min(n + _AT_ONCE, numbering.pattern.last) + 1)
+        numbers = {i: numbering.pattern.number(values, day, i) for i in following}
+        taken = await _taken_of(unit, held, numbering.system, numbers.values())
+        free = next((i for i, one in numbers.items() if one not in taken), following.stop)
+        # What lies between is taken, and nobody need try it again. A number without gaps is this transaction's.
+        session = unit.session if numbering.gapless else None
+        await unit.db["counters"].update_one({"_id": series}, {"$max": {"n": free - 1}}, session=session)
     raise fail("business-rule", f"the numbers of {numbering.system} that come next are all taken: its pattern is to be changed")
+
+
+async def _taken_of(unit: UnitOfWork, held: str, system: str, numbers: Iterable[str]) -> set[str]:
+    """Which of these numbers somebody has."""
+    wanted = ",".join(token(system, number) for number in numbers)
+    found = await unit.search(held, identifier=wanted) if wanted else []
+    return {str(i.get("value")) for one in found for i in one.get("identifier", ()) if i.get("system") == system}
 
 
 async def _warn(unit: UnitOfWork, numbering: Numbering) -> None:
@@ -148,9 +169,11 @@ def _said(naming: Resource) -> list[Numbering]:
         raise fail("value", f"{NUMBERING} has no part {min(unknown)[:40]!r}", where, status=422)
     if len(systems) > 1:
         raise fail("business-rule", "numbers of two systems need two NamingSystems", "NamingSystem.uniqueId")
-    site = str(told.get("site") or "")
+    site, per_year = str(told.get("site") or ""), told.get("per-year", PER_YEAR)
+    if not isinstance(per_year, int) or isinstance(per_year, bool):
+        raise fail("value", f"per-year of {NUMBERING} is a valuePositiveInt", where, status=422)
     try:
-        pattern = parse(str(told.get("pattern") or ""), int(told.get("per-year") or PER_YEAR))
+        pattern = parse(str(told.get("pattern") or ""), per_year)
     except PatternError as error:
         raise fail("business-rule", f"the pattern {str(told.get('pattern'))[:40]!r} won't do: {error}", where) from None
     if pattern.has("site") and not _SITE_CODE.fullmatch(site):

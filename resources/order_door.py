@@ -1,7 +1,7 @@
 """An order that comes in by FHIR: judged like one that comes by HL7 v2 (`order_verdict.py`), then refused, held or taken.
 
-It is judged when it comes, whether as a draft or accepted; as long as it is a draft whenever it changes; and when it becomes
-active. A draft waits in the inbox with what was found; one that is to be held and comes as active becomes on-hold.
+It is judged when it comes, whether as a draft or accepted; as long as it is a draft whenever it changes; and when it is a draft
+no more. A draft waits in the inbox with what was found; one that is to be held and comes as active becomes on-hold.
 
 What another door has judged by its own agreements (`settled`), or a person by `$accept`, is not judged again.
 """
@@ -65,7 +65,7 @@ def _comes(change: Change, order: Resource) -> bool:
         return order["status"] in {"draft", "active", "on-hold"}
     if before.get("status") != "draft":
         return False
-    return order["status"] == "active" or (
+    return order["status"] in {"active", "on-hold"} or (
         order["status"] == "draft" and any(before.get(e) != order.get(e) for e in _JUDGED)
     )  # fmt: skip
 
@@ -88,6 +88,22 @@ async def check_release(unit: UnitOfWork, change: Change) -> None:
     if await held_for(unit, order):
         text = "the order is held until a person of the department has looked at it"
         raise fail("business-rule", text, "ServiceRequest.status")
+
+
+async def check_item(unit: UnitOfWork, change: Change) -> None:
+    """The work item that holds an order is settled, or made another, by who may accept the order. FhirError `forbidden`."""
+    before, after = change.before, change.after or {}
+    if before is None or not _holds(before) or not unit.is_callers or unit.access.internal:
+        return
+    known = role(unit.access.role)
+    still = _holds(after) and after.get("focus") == before.get("focus")
+    if not still and not (known is not None and known.calls("order-accept")):
+        text = "an order that the department holds is released, and its work item settled, by who may accept orders"
+        raise fail("forbidden", text, "Task.status")
+
+
+def _holds(item: Resource) -> bool:
+    return item.get("status") in task.OPEN and has_code(item.get("code"), terms.TASK_CODE, terms.ORDER_HOLD)
 
 
 async def held_for(unit: UnitOfWork, order: Resource) -> list[Resource]:

@@ -22,11 +22,16 @@ def takes_place(change: Change, order: Resource) -> bool:
 
 
 async def replace(unit: UnitOfWork, order: Resource) -> None:
-    """End the orders that this one takes the place of. FhirError when one is done, has begun, or has another heir."""
+    """End the orders that this one takes the place of. FhirError when one is done, has begun, or has another heir; or
+    when it is no imaging order, or not the caller's to end."""
+    from resources import service_request  # which calls this
+
     for reference in order["replaces"]:
         old = await unit.get(reference)
         if old is None or old["resourceType"] != "ServiceRequest":
             continue
+        if old["id"] == order["id"] or not service_request.is_order(old):
+            raise fail("business-rule", "an imaging order replaces other imaging orders", "ServiceRequest.replaces")
         if old["subject"].get("reference") != order["subject"].get("reference"):
             raise fail("business-rule", "an order replaces one of the same patient", "ServiceRequest.replaces")
         heirs = await unit.search("ServiceRequest", replaces=f"ServiceRequest/{old['id']}", intent="order")
@@ -35,6 +40,8 @@ async def replace(unit: UnitOfWork, order: Resource) -> None:
         if old["status"] == "completed":
             raise fail("business-rule", "the order that it replaces is completed", "ServiceRequest.replaces")
         if old["status"] not in _ENDED:
+            if not await unit.seen("ServiceRequest", old["id"], "u", copy=False):
+                raise fail("forbidden", "this order may not end the order that it replaces", "ServiceRequest.replaces")
             await unit.update(status_reason.put(old, {"text": "replaced by another order"}) | {"status": "revoked"})
 
 

@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 from fhir_server.elements import codings, identifier_of_type
 from fhir_server.registry import Resource
+from fhir_server.search import dates
 from fhir_server.unit_of_work import UnitOfWork
 from resources import activity_definition, order_panel, terms
 from resources.identifiers import token
@@ -20,6 +21,7 @@ KINDS: Final[tuple[Kind, ...]] = ("unknown-procedure", "missing-reason", "duplic
 DUPLICATE_DAYS: Final = 30
 _OPEN: Final = "draft,active,on-hold"
 _LOOKED_AT: Final = 100  # open orders of one patient for one procedure, the newest: a phantom may have thousands
+_NAMED: Final = 10  # of those that are duplicates
 _LATE: Final = timedelta(days=1)
 _AHEAD: Final = timedelta(days=731)
 
@@ -28,13 +30,13 @@ _AHEAD: Final = timedelta(days=731)
 class Finding:
     """What is odd about an order. `element` is where; the text is for the placer and holds nothing about the patient.
 
-    other: the order that it is a duplicate of
+    others: the orders that it is a duplicate of, at most ten
     """
 
     kind: Kind
     text: str
     element: str
-    other: str = ""
+    others: tuple[str, ...] = ()
 
 
 async def examine(
@@ -77,7 +79,7 @@ def _missing_reason(order: Resource, entries: Collection[Resource]) -> Finding |
 
 
 async def _duplicate(unit: UnitOfWork, order: Resource, entries: Collection[Resource], days: int) -> Finding | None:
-    """An open order of the same patient for the same procedure, wanted or ordered about the same time.
+    """Open orders of the same patient for the same procedure, wanted or ordered about the same time.
 
     The same procedure is the same code, or another one of the same catalogue entry: one placer's own code, the other's LOINC.
     """
@@ -85,15 +87,19 @@ async def _duplicate(unit: UnitOfWork, order: Resource, entries: Collection[Reso
     subject = order["subject"].get("reference", "")
     if not mine or not subject or is_new(unit, subject):
         return None
+    found: list[Resource] = []
     replaced = {r.get("reference") for r in order.get("replaces", ())}
     alike = ",".join(sorted(token(*code) for code in mine))
     for other in await unit.some("ServiceRequest", _LOOKED_AT, subject=subject, intent="order", status=_OPEN, code=alike):
         near = abs(_when(order, unit.now) - _when(other, unit.now)) <= timedelta(days=days)
         reference = f"ServiceRequest/{other['id']}"
         if other["id"] != order.get("id") and reference not in replaced and near:
-            text = f"an open order for the same procedure exists: {number_of(other)}"
-            return Finding("duplicate-order", text, "ServiceRequest.code", reference)
-    return None
+            found.append(other)
+    if not found:
+        return None
+    named = sorted(found, key=lambda other: str(other["id"]))[:_NAMED]
+    text = f"an open order for the same procedure exists: {', '.join(number_of(other) for other in named)}"
+    return Finding("duplicate-order", text, "ServiceRequest.code", tuple(f"ServiceRequest/{other['id']}" for other in named))
 
 
 def number_of(order: Resource) -> str:
@@ -121,25 +127,17 @@ def wanted(order: Resource) -> str | None:
 def _when(order: Resource, now: datetime) -> datetime:
     """When an order is wanted, else when it was ordered, else when it came."""
     said = wanted(order) or order.get("authoredOn") or order.get("meta", {}).get("lastUpdated")
-    return _moment(said, now) if said else now
-
-
-def _moment(value: str, now: datetime) -> datetime:
-    """The beginning of a FHIR date or dateTime."""
-    if "T" in value:
-        return datetime.fromisoformat(value)
-    year, month, day = (int(part) for part in (value + "-01-01")[:10].split("-"))
-    return datetime(year, month, day, tzinfo=now.tzinfo)
+    return dates.moment(said) if said else now
 
 
 def _implausible_date(order: Resource, patient: Resource, now: datetime) -> Finding | None:
     """Wanted more than a day ago or more than two years ahead, ordered in the future, or either before birth."""
     authored, wish = order.get("authoredOn"), wanted(order)
-    if authored and _moment(authored, now) > now + _LATE:
+    if authored and dates.moment(authored) > now + _LATE:
         return Finding("implausible-date", "the order is dated in the future", "ServiceRequest.authoredOn")
-    if wish and _moment(wish, now) < now - (_LATE if "T" in wish else 2 * _LATE):
+    if wish and dates.moment(wish) < now - (_LATE if "T" in wish else 2 * _LATE):
         return Finding("implausible-date", "the order is wanted in the past", "ServiceRequest.occurrence")
-    if wish and _moment(wish, now) > now + _AHEAD:
+    if wish and dates.moment(wish) > now + _AHEAD:
         return Finding("implausible-date", "the order is wanted more than two years from now", "ServiceRequest.occurrence")
     birth = _birth(patient)
     for said, element in ((authored, "authoredOn"), (wish, "occurrence")):

@@ -27,6 +27,7 @@ _DEFINITION: Final = "urn:fhir-ris:OperationDefinition/ServiceRequest-"
 INSTANCE: Final = frozenset[Level]({"instance"})
 TYPES: Final = frozenset({"ServiceRequest"})
 _NEEDS: Final = {"ServiceRequest": "u"}
+_ENDED: Final = frozenset({"revoked", "completed", "entered-in-error"})
 _WHERE: Final = "ServiceRequest.status"
 
 
@@ -64,13 +65,23 @@ async def reject(unit: UnitOfWork, order: Resource, reason: Reason) -> None:
     """An order that was not accepted ends. One that was is cancelled."""
     if order["status"] not in {"draft", "on-hold", "revoked"}:
         raise fail("business-rule", f"the order is {order['status']}: what was accepted can be cancelled, not rejected", _WHERE)
+    if order["status"] == "on-hold" and await _was_accepted(unit, order):
+        raise fail("business-rule", "the order was accepted before it was held: it can be cancelled, not rejected", _WHERE)
     await _end(unit, order, reason)
+
+
+async def _was_accepted(unit: UnitOfWork, held: Resource) -> bool:
+    """Whether an order that is on hold was planned before, and isn't held for what was found when it came."""
+    if any(order_verdict.kinds_of(item) for item in await order_door.held_for(unit, held)):
+        return False
+    return any(p["status"] != "draft" for p in await service_request.procedures_of(unit, held["id"]))
 
 
 async def hold(unit: UnitOfWork, order: Resource, reason: Reason) -> None:
     """Off the worklist until the department accepts it; a work item tells why."""
     if order["status"] not in {"draft", "active", "on-hold"}:
         raise fail("business-rule", f"the order is {order['status']} and can't be held", _WHERE)
+    order_door.settled(unit, order["id"])  # what was found about a draft stands, and is looked at when it is accepted
     held = await unit.update(status_reason.put(order, reason) | {"status": "on-hold"})
     await unit.react()
     if not await order_door.held_for(unit, held):
@@ -110,7 +121,9 @@ async def _run(name: str, decide: Decide, call: Call) -> Answer:
     async def work(unit: UnitOfWork) -> Resource:
         order = await the_order(unit, call)
         with unit.as_department():
-            orders = await order_groups.group(unit, order) if whole else [order]
+            group = await order_groups.group(unit, order) if whole else [order]
+            # Of a group those that have ended stay as they are; the one that is named is decided on, or refused.
+            orders = [one for one in group if one["id"] == order["id"] or one["status"] not in _ENDED]
             for one in orders:
                 await decide(unit, await unit.read("ServiceRequest", one["id"]) or one, reason)
         heir = await _replacement(unit, call, order) if name == "cancel" else []

@@ -6,7 +6,8 @@ A catalogue entry says so with the extension `urn:fhir-ris:intake-rule` (it may 
 catalogue's rule and the door's counts.
 
 Findings are kept as work items about the order (Task.focus): one of the finding's kind where the order goes on, one of code
-`order-hold` where it waits. Their inputs name each finding by code and words; of a duplicate the two orders are in `basedOn`.
+`order-hold` where it waits. Their inputs name each finding by code and words; of a duplicate
+the order and the others are in `basedOn`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -64,7 +65,7 @@ async def judge(
     entries = await order_panel.entries(unit, order)
     rules = await _rules(unit, entries, agreed)
     kinds = [kind for kind, rule in rules.items() if rule != "accept"]
-    if rules["duplicate-order"] in {"refuse", "hold"} and not order_intake.is_new(unit, f"Patient/{patient['id']}"):
+    if rules["duplicate-order"] != "accept" and not order_intake.is_new(unit, f"Patient/{patient['id']}"):
         await unit.lock(f"orders-of:{patient['id']}")  # of two alike orders at once, one must see the other
     verdict = Verdict()
     lists = {"refuse": verdict.refused, "hold": verdict.held, "work-item": verdict.items}
@@ -143,7 +144,7 @@ def _elements(order: Resource, findings: list[Finding]) -> Resource:
     """The findings, as inputs of a work item, and the orders that are duplicates."""
     kind = concept(terms.TASK_DETAIL, "finding")
     told = [{"type": kind, "valueCodeableConcept": concept(FINDING, f.kind) | {"text": f.text}} for f in findings]
-    others = [{"reference": f.other} for f in findings if f.other]
+    others = [{"reference": other} for f in findings for other in f.others]
     return {"input": told} | ({"basedOn": [{"reference": f"ServiceRequest/{order['id']}"}, *others]} if others else {})
 
 
@@ -168,10 +169,16 @@ def _is_over(item: Resource) -> bool:
 
 
 async def no_longer_double(unit: UnitOfWork, order: Resource) -> None:
-    """Of two orders for the same procedure one has ended: nobody need look at them any more."""
-    for item in await unit.search("Task", based_on=f"ServiceRequest/{order['id']}", intent="order"):
-        if item["status"] in task.OPEN and has_code(item.get("code"), terms.TASK_CODE, "duplicate-order"):
+    """Of orders for the same procedure one has ended: of two, nobody need look at them any more; of more, at the others."""
+    own = f"ServiceRequest/{order['id']}"
+    for item in await unit.search("Task", based_on=own, intent="order"):
+        if item["status"] not in task.OPEN or not has_code(item.get("code"), terms.TASK_CODE, "duplicate-order"):
+            continue
+        left = [r for r in item["basedOn"] if r.get("reference") != own]
+        if item.get("focus", {}).get("reference") == own or len(left) < 2:
             await unit.update(item | {"status": "completed", "statusReason": concept(FINDING, "no-longer-so")})
+        else:
+            await unit.update(item | {"basedOn": left})
 
 
 def register(registry: Registry) -> None:

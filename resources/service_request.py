@@ -223,6 +223,9 @@ async def _check_order(unit: UnitOfWork, change: Change, order: Resource) -> Non
     placer = placer_number(order)
     if placer is not None and not (change.before and placer_number(change.before)):
         await _check_placer_number(unit, change.id, order, placer)
+    filler = identifier_of_type(order, terms.V2_0203, "FILL")
+    if filler is not None and not (change.before and identifier_of_type(change.before, terms.V2_0203, "FILL")):
+        await _check_filler_number(unit, change.id, order, filler)
     accession = accession_number(order)
     if accession is not None and not (change.before and accession_number(change.before)):
         await _check_accession_number(unit, order, accession)
@@ -238,6 +241,14 @@ async def _check_placer_number(unit: UnitOfWork, own_id: str, order: Resource, p
     if other is not None and other["id"] != own_id and not replaces(order, other):
         same_patient = other["subject"].get("reference") == order["subject"]["reference"]
         raise PlacerNumberTaken(other, await unit.named("ServiceRequest", other["id"]), same_patient=same_patient)
+
+
+async def _check_filler_number(unit: UnitOfWork, own_id: str, order: Resource, filler: Resource) -> None:
+    """One filler order number, one order, as for the placer's."""
+    await unit.lock(f"filler:{filler.get('value')}")
+    other = await by_filler_number(unit, filler, own=False)
+    if other is not None and other["id"] != own_id and not replaces(order, other):
+        raise fail("duplicate", "another order has this filler order number", "ServiceRequest.identifier")
 
 
 async def _check_accession_number(unit: UnitOfWork, order: Resource, accession: str) -> None:
@@ -276,6 +287,18 @@ async def _number(unit: UnitOfWork, order: Resource) -> None:
 
 
 # Reactions
+
+
+async def check_encounter(unit: UnitOfWork, change: Change) -> None:
+    """The visit is the patient's. Looked at when all of a transaction is written, the visit too. FhirError `business-rule`."""
+    request = change.after
+    if request is None or change.redirected or not (is_order(request) or is_procedure(request)):
+        return
+    if request.get("encounter") in (None, (change.before or {}).get("encounter")):
+        return
+    visit = await unit.get(request["encounter"])
+    if visit is not None and visit.get("subject", {}).get("reference") not in (None, request["subject"].get("reference")):
+        raise fail("business-rule", "the encounter is another patient's", "ServiceRequest.encounter")
 
 
 async def follow(unit: UnitOfWork, change: Change) -> None:
@@ -410,4 +433,6 @@ async def complete_if_reported(unit: UnitOfWork, procedure: Resource) -> None:
 
 def register(registry: Registry) -> None:
     registry.rule("ServiceRequest", check)
+    registry.reaction("ServiceRequest", check_encounter)
     registry.reaction("ServiceRequest", follow)
+    registry.rule("Task", order_door.check_item)

@@ -4,6 +4,7 @@
 /slow     as /grants, after `delay` seconds                            /fails   503, as long as `broken` is set, then grants
 /queues   `queued` first; its response, read again, grants             /errors  outcome error
 /garbage  no FHIR                                                      /refuses 422 with an OperationOutcome
+/malformed  an insurance that is no list
 /token    as /grants, for who has the bearer token `agreed`            /smart   the same with a token of /smart/token
 """
 
@@ -104,6 +105,7 @@ def answer(request: dict[str, Any], mood: str) -> dict[str, Any]:
     said: dict[str, dict[str, Any]] = {
         "denies": {"insurance": [{"coverage": {"reference": "Coverage/at-the-payer"}, "inforce": False}]},
         "queues": {"outcome": "queued"},
+        "malformed": {"insurance": {"coverage": {"reference": "Coverage/at-the-payer"}, "inforce": True}},
         "errors": {"outcome": "error", "error": [{"code": {"text": "no such member"}}]},
     }
     return {

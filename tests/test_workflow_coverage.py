@@ -126,6 +126,11 @@ def test_what_needs_an_authorization_is_booked_by_no_door_without_one(ris):
             assert (refusal.status, refusal.code) == (422, "business-rule")
             assert "PET/CT whole body needs the payer's authorization" in str(refusal)
         assert (await ris.step(order))["status"] == "requested"
+        time = {"period": {"start": "2026-09-08T08:00:00Z", "end": "2026-09-08T08:30:00Z"}}
+        held = await ris.update(await ris.step(order), status="on-hold", owner=to(scanner), restriction=time)
+        for status in ("accepted", "ready"):  # nor by a detour
+            assert (await ris.refused(ris.become(held, status))).code == "business-rule"
+        await ris.become(held, "requested")
         assert (await ris.book(order, scanner, status="proposed"))["status"] == "proposed"
         await ris.book(await ris.order(patient), await ris.scanner())  # a CT of the chest needs none
 

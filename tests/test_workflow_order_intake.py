@@ -192,6 +192,37 @@ def test_of_two_alike_orders_at_once_one_is_refused_where_duplicates_are(ris):
     ris.run(scenario())
 
 
+def test_all_duplicates_are_named_and_those_that_are_left_when_one_ends(ris):
+    async def scenario():
+        patient = await ris.patient()
+        first, second, third = await asyncio.gather(*(ris.order(patient, code={"coding": [{"code": "d"}]}) for _ in range(3)))
+        found = await ris.work_items("duplicate-order", patient=f"Patient/{patient['id']}")
+        assert sorted(len(item["basedOn"]) for item in found) == [2, 3]  # of orders at once too, the later see the earlier
+        await ris.become(first, "revoked")
+        left = await ris.work_items("duplicate-order", patient=f"Patient/{patient['id']}", status="requested")
+        two = {f"ServiceRequest/{o['id']}" for o in (second, third)}
+        assert [{r["reference"] for r in item["basedOn"]} for item in left] == [two]
+
+    ris.run(scenario())
+
+
+def test_what_an_order_says_of_its_time_and_visit_is_looked_at(ris):
+    async def scenario():
+        leap = await ris.order(occurrenceDateTime="2016-12-31T23:59:60Z", authoredOn="2016-12-31T23:59:60Z")
+        assert "implausible-date" in await items(ris, leap)
+        mine, other = await ris.patient(), await ris.patient()
+        whose = {"reference": f"Patient/{other['id']}"}
+        visit = await ris.create(
+            {"resourceType": "Encounter", "status": "in-progress", "class": {"code": "IMP"}, "subject": whose}
+        )
+        there = {"encounter": {"reference": f"Encounter/{visit['id']}"}}
+        await ris.order(other, **there)
+        refusal = await ris.refused(ris.order(mine, **there))
+        assert (refusal.code, refusal.issues[0].expression) == ("business-rule", "ServiceRequest.encounter")
+
+    ris.run(scenario())
+
+
 # Orders of several procedures
 
 
@@ -257,6 +288,14 @@ def test_an_order_that_replaces_another_ends_it_once_it_is_accepted(ris):
         held = await ris.order(patient, code=procedure(local), replaces=[{"reference": f"ServiceRequest/{new['id']}"}])
         assert (held["status"], (await ris.read(new))["status"]) == ("on-hold", "revoked")
         assert (await ris.refused(ris.order(**takes))).issues[0].expression == "ServiceRequest.replaces"
+        # Not itself, nor what is no imaging order: a requested procedure, a laboratory's.
+        lab = {"resourceType": "ServiceRequest", "status": "active", "intent": "order", "subject": old["subject"]}
+        blood = await ris.create(lab | {"category": [{"text": "Laboratory"}]})
+        last = await ris.order(patient, code={"text": "last"})
+        for wrong in (blood, await ris.procedure(last), last):
+            named = [{"reference": f"ServiceRequest/{wrong['id']}"}]
+            assert (await ris.refused(ris.update(await ris.read(last), replaces=named))).code == "business-rule"
+            assert (await ris.read(wrong))["status"] == "active"
 
     ris.run(scenario())
 

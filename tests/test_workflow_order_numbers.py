@@ -94,6 +94,31 @@ def test_a_number_that_somebody_has_already_is_left_out(ris):
     ris.run(scenario())
 
 
+def test_numbers_that_were_brought_are_given_to_nobody_else_nor_stop_the_intake(ris):
+    async def scenario():
+        order = await ris.order()
+        typed = {code: {"coding": [{"system": terms.V2_0203, "code": code}]} for code in ("ACSN", "FILL")}
+        brought = f"{int(identifiers(order)['ACSN'][1:]) + 3:09d}"
+        await ris.order(identifier=[{"type": typed["ACSN"], "value": f"A{brought}"}])
+        assert f"A{brought}" not in [identifiers(await ris.order())["ACSN"] for _ in range(3)]
+        filler = {"type": typed["FILL"], "system": terms.FILLER_ORDER_NUMBER, "value": identifiers(order)["FILL"]}
+        assert (await ris.refused(ris.order(identifier=[filler]))).code == "duplicate"
+        # A long row of numbers is taken already when a pattern begins.
+        patient = {"reference": f"Patient/{(await ris.patient())['id']}"}
+        row = [{"system": terms.ACCESSION_NUMBER, "value": f"B{n:09d}"} for n in range(1, 1202)]
+        other = {"resourceType": "ServiceRequest", "status": "active", "intent": "proposal", "subject": patient}
+        await ris.create(other | {"identifier": row})
+        for gapless in (True, False):
+            described = await ris.create(naming(terms.ACCESSION_NUMBER, "B{n:9}", gapless=gapless))
+            assert identifiers(await ris.order())["ACSN"] == ("B000001202" if gapless else "B000001203")
+            await ris.update(described, status="retired")
+        wrong = naming(terms.ACCESSION_NUMBER, "B{n:9}")
+        wrong["extension"][0]["extension"].append({"url": "per-year", "valueString": "many"})
+        assert (await ris.refused(ris.create(wrong))).code == "value"
+
+    ris.run(scenario())
+
+
 def test_a_series_that_nears_its_end_is_a_person_s_work_and_at_its_end_nothing_is_numbered(ris):
     async def scenario():
         described = await ris.create(naming(terms.ACCESSION_NUMBER, "E{yyyy}{n:1}", per_year=4))

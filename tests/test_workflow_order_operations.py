@@ -133,6 +133,21 @@ def test_an_order_that_was_held_is_accepted_by_a_person_with_a_reason_and_by_nob
     assert now(app, held)["meta"]["versionId"] == accepted["meta"]["versionId"]
 
 
+def test_nobody_goes_round_the_judgement_of_the_department(app, world, scheduler, ehr):
+    strict = {"coding": [{"system": LOCAL, "code": catalogue(app, missing_reason="refuse")}]}
+    draft = load(ehr.post(order(app, catalogue(app), status="draft")))
+    assert issues(ehr.put(draft | {"status": "on-hold", "code": strict})) == [("required", "ServiceRequest.reasonCode")]
+    held = load(ehr.post(order(app, catalogue(app, missing_reason="hold"))))
+    (item,) = (e["resource"] for e in app.search(f"Task?focus=ServiceRequest/{held['id']}&intent=order")["entry"])
+    client = world.caller("system/ServiceRequest.ru system/Task.rud")
+    for somebody in (world.person("technologist"), client):
+        for other in ({"status": "completed"}, {"status": "received"}, {"focus": {"reference": f"ServiceRequest/{draft['id']}"}}):
+            assert somebody.put(item | other).status_code == 403
+        assert somebody.put(held | {"status": "active"}).status_code in {403, 422}
+    assert load(client.put(item | {"note": [{"text": "The ward is asked"}]}))["status"] == "requested"
+    assert load(scheduler.put(now(app, item) | {"status": "completed"}))["status"] == "completed"
+
+
 def test_a_draft_without_findings_is_accepted_without_a_reason_and_one_that_odd_things_were_found_about_not(app, scheduler, ehr):
     code = catalogue(app, implausible_date="refuse")
     plain = load(ehr.post(order(app, code, status="draft")))
@@ -158,6 +173,8 @@ def test_a_rejected_order_ends_with_its_reason_which_its_placer_is_told(app, sch
     assert (now(app, held)["status"], work(app, held)) == ("revoked", {"order-hold": "completed"})
     assert told(app, placer, held) == [("OC", "CA", "dup")]
     accepted = load(ehr.post(order(app, catalogue(app))))
+    assert issues(call(scheduler, accepted, "reject", REASON)) == [("business-rule", "ServiceRequest.status")]
+    assert call(scheduler, accepted, "hold", REASON).status_code == 200  # what is held now was accepted all the same
     assert issues(call(scheduler, accepted, "reject", REASON)) == [("business-rule", "ServiceRequest.status")]
 
 
@@ -220,6 +237,11 @@ def test_the_orders_of_a_requisition_are_decided_on_together(app, scheduler, ehr
         f"ServiceRequest/{o['id']}" for o in (first, second)
     ]
     assert [now(app, o)["status"] for o in (first, second, apart)] == ["active", "active", "draft"]
+    # One that has ended is no longer of the group that is decided on, unless it is the one that is named.
+    assert call(scheduler, first, "cancel", REASON).status_code == 200
+    answer = load(call(scheduler, second, "hold", REASON, {"name": "group", "valueBoolean": True}))
+    assert [p["valueReference"]["reference"] for p in answer["parameter"]] == [f"ServiceRequest/{second['id']}"]
+    assert call(scheduler, first, "hold", REASON, {"name": "group", "valueBoolean": True}).status_code == 422
 
 
 def test_a_procedure_is_added_under_the_same_accession_number(app, world, scheduler, ehr):
@@ -232,6 +254,11 @@ def test_a_procedure_is_added_under_the_same_accession_number(app, world, schedu
     assert call(scheduler, placed, "add-procedure", again, REASON).status_code == 409
     assert issues(call(scheduler, placed, "add-procedure", other, REASON)) == [("code-invalid", "Parameters.parameter")]
     assert call(scheduler, placed, "add-procedure", code).status_code == 400
+    for wrong in ({"code": 5}, {"code": "x", "system": 5}):
+        number = {"name": "code", "valueCodeableConcept": {"coding": [wrong]}}
+        assert issues(call(scheduler, placed, "add-procedure", number, REASON)) == [("value", "Parameters.parameter")]
+    held = load(ehr.post(order(app, first, status="on-hold")))  # it would be planned without what it orders
+    assert issues(call(scheduler, held, "add-procedure", code, REASON)) == [("business-rule", "ServiceRequest.status")]
     answer = load(call(scheduler, placed, "add-procedure", code, REASON))
     made = {p["name"]: load(app.get(p["valueReference"]["reference"])) for p in answer["parameter"]}
     assert set(made) == {"procedure", "step", "imaging-study"}

@@ -214,12 +214,17 @@ def test_a_payer_that_fails_is_tried_again_then_set_aside_and_shown_and_asked_an
 
 @pytest.mark.parametrize(
     ("mood", "code", "text"),
-    [("garbage", "not-understood", "no FHIR JSON"), ("refuses", "refused", "422: member number unknown"), ("errors", "", "")],
+    [
+        ("garbage", "not-understood", "no FHIR JSON"),
+        ("malformed", "not-understood", "can't be kept"),
+        ("refuses", "refused", "422: member number unknown"),
+        ("errors", "", ""),
+    ],
 )
 def test_errors_of_a_payer_are_kept_and_shown(app: FhirApp, payer: Payer, mood: str, code: str, text: str) -> None:
-    case = Case(app, f"{payer.base}/{mood}")
+    case, before = Case(app, f"{payer.base}/{mood}"), len(payer.asked)
     response = case.submit()
-    assert response["outcome"] == "error"
+    assert (response["outcome"], len(payer.asked)) == ("error", before + 1)
     if code:
         assert (code_of(response), text in response["disposition"]) == (code, True)
     else:

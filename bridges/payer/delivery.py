@@ -114,11 +114,28 @@ class PayerDelivery:
                 due = self._outbox.find(_due(destination), sort=[("key", 1)], limit=self._timing.at_once)
                 if not (messages := await due.to_list()):
                     return
-                await asyncio.gather(*(self._attempt(m) for m in messages))
+                await asyncio.gather(*(self._try(m) for m in messages))
         except Exception as error:  # noqa: BLE001 - the next look starts the worker again; the text may name a patient
             log.warning("payers are not asked for now", destination=destination, reason=type(error).__name__)
         finally:
             renewal.cancel()
+
+    async def _try(self, message: Message) -> None:
+        """One attempt. What nobody has foreseen counts as one without an answer: a payer isn't asked without pause for it."""
+        try:
+            await self._attempt(message)
+        except PyMongoError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is; the text may name a patient
+            await self._not_answered(message, f"the answer can't be dealt with ({type(error).__name__})")
+
+    async def _not_answered(self, message: Message, text: str) -> None:
+        """Again later, or not at all any more."""
+        failures = message["attempts"] + 1
+        if failures < self._timing.attempts:
+            await self._later(message, text, self._timing.pause(failures), 1)
+        else:
+            await self._failed(message, "dead", "no-answer", text)
 
     async def _attempt(self, message: Message) -> None:
         """One call, and what comes of it."""
@@ -139,11 +156,7 @@ class PayerDelivery:
             else:
                 answer = await self._client.submit(base, bytes(message["message"]), message["control_id"])
         except NotAnswered as error:
-            failures = message["attempts"] + 1
-            if failures < self._timing.attempts:
-                await self._later(message, str(error), self._timing.pause(failures), 1)
-            else:
-                await self._failed(message, "dead", "no-answer", str(error))
+            await self._not_answered(message, str(error))
         except Refused as error:
             await self._failed(message, "refused", "refused", str(error), error.said)
         except NotUnderstood as error:

@@ -11,6 +11,7 @@ from fhir_server import clock
 from fhir_server.outcome import FhirError, Issue
 from fhir_server.references import ref
 from fhir_server.registry import Change, Resource
+from fhir_server.search import dates
 from fhir_server.unit_of_work import UnitOfWork
 from resources import appointment, service_request, task, work_items
 from resources.coverage import authorized, marks
@@ -52,10 +53,11 @@ class Booking:
         if step is None or not task.is_step(step):
             return
         before = change.before or {}
-        was_scheduled = before.get("status") in _SCHEDULED | {"on-hold"} and _start(before) == _start(step)
-        if step["status"] in _SCHEDULED and not was_scheduled:
+        if step["status"] in _SCHEDULED and not (before.get("status") in _SCHEDULED and _start(before) == _start(step)):
             procedure = await unit.get(step.get("focus"))
-            if procedure is not None:
+            # One that was held after it was scheduled has its unit already; one that was put on hold with a time has none.
+            was_held = before.get("status") == "on-hold" and _start(before) == _start(step)
+            if procedure is not None and not (was_held and marks.bound(procedure)):
                 await self._authorize(unit, procedure, str(_start(step)), "Task.restriction.period")
         elif change.became("status", "in-progress", "completed") and before.get("status") not in _SCHEDULED | {"in-progress"}:
             await self._show_if_missing(unit, step)
@@ -65,7 +67,7 @@ class Booking:
         wanted = await authorized.wanted(unit, procedure)
         if wanted is None or marks.is_overridden(procedure, wanted.order):
             return
-        why = await self._take(unit, wanted, datetime.fromisoformat(start))
+        why = await self._take(unit, wanted, dates.moment(start))
         if why is not None:
             raise NotAuthorized(wanted.order or procedure, _refusal(wanted, why), expression)
         for request in wanted.requests:

@@ -12,6 +12,7 @@ from fhir_server.elements import concept
 from fhir_server.outcome import fail
 from fhir_server.references import ref, target
 from fhir_server.registry import Resource
+from fhir_server.staging import refuse_invalid
 from fhir_server.unit_of_work import UnitOfWork
 from resources import work_items
 from resources.coverage import payers
@@ -80,6 +81,7 @@ async def answered(unit: UnitOfWork, waiting: Resource, answer: Resource, base: 
 
     base: the payer's FHIR base, against which its relative references are meant
     """
+    refuse_invalid(waiting | answer)
     if "modifierExtension" in answer:
         raise fail("not-supported", "the answer has a modifier extension, and so may mean something else", status=422)
     if any(key not in answer for key in ("outcome", "status")) or answer["status"] != "active":
