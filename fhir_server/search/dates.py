@@ -1,7 +1,7 @@
 """Dates as intervals: what a date of any precision stands for, in UTC (FHIR R4 Search, "date")."""
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 EARLIEST = datetime(1, 1, 1)  # noqa: DTZ001 - UTC without tzinfo, as MongoDB keeps it
@@ -34,6 +34,11 @@ def of_text(text: str) -> Interval:
         start = plus(start, timedelta(milliseconds=int(fraction[:3].ljust(3, "0"))))
         return start, plus(start, timedelta(milliseconds=10 ** max(0, 3 - len(fraction))))
     return start, plus(start, timedelta(seconds=1) if second else timedelta(minutes=1))
+
+
+def moment(text: str) -> datetime:
+    """The moment, in UTC, of a FHIR instant or dateTime: as `of_text` reads it, which knows the leap second. ValueError."""
+    return of_text(text)[0].replace(tzinfo=UTC)
 
 
 def plus(moment: datetime, span: timedelta) -> datetime:
