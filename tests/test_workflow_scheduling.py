@@ -606,7 +606,7 @@ def test_a_leap_second_and_hours_without_end_stop_nobody(ris):
         of = {"resourceType": "Slot", "schedule": to(by_hand)["valueReference"], "status": "free"}
         await ris.create(of | {"start": at(14), "end": at(14)[:17] + "60Z"})
         # Its hours end with the scanner; those of others go on.
-        over = {"during": {"start": clock.instant(clock.now())[:10], "end": "9999-12-31"}}
+        over = {"description": "Taken out of use", "during": {"start": clock.instant(clock.now())[:10], "end": "9999-12-31"}}
         ended = await open_(ris, gone, hours(notAvailable=[over]))
         other = await open_(ris, await ris.scanner(), days=8)
         await ris.db["schedules_kept"].delete_one({"_id": other["id"]})
