@@ -6,6 +6,7 @@ from fhir_server.elements import has_code
 from fhir_server.outcome import FhirError, fail
 from fhir_server.references import target
 from fhir_server.registry import Change, Registry, Resource
+from fhir_server.search import dates
 from fhir_server.unit_of_work import UnitOfWork
 from resources import activity_definition, beginnings, device, service_request, task
 from resources.booked_steps import none_begun, none_waits
@@ -43,6 +44,8 @@ APPOINTMENT = lifecycle(
     needs={"none of its steps begun": none_begun, "none of its steps waits": none_waits},
 )
 _BOOKED = frozenset({"booked", "arrived", "checked-in"})
+_OPEN = _BOOKED | {"proposed", "pending", "waitlist"}
+_OVER = frozenset({"revoked", "completed", "entered-in-error"})  # of an order
 _PLAUSIBLE_YEARS = range(1900, 3000)
 
 
@@ -54,8 +57,8 @@ def participants(appointment: Resource, resource_type: str) -> list[str]:
 
 def stations(appointment: Resource) -> list[str]:
     """The scanners that it takes, without the equipment that is needed beside them."""
-    beside = [p.get("actor") for p in appointment.get("participant", ()) if _is_equipment(p)]
-    return [s for s in participants(appointment, "Device") if {"reference": s} not in beside]
+    scanners = [p for p in appointment.get("participant", ()) if not _is_equipment(p)]
+    return [s for s in occupancy.takes({"participant": scanners}) if s.startswith("Device/")]
 
 
 def _is_equipment(participant: Resource) -> bool:
@@ -81,11 +84,15 @@ def _is_fulfilled(appointment: Resource | None) -> bool:
     return appointment is not None and appointment.get("status") == "fulfilled"
 
 
-def _place(appointment: Resource | None) -> object:
+def place(appointment: Resource | None) -> object:
     """When and where it is; what it has as long as it holds no time, doesn't matter."""
     if appointment is None or not _holds_time(appointment):
         return None
-    return appointment.get("start"), appointment.get("end"), occupancy.takes(appointment)
+    return appointment.get("start"), appointment.get("end"), tuple(occupancy.takes(appointment))
+
+
+def _where(appointment: Resource | None) -> object:
+    return appointment and _holds_time(appointment) and (appointment["start"], appointment["end"], stations(appointment))
 
 
 # Rules
@@ -102,14 +109,16 @@ async def check(unit: UnitOfWork, change: Change) -> None:
     if change.before is not None and is_booked(change.before) and sorted(orders(change.before)) != sorted(orders(appointment)):
         text = "what a booking is for can't be changed; cancel it and book anew"
         raise fail("business-rule", text, "Appointment.basedOn")
+    await _check_orders(unit, appointment, change.before)
     if not _holds_time(appointment):
         return
     _check_stations_accept(appointment)
     start, end = _moment(appointment, "start"), _moment(appointment, "end")
     if not timedelta(0) < end - start <= LONGEST:
         raise fail("business-rule", "a booking ends after it starts, within 24 hours", "Appointment.end")
-    await _check_orders(unit, appointment, begins=is_booked(appointment) and not is_booked(change.before))
-    if _place(change.before) != _place(appointment):
+    if is_booked(change.before) and _where(change.before) != _where(appointment):
+        await none_begun(unit, change)
+    if place(change.before) != place(appointment):
         await occupancy.require_free(unit, change.id, appointment)
     if not _holds_time(change.before):
         await _instruct(unit, appointment)
@@ -123,16 +132,26 @@ def _check_stations_accept(appointment: Resource) -> None:
             raise fail("business-rule", "a booked station has not declined; cancel the booking, or name another station", where)
 
 
-async def _check_orders(unit: UnitOfWork, appointment: Resource, *, begins: bool) -> None:
+async def _check_orders(unit: UnitOfWork, appointment: Resource, before: Resource | None) -> None:
+    """FhirError `business-rule` for orders of another patient, and for those that can't be booked or wait for a time."""
+    if appointment["status"] not in _OPEN:
+        return
+    begins = is_booked(appointment) and not is_booked(before)
+    opens = before is None or before["status"] not in _OPEN
     patients = participants(appointment, "Patient")
     for order_id in orders(appointment):
         order = await unit.read("ServiceRequest", order_id)
         if order is None:
             continue
+        if begins or opens:  # whoever ends or holds the order meanwhile, meets us here
+            of = await service_request.order_of(unit, order) or order
+            await unit.lock(service_request.lock_of(of["id"]))
         if patients and order.get("subject", {}).get("reference") not in patients:
             raise fail("business-rule", "the order is for another patient than the booking", "Appointment.participant")
         if begins and order["status"] != "active":
             raise fail("business-rule", f"the order is {order['status']}: only an active one is booked", "Appointment.basedOn")
+        if opens and order["status"] in _OVER:
+            raise fail("business-rule", f"the order is {order['status']}: it wants no time any more", "Appointment.basedOn")
 
 
 async def _instruct(unit: UnitOfWork, appointment: Resource) -> None:
@@ -153,7 +172,7 @@ def _moment(appointment: Resource, element: str) -> datetime:
     if element not in appointment:
         raise fail("business-rule", "a booking needs its start and end", f"Appointment.{element}")
     try:
-        moment = datetime.fromisoformat(appointment[element])
+        moment = dates.moment(appointment[element])
     except (TypeError, ValueError):
         raise fail("value", "that is not an instant", f"Appointment.{element}") from None
     if moment.year not in _PLAUSIBLE_YEARS:
@@ -171,7 +190,7 @@ async def follow(unit: UnitOfWork, change: Change) -> None:
         return
     if is_booked(appointment) and not is_booked(before):
         await _schedule(unit, appointment)
-    elif is_booked(appointment) and _place(before) != _place(appointment):
+    elif is_booked(appointment) and place(before) != place(appointment):
         await _move(unit, appointment)
     elif is_booked(appointment) and change.became("status", "arrived", "checked-in"):
         await _bring(unit, appointment, "accepted", "ready")
@@ -283,7 +302,7 @@ async def reopen(unit: UnitOfWork, step: Resource, beginning: beginnings.Beginni
 async def _is_possible(unit: UnitOfWork, appointment: Resource) -> bool:
     """Whether it can be booked: its orders are active, and nobody else has its time."""
     try:
-        await _check_orders(unit, appointment, begins=True)
+        await _check_orders(unit, appointment, None)
         await occupancy.require_free(unit, appointment["id"], appointment)
     except FhirError:
         return False

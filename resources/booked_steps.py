@@ -23,7 +23,8 @@ async def none_begun(unit: UnitOfWork, change: Change) -> None:
     """What has begun was not cancelled, and its patient is there."""
     appointment = change.after or {}
     if any(s["status"] in _BEGUN for s in await _steps(unit, appointment)):
-        text = f"its examination has begun: the appointment can't become {appointment['status']}"
+        moves = (change.before or {}).get("status") == appointment["status"]
+        text = "its examination has begun: the appointment can't " + ("be moved" if moves else f"become {appointment['status']}")
         raise fail("conflict", text, "Appointment.status")
 
 

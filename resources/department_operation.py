@@ -4,7 +4,9 @@ A person needs a role that the operation's row names (`smart_auth/roles.py`) and
 client needs these scopes. What such an operation then does, it does as the department: `with unit.as_department()`.
 """
 
+import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import cast
 
 from fhir_server import audit
@@ -13,6 +15,7 @@ from fhir_server.operations import Call, arguments
 from fhir_server.outcome import fail
 from fhir_server.references import Target, target
 from fhir_server.registry import Resource
+from fhir_server.search import dates
 from fhir_server.unit_of_work import UnitOfWork
 from smart_auth.access import Access
 from smart_auth.roles import role
@@ -52,6 +55,16 @@ def reference(call: Call, name: str, *types: str) -> Target | None:
     if len(given) > 1 or to is None or to.type not in types:
         raise fail("value", f"{name} is one valueReference to a {' or '.join(types)}", "Parameters.parameter", status=400)
     return to
+
+
+def moment(call: Call, name: str) -> datetime | None:
+    """A parameter that is a moment with its time zone. FhirError 400 for anything else."""
+    said = arguments.moment(call, name)
+    if said is None:
+        return None
+    if not re.search("T.*(Z|[+-][0-9]{2}:[0-9]{2})$", said):
+        raise fail("value", f"{name} is a moment with its time zone", "Parameters.parameter", status=400)
+    return dates.moment(said)
 
 
 async def seen(unit: UnitOfWork, to: Target, if_match: str | None = None) -> Resource:

@@ -362,8 +362,14 @@ async def _accept_drafts(unit: UnitOfWork, order: Resource) -> None:
             await unit.update(procedure | {"status": "active"})
 
 
+def lock_of(order_id: str) -> str:
+    """The name of the lock that makes who books an order and who ends or holds it meet."""
+    return f"order:{order_id}"
+
+
 async def _hold(unit: UnitOfWork, order: Resource) -> None:
     """Take what has not begun from the worklist. FhirError `conflict` when all has begun."""
+    await unit.lock(lock_of(order["id"]))
     steps = await steps_of(unit, order["id"])
     waiting = [s for s in steps if s["status"] in task.BEFORE_START]
     _refuse_if_begun(steps, "held", unless=bool(waiting))
@@ -386,6 +392,7 @@ async def _release(unit: UnitOfWork, order: Resource) -> None:
 
 async def _revoke(unit: UnitOfWork, order: Resource) -> None:
     """Cancel all that has not begun. FhirError `conflict` when something has: it can only be stopped at the scanner."""
+    await unit.lock(lock_of(order["id"]))
     steps = await steps_of(unit, order["id"])
     _refuse_if_begun(steps, "revoked")
     for step in steps:

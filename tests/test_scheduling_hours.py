@@ -59,3 +59,5 @@ def test_it_is_open_when_all_are_open_and_closed_when_one_is_closed():
     month = {"notAvailable": [{"during": {"start": "2027-06", "end": "2027-06"}}]}
     assert slots([person, month], date(2027, 6, 27), 30, BERLIN) == []
     assert len(slots([person, month], date(2027, 7, 4), 30, BERLIN)) == 7
+    for start, end in (("2027", "9999"), ("0001-01-01", "9999-12-31"), ("2027", "9999-12-31T23:59:60-12:00")):
+        assert slots([person, {"notAvailable": [{"during": {"start": start, "end": end}}]}], date(2027, 7, 4), 30, BERLIN) == []

@@ -472,3 +472,73 @@ def test_an_ae_title_that_dicom_can_t_carry_is_refused(ris, title):
         assert error.status in {400, 422}
 
     ris.run(scenario())
+
+
+# Who takes part, and for what order
+
+
+@pytest.mark.parametrize("status", ["booked", "pending", "waitlist"])
+def test_an_order_that_ends_while_it_is_booked_leaves_nobody_expected(ris, status):
+    async def scenario():
+        for _ in range(3):
+            order = await ris.order()
+            wanted = booking(order, None, "2026-09-10T08:00:00Z") | {"status": status}
+            await asyncio.gather(ris.create(wanted), ris.become(order, "revoked"), return_exceptions=True)
+            found = await ris.search("Appointment", based_on=f"ServiceRequest/{order['id']}")
+            assert (await ris.read(order))["status"] == "revoked"
+            assert {a["status"] for a in found} <= {"cancelled"}
+        assert "revoked" in str(await ris.refused(ris.create(wanted)))
+
+    ris.run(scenario())
+
+
+def test_only_the_scanner_that_is_taken_gets_the_step(ris):
+    async def scenario():
+        scanner, order = await ris.scanner(), await ris.order()
+        injector = await ris.create({"resourceType": "Device", "status": "active"})
+        beside = {"type": [{"coding": [{"system": "urn:fhir-ris:participant", "code": "equipment"}]}], "status": "accepted"}
+        beside["actor"] = {"reference": f"Device/{injector['id']}", "display": "Injector 1"}
+        with_injector = booking(order, scanner, "2026-09-10T10:00:00Z")
+        with_injector["participant"].insert(1, beside)
+        await ris.create(with_injector)
+        assert station(await ris.step(order)) == f"Device/{scanner['id']}"
+        # Who is told of a booking is not had by it.
+        other = await ris.order()
+        told = booking(other, scanner, "2026-09-10T10:00:00Z")
+        told["participant"][1]["required"] = "information-only"
+        await ris.create(told)
+        assert (await ris.step(other))["status"] == "requested"
+
+    ris.run(scenario())
+
+
+def test_a_person_is_not_had_twice_by_whatever_role_they_are_named(ris):
+    async def scenario():
+        person = await ris.create({"resourceType": "Practitioner", "active": True})
+        whose = {"practitioner": {"reference": f"Practitioner/{person['id']}"}, "active": True}
+        roles = [await ris.create({"resourceType": "PractitionerRole"} | whose) for _ in range(2)]
+
+        async def book(one: dict[str, object], hour: int) -> None:
+            wanted = booking(await ris.order(), None, f"2026-09-10T{hour:02d}:00:00Z")
+            named = {"actor": {"reference": f"{one['resourceType']}/{one['id']}"}, "status": "accepted"}
+            await ris.create(wanted | {"participant": [*wanted["participant"], named]})
+
+        for hour, (first, then) in enumerate([(person, roles[0]), (roles[0], person), (roles[0], roles[1])], 12):
+            await book(first, hour)
+            assert (await ris.refused(book(then, hour))).status == 409
+
+    ris.run(scenario())
+
+
+def test_an_appointment_is_not_moved_while_its_patient_is_on_the_table(ris):
+    async def scenario():
+        order, scanner, other = await ris.order(), await ris.scanner(), await ris.scanner()
+        booked = await ris.book(order, scanner, "2026-09-10T15:00:00Z")
+        await ris.perform(order, "in-progress")
+        there = await ris.read(booked)
+        elsewhere = [there["participant"][0], {"actor": {"reference": f"Device/{other['id']}"}, "status": "accepted"}]
+        for change in ({"participant": elsewhere}, {"end": "2026-09-10T16:00:00Z"}):
+            assert "has begun" in str(await ris.refused(ris.update(there, **change)))
+        await ris.update(there, comment="contrast was given")
+
+    ris.run(scenario())

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from fhir_server.registry import Registry
 from fhir_server.store import Store
 from resources.scheduling import book_operations, find_operation, finding, generation
 from resources.scheduling import operations as scheduling_operations
+from resources.scheduling.placing import FreeTime, Option, Placed, Wanted, visits
 from resources.scheduling.question import Question
 from resources.scheduling.watch import ScheduleWatch
 from tests.department import ACCESS, DCM, ZONE, Department, Resource, booking, unused
@@ -548,3 +549,163 @@ def test_an_inpatient_is_put_on_the_worklist_without_an_appointment(ris):
         assert await ris.search("Appointment", based_on=f"ServiceRequest/{order['id']}") == []
 
     ris.run(scenario())
+
+
+def test_a_booking_is_moved_to_what_was_proposed_for_it_and_keeps_who_takes_part(ris):
+    async def scenario():
+        scanner, _, code, order = await stage(ris)
+        booked = shown(await ask(ris, "book", appointment_reference=to(await proposed(ris, order))))[0]
+        relative = await ris.create({"resourceType": "RelatedPerson", "patient": to(await ris.patient())["valueReference"]})
+        guest = {"actor": to(relative)["valueReference"], "status": "accepted"}
+        booked = await ris.update(booked, participant=[*booked["participant"], guest])
+        for something in ({"order": to(await ordered(ris, code))}, {"modality": {"valueCode": modality_of(scanner)}}):
+            asked = await ask(ris, "find", start={"valueDateTime": at(0)}, minutes={"valuePositiveInt": 5}, **something)
+            wrong = shown(asked)[-1]
+            assert (await ris.refused(ask(ris, "reschedule", booked, appointment_reference=to(wrong)))).status == 422
+        right = await proposed(ris, order, 1, appointment=to(booked))
+        moved = await ask(ris, "reschedule", booked, appointment_reference=to(right))
+        assert moved["start"] == right["start"]
+        assert sorted(p["actor"]["reference"] for p in moved["participant"]) == sorted(
+            p["actor"]["reference"] for p in booked["participant"]
+        )
+
+    ris.run(scenario())
+
+
+def modality_of(scanner: Resource) -> str:
+    return str(scanner["type"]["coding"][0]["code"])
+
+
+def test_a_booking_without_an_end_is_as_long_as_all_that_it_is_for(ris):
+    async def scenario():
+        scanner, _, _, order = await stage(ris)
+        more = {"status": "active", "intent": "filler-order", "basedOn": [to(order)["valueReference"]]}
+        second = await procedure(ris, 20, modality_of(scanner))
+        await ris.create({"resourceType": "ServiceRequest", "code": second, "subject": order["subject"]} | more)
+        await ris.create(  # at another scanner, some other time
+            {"resourceType": "ServiceRequest", "code": await procedure(ris, 45, "MR"), "subject": order["subject"]} | more
+        )
+        wanted = {k: v for k, v in booking(order, scanner, at(12)).items() if k != "end"} | {"status": "pending"}
+        (booked,) = shown(await ask(ris, "book", appointment_resource={"resource": wanted}))
+        assert (booked["start"], booked["end"]) == (at(12), at(12, 50))
+        assert sorted(s["status"] for s in await ris.steps(order)) == ["accepted", "accepted", "requested"]
+        changed = {"resource": booked | {"start": at(13), "end": at(14)}}
+        (booked,) = shown(await ask(ris, "book", appointment_resource=changed, comment={"valueString": "by telephone"}))
+        assert (booked["start"], booked["comment"]) == (at(13), "by telephone")
+
+    ris.run(scenario())
+
+
+def test_a_leap_second_and_hours_without_end_stop_nobody(ris):
+    async def scenario():
+        scanner, gone = await ris.scanner(), await ris.scanner()
+        hold_until = [{"url": "urn:fhir-ris:hold-until", "valueInstant": "2026-01-01T00:00:60Z"}]
+        hold = await ris.create(booking(await ris.order(), scanner, at(12)) | {"status": "pending", "extension": hold_until})
+        await ris.create(booking(await ris.order(), scanner, at(13)) | {"status": "pending", "end": at(13)[:17] + "60Z"})
+        by_hand = await ris.create({"resourceType": "Schedule", "actor": [to(scanner)["valueReference"]]})
+        of = {"resourceType": "Slot", "schedule": to(by_hand)["valueReference"], "status": "free"}
+        await ris.create(of | {"start": at(14), "end": at(14)[:17] + "60Z"})
+        # Its hours end with the scanner; those of others go on.
+        over = {"description": "Taken out of use", "during": {"start": clock.instant(clock.now())[:10], "end": "9999-12-31"}}
+        ended = await open_(ris, gone, hours(notAvailable=[over]))
+        other = await open_(ris, await ris.scanner(), days=8)
+        await ris.db["schedules_kept"].delete_one({"_id": other["id"]})
+        await ScheduleWatch(ris.interactions, ZONE).look()
+        assert (await ris.read(hold))["status"] == "cancelled"
+        assert set((await slots(ris, ended)).values()) <= {"busy-unavailable"}
+        assert len(await slots(ris, other)) == 4
+        await ris.book(await ris.order(), scanner, at(14))
+
+    ris.run(scenario())
+
+
+def test_time_that_another_schedule_of_the_scanner_has_open_is_open(ris):
+    async def scenario():
+        scanner = await ris.scanner(unused("S"))
+        code = await procedure(ris, 30, modality_of(scanner))
+        morning = await open_(ris, scanner, hours("08:00:00", "09:00:00"))
+        afternoon = hours("13:00:00", "14:00:00")
+        later = await open_(ris, scanner, afternoon)
+        order = await ordered(ris, code)
+        booked = shown(await ask(ris, "book", appointment_reference=to(await proposed(ris, order, 2))))[0]
+        assert booked["start"] == at(13)
+
+        async def items() -> list[str]:
+            await generation.keep(ris.interactions, morning["id"], ZONE, clock.now())
+            await generation.keep(ris.interactions, later["id"], ZONE, clock.now())
+            return [i["status"] for i in await ris.work_items("booked-outside-hours", focus=f"Appointment/{booked['id']}")]
+
+        await ris.db["schedules_kept"].delete_many({"_id": {"$in": [morning["id"], later["id"]]}})
+        assert await items() == []
+        service = next(a for a in later["actor"] if a["reference"].startswith("HealthcareService"))["reference"].split("/")[1]
+        stored = await ris.one("HealthcareService", _id=service)
+        await ris.update(stored, availableTime=hours("15:00:00", "16:00:00")["availableTime"])
+        assert await items() == ["requested"]
+        await ris.become(booked, "cancelled")
+        assert await items() == ["completed"]
+
+    ris.run(scenario())
+
+
+def test_what_can_be_overbooked_and_what_an_urgent_booking_passes(ris):
+    async def scenario():
+        scanner = await ris.scanner()
+        rule = {"url": "count", "valuePositiveInt": 1}, {"url": "role", "valueCode": "system"}
+        schedule = await open_(ris, scanner, extension=[{"url": "urn:fhir-ris:overbooking", "extension": list(rule)}])
+        why = [{"url": "urn:fhir-ris:overbooked", "valueString": "before discharge"}]
+        closed = {"resourceType": "Slot", "schedule": to(schedule)["valueReference"], "status": "busy-unavailable"}
+        await ris.create(closed | {"start": at(12), "end": at(13)})
+        assert (await ris.refused(ris.book(await ris.order(), scanner, at(12), extension=why))).status == 409
+        # Two that follow each other are one at a time.
+        for start in (at(14), at(14, 30)):
+            await ris.book(await ris.order(), scanner, start)
+        await ris.create(booking(await ris.order(), scanner, at(14), 60) | {"extension": why})
+        # A hold whose time is over is in nobody's way, however urgent it was.
+        over = [{"url": "urn:fhir-ris:hold-until", "valueInstant": "2026-01-01T00:00:00Z"}]
+        stat = await ris.order(priority="stat")
+        hold = await ris.create(booking(stat, scanner, at(16)) | {"status": "pending", "extension": over})
+        wanted = {"resource": booking(await ris.order(priority="stat"), scanner, at(16)) | {"status": "pending"}}
+        (won,) = shown(await ask(ris, "book", appointment_resource=wanted, displace={"valueString": "polytrauma"}))
+        assert (won["status"], (await ris.read(hold))["status"]) == ("booked", "cancelled")
+
+    ris.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("find", {"start": {"valueDateTime": "2026-12-01T10:00"}}),
+        ("find", {"start": {"valueDateTime": "9999-12-31T23:59:59-12:00"}}),
+        ("find", {"end": {"valueDateTime": "9999-12-31T23:59:59-12:00"}}),
+        ("find", {"end": {"valueDateTime": "0001-01-01T00:00:00+14:00"}}),
+        *[("find", {"referral_identifier": {"valueIdentifier": v}}) for v in ("x", ["x"], {}, {"system": 5, "value": "5"})],
+        ("reschedule", {"start": {"valueDateTime": "2031-12-01T10:00"}}),
+        ("reschedule", {"start": {"valueDateTime": "0001-01-01T00:00:00+14:00"}}),
+        ("reschedule", {"start": {"valueDateTime": "9999-12-31T23:50:00Z"}}),
+    ],
+)
+def test_a_parameter_that_makes_no_sense_is_refused(ris, name, parameters):
+    async def scenario():
+        booked = await ris.book(await ris.order(), await ris.scanner(), at(20)) if name == "reschedule" else None
+        what = {"modality": {"valueCode": "CT"}, "minutes": {"valuePositiveInt": 30}} if name == "find" else {}
+        assert (await ris.refused(ask(ris, name, booked, **what | parameters))).status in {400, 422}
+
+    ris.run(scenario())
+
+
+def test_orders_of_a_visit_are_not_tried_where_one_of_them_cant_be():
+    class Counting(FreeTime):
+        tries = 0
+
+        def place(self, *asked: Any) -> Placed | None:
+            self.tries += 1
+            return super().place(*asked)
+
+    start, quarter = MONDAY.astimezone(UTC), timedelta(minutes=15)
+    day = [(start + n * quarter, start + (n + 1) * quarter) for n in range(32)]
+    evening = [(start + timedelta(hours=18), start + timedelta(hours=19))]
+    free = Counting({"Device/day": day, "Device/evening": evening})
+    wanted = [Wanted(quarter, start, [Option(("Device/day",))]) for _ in range(4)]
+    wanted.append(Wanted(quarter, start, [Option(("Device/evening",))]))
+    assert list(visits(free, wanted, start, start + timedelta(days=1), timedelta(minutes=30))) == []
+    assert free.tries < len(day) * 20

@@ -110,7 +110,7 @@ async def _on_resource(call: Call, given: Resource, run: Run, comment: str | Non
             raise fail("not-found", f"there is no Appointment/{str(id_)[:64]}")
         stored = await unit.read("Appointment", str(id_)) if id_ is not None else None
         if status == "booked" and stored is not None:
-            done = [await unit.update(given)]
+            done = [await unit.update(given | ({"comment": comment} if comment else {}))]
         elif status == "pending" and stored is None:
             with unit.as_department():
                 done = await run(unit, [given])

@@ -1,15 +1,16 @@
 """Holding, booking, moving and ending: what the operations ask for, which the rules of Appointment then judge."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 from fhir_server import clock
 from fhir_server.outcome import fail
 from fhir_server.registry import Resource
+from fhir_server.search import dates
 from fhir_server.unit_of_work import UnitOfWork
-from resources import activity_definition, appointment
-from resources.scheduling import occupancy, waiting
+from resources import appointment, device
+from resources.scheduling import needs, occupancy, waiting
 from resources.security_labels import labelled
 
 HOLD: Final = timedelta(minutes=10)
@@ -75,20 +76,19 @@ def _without_hold(leg: Resource) -> list[Resource]:
 
 
 async def _completed(unit: UnitOfWork, leg: Resource) -> Resource:
-    """With its end, as long after its start as the catalogue says for its orders."""
+    """With its end: all that waits of its orders and that its stations do, one after the other, as the catalogue says."""
     if "start" not in leg:
         raise fail("required", "say when: start", "Appointment.start")
     if "end" in leg:
         return leg
-    lengths = []
-    for order_id in appointment.orders(leg):
-        order = await unit.read("ServiceRequest", order_id) or {}
-        lengths.append(activity_definition.duration(await activity_definition.catalogue_entry(unit, order)))
-    known = [length for length in lengths if length]
-    if not known or len(known) < len(lengths):
-        raise fail("required", "the catalogue doesn't say how long it takes: give the end", "Appointment.end")
-    end = datetime.fromisoformat(leg["start"]) + sum(known, timedelta(0))
-    return leg | {"end": clock.instant(end.astimezone(UTC))}
+    orders = [order for id_ in appointment.orders(leg) if (order := await unit.read("ServiceRequest", id_))]
+    wanted = await needs.of_orders(unit, orders)
+    there = [found for station in appointment.stations(leg) if (found := await unit.get(station))]
+    done = {modality for found in there for modality in device.modalities(found)}
+    lengths = [n.length for n in wanted if not done or not n.modalities or n.modalities & done]
+    if not lengths:
+        raise fail("required", "it isn't known how long it takes: give the end", "Appointment.end")
+    return leg | {"end": clock.instant(dates.plus(dates.moment(leg["start"]), sum(lengths, timedelta(0))))}
 
 
 async def move(unit: UnitOfWork, booking: Resource, to: Resource, reason: str | None) -> Resource:
@@ -98,14 +98,31 @@ async def move(unit: UnitOfWork, booking: Resource, to: Resource, reason: str | 
     start, end = occupancy.interval(booking)
     moved = {k: v for k, v in booking.items() if k != "slot"}
     if "participant" in to:
+        _require_for(booking, to)
         moved |= {e: to[e] for e in ("start", "end", "slot", "minutesDuration") if e in to}
-        moved["participant"] = [p | {"status": "accepted"} for p in to["participant"]]
+        kept = [p for p in booking["participant"] if not _is_placed(p)]
+        moved["participant"] = kept + [p | {"status": "accepted"} for p in to["participant"] if _is_placed(p)]
     else:
-        begins = datetime.fromisoformat(to["start"]).astimezone(UTC)
-        moved |= {"start": clock.instant(begins), "end": clock.instant(begins + (end - start))}
-    if datetime.fromisoformat(moved["start"]) < unit.now - HOLD:
+        begins = dates.moment(to["start"])
+        moved |= {"start": clock.instant(begins), "end": clock.instant(dates.plus(begins, end - start))}
+    if dates.moment(moved["start"]) < unit.now - HOLD:
         raise fail("business-rule", "an appointment isn't moved into the past", "Appointment.start")
     return await unit.update(moved | ({"comment": reason} if reason else {}))
+
+
+def _require_for(booking: Resource, proposed: Resource) -> None:
+    """A proposal is for what the booking is for. FhirError `business-rule`."""
+    patients = appointment.participants(proposed, "Patient")
+    others = set(patients) - set(appointment.participants(booking, "Patient"))
+    if others or sorted(appointment.orders(proposed)) != sorted(appointment.orders(booking)):
+        text = "that was proposed for something else: look for times with `appointment`, the booking that is to be moved"
+        raise fail("business-rule", text, "Appointment.basedOn")
+
+
+def _is_placed(participant: Resource) -> bool:
+    """Whether it is one whose time is taken, or a room: these follow the time, everybody else stays."""
+    one = {"participant": [participant]}
+    return bool(occupancy.takes(one) or appointment.participants(one, "Location"))
 
 
 async def cancel(unit: UnitOfWork, booking: Resource, code: str, reason: str, *, again: bool) -> list[Resource]:

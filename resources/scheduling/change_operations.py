@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from fhir_server import clock
 from fhir_server.operations import Answer, Call, Level, Operation, arguments
 from fhir_server.outcome import fail
 from fhir_server.references import Target
@@ -29,11 +30,11 @@ async def reschedule(call: Call) -> Answer:
     """The Appointment at another time: `appointment-reference` (proposed by `$find`), or `start`. 409 when it is taken."""
     arguments.check_body("reschedule", call.body, frozenset({"appointment-reference", "start", "reason"}))
     to = department_operation.reference(call, "appointment-reference", "Appointment")
-    start, reason = arguments.moment(call, "start"), arguments.one(call, "reason")
-    if (to is None) == (start is None) or (start is not None and "T" not in start):
+    start, reason = department_operation.moment(call, "start"), arguments.one(call, "reason")
+    if (to is None) == (start is None):
         text = "$reschedule needs appointment-reference, or start: a moment with its time zone"
         raise fail("required", text, "Parameters.parameter", status=400)
-    proposed: Resource = {"start": start}
+    proposed: Resource = {"start": clock.instant(start)} if start else {}
     if to is not None:
         kept = await proposals.of(call.interactions.store.db, to.id)
         if kept is None or len(kept[0]) > 1:

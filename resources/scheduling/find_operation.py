@@ -1,6 +1,6 @@
 """`Appointment/$find` (IHE ITI-115): times at which everything that an examination, or a visit of several, needs is free."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from fhir_server import audit, clock
@@ -10,7 +10,7 @@ from fhir_server.references import target
 from fhir_server.registry import Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import department_operation
-from resources.identifiers import token
+from resources.identifiers import escaped, token
 from resources.scheduling import finding
 from resources.scheduling.finding import Found
 from resources.scheduling.question import Question
@@ -107,11 +107,13 @@ async def _orders(unit: UnitOfWork, call: Call) -> list[str]:
     named = [to for ref in _references(call, "order", "ServiceRequest") if (to := target(ref))]
     found = [(await department_operation.seen(unit, to))["id"] for to in named]
     for part in arguments.parts(call.body, "referral-identifier"):
-        identifier = part.get("valueIdentifier", {})
-        wanted = (
-            token(identifier["system"], identifier.get("value", "")) if "system" in identifier else identifier.get("value", "")
-        )
-        matches = await unit.search("ServiceRequest", identifier=wanted, intent="order") if wanted else []
+        identifier = part.get("valueIdentifier")
+        system, value = (identifier.get("system", ""), identifier.get("value")) if isinstance(identifier, dict) else (None, None)
+        if not (isinstance(system, str) and isinstance(value, str)):
+            text = "referral-identifier is a valueIdentifier with its value"
+            raise fail("value", text, "Parameters.parameter", status=400)
+        wanted = token(system, value) if system else escaped(value)
+        matches = await unit.search("ServiceRequest", identifier=wanted, intent="order") if value else []
         visible = [order for order in matches if await unit.seen("ServiceRequest", order["id"], "r")]
         if len(visible) != 1:
             raise fail("not-found", "there is no one order with this identifier", "Parameters.parameter")
@@ -122,20 +124,11 @@ async def _orders(unit: UnitOfWork, call: Call) -> list[str]:
 def _period(call: Call) -> tuple[datetime, datetime]:
     """From when to when; of what isn't said, the next 30 days."""
     now = clock.now()
-    start = _moment(call, "start") or now
-    end = _moment(call, "end") or max(start, now) + _AHEAD
+    start = department_operation.moment(call, "start") or now
+    end = department_operation.moment(call, "end") or min(max(start, now), now + _FARTHEST) + _AHEAD
     if not start < end or end > now + _FARTHEST:
         raise fail("value", "the end is after the start, within a year from now", "Parameters.parameter", status=400)
     return start, end
-
-
-def _moment(call: Call, name: str) -> datetime | None:
-    said = arguments.moment(call, name)
-    if said is None:
-        return None
-    if "T" not in said:
-        raise fail("value", f"{name} is a moment with its time zone", "Parameters.parameter", status=400)
-    return datetime.fromisoformat(said).astimezone(UTC)
 
 
 def _number(call: Call, name: str, most: int) -> int | None:

@@ -1,5 +1,6 @@
 """Free times for what is asked: read from an index of the slots, some days at a time, until there are enough."""
 
+import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -71,16 +72,20 @@ async def find(unit: UnitOfWork, question: Question) -> Found:
     for begin, end in _portions(start, question.end):
         slots = await calendar.free(unit, (begin, end + _LONGEST_VISIT))
         free = FreeTime(_by_actor(slots), busy)
-        wait = timedelta(minutes=question.wait)
-        times = [
-            (visit, n) for n, ws in enumerate(wanted) for visit in islice(visits(free, ws, begin, end, wait), question.count)
-        ]
+        # In a thread, as it may take seconds where there are many ways: the others are answered meanwhile.
+        times = await asyncio.to_thread(_times, free, wanted, (begin, end), question)
         for visit, n in sorted(times, key=lambda t: (t[0][0].start, t[1]))[: question.count - len(found)]:
             found.append(_proposal(visit, alternatives[n], patient, slots, known))
             proposals.keep(unit, found[-1], question)
         if len(found) >= question.count:
             break
     return Found(found, list(dict.fromkeys(known.lacking)))
+
+
+def _times(free: FreeTime, wanted: list[list[Wanted]], when: Interval, question: Question) -> list[tuple[list[Placed], int]]:
+    """The first visits of each alternative, with its number."""
+    wait = timedelta(minutes=question.wait)
+    return [(visit, n) for n, ws in enumerate(wanted) for visit in islice(visits(free, ws, *when, wait), question.count)]
 
 
 def _all(groups: Iterable[Sequence[str]]) -> list[str]:

@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 import structlog
 from pymongo import UpdateOne
+from pymongo.errors import PyMongoError
 
 from fhir_server import clock, fhir_json
 from fhir_server.audit import Act
@@ -23,14 +24,13 @@ from fhir_server.outcome import FhirError
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import appointment, work_items
-from resources.scheduling import hours, occupancy, schedules
+from resources.scheduling import hours, occupancy, schedules, waiting
 from resources.scheduling.hours import Interval, overlap
 from smart_auth.access import Access
 
 log = structlog.get_logger()
 
 KEPT: Final = "schedules_kept"
-OUTSIDE_HOURS: Final = "booked-outside-hours"
 _ACCESS: Final = Access.system("scheduling")
 _ACT: Final = Act("generate-slots", source="scheduling")
 _PORTION: Final = timedelta(days=3)  # of slots that one transaction makes
@@ -45,6 +45,10 @@ async def keep_all(interactions: Interactions, zone: ZoneInfo, now: datetime) ->
             changed += await keep(interactions, found["_id"], zone, now)
         except FhirError as error:  # the others need not wait for it
             log.warning("the slots of a schedule can't be kept", schedule=found["_id"], reason=error.code)
+        except PyMongoError:
+            raise
+        except Exception as error:  # noqa: BLE001 - nor for what nobody has thought of
+            log.error("the slots of a schedule can't be kept", schedule=found["_id"], reason=type(error).__name__)  # noqa: TRY400
     return changed
 
 
@@ -118,7 +122,8 @@ class _Portion:
             if id_ not in wanted and slot["status"] == "free":
                 await unit.update(slot | {"status": "busy-unavailable"})
                 changed += 1
-        await self._note_outside(unit, taken)
+        same = [s["id"] for actor in actors for s in await schedules.of_actor(unit, actor)]
+        await self._note_outside(unit, taken, [id_ for id_ in same if id_ != self._schedule_id])
         await self._done(unit, schedule)
         return changed
 
@@ -135,17 +140,22 @@ class _Portion:
             "end": clock.instant(when[1]),
         }
 
-    async def _note_outside(self, unit: UnitOfWork, taken: Iterable[Resource]) -> None:
-        """A booking that had a slot, in time that is closed by now, is for a person to look at: it isn't moved by itself."""
-        stretches = hours.merged(self._wanted)
-        for booking in taken:
+    async def _note_outside(self, unit: UnitOfWork, taken: Iterable[Resource], others_of: Iterable[str]) -> None:
+        """A booking that had a slot, in time that is closed by now, is for a person to look at: it isn't moved by itself.
+
+        Open is what one of the Schedules of its scanner (or person) has open.
+        """
+        for booking in (b for b in taken if b.get("slot")):
             start, end = occupancy.interval(booking)
-            inside = any(a <= start and end <= b for a, b in stretches)
-            if not inside and booking.get("slot"):
+            others = await occupancy.slots_between(unit, others_of, (start, end))
+            open_ = [occupancy.interval(slot) for slot in others if slot["status"] != "busy-unavailable"]
+            if any(a <= start and end <= b for a, b in hours.merged([*self._wanted, *open_])):
+                await work_items.close(unit, waiting.OUTSIDE_HOURS, f"Appointment/{booking['id']}", "Its time is open again")
+            else:
                 patient = next(iter(appointment.participants(booking, "Patient")), None)
                 about = f"Appointment/{booking['id']}"
                 text = "A booking is in time that is closed now. Is it to be moved, or to stay?"
-                await work_items.raise_once(unit, OUTSIDE_HOURS, about, text, about=about, patient=patient)
+                await work_items.raise_once(unit, waiting.OUTSIDE_HOURS, about, text, about=about, patient=patient)
 
     async def _done(self, unit: UnitOfWork, schedule: Resource) -> None:
         """Note how far slots are made: for us, and as FHIR tells it."""

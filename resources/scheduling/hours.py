@@ -11,6 +11,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
+from fhir_server.search import dates
+
 Interval = tuple[datetime, datetime]  # half-open, in UTC
 Element = dict[str, Any]
 T = TypeVar("T", int, datetime)
@@ -117,8 +119,16 @@ def period(during: Element, zone: ZoneInfo) -> Interval:
 
 
 def _moment(said: str, zone: ZoneInfo, *, last: bool) -> datetime:
+    """The first moment of what is said, or with `last` that after it; beyond the years that there are, their edge."""
+    try:
+        return _told(said, zone, last=last)
+    except (OverflowError, ValueError):
+        return _BEGINNING if said.startswith("0") else _END
+
+
+def _told(said: str, zone: ZoneInfo, *, last: bool) -> datetime:
     if "T" in said:
-        return datetime.fromisoformat(said).astimezone(UTC)
+        return dates.moment(said)
     year, month, day = (int(part) for part in [*re.split("-", said), "0", "0"][:3])
     if not last:
         return _instant(date(year, month or 1, day or 1), zone)

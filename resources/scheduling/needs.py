@@ -58,7 +58,8 @@ async def _of_order(unit: UnitOfWork, order: Resource, moved: Resource | None, l
     if order["status"] != "active":
         raise fail("business-rule", f"the order is {order['status']}: only an active one is booked", "ServiceRequest.status")
     by_modality: dict[frozenset[str], list[Need]] = {}
-    procedures = await service_request.procedures_of(unit, order["id"])
+    itself = service_request.is_procedure(order)
+    procedures = [order] if itself else await service_request.procedures_of(unit, order["id"])
     for procedure in procedures:
         steps = [s for s in await task.steps_of(unit, procedure["id"]) if _waits(s, moved)]
         if steps:
@@ -103,7 +104,7 @@ def of_catalogue(
     takes = length or activity_definition.duration(entry)
     if takes is None or takes <= timedelta(0):
         what = code.get("text") or next((c.get("display") or c.get("code") for c in codings(code)), "the procedure")
-        text = f"the catalogue doesn't say how long {what} takes (ActivityDefinition.timingDuration); give it as `minutes`"
+        text = f"the catalogue doesn't say how long {what} takes (ActivityDefinition.timingDuration); give `minutes`, or the end"
         raise fail("business-rule", text, "Parameters.parameter")
     told = (entry or {}).get("location", {}).get("reference")
     urgent = (order or {}).get("priority") == "stat"

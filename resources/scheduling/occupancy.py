@@ -5,7 +5,7 @@ person: one commits, the other begins again and finds the time taken.
 """
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from fhir_server import clock
@@ -13,6 +13,7 @@ from fhir_server.elements import extension, has_code
 from fhir_server.outcome import fail
 from fhir_server.references import target
 from fhir_server.registry import Resource
+from fhir_server.search import dates
 from fhir_server.unit_of_work import UnitOfWork
 from resources.scheduling import schedules
 from resources.scheduling.hours import Interval, overlap
@@ -25,23 +26,33 @@ OVERBOOKED: Final = "urn:fhir-ris:overbooked"  # extension on Appointment (strin
 GENERATED: Final = {"system": "urn:fhir-ris:slot", "code": "generated"}
 PARTICIPANT: Final = "urn:fhir-ris:participant"
 EQUIPMENT: Final = "equipment"  # Appointment.participant.type: a Device that is needed beside the scanner
+_TAKEN: Final = schedules.BOOKABLE | {"PractitionerRole"}
 _V3_PARTICIPATION: Final = "http://terminology.hl7.org/CodeSystem/v3-ParticipationType"
 
 
 def takes(appointment: Resource) -> list[str]:
-    """The Devices and Practitioners whose time it takes; not who has declined, or is only told."""
+    """The Devices, Practitioners and PractitionerRoles whose time it takes; not who has declined, or is only told."""
     found = []
     for participant in appointment.get("participant", ()):
         actor = target(participant.get("actor"))
         told = participant.get("required") == "information-only" or has_code(participant.get("type"), _V3_PARTICIPATION, "REF")
-        if actor and actor.type in schedules.BOOKABLE and not told and participant.get("status") != "declined":
+        if actor and actor.type in _TAKEN and not told and participant.get("status") != "declined":
             found.append(str(actor))
     return found
 
 
+async def taken(unit: UnitOfWork, appointment: Resource) -> list[str]:
+    """The same, with the person whom a PractitionerRole is of."""
+    found = []
+    for actor in takes(appointment):
+        person = target((await unit.get(actor) or {}).get("practitioner")) if actor.startswith("PractitionerRole/") else None
+        found.append(str(person) if person else actor)
+    return list(dict.fromkeys(found))
+
+
 def interval(element: Resource) -> Interval:
     """Start and end of a booking or a slot."""
-    return datetime.fromisoformat(element["start"]).astimezone(UTC), datetime.fromisoformat(element["end"]).astimezone(UTC)
+    return dates.moment(element["start"]), dates.moment(element["end"])
 
 
 def lock_of(actor: str) -> str:
@@ -51,22 +62,31 @@ def lock_of(actor: str) -> str:
 
 async def holders(unit: UnitOfWork, actor: str, when: Interval, besides: str = "") -> list[Resource]:
     """The bookings and holds that take this time of a scanner or a person."""
-    parameters = [("actor", actor), ("status", ",".join(sorted(HOLDS_TIME)))]
+    names = await schedules.names_of(unit, actor)
+    parameters = [("actor", ",".join(names)), ("status", ",".join(sorted(HOLDS_TIME)))]
     parameters += [("date", f"ge{clock.instant(when[0] - LONGEST)}"), ("date", f"lt{clock.instant(when[1])}")]
     found = await unit.search_all("Appointment", parameters)
-    return [a for a in found if a["id"] != besides and actor in takes(a) and overlap(interval(a), when)]
+    return [a for a in found if a["id"] != besides and not set(names).isdisjoint(takes(a)) and overlap(interval(a), when)]
 
 
 async def require_free(unit: UnitOfWork, own_id: str, appointment: Resource) -> None:
     """Refuse a booking whose scanner or person somebody else has at that time. FhirError `conflict`."""
     when = interval(appointment)
-    for actor in takes(appointment):
+    actors = await taken(unit, appointment)
+    for actor in actors:
         others = [other for other in await holders(unit, actor, when, own_id) if not await _ended(unit, other)]
-        if others and not await _may_overbook(unit, actor, appointment, len(others)):
+        if others and not await _may_overbook(unit, actor, appointment, _most_at_once(others, when)):
             name = await unit.named("Appointment", others[0]["id"])
             raise fail("conflict", f"{actor} is taken at that time by {name}", "Appointment.start")
     # Whoever books meanwhile, meets us here; what they did before is seen above.
-    await unit.lock(*(lock_of(actor) for actor in takes(appointment)))
+    await unit.lock(*(lock_of(actor) for actor in actors))
+
+
+def _most_at_once(others: list[Resource], when: Interval) -> int:
+    """How many of these there are at one time within this one."""
+    spans = [interval(other) for other in others]
+    begins = [max(start, when[0]) for start, _ in spans]
+    return max(sum(start <= moment < end for start, end in spans) for moment in begins)
 
 
 async def _ended(unit: UnitOfWork, other: Resource) -> bool:
@@ -79,7 +99,7 @@ async def _ended(unit: UnitOfWork, other: Resource) -> bool:
 
 def hold_is_over(appointment: Resource, now: datetime) -> bool:
     until = (extension(appointment, HOLD_UNTIL) or {}).get("valueInstant")
-    return appointment["status"] == "pending" and until is not None and datetime.fromisoformat(until) <= now
+    return appointment["status"] == "pending" and until is not None and dates.moment(until) <= now
 
 
 def let_go(hold: Resource) -> Resource:
@@ -127,8 +147,8 @@ async def _slots(unit: UnitOfWork, appointment: Resource) -> dict[str, Resource]
     """By id: those that it names, and those of the Schedules of what it takes, at its time."""
     named = [to for r in appointment.get("slot", ()) if (to := target(r)) and to.type == "Slot"]
     found = {to.id: slot for to in named if (slot := await unit.read("Slot", to.id))}
-    if takes(appointment):
-        whose = [s["id"] for actor in takes(appointment) for s in await schedules.of_actor(unit, actor)]
+    if actors := await taken(unit, appointment):
+        whose = [s["id"] for actor in actors for s in await schedules.of_actor(unit, actor)]
         found |= {slot["id"]: slot for slot in await slots_between(unit, whose, interval(appointment))}
     return found
 
@@ -159,7 +179,7 @@ async def _require_open(unit: UnitOfWork, appointment: Resource, slot: Resource)
     status = slot["status"]
     # By whom a scanner is had is judged by its bookings, which need not keep to the hours; what a person has closed, is closed.
     closed = status == "busy-unavailable" and not is_generated(slot)
-    if status == "free" or not (named or closed) or extension(appointment, OVERBOOKED):
+    if status == "free" or not (named or closed) or (extension(appointment, OVERBOOKED) and not closed):
         return
     if status == "busy-tentative" and not await _others(unit, appointment, appointment["id"], {slot["id"]: slot}):
         return
@@ -168,7 +188,7 @@ async def _require_open(unit: UnitOfWork, appointment: Resource, slot: Resource)
 
 async def _others(unit: UnitOfWork, appointment: Resource, own_id: str, slots: dict[str, Resource]) -> list[Interval]:
     """When others have what this booking has: its scanner and people, or one of these slots."""
-    found = [o for actor in takes(appointment) for o in await holders(unit, actor, interval(appointment), own_id)]
+    found = [o for actor in await taken(unit, appointment) for o in await holders(unit, actor, interval(appointment), own_id)]
     wanted = ",".join(f"Slot/{id_}" for id_ in sorted(slots))
     found += [a for a in await unit.search("Appointment", slot=wanted, status=",".join(sorted(HOLDS_TIME))) if a["id"] != own_id]
     return [interval(a) for a in found]

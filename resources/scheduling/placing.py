@@ -104,9 +104,17 @@ def visits(
         return
     begins = {s for one in wanted for option in one.options for s in _starts(free, one, option, earliest, latest)}
     for start in sorted(begins):
+        if not _may_fit(free, wanted, start, wait):
+            continue
         tried = [v for order in permutations(range(len(wanted))) if (v := _visit(free, wanted, order, start, wait))]
         if tried:
             yield min(tried, key=lambda visit: visit[-1].end)
+
+
+def _may_fit(free: FreeTime, wanted: Sequence[Wanted], start: datetime, wait: timedelta) -> bool:
+    """Whether each examination can be at some time of a visit that begins then: else no order of them need be tried."""
+    longest = sum((one.length for one in wanted), timedelta(0)) + wait * len(wanted)
+    return all(free.first(n, one, start, start + longest) is not None for n, one in enumerate(wanted))
 
 
 def _starts(free: FreeTime, one: Wanted, option: Option, earliest: datetime, latest: datetime) -> Sequence[datetime]:

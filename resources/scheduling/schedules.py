@@ -76,10 +76,15 @@ async def whose(unit: UnitOfWork, schedule: Resource) -> list[str]:
 
 async def of_actor(unit: UnitOfWork, actor: str) -> list[Resource]:
     """The Schedules in use of a Device or Practitioner."""
-    wanted = [actor]
-    if actor.startswith("Practitioner/"):
-        wanted += [f"PractitionerRole/{r['id']}" for r in await unit.search("PractitionerRole", practitioner=actor)]
-    return [s for s in await unit.search("Schedule", actor=",".join(wanted)) if s.get("active", True)]
+    found = await unit.search("Schedule", actor=",".join(await names_of(unit, actor)))
+    return [s for s in found if s.get("active", True)]
+
+
+async def names_of(unit: UnitOfWork, actor: str) -> list[str]:
+    """The references by which a Device or Practitioner is named: a person's PractitionerRoles too."""
+    if not actor.startswith("Practitioner/"):
+        return [actor]
+    return [actor, *(f"PractitionerRole/{r['id']}" for r in await unit.search("PractitionerRole", practitioner=actor))]
 
 
 def _values(element: Resource, url: str) -> list[Any]:

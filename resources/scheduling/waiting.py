@@ -18,6 +18,7 @@ from resources.security_labels import labelled
 
 CANCELLATION: Final = "urn:fhir-ris:cancellation"  # code system of Appointment.cancelationReason
 DISPLACED: Final = "displaced-booking"
+OUTSIDE_HOURS: Final = "booked-outside-hours"
 # What an entry takes over from the booking that it is for.
 _KEPT: Final = (
     "resourceType serviceCategory serviceType specialty appointmentType reasonCode reasonReference priority description "
@@ -50,8 +51,10 @@ async def displace(unit: UnitOfWork, urgent: Resource, reason: str) -> list[Reso
     """
     rank = await _rank(unit, urgent)
     found: dict[str, Resource] = {}
-    for actor in occupancy.takes(urgent):
+    for actor in await occupancy.taken(unit, urgent):
         for other in await occupancy.holders(unit, actor, occupancy.interval(urgent), urgent.get("id", "")):
+            if occupancy.hold_is_over(other, unit.now):
+                continue  # whoever books the time, ends it
             if other["status"] not in {"booked", "pending"} or await _rank(unit, other) >= rank:
                 name = await unit.named("Appointment", other["id"])
                 raise fail("conflict", f"{name} has that time, and isn't less urgent or has begun", "Appointment.start")
@@ -91,6 +94,8 @@ async def follow(unit: UnitOfWork, change: Change) -> None:
                     await unit.update(cancelled(entry, "booked", "The order is booked"))
     if change.before is not None and change.before.get("status") == "waitlist" != after.get("status"):
         await work_items.close(unit, DISPLACED, f"Appointment/{change.id}", "The order has a new time, or needs none")
+    if change.before is not None and appointment.place(change.before) not in {None, appointment.place(after)}:
+        await work_items.close(unit, OUTSIDE_HOURS, f"Appointment/{change.id}", "The booking was moved, or is over")
 
 
 def register(registry: Registry) -> None:

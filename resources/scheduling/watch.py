@@ -17,6 +17,7 @@ from fhir_server.background import beside
 from fhir_server.interactions import Interactions
 from fhir_server.leases import Lease
 from fhir_server.outcome import FhirError
+from fhir_server.store import Document
 from fhir_server.unit_of_work import UnitOfWork
 from resources.scheduling import generation, occupancy
 from smart_auth.access import Access
@@ -68,8 +69,15 @@ class ScheduleWatch:
         now = self._now()
         held = {"search.t": "status=pending", "resource.extension.url": occupancy.HOLD_UNTIL}
         found = await self._interactions.store.current("Appointment").find(held, {"resource": 1}).to_list()
-        over = [d["_id"] for d in found if occupancy.hold_is_over(d["resource"], now)][:_AT_ONCE]
-        return sum([await self._end(id_, now) for id_ in over])
+        ended = 0
+        for id_ in [d["_id"] for d in found if _is_over(d, now)][:_AT_ONCE]:
+            try:
+                ended += await self._end(id_, now)
+            except PyMongoError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the others need not wait for it; the text may name a patient
+                log.error("a hold can't be ended", hold=id_, reason=type(error).__name__)  # noqa: TRY400 - as above
+        return ended
 
     async def _end(self, id_: str, now: datetime) -> int:
         async def work(unit: UnitOfWork) -> int:
@@ -80,3 +88,11 @@ class ScheduleWatch:
             return 1
 
         return await self._interactions.transact(_ACCESS, Act("end-hold", source="scheduling"), work)
+
+
+def _is_over(document: Document, now: datetime) -> bool:
+    try:
+        return occupancy.hold_is_over(document["resource"], now)
+    except ValueError:  # its end is no time: people end it
+        log.warning("a hold has no readable end", hold=document["_id"])
+        return False
