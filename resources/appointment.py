@@ -35,7 +35,7 @@ APPOINTMENT = lifecycle(
     proposed pending waitlist | cancelled noshow   | staff; RIS    |                         | slots free
     booked arrived            | cancelled noshow   | staff; v2 RIS | none of its steps begun | its steps wait again, slots free
     checked-in                | cancelled          | staff; v2 RIS | none of its steps begun | its steps wait again, slots free
-    checked-in                | booked             | ; reconcile   |                         | as before the step began
+    checked-in                | booked arrived     | ; reconcile   |                         | as before the step began
     fulfilled                 | booked arrived     | ; reconcile   |                         | as before the step began
                               | checked-in         |               |                         |
     *                         | entered-in-error   | staff         | none of its steps begun | its steps wait again, slots free
