@@ -13,6 +13,7 @@ REASON_REQUIRED = "urn:fhir-ris:reason-required"
 # Extensions: what the patient is told to do before (string or markdown), and how long that takes (Duration).
 PREPARATION = "urn:fhir-ris:preparation"
 PREPARATION_TIME = "urn:fhir-ris:preparation-time"
+_LONGEST = 366 * 86_400  # seconds: nothing takes longer
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}  # UCUM
 
 
@@ -41,7 +42,9 @@ def duration(entry: Resource | None) -> timedelta | None:
 
 def _duration(said: Resource | None) -> timedelta | None:
     seconds = _SECONDS.get(str((said or {}).get("code") or (said or {}).get("unit")))
-    return timedelta(seconds=float(said["value"]) * seconds) if said and seconds and "value" in said else None
+    if not said or not seconds or "value" not in said or abs(said["value"]) > _LONGEST / seconds:
+        return None
+    return timedelta(seconds=float(said["value"]) * seconds)
 
 
 async def modality(unit: UnitOfWork, request: Resource) -> str | None:

@@ -36,7 +36,7 @@ APPOINTMENT = lifecycle(
     proposed pending waitlist | cancelled noshow   | staff; RIS    |                         | slots free
     booked arrived            | cancelled noshow   | staff; v2 RIS | none of its steps begun | its steps wait again, slots free
     checked-in                | cancelled          | staff; v2 RIS | none of its steps begun | its steps wait again, slots free
-    checked-in                | booked             | ; reconcile   |                         | as before the step began
+    checked-in                | booked arrived     | ; reconcile   |                         | as before the step began
     fulfilled                 | booked arrived     | ; reconcile   |                         | as before the step began
                               | checked-in         |               |                         |
     *                         | entered-in-error   | staff         | none of its steps begun | its steps wait again, slots free
@@ -155,15 +155,18 @@ async def _check_orders(unit: UnitOfWork, appointment: Resource, before: Resourc
 
 
 async def _instruct(unit: UnitOfWork, appointment: Resource) -> None:
-    """The patient is told how to prepare: as the order says, else as the catalogue does for the procedure."""
+    """The patient is told how to prepare: as the protocol says, else the order, else the catalogue for the procedure."""
     if "patientInstruction" in appointment:
         return
     texts: list[str] = []
     for order_id in orders(appointment):
         order = await unit.read("ServiceRequest", order_id) or {}
-        text = order.get("patientInstruction")
-        text = text or activity_definition.preparation(await activity_definition.catalogue_entry(unit, order))
-        texts += [text] if text and text not in texts else []
+        procedures = await unit.search("ServiceRequest", based_on=f"ServiceRequest/{order_id}", intent="filler-order")
+        said = [p.get("patientInstruction") for p in procedures if p["status"] in {"active", "on-hold"}]
+        said = [text for text in said if text] or [order.get("patientInstruction")]
+        if not any(said):
+            said = [activity_definition.preparation(await activity_definition.catalogue_entry(unit, order))]
+        texts += [text for text in dict.fromkeys(said) if text and text not in texts]
     if texts:
         appointment["patientInstruction"] = "\n".join(texts)
 

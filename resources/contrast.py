@@ -13,7 +13,7 @@ from fhir_server.outcome import fail
 from fhir_server.references import ref, target
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import procedure, task, terms
+from resources import procedure, settling, task, terms
 from resources.safety import findings, issues, tables
 from resources.security_labels import labelled
 
@@ -21,11 +21,34 @@ OVERRIDE: Final = "urn:fhir-ris:override-reason"
 GIVEN: Final = "contrast-given"  # Task.output: the MedicationAdministration
 DESPITE: Final = "contrast-despite-stop"  # work item: it was given although something speaks against it
 _GIVES: Final = ("in-progress", "completed")
+_AGENT: Final = concept(terms.TASK_DETAIL, "contrast-agent")  # MedicationAdministration.category of what `$give-contrast` records
+# What says to whom what is given, and in which step; its Procedure is added later.
+_TELLS: Final = ("category", "medicationCodeableConcept", "medicationReference", "subject", "supportingInformation")
 
 
 def override(given: Resource) -> str:
     """Why it is given all the same."""
     return str((extension(given, OVERRIDE) or {}).get("valueString", "")).strip()
+
+
+async def agent_of(unit: UnitOfWork, given: Resource) -> Resource:
+    """What is given, as a CodeableConcept, also where a Medication tells it; empty where that isn't known."""
+    if "medicationReference" not in given:
+        return dict(given.get("medicationCodeableConcept", {}))
+    name = str(given["medicationReference"].get("reference", ""))
+    inside = (c for c in given.get("contained", ()) if name == f"#{c.get('id')}")
+    medication = next(inside, None) or await unit.get(given["medicationReference"]) or {}
+    parts = [medication.get("code", {}), *(i.get("itemCodeableConcept", {}) for i in medication.get("ingredient", ()))]
+    text = " ".join(p["text"] for p in parts if "text" in p)
+    return {"coding": [c for p in parts for c in p.get("coding", ())]} | ({"text": text} if text else {})
+
+
+def _is_contrast(given: Resource, agent: Resource) -> bool:
+    """Whether it is a contrast agent, or may be one: told as one, or by codes that the tables can't tell from one."""
+    if tables.facts().is_contrast(agent) or has_code(given.get("category"), terms.TASK_DETAIL, "contrast-agent"):
+        return True
+    found = agent.get("coding", ())
+    return not agent or (bool(found) and all(c.get("system") not in {tables.ATC, terms.SNOMED} for c in found))
 
 
 async def step_of(unit: UnitOfWork, given: Resource) -> Resource | None:
@@ -40,22 +63,23 @@ async def step_of(unit: UnitOfWork, given: Resource) -> Resource | None:
 
 
 async def against(unit: UnitOfWork, given: Resource, step: Resource) -> list[findings.Finding]:
-    """What speaks against giving this agent in this examination, and is not cleared."""
+    """What speaks against giving this agent in this examination, and is not cleared for agents of its kind."""
     requested = await unit.get(step.get("focus"))
     what = await findings.examination(unit, requested) if requested else None
     if requested is None or what is None:
         return []
-    found = await findings.find(unit, what.with_contrast(given.get("medicationCodeableConcept", {})))
-    stops = [f for f in found if f.effect in tables.STOPS and f.about_contrast]
-    cleared = {issues.key_of(i) for i in await issues.of_procedure(unit, requested["id"]) if not issues.is_open(i)}
-    return [f for f in stops if (f.rule, f.evidence) not in cleared]
+    found = await findings.find(unit, what.with_contrast(await agent_of(unit, given)))
+    stops = [f for f in found if f.effect in tables.STOPS and f.contrast]
+    cleared = [i for i in await issues.of_procedure(unit, requested["id"]) if not issues.is_open(i)]
+    return [f for f in stops if not any(issues.clears(i, f) for i in cleared)]
 
 
 async def give(unit: UnitOfWork, step: Resource, given: Resource) -> Resource:
     """Record it, linked to its step and what is being performed."""
     if step["status"] not in {"ready", "in-progress", "completed", "failed"}:
         raise fail("conflict", f"the step is {step['status']}: contrast is given to a patient who is there", "Task.status")
-    made = given | {"resourceType": "MedicationAdministration", "subject": step["for"], "supportingInformation": [ref(step)]}
+    made = given | {"resourceType": "MedicationAdministration", "category": _AGENT, "subject": step["for"]}
+    made["supportingInformation"] = [ref(step)]
     if performed := procedure.performances(step):
         made["partOf"] = performed
     if "encounter" in step:
@@ -66,27 +90,44 @@ async def give(unit: UnitOfWork, step: Resource, given: Resource) -> Resource:
 # Rule and reactions
 
 
+def _is_news(change: Change) -> bool:
+    """Whether something is given that wasn't before: begun, or another agent, another patient, another step."""
+    before, given = change.before, change.after
+    if given is None or given.get("status") not in _GIVES or change.redirected:
+        return False
+    if before is None or before.get("status") not in _GIVES:
+        return True
+    return any(before.get(e) != given.get(e) for e in _TELLS)
+
+
 async def check(unit: UnitOfWork, change: Change) -> None:
     """A contrast agent isn't given against what the chart says without a radiologist's clearance, or a reason."""
     given = change.after
-    if given is None or not change.became("status", *_GIVES) or (change.before or {}).get("status") in _GIVES:
+    if given is None or not _is_news(change) or settling.under_way(unit):
         return
-    if not tables.facts().is_contrast(given.get("medicationCodeableConcept")) or override(given):
+    if not _is_contrast(given, await agent_of(unit, given)):
         return
     step = await step_of(unit, given)
-    if step is not None and (found := await against(unit, given, step)):
+    if step is None:
+        return
+    if step["for"].get("reference") != given["subject"].get("reference"):
+        raise fail("business-rule", "the step is another patient's", "MedicationAdministration.subject")
+    if not override(given) and (found := await against(unit, given, step)):
         why = "; ".join(f.en for f in found)
         text = f"against this contrast agent speaks: {why}. A radiologist clears it, or say why it is given all the same"
-        raise fail("business-rule", text, "MedicationAdministration.medicationCodeableConcept")
+        element = "medicationReference" if "medicationReference" in given else "medicationCodeableConcept"
+        raise fail("business-rule", text, f"MedicationAdministration.{element}")
 
 
 async def follow(unit: UnitOfWork, change: Change) -> None:
-    """Its step names it; a radiologist is told of what was overridden."""
+    """Its step names it, as long as it was given; a radiologist is told of what was overridden."""
     given = change.after
-    if given is None or not change.became("status", *_GIVES) or (change.before or {}).get("status") in _GIVES:
+    if given is not None and change.became("status", "entered-in-error", "not-done"):
+        await _forget(unit, given)
+    if given is None or not _is_news(change) or settling.under_way(unit):
         return
     step = await step_of(unit, given)
-    if step is None or not tables.facts().is_contrast(given.get("medicationCodeableConcept")):
+    if step is None or not _is_contrast(given, await agent_of(unit, given)):
         return
     output = {"type": concept(terms.TASK_DETAIL, GIVEN), "valueReference": ref(given)}
     if output not in step.get("output", ()):
@@ -95,6 +136,13 @@ async def follow(unit: UnitOfWork, change: Change) -> None:
         text = f"Contrast was given although: {'; '.join(f.en for f in found)}. The reason: {override(given)}"
         about, patient = f"MedicationAdministration/{given['id']}", given["subject"].get("reference")
         await task.open_work_item(unit, DESPITE, text, about, patient)
+
+
+async def _forget(unit: UnitOfWork, given: Resource) -> None:
+    step = await step_of(unit, given)
+    kept = [o for o in (step or {}).get("output", ()) if o.get("valueReference") != ref(given)]
+    if step is not None and len(kept) < len(step.get("output", ())):
+        await unit.update({k: v for k, v in step.items() if k != "output"} | ({"output": kept} if kept else {}))
 
 
 async def follow_step(unit: UnitOfWork, change: Change) -> None:

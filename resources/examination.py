@@ -52,6 +52,10 @@ async def start(unit: UnitOfWork, step: Resource, at: str | None) -> Resource:
     await readiness.require(unit, step)
     began = at or clock.instant(unit.now)
     _check_times(unit, began, None)
+    there = [(name, at) for name, at in tracking.tracked(step) if name in tracking.STATES["ready"]]
+    if there and moment(began) + tracking.CLOCKS_DIFFER < moment(there[-1][1]):
+        text = f"the patient was {there[-1][0]} at {there[-1][1]}: the examination hasn't begun before"
+        raise fail("business-rule", text, "Procedure.performedPeriod.start")
     return await unit.create(await _performed(unit, step, "in-progress", {"start": began}, Done()))
 
 
@@ -140,6 +144,8 @@ async def _announce(unit: UnitOfWork, step: Resource, told: list[Resource], done
     procedure_id = str(step["focus"]["reference"]).removeprefix("ServiceRequest/")
     for study in (await imaging_study.of_procedure(unit, procedure_id))[:1]:
         said: Resource = {"procedureReference": ref(told[0])}
+        if procedure.is_wrong_entry(told[0]):
+            return
         if "started" not in study:
             said["started"] = began
         if "series" not in study:
@@ -188,9 +194,10 @@ async def again(unit: UnitOfWork, step: Resource, reason: Resource) -> Resource:
 
 
 async def repeats_of(unit: UnitOfWork, step: Resource) -> list[Resource]:
-    """The steps that repeat a step."""
+    """The steps that repeat a step, or are to."""
     procedure_id = str(step.get("focus", {}).get("reference", "")).removeprefix("ServiceRequest/")
-    return [s for s in await task.steps_of(unit, procedure_id) if _repeats(s, step)]
+    found = (s for s in await task.steps_of(unit, procedure_id) if _repeats(s, step))
+    return [s for s in found if s["status"] not in {"cancelled", "entered-in-error"}]
 
 
 def _repeats(step: Resource, other: Resource) -> bool:

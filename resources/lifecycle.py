@@ -75,9 +75,10 @@ class Lifecycle:
     needs: Mapping[str, Need]
 
     def find(self, was: str, becomes: str, *, settles: bool = False) -> Row | None:
-        """The row of a step, an ordinary one before one that settles, one that names the status before `*`."""
+        """The row of a step: while an examination is settled, one that settles before an ordinary one; one that names the
+        status before `*`."""
         found = [r for r in self.rows if r.covers(was, becomes) and (settles or not r.settles)]
-        return min(found, key=lambda r: (r.settles, ANY in r.was), default=None)
+        return min(found, key=lambda r: (not r.settles, ANY in r.was), default=None)
 
     def after(self, was: str) -> str:
         """What may follow a status in the ordinary way, in words."""

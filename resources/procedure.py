@@ -3,6 +3,7 @@
 from typing import Any
 
 from fhir_server.elements import codings, concept, extension, has_code, identifier_value
+from fhir_server.outcome import fail
 from fhir_server.references import ref, target
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
@@ -37,8 +38,21 @@ _PERFORMED_PROTOCOL = "performed-protocol"
 async def check(unit: UnitOfWork, change: Change) -> None:
     if change.after is not None:
         await check_status(unit, change, PERFORMED)
+        await _check_mistake(unit, change)
         if not settling.under_way(unit):
             check_unchanged(change, "subject")
+
+
+async def _check_mistake(unit: UnitOfWork, change: Change) -> None:
+    """What a step says was performed isn't a mistake as long as the step isn't one."""
+    if not unit.is_callers or change.before is None or change.after is None or not change.became("status", "entered-in-error"):
+        return
+    for step in await performed_steps(unit, change.before):
+        mine = ref(change.after) in performances(step) and step["status"] in {"in-progress", "completed", "failed"}
+        others = [p for r in performances(step) if r != ref(change.after) and (p := await unit.get(r))] if mine else []
+        if mine and not any(p["status"] != "entered-in-error" and not is_wrong_entry(p) for p in others):
+            text = f"its step is {step['status']}: enter that in error first, or stop it (DCM 110514: the wrong worklist entry)"
+            raise fail("business-rule", text, "Procedure.status")
 
 
 async def follow(unit: UnitOfWork, change: Change) -> None:

@@ -29,6 +29,7 @@ from resources.security_labels import labelled
 PROTOCOLLING: Final = "urn:fhir-ris:protocolling"
 PROPOSED: Final = "urn:fhir-ris:protocol"  # extension of a catalogue entry: a protocol (CodeableConcept) to choose
 PRE_MEDICATION: Final = "urn:fhir-ris:pre-medication"
+_DECIDES: Final = frozenset({findings.CONTRAST_AGENT, findings.DECIDED, PRE_MEDICATION})  # what `$protocol` sets on a procedure
 BEFORE_BOOKING: Final = "before-booking"
 # The requested procedure's status -> that of the Task that asks for its protocol.
 _FOLLOWS: Final = {"on-hold": "on-hold", "active": "requested", "revoked": "cancelled", "entered-in-error": "cancelled"}
@@ -113,10 +114,11 @@ async def apply(unit: UnitOfWork, requested: Resource, decided: Protocol, by: st
     waiting = [s for s in steps if s["status"] in task.BEFORE_START and (step is None or s["id"] == step["id"])]
     if not waiting or requested.get("status") not in {"active", "on-hold"}:
         raise fail("conflict", "no step of the examination waits for a protocol", "Task.status")
-    kept = [e for e in requested.get("extension", ()) if e.get("url") not in {findings.CONTRAST_AGENT, PRE_MEDICATION}]
+    kept = [e for e in requested.get("extension", ()) if e.get("url") not in _DECIDES]
+    kept.append({"url": findings.DECIDED, "valueBoolean": True})
     kept += [{"url": findings.CONTRAST_AGENT, "valueCodeableConcept": c} for c in decided.contrast]
     kept += [{"url": PRE_MEDICATION, "valueCodeableConcept": c} for c in decided.pre_medication]
-    changed = {k: v for k, v in requested.items() if k != "extension"} | ({"extension": kept} if kept else {})
+    changed = {k: v for k, v in requested.items() if k != "extension"} | {"extension": kept}
     if decided.preparation is not None:
         changed["patientInstruction"] = decided.preparation
     requested = await unit.update(changed)
@@ -124,7 +126,10 @@ async def apply(unit: UnitOfWork, requested: Resource, decided: Protocol, by: st
         others = [i for i in one.get("input", ()) if not has_code(i.get("type"), terms.TASK_DETAIL, terms.PROTOCOL)]
         updated = await unit.update(one | {"input": [*others, *(_detail(terms.PROTOCOL, c) for c in decided.protocols)]})
         await prepare(unit, requested, updated, replace=decided.preparation is not None)
-    return await _tell(unit, requested, decided, by)
+    goes_on = step is not None and any(
+        s["status"] in task.BEFORE_START and not of_step(s) for s in steps if s["id"] != step["id"]
+    )
+    return await _tell(unit, requested, decided, by, goes_on=goes_on)
 
 
 def _detail(kind: str, value: Any) -> Resource:
@@ -132,9 +137,10 @@ def _detail(kind: str, value: Any) -> Resource:
     return {"type": concept(terms.TASK_DETAIL, kind), element: value}
 
 
-async def _tell(unit: UnitOfWork, requested: Resource, decided: Protocol, by: str | None) -> Resource:
-    """The Task `protocol`, done: what was decided, by whom, when (executionPeriod)."""
-    item = next(iter(await items(unit, requested["id"])), None) or _item(unit, requested)
+async def _tell(unit: UnitOfWork, requested: Resource, decided: Protocol, by: str | None, *, goes_on: bool) -> Resource:
+    """The Task `protocol`, done: what was decided, by whom, when (executionPeriod). The question goes on for other steps."""
+    asked = [] if goes_on else await items(unit, requested["id"])
+    item = next(iter(asked), None) or _item(unit, requested)
     outputs = [_detail(terms.PROTOCOL, c) for c in decided.protocols]
     outputs += [_detail("contrast-agent", c) for c in decided.contrast] + [
         _detail("pre-medication", c) for c in decided.pre_medication
@@ -156,17 +162,54 @@ async def prepare(unit: UnitOfWork, requested: Resource, step: Resource, *, repl
         await unit.update(booked | {"patientInstruction": text})
 
 
+# Rules: who decides
+
+_DECIDE: Final = frozenset({"radiologist", "technologist"})
+
+
+def _refuse_person(unit: UnitOfWork, what: str, where: str) -> None:
+    """FhirError `forbidden` when a person asks who doesn't decide about protocols."""
+    if unit.is_callers and unit.access.person and unit.access.role not in _DECIDE:
+        raise fail("forbidden", f"{what} is decided by radiologist or technologist ($protocol)", where)
+
+
+async def check_step(unit: UnitOfWork, change: Change) -> None:
+    """The protocol of a step is given by those who may; a question for one stays one."""
+    before, after = change.before or {}, change.after
+    if after is None:
+        return
+    if task.is_protocol(before) and not task.is_protocol(after):
+        raise fail("business-rule", "a question for a protocol stays one", "Task.code")
+    if task.is_step(after) and of_step(before) != of_step(after):
+        _refuse_person(unit, "the protocol", "Task.input")
+
+
+async def check_request(unit: UnitOfWork, change: Change) -> None:
+    """What is given to the patient of a planned examination is said by those who may."""
+    before, after = change.before, change.after
+    if before is not None and after is not None and before.get("intent") == "filler-order" and _given(before) != _given(after):
+        _refuse_person(unit, "which contrast and pre-medication are given", "ServiceRequest.extension")
+
+
+def _given(requested: Resource) -> list[Resource]:
+    return [e for e in requested.get("extension", ()) if e.get("url") in _DECIDES]
+
+
 # Reactions: what becomes of the question
 
 
 async def follow_request(unit: UnitOfWork, change: Change) -> None:
-    """On hold with its procedure, and over with it."""
+    """On hold with its procedure, as urgent as that, and over with it."""
     requested = change.after
     if requested is None or change.before is None or requested.get("intent") != "filler-order":
         return
     becomes = next((status for status in _FOLLOWS if change.became("status", status)), None)
-    for item in await items(unit, requested["id"]) if becomes else ():
-        if becomes != "active" or item["status"] == "on-hold":
+    priority = requested.get("priority", "routine")
+    hurries = priority != change.before.get("priority", "routine")
+    for item in await items(unit, requested["id"]) if becomes or hurries else ():
+        if item.get("priority", "routine") != priority:
+            item = await unit.update(item | {"priority": priority})
+        if becomes and (becomes != "active" or item["status"] == "on-hold"):
             await unit.update(item | {"status": _FOLLOWS[str(becomes)]})
 
 
@@ -183,5 +226,7 @@ async def follow_step(unit: UnitOfWork, change: Change) -> None:
 
 
 def register(registry: Registry) -> None:
+    registry.rule("Task", check_step)
+    registry.rule("ServiceRequest", check_request)
     registry.reaction("ServiceRequest", follow_request)
     registry.reaction("Task", follow_step)

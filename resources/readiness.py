@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from fhir_server.elements import codes
+from fhir_server.elements import codes, has_code
 from fhir_server.outcome import fail
 from fhir_server.references import ref, target
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import procedure, protocol, settling, task, terms, work_items
+from resources import procedure, protocol, service_request, settling, task, terms, work_items
 from resources.safety import answers, findings, issues, tables
 
 CLEARANCE: Final = "safety-clearance"  # work item: a radiologist decides whether a stopped examination takes place
@@ -63,6 +63,26 @@ async def settle(unit: UnitOfWork, requested: Resource) -> Readiness:
     return found
 
 
+async def _nothing_to_clear(unit: UnitOfWork, procedure_id: str) -> None:
+    """None of its steps waits any more: nobody is asked whether the examination takes place."""
+    if not any(s["status"] in task.BEFORE_START for s in await task.steps_of(unit, procedure_id)):
+        await work_items.close(unit, CLEARANCE, procedure_id, "cleared, or over")
+
+
+async def check_clearance(unit: UnitOfWork, change: Change) -> None:
+    """FhirError `business-rule` when a person closes the question for a clearance, or makes another of it."""
+    before, after = change.before, change.after
+    if before is None or not has_code(before.get("code"), terms.TASK_CODE, CLEARANCE) or not unit.is_callers:
+        return
+    if (
+        after is None
+        or after.get("code") != before["code"]
+        or (before["status"] in task.OPEN and after["status"] not in task.OPEN)
+    ):
+        text = "it is closed by $clear-safety, or with what it is about"
+        raise fail("business-rule", text, "Task.status")
+
+
 async def _ask_radiologist(
     unit: UnitOfWork, requested: Resource, steps: list[Resource], found: Readiness, *, was_stopped: bool
 ) -> None:
@@ -105,6 +125,8 @@ async def follow_step(unit: UnitOfWork, change: Change) -> None:
     booked = step["status"] in {"accepted", "ready"} and was in _NOT_SCHEDULED
     if change.became("status", "completed") and was in task.BEFORE_START and not procedure.performances(step):
         _refuse_skipped(change)
+    if was in task.BEFORE_START and step["status"] not in task.BEFORE_START and task.readiness(change.before or {}) == "stopped":
+        await _nothing_to_clear(unit, str(step.get("focus", {}).get("reference", "")).removeprefix("ServiceRequest/"))
     requested = await unit.get(step.get("focus")) if begins or booked else None
     if requested is None or requested["resourceType"] != "ServiceRequest":
         return
@@ -130,15 +152,23 @@ def _refuse_skipped(change: Change) -> None:
 
 
 async def follow_request(unit: UnitOfWork, change: Change) -> None:
-    """Looked at when a requested procedure is planned that needs it, and when another contrast agent is to be given."""
-    requested = change.after
-    if requested is None or requested.get("intent") != "filler-order" or requested.get("status") != "active":
+    """Looked at when a requested procedure is planned that needs it, when it becomes another patient's or gets another priority,
+    and when another contrast agent is to be given, by it or by its order."""
+    before, requested = change.before, change.after
+    if requested is None or requested.get("status") != "active":
         return
-    if change.before is None or change.became("status", "active"):
-        if await protocol.ask(unit, requested):
+    is_procedure = requested.get("intent") == "filler-order"
+    if before is None or change.became("status", "active"):
+        if is_procedure and await protocol.ask(unit, requested):
             await settle(unit, requested)
-    elif findings.contrast_agents(change.before) != findings.contrast_agents(requested):
-        await settle(unit, requested)
+        return
+    others = findings.contrast_agents(before) != findings.contrast_agents(requested)
+    if is_procedure:
+        if others or any(before.get(e) != requested.get(e) for e in ("subject", "priority")):
+            await settle(unit, requested)
+    elif others:
+        for one in await service_request.procedures_of(unit, requested["id"]):
+            await settle(unit, one)
 
 
 async def follow_issue(unit: UnitOfWork, change: Change) -> None:
@@ -152,12 +182,21 @@ async def follow_issue(unit: UnitOfWork, change: Change) -> None:
 
 
 async def follow_fact(unit: UnitOfWork, change: Change) -> None:
-    """What the chart says has changed: each examination that the patient waits for is looked at again."""
+    """What the chart says has changed, or whose it is: each examination that the patient waits for is looked at again."""
     states = [r for r in (change.before, change.after) if r is not None]
-    if change.redirected or not any(_matters(r) for r in states):
-        return
-    patients = {str((r.get("patient") or r.get("subject") or {}).get("reference", "")) for r in states}
-    for patient in sorted(p for p in patients if p.startswith("Patient/")):
+    if any(_matters(r) for r in states):
+        await _look_again(unit, *((r.get("patient") or r.get("subject") or {}).get("reference", "") for r in states))
+
+
+async def follow_patient(unit: UnitOfWork, change: Change) -> None:
+    """Sex and age say who is asked for what; what was taken over or given back with a record, speaks for another patient."""
+    before, after = change.before, change.after
+    if before is not None and after is not None and any(before.get(e) != after.get(e) for e in ("gender", "birthDate", "link")):
+        await _look_again(unit, f"Patient/{change.id}")
+
+
+async def _look_again(unit: UnitOfWork, *patients: str) -> None:
+    for patient in sorted({p for p in patients if p.startswith("Patient/")}):
         waiting = await unit.search("Task", patient=patient, intent="plan", status=",".join(sorted(task.BEFORE_START)))
         for to in sorted({t for s in waiting if (t := target(s.get("focus")))}):
             if to.type == "ServiceRequest" and (requested := await unit.get(str(to))):
@@ -181,9 +220,11 @@ def _matters(fact: Resource) -> bool:
 def register(registry: Registry) -> None:
     answers.register(registry)
     registry.rule("DetectedIssue", issues.check)
+    registry.rule("Task", check_clearance)
     registry.reaction("Task", follow_step)
     registry.reaction("ServiceRequest", follow_request)
     registry.reaction("DetectedIssue", follow_issue)
+    registry.reaction("Patient", follow_patient)
     for kind in _facts():
         registry.reaction(kind, follow_fact)
 

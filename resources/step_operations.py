@@ -84,8 +84,11 @@ async def _complete(unit: UnitOfWork, call: Call, step: Resource) -> Rows:
 
 async def _stop(unit: UnitOfWork, call: Call, step: Resource) -> Rows:
     reason = parameters.required(parameters.concept(call, "reason"), "reason", "says why it was stopped (DICOM CID 9301)")
+    repeat = parameters.flag(call, "repeat")
+    if repeat and terms.WRONG_ENTRY in codes(reason, terms.DCM):
+        raise fail("business-rule", "a step that was selected by mistake waits again: nothing is to be repeated", "Task.status")
     rows = [("procedure", _name(p)) for p in await examination.stop(unit, step, reason, _done(call))]
-    if parameters.flag(call, "repeat"):
+    if repeat:
         rows.append(("new-step", _name(await examination.again(unit, step, reason))))
     return rows
 

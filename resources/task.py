@@ -55,6 +55,14 @@ async def _no_booking(unit: UnitOfWork, change: Change) -> None:
         raise fail("business-rule", text, "Task.status")
 
 
+async def _no_report(unit: UnitOfWork, change: Change) -> None:
+    about = (change.before or {}).get("focus", {}).get("reference", "")
+    if not about.startswith("ServiceRequest/") or change.before is None or change.before["status"] not in {"completed", "failed"}:
+        return
+    if await unit.search("DiagnosticReport", based_on=about, status="final,amended,corrected,appended"):
+        raise fail("business-rule", "its examination has a signed report: that is withdrawn first", "Task.status")
+
+
 STEP = lifecycle(
     "Task",
     "scheduled procedure step",
@@ -89,7 +97,7 @@ STEP = lifecycle(
     completed failed                 | requested accepted | ; reconcile         |                  | waits as it did before it
                                      | ready on-hold      |                     |                  | began
                                      | in-progress        |                     |                  |
-    *                                | entered-in-error   | examiners admin     |                  | where nothing else was done:
+    *                                | entered-in-error   | examiners admin     | no signed report | where nothing else was done:
                                      |                    |                     |                  | no reading, technical charge
                                      |                    |                     |                  | credited
     """,
@@ -98,6 +106,7 @@ STEP = lifecycle(
         "a procedure that is open": _procedure_is_open,
         "an active procedure": _procedure_is_active,
         "no booking": _no_booking,
+        "no signed report": _no_report,
     },
 )
 READING = lifecycle(

@@ -87,7 +87,8 @@ async def note(unit: UnitOfWork, change: Change, step: Resource) -> None:
         step.pop("businessStatus", None)
     before = change.before or {}
     had = [e for e in before.get("extension", ()) if e.get("url") == TRACKED]
-    given = [e for e in step.get("extension", ()) if e.get("url") == TRACKED][len(had) :]
+    # What a client sends is no history: rows come from `$track`.
+    given = [] if unit.is_callers else [e for e in step.get("extension", ()) if e.get("url") == TRACKED][len(had) :]
     others = [e for e in step.get("extension", ()) if e.get("url") != TRACKED]
     new: list[Resource] = []
     if now and now != (state(before) if before else ""):

@@ -8,8 +8,8 @@ import pytest
 
 from bridges.dicom import dicom_json
 from smart_auth.access import Access
-from tests.examinations import GADOBUTROL, IOHEXOL, SNOMED, Examinations, coded, readiness
-from tests.fhir_app import issues, serving
+from tests.examinations import DCM, GADOBUTROL, IOHEXOL, LOINC, SNOMED, Examinations, ago, coded, parameters, readiness
+from tests.fhir_app import issues, load, serving
 
 REQUIRED = {"url": "urn:fhir-ris:screening-required", "valueBoolean": True}
 
@@ -379,3 +379,198 @@ def test_the_question_for_a_protocol_goes_with_its_order(ward):
         assert ward.app.put(order).status_code == 200
         (item,) = ward.all(f"Task?code=protocol&focus={about}")
         assert item["status"] == expected
+
+
+# Contrast that is given; what takes stops away, and what must not
+
+DOSE = {"value": 80, "unit": "mL"}
+CONTRAST = {"url": "urn:fhir-ris:contrast-agent", "valueCodeableConcept": IOHEXOL}
+BARIUM = coded("http://www.whocc.no/atc", "V08BA01", "Barium sulfate")
+PZN = coded("http://fhir.de/CodeSystem/ifa/pzn", "00763243", "Ultravist 370")
+CLINICAL = "http://terminology.hl7.org/CodeSystem/allergyintolerance-clinical"
+VERIFICATION = "http://terminology.hl7.org/CodeSystem/allergyintolerance-verification"
+
+
+def allergic(ward: Examinations) -> dict[str, Any]:
+    patient = ward.patient()
+    ward.app.create(
+        {
+            "resourceType": "AllergyIntolerance",
+            "patient": {"reference": f"Patient/{patient['id']}"},
+            "criticality": "high",
+            "clinicalStatus": coded(CLINICAL, "active"),
+            "code": coded(SNOMED, "293637006", "Allergy to contrast media"),
+        }
+    )
+    return patient
+
+
+def arrived(ward: Examinations, patient: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    procedure = ward.order(patient, "CT")
+    ward.done(ward.technologist, ward.booked(procedure), "track", state="arrived")
+    return procedure, ward.step(procedure)
+
+
+def administration(step: dict[str, Any], **what: Any) -> dict[str, Any]:
+    return {
+        "resourceType": "MedicationAdministration",
+        "status": "completed",
+        "subject": step["for"],
+        "effectiveDateTime": ago(minutes=0),
+        "supportingInformation": [{"reference": f"Task/{step['id']}"}],
+        "dosage": {"dose": DOSE},
+    } | what
+
+
+def test_contrast_is_judged_whatever_it_is_called_and_however_it_is_recorded(ward):
+    patient = allergic(ward)
+    procedure, step = arrived(ward, patient)
+    for agent in (PZN, {"text": "Ultravist"}, IOHEXOL):
+        assert ward.do(ward.technologist, step, "give-contrast", agent=agent, dose=DOSE).status_code == 422
+    medication = ward.app.create({"resourceType": "Medication", "code": IOHEXOL})
+    named = {"medicationReference": {"reference": f"Medication/{medication['id']}"}}
+    assert ward.technologist.post(administration(step, **named)).status_code == 422
+    _, others = arrived(ward, ward.patient())
+    refused = ward.technologist.post(administration(others, medicationCodeableConcept=IOHEXOL, subject=step["for"]))
+    assert (refused.status_code, issues(refused)) == (422, [("business-rule", "MedicationAdministration.subject")])
+    begun = load(ward.technologist.post(administration(step, status="in-progress", medicationCodeableConcept={"text": "Saline"})))
+    other = begun | {"medicationCodeableConcept": IOHEXOL, "status": "completed"}
+    assert ward.technologist.put(other).status_code == 422
+    assert not ward.step(procedure).get("output")
+
+
+def test_a_clearance_for_one_kind_of_agent_clears_no_other(ward):
+    procedure, step = arrived(ward, allergic(ward))
+    ward.done(ward.radiologist, procedure, "protocol", protocol=coded("urn:x", "A"), contrast=BARIUM)
+    ward.done(ward.radiologist, procedure, "clear-safety", reason="Barium is given by mouth only")
+    assert readiness(ward.step(procedure)) == "flagged"
+    assert ward.do(ward.technologist, step, "give-contrast", agent=IOHEXOL, dose=DOSE).status_code == 422
+    given = ward.done(ward.technologist, step, "give-contrast", agent=BARIUM, dose=DOSE)["medication-administration"]
+    assert ward.step(procedure)["output"]
+    ward.done(ward.radiologist, procedure, "protocol", protocol=coded("urn:x", "A"), contrast=IOHEXOL)
+    assert readiness(ward.step(procedure)) == "stopped"
+    assert ward.technologist.put(ward.read(given) | {"status": "entered-in-error"}).status_code == 200
+    assert not ward.step(procedure).get("output")
+
+
+def test_a_pregnancy_counts_whatever_was_said_long_ago_and_whatever_the_sex(ward):
+    patient = ward.patient(gender="male")
+    procedure = ward.order(patient)
+    ward.booked(procedure)
+
+    def told(code: str, **age: float) -> None:
+        ward.app.create(
+            {
+                "resourceType": "Observation",
+                "status": "final",
+                "code": coded(LOINC, "82810-3"),
+                "subject": procedure["subject"],
+                "effectiveDateTime": ago(**age),
+                "valueCodeableConcept": coded(SNOMED, code),
+            }
+        )
+
+    told("77386006", days=20)
+    assert ward.issues(procedure) == {"pregnant": "stop"}
+    told("60001007", days=10)
+    assert "pregnant" not in ward.issues(procedure)
+    condition = {"resourceType": "Condition", "subject": procedure["subject"], "recordedDate": ago(days=1)}
+    ward.app.create(condition | {"code": coded("http://hl7.org/fhir/sid/icd-10", "Z34")})
+    assert readiness(ward.step(procedure)) == "stopped"
+    told("60001007", minutes=0)
+    assert "pregnant" not in ward.issues(procedure)
+
+
+def test_what_a_merged_record_says_stops_what_waits(ward):
+    prior, survivor = ward.patient(), ward.patient()
+    pacemaker = coded("http://hl7.org/fhir/sid/icd-10", "Z95.0")
+    ward.app.create({"resourceType": "Condition", "subject": {"reference": f"Patient/{prior['id']}"}, "code": pacemaker})
+    procedure = ward.order(survivor, "MR")
+    ward.booked(procedure)
+    assert readiness(ward.step(procedure)) == ""
+    merge = parameters() | {"parameter": [{"name": "prior", "valueString": prior["id"]}]}
+    assert ward.app.send("POST", f"Patient/{survivor['id']}/$merge", merge).status_code == 200
+    assert readiness(ward.step(procedure)) == "stopped"
+
+
+def test_the_protocol_says_which_contrast_is_given_and_only_those_who_may_change_that(ward):
+    procedure = ward.order(allergic(ward))
+    step = ward.booked(procedure)
+    order = ward.read(procedure["basedOn"][0]["reference"])
+    assert ward.app.put(order | {"extension": [*order.get("extension", ()), CONTRAST]}).status_code == 200
+    assert readiness(ward.step(procedure)) == "stopped"
+    ward.done(ward.radiologist, procedure, "protocol", protocol=coded("urn:x", "NATIVE"))
+    row = ward.row(step)
+    assert row is not None
+    assert "ohexol" not in str(row)
+    ward.done(ward.radiologist, procedure, "protocol", protocol=coded("urn:x", "A"), contrast=IOHEXOL)
+    planned, waiting = ward.read(f"ServiceRequest/{procedure['id']}"), ward.step(procedure)
+    without = {k: v for k, v in planned.items() if k != "extension"}
+    assert ward.scheduler.put(without).status_code == 403
+    kept = [i for i in waiting["input"] if "NATIVE" not in str(i) and "protocol" not in str(i["type"])]
+    assert ward.scheduler.put(waiting | {"input": kept}).status_code == 403
+    (asked,) = ward.items("safety-clearance", f"ServiceRequest/{procedure['id']}")
+    assert ward.scheduler.put(asked | {"status": "completed"}).status_code == 422
+    assert ward.app.put(ward.read(f"ServiceRequest/{order['id']}") | {"status": "revoked"}).status_code == 200
+    assert not ward.items("safety-clearance", f"ServiceRequest/{procedure['id']}")
+
+
+def test_stops_don_t_vanish_by_odd_answers_and_values(ward):
+    patient = ward.patient()
+    procedure = ward.order(patient, extension=[CONTRAST])
+    ward.booked(procedure)
+    clean = load(ward.answer(patient, "contrast-allergy", severe_reaction=True))
+    assert ward.app.put(clean | {"authored": "2999-09-08T08:00:00Z"}).status_code == 422
+    twice = {"item": [*clean["item"], {"linkId": "severe-reaction", "answer": [{"valueBoolean": False}]}]}
+    assert issues(ward.app.put(clean | twice)) == [("value", "QuestionnaireResponse.item.linkId")]
+    allergy = ward.first(f"AllergyIntolerance?patient=Patient/{patient['id']}")
+    assert ward.app.put(allergy | {"verificationStatus": coded(VERIFICATION, "confirmed")}).status_code == 200
+    ward.answer(patient, "contrast-allergy")
+    assert ward.issues(procedure)["allergy-severe"] == "stop"
+    egfr = ward.egfr(patient, 30, 1)
+    assert "egfr-low" not in ward.issues(procedure)
+    assert ward.app.put(egfr | {"valueQuantity": egfr["valueQuantity"] | {"comparator": "<"}}).status_code == 200
+    assert ward.issues(procedure)["egfr-low"] == "stop"
+    foreign = {
+        "resourceType": "DetectedIssue",
+        "status": "final",
+        "implicated": [{"reference": f"ServiceRequest/{procedure['id']}"}],
+    }
+    ward.app.create(foreign | {"identifier": [{"system": "urn:fhir-ris:safety-issue", "value": "x"}]})
+    ward.done(ward.radiologist, procedure, "clear-safety", reason="It takes place")
+
+
+def test_priority_and_preparation_follow_and_the_question_stays_for_other_steps(ward):
+    instruction = {"url": "urn:fhir-ris:preparation", "valueString": "Nothing to do."}
+    procedure = ward.order(ward.patient(), code=ward.entry("CT", protocolling("before-booking"), instruction))
+    about, first = f"ServiceRequest/{procedure['id']}", ward.step(procedure)
+    order = ward.read(procedure["basedOn"][0]["reference"])
+    assert ward.app.put(order | {"priority": "urgent"}).status_code == 200
+    assert [t["priority"] for t in ward.items("protocol", about)] == ["urgent"]
+    second = {k: v for k, v in first.items() if k not in {"id", "meta", "identifier", "extension"}}
+    assert ward.technologist.post(second).status_code == 201
+    given = parameters(protocol=coded("urn:x", "A"), preparation="Fast for 6 hours.") | {}
+    given["parameter"].append({"name": "step", "valueReference": {"reference": f"Task/{first['id']}"}})
+    assert ward.radiologist.send("POST", f"{about}/$protocol", given).status_code == 200
+    assert ward.items("protocol", about)
+    ward.done(ward.radiologist, procedure, "protocol", protocol=coded("urn:x", "A"))
+    assert not ward.items("protocol", about)
+    booked = load(ward.book(procedure, ward.scanner()))
+    assert ward.read(f"Appointment/{booked['id']}")["patientInstruction"] == "Fast for 6 hours."
+
+
+def test_a_stop_by_mistake_repeats_nothing_and_a_cancelled_repeat_is_none(ward):
+    procedure, step = arrived(ward, ward.patient())
+    assert ward.do(ward.technologist, step, "start", at=ago(days=3)).status_code == 422
+    ward.done(ward.technologist, step, "start")
+    wrong = coded(DCM, "110514")
+    assert ward.do(ward.technologist, step, "stop", reason=wrong, repeat=True).status_code == 422
+    ward.done(ward.technologist, step, "stop", reason=wrong)
+    (study,) = ward.all(f"ImagingStudy?basedon=ServiceRequest/{procedure['id']}")
+    assert (ward.step(procedure)["status"], "started" in study) == ("ready", False)
+    ward.done(ward.technologist, step, "start")
+    performed = ward.first(f"Procedure?based-on=ServiceRequest/{procedure['id']}&status=in-progress")
+    assert ward.technologist.put(performed | {"status": "entered-in-error"}).status_code == 422
+    new = ward.done(ward.technologist, step, "stop", reason=coded(DCM, "110501"), repeat=True)["new-step"]
+    assert ward.technologist.put(ward.read(new) | {"status": "cancelled"}).status_code == 200
+    assert ward.do(ward.technologist, step, "repeat", reason=coded(DCM, "111207"), new_step=True).status_code in {200, 409}

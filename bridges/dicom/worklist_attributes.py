@@ -12,6 +12,7 @@ from fhir_server import clock
 from fhir_server.elements import codes, codings, has_code, identifier_of_type, identifier_value
 from fhir_server.registry import Resource
 from resources import device, imaging_study, protocol, task, terms
+from resources.safety import findings
 
 _SEX = {"male": "M", "female": "F", "other": "O"}
 # Extensions of a ServiceRequest for what R4 has no element for.
@@ -245,7 +246,9 @@ def _performer(step: ScheduledStep) -> dict[str, str]:
 
 def _extra(step: ScheduledStep, url: str, limit: int) -> str:
     """What an extension of the requested procedure, or of its order, says: concepts or texts."""
-    for request in (step.procedure, step.order or {}):
+    decided = url in {_CONTRAST_AGENT, _PRE_MEDICATION} and findings.is_decided(step.procedure)
+    ordered = {} if decided else step.order or {}
+    for request in (step.procedure, ordered):
         said = [e for e in request.get("extension", ()) if e.get("url") == url]
         if said:
             return line("; ".join(e.get("valueString") or values.display(e.get("valueCodeableConcept")) for e in said), limit)

@@ -20,6 +20,8 @@ READING_TARGET: Final = "urn:fhir-ris:reading-target"
 CRITICAL_LIMIT: Final = "urn:fhir-ris:critical-limit"
 _UNITS: Final = {"min": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}  # UCUM
 
+_LONGEST: Final = timedelta(days=366)
+
 
 async def reading_target(unit: UnitOfWork, priority: str, modality: str | None) -> timedelta | None:
     """How long the reading of a study of this priority and modality may take; None where no rule says."""
@@ -42,16 +44,18 @@ def _modalities(rule: Resource) -> list[str]:
 def _duration(rule: Resource) -> timedelta | None:
     given = rule.get("timingDuration", {})
     unit, value = _UNITS.get(given.get("code", "")), given.get("value")
-    return unit * float(value) if unit is not None and value is not None and value > 0 else None
+    if unit is None or value is None or not 0 < value <= _LONGEST / unit:
+        return None
+    return unit * float(value)
 
 
 async def check(_unit: UnitOfWork, change: Change) -> None:
-    """A rule says how long: a positive timingDuration in min, h or d."""
+    """A rule says how long: a positive timingDuration in min, h or d, a year at most."""
     rule = change.after
     if rule is None or all(identifier_value(rule, system) is None for system in (READING_TARGET, CRITICAL_LIMIT)):
         return
     if _duration(rule) is None:
-        text = "a rule of how long something may take has a timingDuration with a UCUM code of min, h or d"
+        text = "a rule of how long something may take has a timingDuration in UCUM min, h or d, of a year at most"
         raise fail("business-rule", text, "ActivityDefinition.timingDuration")
 
 

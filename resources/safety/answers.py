@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from fhir_server.elements import concept
+from fhir_server.elements import concept, has_code
 from fhir_server.outcome import fail
 from fhir_server.references import ref, target
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import terms
+from resources import terms, tracking
 from resources.safety import tables
 from resources.security_labels import labelled
 
@@ -18,6 +18,7 @@ SCREENING: Final = "urn:fhir-ris:screening"  # identifier of what was told to th
 PREGNANCY: Final = "82810-3"  # LOINC: pregnancy status
 _VALUE: Final = {"boolean": "valueBoolean", "text": "valueString", "dateTime": "valueDateTime", "choice": "valueCoding"}
 _FLAG_CATEGORY: Final = {"alert": "safety", "need": "behavioral", "state": "contact"}
+_VERIFICATION: Final = "http://terminology.hl7.org/CodeSystem/allergyintolerance-verification"
 _SEEN: Final = 100  # of a patient's responses, the newest; more than a patient gives in the days that any of them counts
 _LONG_AGO: Final = datetime(1, 1, 1, tzinfo=UTC)
 
@@ -68,7 +69,7 @@ def counts_for(response: Resource, one: tables.Questionnaire, requests: Iterable
 # Rule
 
 
-async def check(_unit: UnitOfWork, change: Change) -> None:
+async def check(unit: UnitOfWork, change: Change) -> None:
     """Answers to a questionnaire of ours are of a patient, to its questions, each in its kind; complete ones answer all."""
     response = change.after
     one = questionnaire_of(response) if response else None
@@ -81,12 +82,19 @@ async def check(_unit: UnitOfWork, change: Change) -> None:
     if not str(response.get("subject", {}).get("reference", "")).startswith("Patient/"):
         raise fail("required", "whose answers are these? The subject is a Patient", "QuestionnaireResponse.subject")
     questions = {q.id: q for q in one.questions}
+    named = [item["linkId"] for item in response.get("item", ())]
+    if len(set(named)) < len(named):
+        raise fail("value", "each question is answered once", "QuestionnaireResponse.item.linkId")
     for i, item in enumerate(response.get("item", ())):
         _check_item(questions.get(item["linkId"]), item, f"QuestionnaireResponse.item[{i}]")
     if response.get("status") not in GIVEN:
         return
     if "authored" not in response:
         raise fail("required", "when were these answers given?", "QuestionnaireResponse.authored")
+    if moment(response["authored"]) > unit.now + tracking.CLOCKS_DIFFER:
+        raise fail(
+            "business-rule", "answers that are given have been given: this time is to come", "QuestionnaireResponse.authored"
+        )
     said = values(response)
     if missing := [q.id for q in one.questions if q.required and not said.get(q.id)]:
         raise fail("required", f"not answered: {', '.join(missing)}", "QuestionnaireResponse.item")
@@ -135,8 +143,8 @@ async def _tell(unit: UnitOfWork, source: Resource, question: tables.Question, n
     kind = "AllergyIntolerance" if question.tells == "allergy" else "Flag"
     whose = source["subject"]["reference"]
     known = next(iter(await unit.search(kind, patient=whose, identifier=f"{SCREENING}|{name}")), None)
-    if known is None and not yes:
-        return
+    if not yes and (known is None or has_code(known.get("verificationStatus"), _VERIFICATION, "confirmed")):
+        return  # what a person has confirmed isn't undone by an answer
     made = known or labelled(
         {"resourceType": kind, "identifier": [{"system": SCREENING, "value": name}]}
         | (_allergy(question, whose) if kind == "AllergyIntolerance" else _flag(question, whose)),
@@ -160,7 +168,7 @@ def _flag(question: tables.Question, patient: str) -> Resource:
 
 def _allergy(question: tables.Question, patient: str) -> Resource:
     return {
-        "verificationStatus": concept("http://terminology.hl7.org/CodeSystem/allergyintolerance-verification", "unconfirmed"),
+        "verificationStatus": concept(_VERIFICATION, "unconfirmed"),
         "category": ["medication"],
         "criticality": question.criticality,
         "code": {"coding": [{"system": terms.SNOMED, "code": "293637006"}], "text": question.alert[0]},

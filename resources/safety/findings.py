@@ -18,13 +18,16 @@ from resources.safety.tables import Questionnaire, Rule
 SCREENING_REQUIRED: Final = "urn:fhir-ris:screening-required"  # its patients are asked before
 INTERVENTION: Final = "urn:fhir-ris:intervention"  # it is invasive
 CONTRAST_AGENT: Final = "urn:fhir-ris:contrast-agent"  # extension of a requested procedure: what is to be given
+DECIDED: Final = "urn:fhir-ris:contrast-decided"  # extension of a requested procedure (boolean): its own agents are all, or none
 _PREGNANCY_LASTS: Final = timedelta(days=300)
+_NOT_PREGNANT_LASTS: Final = timedelta(days=3)
 _PREGNANT: Final = {
     "60001007": "no", "LA26683-5": "no", "146799005": "possibly", "77386006": "yes", "LA15173-0": "yes",
     "261665006": "unknown", "LA4489-6": "unknown",
 }  # fmt: skip
 _NOT_SO: Final = frozenset({"entered-in-error", "cancelled", "registered"})
-_NUMBER: Final = re.compile(r"\s*[<>]?=?\s*([0-9]+(?:\.[0-9]+)?)")
+_NUMBER: Final = re.compile(r"\s*([<>]?=?)\s*([0-9]+(?:\.[0-9]+)?)")
+_JUST: Final = Decimal("0.001")
 _MOST: Final = 500  # of a patient's conditions, and of observations of one kind, the newest
 
 
@@ -37,7 +40,7 @@ class Finding:
     en: str
     de: str
     evidence: tuple[str, ...] = ()
-    about_contrast: bool = False
+    contrast: tuple[str, ...] = ()  # the kinds of contrast agent that it speaks against, where it does
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +79,18 @@ def contrast_agents(request: Resource | None) -> list[Resource]:
     return [e.get("valueCodeableConcept") or {"text": e.get("valueString", "")} for e in found]
 
 
+def is_decided(procedure: Resource) -> bool:
+    """Whether its protocol says which contrast is given: then it doesn't matter any more what the order says."""
+    return (extension(procedure, DECIDED) or {}).get("valueBoolean") is True
+
+
 async def examination(unit: UnitOfWork, procedure: Resource) -> Examination | None:
     """Of a requested procedure; None where its patient isn't there."""
     patient = await unit.get(procedure.get("subject"))
     if patient is None:
         return None
     order = await service_request.order_of(unit, procedure)
-    agents = contrast_agents(procedure) or contrast_agents(order)
+    agents = contrast_agents(procedure) or ([] if is_decided(procedure) else contrast_agents(order))
     kinds = frozenset(kind for agent in agents for kind in tables.facts().kinds(agent))
     steps = await task.steps_of(unit, procedure["id"])
     return Examination(procedure, order, steps, patient, await activity_definition.catalogue_entry(unit, procedure), kinds)
@@ -103,8 +111,12 @@ async def find(unit: UnitOfWork, what: Examination) -> list[Finding]:
             continue  # the first that holds is the most severe
         evidence = await chart.evidence(rule, yes)
         if evidence is not None:
-            found.append(Finding(rule.id, rule.effect, rule.en, rule.de, evidence, bool(rule.fits.contrast)))
+            found.append(Finding(rule.id, rule.effect, rule.en, rule.de, evidence, _kinds(rule.fits, what)))
     return found
+
+
+def _kinds(fits: tables.Fits, what: Examination) -> tuple[str, ...]:
+    return tuple(sorted(fits.contrast & what.contrast))
 
 
 def _is_asked(one: Questionnaire, what: Examination, now: datetime) -> bool:
@@ -127,10 +139,10 @@ def _of_answers(one: Questionnaire, response: Resource | None, what: Examination
             if question.effect and said.get(question.id) == [True]:
                 en, de = (question.alert[i] or text for i, text in enumerate((question.en, question.de)))
                 name = f"{one.name}/{question.id}"
-                found.append(Finding(name, question.effect, en, de, (ref(response)["reference"],), bool(one.fits.contrast)))
+                found.append(Finding(name, question.effect, en, de, (ref(response)["reference"],), _kinds(one.fits, what)))
     if not counts and one.unanswered in tables.EFFECTS and says(what.entry, SCREENING_REQUIRED):
         en, de = f"Not answered: {one.en}", f"Nicht beantwortet: {one.de}"
-        found.append(Finding(f"{one.name}/unanswered", one.unanswered, en, de, (), bool(one.fits.contrast)))
+        found.append(Finding(f"{one.name}/unanswered", one.unanswered, en, de, (), _kinds(one.fits, what)))
     return found
 
 
@@ -189,20 +201,24 @@ class Chart:
         return (ref(last)["reference"],)
 
     async def _pregnancy(self, state: str) -> tuple[str, ...] | None:
-        if self.what.patient.get("gender") == "male":
-            return None
         told = [o for o in await self._observations() if answers.PREGNANCY in codes(o.get("code"), terms.LOINC)]
         last = told[-1] if told else None
-        if last is not None and self.unit.now - _taken(last) <= _PREGNANCY_LASTS:
-            said = next(
-                (_PREGNANT[c] for x in codings(last.get("valueCodeableConcept")) if (c := x.get("code")) in _PREGNANT), ""
-            )
-            return (ref(last)["reference"],) if said == state else None
+        said, age = (_pregnant(last), self.unit.now - _taken(last)) if last else ("", _PREGNANCY_LASTS)
+        if last is not None and said == state and age <= _PREGNANCY_LASTS:
+            return (ref(last)["reference"],)
         if state != "yes":
             return None
         group = tables.facts().conditions["pregnancy"]
         found = [c for c in await self._of("Condition") if _is_active(c) and group.has(c.get("code"))]
+        if last is not None and said == "no" and age <= _NOT_PREGNANT_LASTS:  # what was recorded after it, counts
+            found = [c for c in found if answers.moment(c.get("recordedDate")) > _taken(last)]
         return tuple(sorted(ref(c)["reference"] for c in found)) or None
+
+
+def _pregnant(observation: Resource) -> str:
+    """What it says: yes, possibly, unknown, no, or empty."""
+    found = (_PREGNANT.get(str(c.get("code"))) for c in codings(observation.get("valueCodeableConcept")))
+    return next((said for said in found if said), "")
 
 
 def _is_active(fact: Resource) -> bool:
@@ -220,10 +236,11 @@ def _taken(observation: Resource) -> datetime:
 
 
 def _value(observation: Resource) -> Decimal | None:
-    """The number of an eGFR, also where it comes as text: `> 60`."""
-    said: Any = observation.get("valueQuantity", {}).get("value", observation.get("valueString", ""))
-    found = _NUMBER.match(str(said))
+    """The number of an eGFR, also where it comes as text: `> 60`; of `< 30` one that is just below that."""
+    quantity = observation.get("valueQuantity", {})
+    said: Any = quantity.get("value", observation.get("valueString", ""))
+    found = _NUMBER.match(f"{quantity.get('comparator', '')}{said}")
     try:
-        return Decimal(found[1]) if found else None
+        return Decimal(found[2]) - (_JUST if found[1] == "<" else 0) if found else None
     except InvalidOperation:
         return None

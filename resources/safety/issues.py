@@ -1,8 +1,10 @@
 """DetectedIssue (FHIR R4 10.4): what speaks against an examination, for as long as it does; cleared by a mitigation.
 
-One issue a requested procedure, rule and evidence: when other evidence comes, what was cleared before counts no longer.
+One issue a requested procedure, rule, evidence and kinds of contrast agent: when other evidence comes, or an agent of another
+kind, what was cleared before counts no longer.
     identifier  urn:fhir-ris:safety-issue | [requested procedure's id] [rule]
     extension   urn:fhir-ris:safety-effect: stop-booking, stop, flag
+                urn:fhir-ris:safety-contrast: a kind of contrast agent that it speaks against, any number
     implicated  the requested procedure and its steps, so that `Task?...&_revinclude=DetectedIssue:implicated` brings them
     evidence    the answers, allergies, conditions and results that it is seen from
 """
@@ -11,7 +13,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from fhir_server import clock
-from fhir_server.elements import extension, identifier_value
+from fhir_server.elements import codings, extension, identifier_value
 from fhir_server.outcome import fail
 from fhir_server.references import ref
 from fhir_server.registry import Change, Resource
@@ -19,12 +21,13 @@ from fhir_server.unit_of_work import UnitOfWork
 from resources import task
 from resources.safety.findings import Examination, Finding
 from resources.safety.questionnaires import translated
-from resources.safety.tables import STOPS
+from resources.safety.tables import STOPS, UNKNOWN
 from resources.security_labels import labelled
 
 SYSTEM: Final = "urn:fhir-ris:safety-issue"
 RULE: Final = "urn:fhir-ris:safety-rule"  # the code system of the rules' ids
 EFFECT: Final = "urn:fhir-ris:safety-effect"
+KIND: Final = "urn:fhir-ris:safety-contrast"  # extension: a kind of contrast agent that it is about
 CLEARED: Final = "urn:fhir-ris:safety-clearance"  # the code system of the mitigation `cleared`
 
 
@@ -66,7 +69,7 @@ async def keep(unit: UnitOfWork, what: Examination, found: Iterable[Finding]) ->
     if not found and not any(task.readiness(s) for s in what.steps):
         return []  # its steps would tell of one
     stand = {key_of(i): i for i in await of_procedure(unit, what.procedure["id"])}
-    wanted = {(f.rule, f.evidence): f for f in found}
+    wanted = {(f.rule, f.evidence, f.contrast): f for f in found}
     if wanted.keys() != stand.keys():
         await unit.lock(f"safety:{what.procedure['id']}")  # who looks at the same time, makes none of these twice
     for key, issue in stand.items():
@@ -83,10 +86,18 @@ async def keep(unit: UnitOfWork, what: Examination, found: Iterable[Finding]) ->
     return kept
 
 
-def key_of(issue: Resource) -> tuple[str, tuple[str, ...]]:
-    """The rule and the evidence of an issue: what makes it this one."""
-    rule = next((c["code"] for c in issue["code"]["coding"] if c.get("system") == RULE), "")
-    return rule, tuple(sorted(d["reference"] for e in issue.get("evidence", ()) for d in e.get("detail", ())))
+def key_of(issue: Resource) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """The rule, the evidence and the kinds of contrast agent of an issue: what makes it this one."""
+    rule = next((c["code"] for c in codings(issue.get("code")) if c.get("system") == RULE), "")
+    evidence = (d.get("reference", "") for e in issue.get("evidence", ()) for d in e.get("detail", ()))
+    kinds = (str(e.get("valueCode")) for e in issue.get("extension", ()) if e.get("url") == KIND)
+    return rule, tuple(sorted(evidence)), tuple(sorted(kinds))
+
+
+def clears(issue: Resource, finding: Finding) -> bool:
+    """Whether a cleared issue clears a finding: also where it was cleared for an agent of any kind (`unknown`)."""
+    rule, evidence, kinds = key_of(issue)
+    return (rule, evidence) == (finding.rule, finding.evidence) and (UNKNOWN in kinds or set(finding.contrast) <= set(kinds))
 
 
 def _implicated(what: Examination) -> list[Resource]:
@@ -96,7 +107,10 @@ def _implicated(what: Examination) -> list[Resource]:
 def _issue(unit: UnitOfWork, what: Examination, finding: Finding) -> Resource:
     issue: Resource = {
         "resourceType": "DetectedIssue",
-        "extension": [{"url": EFFECT, "valueCode": finding.effect}],
+        "extension": [
+            {"url": EFFECT, "valueCode": finding.effect},
+            *({"url": KIND, "valueCode": kind} for kind in finding.contrast),
+        ],
         "identifier": [{"system": SYSTEM, "value": f"{what.procedure['id']} {finding.rule}"}],
         "status": "final",
         "code": {"coding": [{"system": RULE, "code": finding.rule}], "text": finding.en},

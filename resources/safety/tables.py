@@ -18,7 +18,7 @@ ATC: Final = "http://www.whocc.no/atc"
 ICD10: Final = frozenset(
     {"http://hl7.org/fhir/sid/icd-10", "http://hl7.org/fhir/sid/icd-10-cm", "http://fhir.de/CodeSystem/bfarm/icd-10-gm"}
 )
-_UNKNOWN: Final = "unknown"
+UNKNOWN: Final = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ class Facts:
     def kinds(self, agent: Any) -> frozenset[str]:
         """The kinds of contrast agent that a CodeableConcept is of; `unknown` where it is of none that we know."""
         found = frozenset(kind for kind, group in self.contrast.items() if kind != "any" and group.has(agent))
-        return found or frozenset({_UNKNOWN})
+        return found or frozenset({UNKNOWN})
 
     def is_contrast(self, agent: Any) -> bool:
         """Whether a medication is known as a contrast agent."""
@@ -147,7 +147,7 @@ class Facts:
         """Whether an allergy (its code) is one to contrast agents of these kinds."""
         to = {kind for kind, group in self.contrast.items() if group.has(allergy)}
         named = to - {"any"}
-        if _UNKNOWN in kinds or (to and not named):
+        if UNKNOWN in kinds or (to and not named):
             return bool(to)
         return bool(named & kinds)
 
