@@ -171,7 +171,7 @@ class ReportSigning:
 
     async def _change(self, call: Call, work: Work) -> Answer:
         async def whole(unit: UnitOfWork) -> Callable[[], Resource]:
-            report = await seen(unit, Target("DiagnosticReport", str(call.id)))
+            report = await seen(unit, Target("DiagnosticReport", str(call.id)), "u")
             self._signing.add(unit)
             try:
                 with unit.as_department():
