@@ -103,7 +103,8 @@ def resource(number: int, total: int, chance: random.Random) -> Resource:
 def _task(patient: str, count: int, moment: str, total: int, chance: random.Random) -> Resource:
     """A reading to be done, or one that is done: all but about 300."""
     is_open = count % max(1, patients(total) * 79 // _OPEN) == 0
-    return {
+    unread = {"businessStatus": {"coding": [{"system": "urn:fhir-ris:reading-status", "code": "unread"}]}}
+    return (unread if is_open else {}) | {
         "resourceType": "Task",
         "identifier": [{"system": "urn:example:bench:task", "value": f"T{count:08d}"}],
         "status": "requested" if is_open else "completed",

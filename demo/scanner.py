@@ -11,6 +11,7 @@ from pynetdicom import AE
 # PS3.4 annexes K and F.
 WORKLIST_FIND = UID("1.2.840.10008.5.1.4.31")
 PERFORMED_STEP = UID("1.2.840.10008.3.1.2.3.3")
+DETACHED_STUDY = "1.2.840.10008.3.1.2.3.1"
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 
 
@@ -26,10 +27,14 @@ class Scanner:
         """The entries scheduled for this station; `date` as YYYYMMDD or a range."""
         return await asyncio.to_thread(self._find, self._query(date, modality, keys))
 
-    async def begin(self, item: Dataset) -> str:
-        """MPPS N-CREATE IN PROGRESS for a worklist entry; the SOP Instance UID."""
+    async def begin(self, item: Dataset, *more: Dataset) -> str:
+        """MPPS N-CREATE IN PROGRESS for a worklist entry, or several in one study; the SOP Instance UID."""
         uid = str(generate_uid())
-        await asyncio.to_thread(self._tell, "N-CREATE", self._started(item), uid)
+        told = self._started(item)
+        told.ScheduledStepAttributesSequence.extend(self._started(one).ScheduledStepAttributesSequence[0] for one in more)
+        if more:
+            self._in_one_study(told)
+        await asyncio.to_thread(self._tell, "N-CREATE", told, uid)
         return uid
 
     async def end(self, uid: str, images: int = 3, status: str = "COMPLETED") -> None:
@@ -89,6 +94,14 @@ class Scanner:
         told.PerformedProtocolCodeSequence = []
         told.PerformedSeriesSequence = []
         return told
+
+    def _in_one_study(self, told: Dataset) -> None:
+        """The group case (IHE RAD-6): a study of the scanner's own, which refers to those that were planned."""
+        common = generate_uid()
+        for item in told.ScheduledStepAttributesSequence:
+            planned = Dataset()
+            planned.ReferencedSOPClassUID, planned.ReferencedSOPInstanceUID = DETACHED_STUDY, item.StudyInstanceUID
+            item.ReferencedStudySequence, item.StudyInstanceUID = [planned], common
 
     def _performed(self, images: int, status: str) -> Dataset:
         now = datetime.now(UTC)

@@ -105,17 +105,18 @@ class Server:
                 os.kill(pid, signal.SIGKILL)
         await asyncio.to_thread(self.process.wait, 30)
 
-    async def command(self, *arguments: str) -> str:
-        """Run `fhir-ris ...` beside the server; its output. RuntimeError when it fails."""
+    async def command(self, *arguments: str, said: str = "") -> str:
+        """Run `fhir-ris ...` beside the server, with this on its standard input; its output. RuntimeError when it fails."""
         process = await asyncio.create_subprocess_exec(
             *_command(),
             *arguments,
             env=self._environment(),
             cwd=self.directory,
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        output, _ = await process.communicate()
+        output, _ = await process.communicate(said.encode())
         if process.returncode:
             raise RuntimeError(f"fhir-ris {arguments[0]}: {output.decode().strip()}")
         return output.decode()

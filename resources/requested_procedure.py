@@ -54,15 +54,6 @@ async def order_goes_on(unit: UnitOfWork, change: Change) -> None:
             raise fail("business-rule", f"its order is {order['status']}", "ServiceRequest.status")
 
 
-async def order_not_completed(unit: UnitOfWork, change: Change) -> None:
-    """What completed its order stays: the report can be corrected or withdrawn, the examination moved."""
-    for reference in (change.after or {}).get("basedOn", ()):
-        order = await unit.get(reference)
-        if unit.is_callers and order is not None and order["resourceType"] == "ServiceRequest" and order["status"] == "completed":
-            text = "its order is completed: correct or withdraw the report, or move the examination"
-            raise fail("business-rule", text, "ServiceRequest.status")
-
-
 # Reaction
 
 

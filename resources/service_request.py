@@ -7,7 +7,7 @@ from fhir_server.unit_of_work import UnitOfWork
 from resources import numbering, order_door, order_groups, order_plan, task, terms
 from resources.identifiers import carriers, escaped, keep, of_system, of_type, same
 from resources.lifecycle import check_status, check_unchanged, lifecycle
-from resources.requested_procedure import nothing_open, order_goes_on, order_not_completed, reported
+from resources.requested_procedure import nothing_open, order_goes_on, reported
 from resources.security_labels import labels, pass_on
 
 # What of an accepted order still reaches its requested procedures, and what can't change any more.
@@ -69,16 +69,10 @@ PROCEDURE = lifecycle(
     active on-hold unknown | completed        | radiologist admin; RIS | nothing open; a signed |
                            |                  |                        | report         |
     unknown                | draft            | staff                  |                |
-    *                      | entered-in-error | staff                  | nothing under way; | as revoked
-                           |                  |                        | an order not completed |
+    *                      | entered-in-error | staff                  | nothing under way | as revoked
     """,
     of=is_procedure,
-    needs={
-        "its order goes on": order_goes_on,
-        "nothing open": nothing_open,
-        "a signed report": reported,
-        "an order not completed": order_not_completed,
-    },
+    needs={"its order goes on": order_goes_on, "nothing open": nothing_open, "a signed report": reported},
 )
 OTHER = lifecycle(
     "ServiceRequest",

@@ -1,6 +1,6 @@
 """Scenarios of a department as text (tests/scenarios/*.txt): a title, then a line for what each person or system does or sees.
 
-A line is matched against the patterns of `scenario_steps.py`; what no pattern matches is an error, so that a scenario can't say
+A line is matched against the patterns of `scenario_steps/`; what no pattern matches is an error, so that a scenario can't say
 anything that isn't checked. Empty lines and lines that begin with `#` are for readers.
 """
 

@@ -265,8 +265,8 @@ def test_every_declared_operation_answers(app: FhirApp, rest: dict[str, Any]) ->
         for operation in resource.get("operation", ()):
             known = ("http://hl7.org/fhir/OperationDefinition/", "https://profiles.ihe.net/", "urn:fhir-ris:")
             assert operation["definition"].startswith(known)
-            on_instances = any("instance" in o.levels for o in app.registry.operations[operation["name"]])
-            level = "/nobody" if on_instances and operation["name"] not in {"validate", "find", "hold", "book"} else ""
+            of_type = [o for o in app.registry.operations[operation["name"]] if not o.types or resource["type"] in o.types]
+            level = "" if any("type" in o.levels for o in of_type) else "/nobody"
             answer = app.send("POST", f"{resource['type']}{level}/${operation['name']}", {"resourceType": resource["type"]})
             if answer.status_code != 200:
                 assert {i["code"] for i in outcome(answer)["issue"]}.isdisjoint({"not-supported", "exception"}), answer.text

@@ -171,7 +171,8 @@ def test_the_same_call_with_the_former_order_takes_it_back(site: Running) -> Non
     settle(site, done, order=other.order)
     settle(site, done, order=one.order)
     assert now(site, one.step)["status"] == "completed"
-    assert now(site, other.step) | {"meta": None} == other.step | {"meta": None}
+    aside = {"meta": None, "extension": None}  # its history of states is longer
+    assert now(site, other.step) | aside == other.step | aside
     assert other.appointment is not None
     assert now(site, other.appointment)["status"] == "booked"
     assert now(site, done)["subject"] == one.order["subject"]

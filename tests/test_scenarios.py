@@ -10,6 +10,7 @@ import pytest
 from benchmarks.department.stage import Stage, stage
 from tests import scenario, scenario_steps
 from tests.scenario import Scenario
+from tests.scenario_steps.staff import Staff
 
 _numbers = itertools.count(1)
 
@@ -20,7 +21,14 @@ class Running:
     def __init__(self) -> None:
         self.runner = asyncio.Runner()
         self._stack = AsyncExitStack()
-        self.stage: Stage = self.runner.run(self._stack.enter_async_context(stage(2)))
+        self.stage: Stage = self.runner.run(self._stack.enter_async_context(stage(3)))
+        self.staff = self.runner.run(self._prepared())
+
+    async def _prepared(self) -> Staff:
+        await scenario_steps.furnish(self.stage)
+        staff = await scenario_steps.engage(self.stage)
+        self._stack.push_async_callback(staff.close)
+        return staff
 
     def close(self) -> None:
         self.runner.run(self._stack.aclose())
@@ -36,7 +44,7 @@ def running() -> Iterator[Running]:
 
 @pytest.mark.parametrize("told", scenario.scenarios(), ids=lambda told: told.name)
 def test_it_goes_as_it_is_told(told: Scenario, running: Running) -> None:
-    world = scenario_steps.World.new(running.stage, next(_numbers))
+    world = scenario_steps.World.new(running.stage, running.staff, next(_numbers))
     running.runner.run(scenario.play(told, world))
 
 

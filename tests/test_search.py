@@ -23,7 +23,7 @@ Resource = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def app(mongodb_uri: str) -> Iterator[FhirApp]:
-    with serving(mongodb_uri) as running:
+    with serving(mongodb_uri, core=True) as running:
         yield running
 
 

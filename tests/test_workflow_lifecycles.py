@@ -141,17 +141,3 @@ def test_hl7_v2_is_told_what_an_order_can_become(ris):
         assert "is completed and can't become revoked (it can become: nothing: it has ended)" in ack.raw.decode()
 
     ris.run(scenario())
-
-
-def test_what_completed_an_order_cannot_be_entered_in_error_alone(ris):
-    async def scenario():
-        order = await ris.order()
-        await ris.perform(order)
-        await ris.report(order)
-        procedure = await ris.procedure(order)
-        assert procedure["status"] == "completed"
-        error = await ris.refused(ris.become(procedure, "entered-in-error"))
-        assert (error.status, error.issues[0].code) == (422, "business-rule")
-        assert (await ris.read(order))["status"] == "completed"
-
-    ris.run(scenario())

@@ -363,16 +363,21 @@ def test_backlog_by_what_it_waits_for_and_how_long(ris):
 
 def test_critical_results_and_interfaces(ris):
     async def scenario():
-        patient = await ris.patient()
+        order = await ris.order()
+        report = await ris.report(order)
         about = {
             "resourceType": "CommunicationRequest",
-            "subject": {"reference": f"Patient/{patient['id']}"},
-            "category": [{"coding": [{"system": "urn:fhir-ris:communication", "code": "critical-result"}]}],
+            "subject": order["subject"],
+            "about": [{"reference": f"DiagnosticReport/{report['id']}"}],
+            "category": [
+                {"coding": [{"system": "urn:fhir-ris:communication", "code": "critical-result"}]},
+                {"coding": [{"system": "http://radlex.org", "code": "RID49480"}]},
+            ],
             "authoredOn": "2034-01-01T08:00:00Z",
         }
         await ris.create(about | {"status": "active", "priority": "stat", "occurrenceDateTime": "2020-01-01T09:00:00Z"})
         await ris.create(about | {"status": "active", "priority": "stat", "occurrenceDateTime": "2090-01-01T09:00:00Z"})
-        await ris.create(about | {"status": "completed", "priority": "asap"})
+        await ris.create(about | {"status": "completed", "priority": "asap", "occurrenceDateTime": "2090-01-01T09:00:00Z"})
         found = await ask(ris, "critical-results", "2034-01-01", "2034-01-02", stratifiers=(("priority",),))
         assert [number(found, g) for g in ("opened", "open", "overdue")] == [3, 2, 1]
         assert number(found, "open", priority="asap") == 0

@@ -38,6 +38,11 @@ class Exam:
     def placer(self) -> str:
         return f"PL{self.number:05d}"
 
+    @property
+    def device(self) -> str:
+        """The reference to its scanner."""
+        return f"Device/{self.stage.scanners[self.station].ae_title.lower()}"
+
     async def send(self, message: bytes) -> None:
         """A message that must be acknowledged AA."""
         self.sent = message
@@ -76,7 +81,9 @@ class Exam:
             "identifier": [number],
             "code": {"coding": [{"system": LOINC, "code": CODE, "display": "CT Chest"}]},
             "subject": {"reference": f"Patient/{patient['id']}"},
-            "reasonCode": [{"text": "Cough for six weeks"}],
+            "reasonCode": [
+                {"coding": [{"system": "http://hl7.org/fhir/sid/icd-10", "code": "R05"}], "text": "Cough for six weeks"}
+            ],
         }
         self.order = await self.stage.app.ok("POST", "ServiceRequest", order)
 
@@ -104,7 +111,7 @@ class Exam:
                 "end": (self.start + _SLOT).isoformat(),
                 "participant": [
                     {"actor": self.order["subject"], "status": "accepted"},
-                    {"actor": {"reference": f"Device/ct{self.station + 1}"}, "status": "accepted"},
+                    {"actor": {"reference": self.device}, "status": "accepted"},
                 ],
             },
         )
@@ -118,7 +125,7 @@ class Exam:
         await self.stage.write(
             await self.step(),
             status="accepted",
-            owner={"reference": f"Device/ct{self.station + 1}"},
+            owner={"reference": self.device},
             restriction={"period": {"start": self.start.isoformat(), "end": (self.start + _SLOT).isoformat()}},
         )
 

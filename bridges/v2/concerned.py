@@ -67,15 +67,21 @@ def _owners(resource: Resource) -> Iterator[str]:
             yield reference
 
 
+def _requests(resource: Resource) -> list[str]:
+    """The orders or requested procedures that it belongs to: what a work item looks at, not what it is compared with."""
+    elements = [resource.get("focus"), *resource.get("basedOn", ())]
+    found = [str(e.get("reference")) if isinstance(e, dict) else "" for e in elements]
+    if found[0].startswith("ServiceRequest/"):
+        return found[:1]
+    return [r for r in found if r.startswith("ServiceRequest/")]
+
+
 async def _orders_of(unit: UnitOfWork, changes: list[Change]) -> list[str]:
     """The orders to which what was changed belongs: steps, studies, appointments, reports."""
     named: dict[str, None] = {}
     for change in changes:
         resource = change.after or {}
-        for element in () if change.redirected else (*resource.get("basedOn", ()), resource.get("focus")):
-            reference = str(element.get("reference")) if isinstance(element, dict) else ""
-            if reference.startswith("ServiceRequest/"):
-                named[reference] = None
+        named |= dict.fromkeys(() if change.redirected else _requests(resource))
     orders = [await service_request.order_of(unit, await unit.get(r)) for r in named]
     return [f"ServiceRequest/{o['id']}" for o in orders if o is not None]
 
