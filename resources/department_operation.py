@@ -1,7 +1,9 @@
 """What the department's operations have in common: who may call them, what they are given, and what they answer.
 
 A person needs a role that the operation's row names (`smart_auth/roles.py`) and scopes that cover what it changes; a backend
-client needs these scopes. What such an operation then does, it does as the department: `with unit.as_department()`.
+client needs these scopes, of the level system/. A scope with search parameters counts for what the operation is called on, if it
+covers that (`seen`), and for what is read; what else is changed needs a scope for the whole type. What such an operation then
+does, it does as the department: `with unit.as_department()`.
 """
 
 import re
@@ -17,33 +19,41 @@ from fhir_server.references import Target, target
 from fhir_server.registry import Resource
 from fhir_server.search import dates
 from fhir_server.unit_of_work import UnitOfWork
-from smart_auth.access import Access
 from smart_auth.roles import role
 from smart_auth.scopes import Action
 
 
-async def require(call: Call, operation: str, needs: Mapping[str, str]) -> None:
-    """Refuse (403, on record) who may not call it. `needs`: resource type to the actions (`cruds`) that scopes cover."""
-    if _may(call.access, operation, needs):
+async def require(call: Call, operation: str, needs: Mapping[str, str], *, person: bool = False) -> None:
+    """Refuse (403, on record) who may not call it. `needs`: resource type to the actions (`cruds`) that scopes cover.
+
+    `person`: it is somebody's own decision or word, which no client alone can give.
+    """
+    if _may(call, operation, needs, person=person):
         return
     scopes = ", ".join(f"{kind}.{actions}" for kind, actions in sorted(needs.items()))
-    text = f"${operation} is for the roles that do this, with scopes for {scopes}"
+    text = f"${operation} is for {'persons in ' if person else ''}the roles that do this, with scopes for {scopes}"
     await call.interactions.store.ensure("AuditEvent")
     await call.interactions.reads.write(audit.audit_event(call.act, call.access, (), failed=text))
     raise fail("forbidden", text)
 
 
-def _may(access: Access, operation: str, needs: Mapping[str, str]) -> bool:
-    wanted = [(kind, cast("Action", action)) for kind, actions in needs.items() for action in actions]
-    if not access.person:
-        return access.internal or all(access.allows(kind, action) for kind, action in wanted)
+def _may(call: Call, operation: str, needs: Mapping[str, str], *, person: bool) -> bool:
+    access = call.access
+    if access.internal and not access.person:
+        return True
     known = role(access.role)
-    levels = [scope for scope in access.scopes if scope.level == "user"]
-    return (
-        known is not None
-        and known.calls(operation)
-        and all(any(scope.covers(kind, action) for scope in levels) for kind, action in wanted)
+    if not (known is not None and known.calls(operation) if access.person else not person):
+        return False
+    wanted = [(kind, cast("Action", action)) for kind, actions in needs.items() for action in actions]
+    return all(
+        any(s.covers(kind, action) and (not s.query or _is_judged_later(call, kind, action)) for s in access.own_scopes)
+        for kind, action in wanted
     )
+
+
+def _is_judged_later(call: Call, kind: str, action: Action) -> bool:
+    """Whether what this is done to is looked at by itself: what the operation is called on, and what is read."""
+    return action in "rs" or (action != "c" and call.id is not None and kind == call.resource_type)
 
 
 def reference(call: Call, name: str, *types: str) -> Target | None:
@@ -67,11 +77,16 @@ def moment(call: Call, name: str) -> datetime | None:
     return dates.moment(said)
 
 
-async def seen(unit: UnitOfWork, to: Target, if_match: str | None = None) -> Resource:
-    """The resource, as far as the caller sees it. FhirError 404; 412 when it is at another version than the caller knows."""
+async def seen(unit: UnitOfWork, to: Target, action: Action = "r", if_match: str | None = None) -> Resource:
+    """The resource, as far as the caller sees it.
+
+    FhirError 404; 403 where its scopes for this action don't cover it; 412 when it is at another version than the caller knows.
+    """
     found = await unit.seen(to.type, to.id, "r")
     if found is None:
         raise fail("not-found", f"there is no {to}")
+    if action != "r" and not unit.access.grants(found, action):
+        raise fail("forbidden", f"this {to.type} is outside of what the access token is for", to.type)
     check_version(str(to), found, if_match)
     return found
 

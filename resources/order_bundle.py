@@ -15,7 +15,7 @@ requested procedures have the intent `order`; here they are `filler-order` (docs
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fhir_server import audit
+from fhir_server import audit, judgement
 from fhir_server.bundle_links import Links
 from fhir_server.ids import new_id
 from fhir_server.operations import Answer, Call, Level, Operation, arguments
@@ -154,6 +154,10 @@ async def _make_order(unit: UnitOfWork, one: _Given, subject: Target, procedures
     if order["intent"] != "order" or target(order["subject"]) != subject:
         raise fail("business-rule", "the order is of intent order, for the Patient of the Bundle", "ServiceRequest.subject")
     stored = await unit.create(order, one.to.id)
+    for procedure in procedures:
+        unit.places[procedure.to] = f"{procedure.path}.resource"
+        if unit.access.restricted:  # what the department makes of it, is judged as what was sent: by who sent it
+            await judgement.of_write(unit, procedure.to, None, procedure.resource | {"id": procedure.to.id})
     with unit.as_department():
         for procedure in procedures:
             said = {e: v for e, v in procedure.resource.items() if e not in {"resourceType", "id", "status", "intent", "basedOn"}}

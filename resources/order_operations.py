@@ -136,7 +136,7 @@ async def _run(name: str, decide: Decide, call: Call) -> Answer:
 
 async def the_order(unit: UnitOfWork, call: Call) -> Resource:
     """The imaging order that the operation is called on, as the caller sees it; of a requested procedure there is none."""
-    order = await seen(unit, Target("ServiceRequest", str(call.id)))
+    order = await seen(unit, Target("ServiceRequest", str(call.id)), "u")
     if not service_request.is_order(order):
         raise fail("business-rule", "this is for imaging orders (ServiceRequest of intent order)", "ServiceRequest.intent")
     return order

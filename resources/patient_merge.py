@@ -37,7 +37,8 @@ log = structlog.get_logger()
 MERGES = "merges"
 MOVES = "merge_moves"
 PORTION = 250
-# What is worked on comes first: should there be more than a portion, nobody waits for the rest.
+# What is worked on comes first: should there be more than a portion, nobody waits for the rest. What is denied of one record is
+# denied of both meanwhile (`smart_auth/circumstances.py` looks at `merges`).
 _FIRST = ("Task", "ServiceRequest", "Appointment", "Procedure", "ImagingStudy", "Encounter", "DiagnosticReport")
 _LARGEST_UNDONE = 5_000
 _ACCESS = Access.system("merge")
@@ -62,7 +63,8 @@ async def merge(unit: UnitOfWork, survivor: Resource, prior: Resource, retired: 
         | {"identifier": [*survivor.get("identifier", ()), *learned], "link": [*survivor.get("link", ()), link]}
     )
     replaced = {"other": ref(survivor), "type": "replaced-by"}
-    await unit.update(prior | {"active": False, "link": [*prior.get("link", ()), replaced]})
+    with unit.as_department():
+        await unit.update(prior | {"active": False, "link": [*prior.get("link", ()), replaced]})
     row = {"_id": prior["id"], "into": survivor["id"], "state": "under-way", "learned": learned, "at": clock.naive(unit.now)}
     await unit.db[MERGES].replace_one({"_id": prior["id"]}, row, upsert=True, session=unit.session)
     return await _move(unit, prior["id"], survivor["id"])
@@ -155,7 +157,8 @@ async def unmerge(unit: UnitOfWork, prior: Resource) -> Resource:
     await unit.update(_linked(survivor | {"identifier": kept}, without=f"Patient/{prior['id']}"))
     await unit.db[MOVES].delete_many({"merge": prior["id"]}, session=unit.session)
     await unit.db[MERGES].delete_one({"_id": prior["id"]}, session=unit.session)
-    return await unit.update(_linked(prior | {"active": True}, without=f"Patient/{survivor['id']}"))
+    with unit.as_department():
+        return await unit.update(_linked(prior | {"active": True}, without=f"Patient/{survivor['id']}"))
 
 
 def _is_learned(identifier: Resource, learned: list[Resource]) -> bool:
@@ -184,6 +187,14 @@ async def check_subject(unit: UnitOfWork, change: Change) -> None:
             raise fail("deleted", f"{reference} was merged into {shown}", f"{change.type}.{_ELEMENT[change.type]}", status=422)
 
 
+async def check_links(unit: UnitOfWork, change: Change) -> None:
+    """A record is replaced by another with all that refers to it, or not at all."""
+    before, after = change.before, change.after
+    if before and after and unit.is_callers and unit.access.person and merged_into(before) != merged_into(after):
+        text = "one record takes the place of another by $merge, and gives it back by $unmerge"
+        raise fail("business-rule", text, "Patient.link")
+
+
 _ELEMENT = {"ServiceRequest": "subject", "Encounter": "subject", "Appointment": "participant"}
 
 
@@ -194,5 +205,6 @@ def _patients(resource: Resource) -> set[str]:
 
 
 def register(registry: Registry) -> None:
+    registry.rule("Patient", check_links)
     for resource_type in _ELEMENT:
         registry.rule(resource_type, check_subject)

@@ -37,7 +37,7 @@ async def decide(call: Call) -> Answer:
     preparation, note = arguments.one(call, "preparation"), arguments.one(call, "note")
 
     async def work(unit: UnitOfWork) -> list[tuple[str, str]]:
-        requested = await _requested(unit, await seen(unit, Target("ServiceRequest", str(call.id))))
+        requested = await _requested(unit, await seen(unit, Target("ServiceRequest", str(call.id)), "u"))
         step = await seen(unit, wanted_step) if wanted_step else None
         if step is not None and (not task.is_step(step) or step.get("focus") != ref(requested)):
             raise fail("business-rule", "that is no step of this requested procedure", "Parameters.parameter")
@@ -75,7 +75,7 @@ async def _proposed(unit: UnitOfWork, requested: Resource) -> list[Resource]:
 async def clear(call: Call) -> Answer:
     """FhirError 403, 404; 422 where nothing stops the examination."""
     arguments.check_body("clear-safety", call.body, frozenset({"issue", "reason"}))
-    await department_operation.require(call, "clear-safety", {"ServiceRequest": "r", "DetectedIssue": "r"})
+    await department_operation.require(call, "clear-safety", {"ServiceRequest": "r", "DetectedIssue": "u"}, person=True)
     reason = parameters.required(arguments.one(call, "reason"), "reason", "says why the examination takes place all the same")
     named = {str(to) for to in parameters.references(call, "issue", "DetectedIssue")}
 

@@ -39,7 +39,7 @@ async def reconcile(call: Call) -> Answer:
         raise fail("required", "order says which ServiceRequest it belongs to", "Parameters.parameter", status=400)
 
     async def work(unit: UnitOfWork) -> Settled:
-        what = await seen(unit, Target(str(call.resource_type), str(call.id)))
+        what = await seen(unit, Target(str(call.resource_type), str(call.id)), "u")
         request = await seen(unit, order)
         performed = await seen(unit, step) if step else None
         with unit.as_department():

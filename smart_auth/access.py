@@ -110,6 +110,19 @@ class Access:
         where = self.filter(resource["resourceType"], action)
         return where is None or resource_matches(where, resource)
 
+    @property
+    def own_scopes(self) -> tuple[Scope, ...]:
+        """The scopes that count for what it has the department do: user/ of a person, else system/."""
+        level = "user" if self.person else "system"
+        return tuple(scope for scope in self.scopes if scope.level == level)
+
+    def grants(self, resource: dict[str, Any], action: Action) -> bool:
+        """Whether one of these scopes is for this action on this resource, whatever the role and patients say."""
+        kind = resource["resourceType"]
+        rules = [filters.of_query(kind, scope.query) for scope in self.own_scopes if scope.covers(kind, action)]
+        wheres = [condition(rule) for rule in rules if rule is not None]
+        return self.internal or any(where is None or resource_matches(where, resource) for where in wheres)
+
     def reach(self, resource_type: str) -> Filter | None:
         """What of this type a write may refer to: the filter, None for everything. The rest is as if it weren't there."""
         if not self.restricted:

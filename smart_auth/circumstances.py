@@ -6,7 +6,7 @@ itself. Tokens that no such thing limits (those of backend clients) cost no look
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -97,7 +97,7 @@ def stages(now: datetime, among: Sequence[str | None] = ANY_ROLE) -> list[Docume
     if heeds or limits:
         found += _names()
     if heeds:
-        found += _memberships()
+        found += [*_memberships(), _UNDER_WAY]
     if limits:
         found += _own_patients(_by_role(roles, _limits))
     return found
@@ -154,8 +154,29 @@ def read(found: Mapping[str, Any], now: datetime) -> Circumstances:
     denied: tuple[Denial, ...] = ()
     if _heeds(known):
         consents = [fhir_json.from_bson(d["resource"]) for d in _bounded(found["consents"])]
-        denied = denials(consents, _who(found), clock.naive(now))
+        joined = [(d["_id"], d["into"]) for d in _bounded(found["merging"])]
+        denied = tuple(
+            replace(d, patients=_with_merging(d.patients, joined)) for d in denials(consents, _who(found), clock.naive(now))
+        )
     return Circumstances(own, frozenset(_ids(found, "closed")), denied, frozenset(d["patient"] for d in found["opened"]))
+
+
+# Merges of patients that are under way (`resources/patient_merge.py`): what is denied of one record, is of both.
+_UNDER_WAY: Document = {
+    "$lookup": {
+        "from": "merges",
+        "pipeline": [{"$match": {"state": "under-way"}}, {"$limit": MOST + 1}, {"$project": {"into": 1}}],
+        "as": "merging",
+    }
+}
+
+
+def _with_merging(patients: frozenset[str], joined: list[tuple[str, str]]) -> frozenset[str]:
+    """These patients, and those whose record becomes one with one of theirs at the moment."""
+    found = patients
+    for _ in joined:
+        found |= {one for pair in joined if found & set(pair) for one in pair}
+    return found
 
 
 def _who(found: Mapping[str, Any]) -> frozenset[str]:

@@ -128,7 +128,7 @@ _OPERATIONS = {
     "charge": "admin",
     "reconciliation": "admin",
     # Identity
-    "move": "technologist scheduler admin",
+    "move": "technologist radiologist scheduler admin",
     # Numbers (figures of single persons and of small cells: the administrator alone)
     "evaluate-measure": "scheduler admin",
     "figures": "scheduler admin",

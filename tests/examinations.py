@@ -67,7 +67,7 @@ class Examinations:
 
     def __init__(self, app: FhirApp) -> None:
         self.app = app
-        world = World(app)
+        self.world = world = World(app)
         self.technologist = world.person("technologist", grant=unused("g"))
         self.radiologist = world.person("radiologist", grant=unused("g"))
         self.scheduler = world.person("scheduler", grant=unused("g"))

@@ -9,7 +9,7 @@ import pytest
 from fhir_server import clock
 from resources.charging.reconciliation_operation import bounds, day_named
 from tests.fhir_app import FhirApp, Resource, load, serving, unused
-from tests.smart_world import Caller, World
+from tests.smart_world import Caller, World, label
 
 CPT = "http://www.ama-assn.org/go/cpt"
 HOUSE = "urn:example:procedures"
@@ -119,6 +119,114 @@ def why(item: Resource) -> set[str]:
 def parameters(**values: Any) -> Resource:
     rows = [{"name": k, (f"value{'String' if isinstance(v, str) else 'CodeableConcept'}"): v} for k, v in values.items()]
     return {"resourceType": "Parameters", "parameter": rows}
+
+
+def another_step(desk: Desk) -> Resource:
+    return desk.app.create({k: v for k, v in desk.steps()[0].items() if k not in {"id", "meta", "identifier"}})
+
+
+PER_STEP: Any = {"per": {"valueCode": "step"}, "maximum": {"valueDecimal": Decimal(9)}}
+BILLING: Resource = {
+    "resourceType": "Endpoint",
+    "status": "active",
+    "connectionType": {"system": "http://terminology.hl7.org/CodeSystem/endpoint-connection-type", "code": "hl7v2-mllp"},
+    "payloadType": [{"coding": [{"system": "urn:fhir-ris:v2-message", "code": "DFT^P03"}]}],
+    "address": "mllp://127.0.0.1:9",
+    "header": ["receiving-application: BILLING", "receiving-facility: EXAMPLEHOSP"],
+}
+CT_SERIES = [{"uid": "1.2.3.4", "modality": coded("http://dicom.nema.org/resources/ontology/DCM", "CT")["coding"][0]}]
+
+
+# What was done, and what became of it
+
+
+def test_what_is_left_of_an_examination_is_charged_anew_when_a_step_is_withdrawn(app):
+    desk = Desk(app, charge("technical", "76499", **PER_STEP))
+    first, second = desk.steps()[0], another_step(desk)
+    desk.perform(step=first)
+    desk.perform(step=second)
+    (item,) = desk.charges()
+    assert (item["quantity"]["value"], item["occurrenceDateTime"]) == (2, f"{DAY}T08:25:00Z")
+    desk.change(second, status="entered-in-error")
+    assert sorted((c["status"], c["quantity"]["value"]) for c in desk.charges()) == [("aborted", 2), ("billable", 1)]
+
+
+def test_what_was_stopped_is_charged_once_its_images_are_known_and_as_what_became_of_it(app, clerk):
+    late, cancelled, whole = (Desk(app, charge("technical", "70450")) for _ in range(3))
+    late.perform("stopped")
+    assert late.charges() == []
+    late.change(late.study, numberOfInstances=120)
+    assert [why(c) for c in late.charges()] == [{"held", "discontinued"}]
+    late.change(late.study, series=CT_SERIES)
+    assert len(late.charges()) == 1
+    for desk in (cancelled, whole):
+        step = desk.steps()[0]
+        desk.change(desk.study, series=CT_SERIES)
+        desk.perform("stopped")
+        (item,) = desk.charges()
+        released = clerk.send("POST", f"ChargeItem/{item['id']}/$release", parameters(reason="as it was"))
+        assert released.status_code == 200, released.text
+    over = clerk.send("POST", f"ServiceRequest/{cancelled.order['id']}/$cancel", parameters(reason="not to be repeated"))
+    assert over.status_code == 200, over.text
+    assert [(c["status"], modifiers(c)) for c in cancelled.charges()] == [("billable", ["53"])]
+    again = app.create({k: v for k, v in step.items() if k not in {"id", "meta", "identifier"}})
+    whole.perform(step=again)
+    assert [(c["status"], modifiers(c)) for c in whole.charges()] == [("aborted", ["53"]), ("billable", [])]
+
+
+def test_a_charge_says_no_more_than_may_be_seen_of_report_and_conditions_and_another_diagnosis_is_told(app, clerk):
+    stranger = app.create({"resourceType": "Patient", "active": True})
+    secret, whose = coded(SNOMED, "86406008"), {"reference": f"Patient/{stranger['id']}"}
+    hidden = app.create({"resourceType": "Condition", "subject": whose, "code": secret})
+    of = {"reasonCode": [{"text": "x"}], "reasonReference": [{"reference": f"Condition/{hidden['id']}"}]}
+    desk = Desk(app, charge("technical", "T1"), charge("professional", "P1"), **of)
+    desk.perform()
+    (item,) = desk.charges()
+    assert item["reason"] == [{"text": "x"}]
+    desk.report(meta=label("V"), conclusionCode=[secret])
+    technical, professional = desk.charges()
+    for one in (technical, professional):
+        assert secret in one["reason"]
+        assert clerk.get(f"ChargeItem/{one['id']}").status_code == 404
+    end = app.create(BILLING)
+    app.put(professional | {"reason": [COUGH]})
+    about = {"type": "DFT^P03", "about": f"ChargeItem/{professional['id']}"}
+    assert app.run(app.db["outbox"].count_documents(about)) == 1
+    app.put(end | {"status": "off"})
+
+
+def test_what_people_decide_about_charges_is_theirs_and_stays(app, world, clerk):
+    technologist = world.person("technologist")
+    desk = Desk(app)
+    desk.perform()
+    (item,) = desk.charges()
+    for url in ("urn:fhir-ris:charge-released", "urn:fhir-ris:charge-voided"):
+        forged = item | {"extension": [*item["extension"], {"url": url, "valueString": "x"}]}
+        assert technologist.put(forged).status_code == 403
+    released = [*item["extension"], {"url": "urn:fhir-ris:charge-released", "valueString": "x"}]
+    assert app.put(item | {"status": "billable", "extension": released}).status_code == 422  # it has no code
+    desk = Desk(app, charge("technical", "T1"), charge("professional", "P1"))
+    desk.perform()
+    (item,) = desk.charges()
+    assert clerk.send("POST", f"ChargeItem/{item['id']}/$void", parameters(reason="Courtesy")).status_code == 200
+    assert "parameter" not in load(clerk.send("POST", f"ServiceRequest/{desk.order['id']}/$charge")) or [
+        c["status"] for c in desk.charges()
+    ] == ["aborted"]
+    for date in ("0001-01-01", "9999-12-31", "20260908", "2026-W05-1"):
+        assert clerk.get(f"ChargeItem/$reconciliation?date={date}").status_code == 400
+
+
+def test_a_day_is_right_with_a_step_still_to_come_and_with_a_report_of_the_study_alone(app, clerk):
+    desk = Desk(app, charge("technical", "T1"), charge("professional", "P1"))
+    first, second = desk.steps()[0], another_step(desk)
+    desk.perform(step=first)
+    assert findings(app, desk, clerk, DAY) == []
+    desk.perform(step=second)
+    report = {"resourceType": "DiagnosticReport", "status": "final", "code": desk.order["code"], "conclusion": "Clear."}
+    report |= {"subject": desk.order["subject"], "imagingStudy": [{"reference": f"ImagingStudy/{desk.study['id']}"}]}
+    app.create(report | {"issued": f"{DAY}T09:00:00Z"})
+    assert [c["status"] for c in desk.charges()] == ["billable", "billable"]
+    assert findings(app, desk, clerk, DAY) == []
 
 
 # Modifiers
@@ -341,24 +449,14 @@ def test_messages_that_have_not_arrived_and_charges_without_one_are_found(app, c
     desk = Desk(app, charge("technical", "T1"))
     desk.perform()
     today = clock.now().date().isoformat()
-    kind = {"system": "http://terminology.hl7.org/CodeSystem/endpoint-connection-type", "code": "hl7v2-mllp"}
-    endpoint = app.create(
-        {
-            "resourceType": "Endpoint",
-            "status": "active",
-            "connectionType": kind,
-            "payloadType": [{"coding": [{"system": "urn:fhir-ris:v2-message", "code": "DFT^P03"}]}],
-            "address": "mllp://127.0.0.1:9",
-            "header": ["receiving-application: BILLING", "receiving-facility: EXAMPLEHOSP"],
-        }
-    )
-    assert "charge-not-sent" in findings(app, desk, clerk, today)
+    endpoint = app.create(BILLING)
+    assert "charge-not-sent" in findings(app, desk, clerk)
     other = Desk(app, charge("technical", "T1"))
     other.perform()
     assert findings(app, other, clerk, today) == ["message-not-delivered"]
     delivered = {"$set": {"state": "delivered"}}
     app.run(app.db["outbox"].update_many({"destination": f"Endpoint/{endpoint['id']}"}, delivered))
-    assert findings(app, other, clerk, today) == []
+    assert findings(app, other, clerk, today) == findings(app, other, clerk) == []
     app.put(endpoint | {"status": "off"})
 
 
@@ -384,3 +482,15 @@ def test_reconciliation_is_for_who_may_and_reads_by_indexes_only(app, clerk, wor
 
     for plan in app.run(stages()):
         assert "COLLSCAN" not in plan, plan
+
+
+def test_half_a_merge_by_hand_is_refused(app, world):
+    numbers = ([{"system": "urn:example:mrn", "value": unused("M")}] for _ in range(2))
+    prior, survivor = (app.create({"resourceType": "Patient", "active": True, "identifier": one}) for one in numbers)
+    replaced = {"link": [{"other": {"reference": f"Patient/{survivor['id']}"}, "type": "replaced-by"}]}
+    scheduler = world.person("scheduler", grant=unused("g"))
+    assert scheduler.put(prior | {"active": False} | replaced).status_code == 422
+    assert scheduler.send("POST", f"Patient/{survivor['id']}/$merge?prior={prior['id']}").status_code == 200
+    merged = load(app.get(f"Patient/{prior['id']}"))
+    assert scheduler.put({k: v for k, v in merged.items() if k != "link"}).status_code == 422
+    assert scheduler.send("POST", f"Patient/{prior['id']}/$unmerge").status_code == 200

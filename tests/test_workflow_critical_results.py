@@ -101,6 +101,11 @@ def test_a_referrer_acknowledges_for_itself_and_for_own_patients_only(room):
     told = room.referrer.done(path)
     assert told["recipient"] == [{"reference": room.referrer.who}]
     assert room.world.person("technologist").send("POST", path).status_code == 403
+    # What is to be told to somebody else is somebody else's to acknowledge, though the patient is its own.
+    report = room.draft(room.study())
+    said = parameters({"name": "category", "valueCode": CATEGORY_1}, reference("recipient", stranger.who), finding="Pneumothorax")
+    other = room.attending.done(f"DiagnosticReport/{report['id']}/$critical", said)
+    assert room.referrer.call(f"CommunicationRequest/{other['id']}/$acknowledge").status_code == 403
 
 
 def test_what_nobody_acknowledges_in_time_is_escalated_once(room):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,10 @@ from fhir_server.audit import Act
 from fhir_server.references import Target
 from fhir_server.unit_of_work import UnitOfWork
 from resources import patient_merge
+from resources.moving import move as moving
 from resources.moving.move import move
+from smart_auth.access import Access
+from smart_auth.scopes import parse_scopes
 from tests.department import ACCESS, ZONE, Department, Resource, booking, unused
 
 CPT = "http://www.ama-assn.org/go/cpt"
@@ -234,5 +238,68 @@ def test_a_patient_who_is_merged_while_on_the_table_stays_one_with_everything_to
         await ris.interactions.transact(ACCESS, Act("test"), back)
         assert await referring(ris, prior) == {"Coverage"}
         assert (await ris.read(order))["subject"]["reference"] == f"Patient/{third['id']}"
+
+    ris.run(scenario())
+
+
+def test_what_is_written_for_an_order_while_it_moves_goes_along_or_is_refused(ris, monkeypatch):
+    async def scenario():
+        wrong, right = await ris.patient(), await ris.patient()
+        order = await ris.order(wrong)
+        procedure = await ris.procedure(order)
+        reached, go_on, record = asyncio.Event(), asyncio.Event(), moving._record
+
+        async def paused(*given: Any) -> None:
+            reached.set()
+            await go_on.wait()
+            await record(*given)
+
+        monkeypatch.setattr(moving, "_record", paused)
+        moves = asyncio.create_task(moved(ris, order, right))
+        await reached.wait()
+        based = {"subject": order["subject"], "basedOn": [{"reference": f"ServiceRequest/{procedure['id']}"}]}
+        writes = asyncio.create_task(ris.create({"resourceType": "Communication", "status": "completed"} | based))
+        late = based | {"supportingInformation": based["basedOn"], "code": COUGH}
+        charges = asyncio.create_task(ris.create({"resourceType": "ChargeItem", "status": "billable"} | late))
+        await asyncio.wait([writes, charges], timeout=0.3)
+        go_on.set()
+        await moves
+        written = await asyncio.gather(writes, charges, return_exceptions=True)
+        subjects = [(await ris.read(w))["subject"]["reference"] for w in written if not isinstance(w, BaseException)]
+        assert set(subjects) <= {f"Patient/{right['id']}"}
+
+    ris.run(scenario())
+
+
+def test_what_a_patient_denied_is_denied_all_the_while_that_a_large_merge_lasts(ris, monkeypatch):
+    monkeypatch.setattr(patient_merge, "PORTION", 3)
+
+    async def scenario():
+        prior, survivor = await ris.patient(), await ris.patient()
+        whose = {"reference": f"Patient/{prior['id']}"}
+        await ris.create({
+            "resourceType": "Consent", "status": "active", "patient": whose, "policy": [{"uri": "http://example.org/policy"}],
+            "scope": {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/consentscope", "code": "patient-privacy"}]},
+            "category": [{"coding": [{"system": "http://loinc.org", "code": "59284-0"}]}], "provision": {"type": "deny"},
+        })  # fmt: skip
+        for _ in range(3):
+            await ris.order(prior)
+        scopes = parse_scopes("user/*.rs")
+        reader = Access("client", scopes, "t", user="Practitioner/rad", user_name="rad", role="radiologist")
+
+        async def shown() -> int:
+            both = ",".join(f"Patient/{p['id']}" for p in (prior, survivor))
+            query = [("subject", both)]
+            return len((await ris.interactions.search(await reader.settled(ris.db), "ServiceRequest", query)).matches)
+
+        async def first(unit: UnitOfWork) -> bool:
+            records = [await unit.read("Patient", p["id"]) or {} for p in (survivor, prior)]
+            return await patient_merge.merge(unit, *records, [])
+
+        assert await ris.interactions.transact(ACCESS, Act("test"), first)
+        assert await shown() == 0
+        await patient_merge.finish(ris.interactions)
+        assert await shown() == 0
+        assert {"Consent", "ServiceRequest"} <= await referring(ris, survivor)
 
     ris.run(scenario())

@@ -8,7 +8,7 @@ import pytest
 
 from bridges.v2.message import Message, parse
 from tests.fhir_app import FhirApp, Resource, entry, issues, load, serving, unused
-from tests.smart_world import Caller, World
+from tests.smart_world import Caller, World, label
 
 DCM = "http://dicom.nema.org/resources/ontology/DCM"
 V2_0203 = "http://terminology.hl7.org/CodeSystem/v2-0203"
@@ -344,6 +344,25 @@ def test_a_created_order_is_judged_like_any_other_and_nothing_of_a_refused_one_s
     }
     draft = load(client.send("POST", "$create-order", guide_bundle(app, holds, mrn=mrn, status="draft")))
     assert kinds(draft) == ["Encounter", "Patient", "ServiceRequest", "ServiceRequest"]
+
+
+def test_a_created_order_s_procedures_name_only_what_its_sender_may_see(app, world):
+    vip = app.create({"resourceType": "Patient", "meta": label("V")})
+    hidden = app.create({"resourceType": "Condition", "subject": {"reference": f"Patient/{vip['id']}"}, "code": {"text": "x"}})
+    sender = world.person("scheduler", grant=unused("g"))
+    refusals = []
+    for id_ in (hidden["id"], "none"):
+        bodies = [guide_bundle(app, catalogue(app), mrn=unused("MRN")) for _ in range(2)]
+        for body in bodies:
+            del body["entry"][1]
+            for sent in body["entry"][1:]:
+                del sent["resource"]["encounter"]
+        assert sender.send("POST", "$create-order", bodies[0]).status_code == 201
+        bodies[1]["entry"][-1]["resource"]["reasonReference"] = [{"reference": f"Condition/{id_}"}]
+        refused = sender.send("POST", "$create-order", bodies[1])
+        refusals.append((refused.status_code, refused.text.replace(id_, "")))
+    assert refusals[0][0] == 422
+    assert refusals[0] == refusals[1]
 
 
 @pytest.mark.parametrize(

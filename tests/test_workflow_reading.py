@@ -635,3 +635,31 @@ def test_an_ehr_by_hl7_v2_gets_the_words_once_and_each_later_version(room):
     assert len(told) == 2  # the critical result isn't news for it
     assert told[1][0] == "C"
     assert sorted(told[1][1]) == sorted([*words, ("TX", ADDENDUM)])
+
+
+# Moved to another patient
+
+
+def test_a_signed_report_that_is_moved_names_the_right_patient_and_a_radiologist_has_said_so(room):
+    wrong, right = (room.patient(name=[{"family": name}]) for name in ("Wrongperson", "Rightperson"))
+    reading = room.study(wrong)
+    report, order = room.signed(reading), room.order_of(reading)
+    body = parameters(
+        reference("patient", f"Patient/{right['id']}"), {"name": "correctReports", "valueBoolean": True}, reason="wrong patient"
+    )
+    path = f"ServiceRequest/{order['id']}/$move"
+    scheduler = room.person("scheduler", "Sue", "Scheduler")
+    assert scheduler.call(path, body).status_code == 403
+    assert report["id"] not in scheduler.call(path, parameters(*body["parameter"][::2])).text
+    answer = room.attending.done(path, body)
+    assert f"DiagnosticReport/{report['id']}" in {row["valueReference"]["reference"] for row in answer["parameter"]}
+    now = room.read(report)
+    shown = [now["text"]["div"], form(now, "text/html").decode()]
+    assert now["status"] == "corrected"
+    assert all("Rightperson" in text and "Wrongperson" not in text for text in shown)
+    # A draft goes without; who may not see it, isn't told of it.
+    reading = room.study(wrong)
+    draft, order = room.draft(reading), room.order_of(reading)
+    got = scheduler.done(f"ServiceRequest/{order['id']}/$move", parameters(*body["parameter"][::2]))
+    assert draft["id"] not in str(got)
+    assert "Wrongperson" not in room.read(draft)["text"]["div"]

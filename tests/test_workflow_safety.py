@@ -9,7 +9,7 @@ import pytest
 from bridges.dicom import dicom_json
 from smart_auth.access import Access
 from tests.examinations import DCM, GADOBUTROL, IOHEXOL, LOINC, SNOMED, Examinations, ago, coded, parameters, readiness
-from tests.fhir_app import issues, load, serving
+from tests.fhir_app import issues, load, serving, unused
 
 REQUIRED = {"url": "urn:fhir-ris:screening-required", "valueBoolean": True}
 
@@ -62,6 +62,28 @@ def test_a_pacemaker_can_t_be_booked_for_mri_until_a_radiologist_says_why(ward):
     (issue,) = ward.all(f"Task?_id={step['id']}&_revinclude=DetectedIssue:implicated")[1:]
     assert issue["mitigation"][0]["author"]["reference"] == "Practitioner/rad"
     assert issue["_detail"]["extension"][0]["extension"][1]["valueString"] == "Herzschrittmacher oder Defibrillator"
+
+
+def test_an_operation_does_no_more_than_the_scopes_in_the_callers_hands_say(ward):
+    world, patient = ward.world, ward.patient()
+    procedure = ward.order(patient, "MR")
+    assert ward.answer(patient, "mri-safety", cardiac_device=True).status_code == 201
+    path, reason = f"ServiceRequest/{procedure['id']}", {"name": "reason", "valueString": "nightly analytics"}
+    body = {"resourceType": "Parameters", "parameter": [reason]}
+    reading, everything = world.person("radiologist", "user/*.rs", grant=unused("g")), world.caller("system/*.cruds")
+    for who in (reading, everything, world.caller("system/*.rs")):
+        assert who.send("POST", f"{path}/$clear-safety", body).status_code == 403
+    assert ward.issues(procedure) == {"mri-safety/cardiac-device": "stop-booking"}
+    order = procedure["basedOn"][0]["reference"]
+    app = world.caller("patient/*.cruds", patient=patient["id"])
+    routine = "*.rs {}/ServiceRequest.u?priority=routine"
+    some = world.person("scheduler", f"user/{routine.format('user')}", grant=unused("g"))
+    for who in (app, some, world.caller(f"system/{routine.format('system')}")):
+        assert who.send("POST", f"{order}/$cancel", body).status_code == 403
+    stored = ward.app.get(order).json()
+    assert stored["status"] == "active"
+    assert ward.app.put(stored | {"priority": "routine"}).status_code == 200
+    assert some.send("POST", f"{order}/$cancel", body).status_code == 200
 
 
 def test_an_implant_that_comes_to_light_after_the_booking_takes_the_step_from_the_worklist(ward):

@@ -1,11 +1,11 @@
 """What a message is before it is written: its kind, whom it is about, and who gets it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from bridges.v2.destination import Destination
 from bridges.v2.order_facts import OrderFacts, Render
-from fhir_server.registry import Change
+from fhir_server.registry import Change, Resource
 from fhir_server.unit_of_work import UnitOfWork
 
 
@@ -23,9 +23,17 @@ class Due:
     to: Callable[[Destination], bool] | None = None
 
     @classmethod
-    def of(cls, kind: str, render: Render, facts: OrderFacts, to: Callable[[Destination], bool] | None = None) -> "Due":
-        """A message about an order."""
-        return cls(kind, render, facts.about, f"Patient/{facts.patient['id']}", to)
+    def of(
+        cls,
+        kind: str,
+        render: Render,
+        facts: OrderFacts,
+        to: Callable[[Destination], bool] | None = None,
+        more: Iterable[Resource] = (),
+    ) -> "Due":
+        """A message about an order, and about `more` of it."""
+        about = (*facts.about, *(f"{one['resourceType']}/{one['id']}" for one in more))
+        return cls(kind, render, about, f"Patient/{facts.patient['id']}", to)
 
     def is_for(self, destination: Destination) -> bool:
         return self.kind in destination.wants and (self.to is None or self.to(destination))

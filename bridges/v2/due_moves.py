@@ -105,7 +105,8 @@ async def _of_charges(context: Context, changes: Iterable[Change], former: Order
     people = {k: v for _, c in charges for k, v in (await performers(unit, c)).items()}
     credit = dft_p03([("CD", before) for before, _ in charges], former, people, unit.now)
     again = dft_p03([("CG", after) for _, after in charges if transaction_type(after) == "CG"], facts, people, unit.now)
-    return [Due.of("DFT^P03", credit, former), Due.of("DFT^P03", again, facts)]
+    of = [after for _, after in charges]
+    return [Due.of("DFT^P03", credit, former, more=of), Due.of("DFT^P03", again, facts, more=of)]
 
 
 async def _of_images(context: Context, procedures: list[Resource]) -> list[Due]:

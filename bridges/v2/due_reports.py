@@ -26,7 +26,7 @@ _SIU: Final = {
     "entered-in-error": "S17",
 }
 # A charge that changes in one of these is taken back and charged anew.
-_CHARGED: Final = ("code", "quantity", "priceOverride", "extension", "occurrenceDateTime")
+_CHARGED: Final = ("code", "quantity", "priceOverride", "extension", "occurrenceDateTime", "reason")
 
 
 # Appointments
@@ -151,7 +151,8 @@ async def of_charges(context: Context) -> list[Due]:
     due = []
     for order_id, said in charges.items():
         people = {k: v for _, c in said for k, v in (await performers(unit, c)).items()}
-        due.append(Due.of("DFT^P03", dft_p03(said, orders[order_id], people, unit.now), orders[order_id]))
+        message = dft_p03(said, orders[order_id], people, unit.now)
+        due.append(Due.of("DFT^P03", message, orders[order_id], more=[c for _, c in said]))
     return due
 
 

@@ -42,10 +42,10 @@ class Reader:
             async for found in self._read(resource_type, {"_id": {"$in": portion}}):
                 yield found
 
-    async def referring(self, resource_type: str, requests: Iterable[str]) -> AsyncIterator[Resource]:
-        """Those that refer to one of these ServiceRequests."""
-        for portion in _portions(requests):
-            keys = [f">ServiceRequest/{id_}" for id_ in portion]
+    async def referring(self, resource_type: str, ids: Iterable[str], to: str = "ServiceRequest") -> AsyncIterator[Resource]:
+        """Those that refer to one of these (ids of resources of the type `to`)."""
+        for portion in _portions(ids):
+            keys = [f">{to}/{id_}" for id_ in portion]
             async for found in self._read(resource_type, {"search.t": {"$in": keys}}):
                 yield found
 

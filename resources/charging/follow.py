@@ -12,6 +12,7 @@ from fhir_server.unit_of_work import UnitOfWork
 from resources import diagnostic_report, imaging_study, service_request, task
 from resources.charge_item import PROFESSIONAL, TECHNICAL
 from resources.charging import making, review
+from resources.security_labels import labelled
 
 SIGNED: Final = ("final", "amended", "corrected", "appended")
 _WITHDRAWN: Final = ("cancelled", "entered-in-error")
@@ -28,8 +29,9 @@ async def follow_step(unit: UnitOfWork, change: Change) -> None:
     if procedure is None:
         return
     ends = {s["status"] for s in await task.steps_of(unit, procedure["id"])}
-    if withdrawn and "completed" not in ends:
-        await making.withdraw(unit, procedure, (TECHNICAL,), "the examination was withdrawn")
+    # What is left of an examination is charged anew: its units, and what of it was stopped, are others now.
+    if withdrawn and not await making.withdraw(unit, procedure, (TECHNICAL,), "the examination was withdrawn, or a part of it"):
+        return
     if not ends & task.OPEN:
         await charge_ended(unit, procedure, ends)
 
@@ -38,9 +40,26 @@ async def charge_ended(unit: UnitOfWork, procedure: Resource, ends: set[str]) ->
     """The technical component of a requested procedure whose steps have ended so."""
     if "completed" in ends:
         return await making.charge(unit, procedure, TECHNICAL)
-    if "failed" in ends and any("series" in s for s in await imaging_study.of_procedure(unit, procedure["id"])):
+    if "failed" in ends and any(_has_images(s) for s in await imaging_study.of_procedure(unit, procedure["id"])):
         return await making.charge(unit, procedure, TECHNICAL, discontinued=True)
     return []
+
+
+def _has_images(study: Resource | None) -> bool:
+    """Whether images are known of, by their series or by their number only."""
+    return study is not None and ("series" in study or bool(study.get("numberOfInstances")))
+
+
+async def follow_images(unit: UnitOfWork, change: Change) -> None:
+    """Images of an examination that was stopped may come to be known after its end."""
+    if change.after is None or _has_images(change.before) or not _has_images(change.after):
+        return
+    for reference in change.after.get("basedOn", ()):
+        procedure = await unit.get(reference)
+        if procedure is not None and service_request.is_procedure(procedure):
+            ends = {s["status"] for s in await task.steps_of(unit, procedure["id"])}
+            if "failed" in ends and not ends & {*task.OPEN, "completed"}:
+                await charge_ended(unit, procedure, ends)
 
 
 async def follow_report(unit: UnitOfWork, change: Change) -> None:
@@ -67,16 +86,17 @@ async def _diagnosed(unit: UnitOfWork, procedure: Resource, report: Resource) ->
     """The charges that are held for want of a diagnosis get what the report found."""
     for charge in await making.of_procedure(unit, procedure):
         if "no-diagnosis" in review.held_for(charge) and (reasons := await making.diagnoses(unit, procedure, report)):
-            await review.look_again(unit, charge | {"reason": reasons})
+            await review.look_again(unit, labelled(charge | {"reason": reasons}, report))
 
 
 async def follow_request(unit: UnitOfWork, change: Change) -> None:
-    """A requested procedure that should never have been is not charged."""
+    """A requested procedure that should never have been is not charged; one that was stopped and then cancelled, as it was."""
     request = change.after
     if request is None or not service_request.is_procedure(request) or change.before is None:
         return
     if change.became("status", "revoked", "entered-in-error"):
-        await making.withdraw(unit, request, (TECHNICAL, PROFESSIONAL), "the order was withdrawn")
+        stopped = request["status"] == "revoked"
+        await making.withdraw(unit, request, (TECHNICAL, PROFESSIONAL), "the order was withdrawn", but_stopped=stopped)
 
 
 async def follow_coverage(unit: UnitOfWork, change: Change) -> None:
@@ -91,6 +111,7 @@ async def follow_coverage(unit: UnitOfWork, change: Change) -> None:
 
 def register(registry: Registry) -> None:
     registry.reaction("Task", follow_step)
+    registry.reaction("ImagingStudy", follow_images)
     registry.reaction("DiagnosticReport", follow_report)
     registry.reaction("ServiceRequest", follow_request)
     registry.reaction("Coverage", follow_coverage)

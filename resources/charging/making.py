@@ -1,10 +1,11 @@
 """Making charges by the catalogue, each once, and taking them back."""
 
 from collections.abc import Iterable
+from datetime import datetime
 from decimal import Decimal
 
 from fhir_server import clock
-from fhir_server.references import ref
+from fhir_server.references import ref, target
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import activity_definition, charge_item, imaging_study, task
@@ -46,7 +47,7 @@ async def charge(
         return []
     steps = await task.steps_of(unit, procedure["id"])
     performers = [{"actor": r} for r in (report or {}).get("resultsInterpreter", ())]
-    at = (report or {}).get("issued") or clock.instant(unit.now)
+    at = (report["issued"] if report and "issued" in report else _end(steps)) or clock.instant(unit.now)
     done = Done(procedure, steps, performers, at, discontinued)
     # The images may be in another study than was planned.
     studies = sorted(await imaging_study.of_procedure(unit, procedure["id"]), key=lambda s: "series" not in s)
@@ -61,8 +62,15 @@ async def charge(
         item["extension"] += [{"url": MODIFIER, "valueCodeableConcept": m} for m in await modifiers.of(unit, said, done)]
         if discontinued:
             item = review.tagged(item | {"status": "planned"}, ["discontinued"])
-        made.append(await unit.create(labelled(item, procedure)))
+        made.append(await unit.create(labelled(labelled(item, procedure), report or {})))
     return made
+
+
+def _end(steps: list[Resource]) -> str | None:
+    """When the examination ended, as far as its steps say: the date of service of the technical component."""
+    periods = [s["executionPeriod"] for s in steps if s["status"] in {"completed", "failed"} and "executionPeriod" in s]
+    told = [str(p.get("end") or p.get("start")) for p in periods]
+    return max((at for at in told if "T" in at), key=datetime.fromisoformat, default=None)
 
 
 def _without_doubles(wanted: list[Said]) -> list[Said]:
@@ -77,8 +85,8 @@ def _without_doubles(wanted: list[Said]) -> list[Said]:
 
 
 async def _completed_after_all(unit: UnitOfWork, charge: Resource) -> Resource:
-    """What was held because the examination was stopped, makes way for the whole one."""
-    if charge["status"] == "planned" and "discontinued" in review.held_for(charge):
+    """What was charged because the examination was stopped with images, held or released, makes way for the whole one."""
+    if charge["status"] in STANDS and is_discontinued(charge):
         return await void(unit, charge, "the examination was completed")
     return charge
 
@@ -116,7 +124,8 @@ async def diagnoses(unit: UnitOfWork, procedure: Resource, report: Resource | No
     found: list[Resource] = list(procedure.get("reasonCode", ()))
     for reference in procedure.get("reasonReference", ()):
         condition = await unit.get(reference)
-        if condition is not None and condition["resourceType"] == "Condition" and "code" in condition:
+        own = condition is not None and target(condition.get("subject")) == target(procedure["subject"])
+        if condition is not None and own and condition["resourceType"] == "Condition" and "code" in condition:
             found.append(condition["code"])
     found += (report or {}).get("conclusionCode", [])
     distinct = [one for i, one in enumerate(found) if not any(_same(one, other) for other in found[:i])]
@@ -134,9 +143,16 @@ async def void(unit: UnitOfWork, charge: Resource, why: str, said_by: str = WITH
     return await unit.update(bare | {"status": "aborted", "extension": [*bare.get("extension", ()), reason]})
 
 
-async def withdraw(unit: UnitOfWork, procedure: Resource, which: Iterable[str], why: str) -> None:
-    """Take back what stands of these components."""
+def is_discontinued(charge: Resource) -> bool:
+    """Whether it is for an examination that was stopped."""
+    told = {code for one in charge_item.modifiers(charge) for _, code in catalogue.keys(one)}
+    return modifiers.DISCONTINUED in told or "discontinued" in review.held_for(charge)
+
+
+async def withdraw(
+    unit: UnitOfWork, procedure: Resource, which: Iterable[str], why: str, *, but_stopped: bool = False
+) -> list[Resource]:
+    """Take back what stands of these components; what was taken back. `but_stopped`: not what is for a stopped examination."""
     wanted = set(which)
-    for one in await of_procedure(unit, procedure):
-        if component(one) in wanted and one["status"] in STANDS:
-            await void(unit, one, why)
+    found = [c for c in await of_procedure(unit, procedure) if component(c) in wanted and c["status"] in STANDS]
+    return [await void(unit, one, why) for one in found if not (but_stopped and is_discontinued(one))]

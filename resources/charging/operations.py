@@ -13,13 +13,14 @@ The first three answer the ChargeItem as it is then, `$correct` of a charge that
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from fhir_server.elements import extension
 from fhir_server.operations import Answer, Call, Level, Operation, arguments
 from fhir_server.outcome import fail
 from fhir_server.references import Target, ref
 from fhir_server.registry import Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import charge_item, department_operation, diagnostic_report, service_request, task
-from resources.charge_item import CHARGE, MODIFIER, PROFESSIONAL, RELEASED, REPLACES, STANDS, VOIDED
+from resources.charge_item import CHARGE, MODIFIER, PROFESSIONAL, RELEASED, REPLACES, STANDS, TECHNICAL, VOIDED
 from resources.charging import follow, making, review
 
 _DEFINITION: Final = "urn:fhir-ris:OperationDefinition/"
@@ -139,7 +140,7 @@ async def _changed(call: Call, name: str, change: Callable[[UnitOfWork, Resource
     await department_operation.require(call, name, _NEEDS)
 
     async def work(unit: UnitOfWork) -> Callable[[], Resource]:
-        item = await department_operation.seen(unit, Target("ChargeItem", str(call.id)))
+        item = await department_operation.seen(unit, Target("ChargeItem", str(call.id)), "u")
         await unit.lock(f"charge:{item['id']}")
         with unit.as_department():
             changed = await change(unit, item)
@@ -167,9 +168,11 @@ async def _charge_what_is_due(unit: UnitOfWork, procedure: Resource) -> list[Res
     if procedure["status"] in {"revoked", "entered-in-error"}:
         return []
     ends = {s["status"] for s in await task.steps_of(unit, procedure["id"])}
-    made = [] if ends & task.OPEN else await follow.charge_ended(unit, procedure, ends)
+    # What a person has taken back is settled (`reconciliation`).
+    voided = {charge_item.component(c) for c in await making.of_procedure(unit, procedure) if extension(c, VOIDED)}
+    made = [] if ends & task.OPEN or TECHNICAL in voided else await follow.charge_ended(unit, procedure, ends)
     requests = [f"ServiceRequest/{procedure['id']}", *(r["reference"] for r in procedure.get("basedOn", ()) if "reference" in r)]
     reports = await unit.search("DiagnosticReport", based_on=",".join(requests), status=",".join(follow.SIGNED))
-    for report in [r for r in reports if not diagnostic_report.is_unnamed(r)][:1]:
+    for report in [r for r in reports if not diagnostic_report.is_unnamed(r) and PROFESSIONAL not in voided][:1]:
         made += await making.charge(unit, procedure, PROFESSIONAL, report)
     return made

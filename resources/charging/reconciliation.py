@@ -43,10 +43,11 @@ class Finding:
 
 @dataclass(slots=True)
 class _Day:
-    """What the day holds. By id of the requested procedure: its steps, its charges, whether it has a signed report."""
+    """The day. By id of the requested procedure: whether a step is done, is open; its charges; whether it is reported."""
 
     procedures: dict[str, Resource] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
+    unfinished: set[str] = field(default_factory=set)
     reported: set[str] = field(default_factory=set)
     charges: dict[str, list[Resource]] = field(default_factory=lambda: defaultdict(list))
     loose: list[Resource] = field(default_factory=list)
@@ -77,15 +78,23 @@ async def _done(reader: Reader) -> set[str]:
 async def _reported(reader: Reader) -> set[str]:
     """The requested procedures, and orders, that a report signed on the day is based on."""
     wanted: set[str] = set()
+    studies: set[str] = set()
     async for report in reader.of_day("DiagnosticReport", "issued"):
         if report["status"] in SIGNED:
             wanted |= _requests(report)
+            studies |= _studies(report)
+    async for study in reader.by_id("ImagingStudy", studies):
+        wanted |= _requests(study)
     return await reader.procedures_of(wanted)
 
 
 def _requests(resource: Resource) -> set[str]:
     found = (target(r) for r in resource.get("basedOn", ()))
     return {to.id for to in found if to and to.type == "ServiceRequest"}
+
+
+def _studies(report: Resource) -> set[str]:
+    return {to.id for r in report.get("imagingStudy", ()) if (to := target(r))}
 
 
 async def _day(reader: Reader, ids: set[str]) -> _Day:
@@ -95,12 +104,16 @@ async def _day(reader: Reader, ids: set[str]) -> _Day:
     orders = {o for p in day.procedures.values() for o in _requests(p)}
     async for step in reader.referring("Task", mine):
         to = target(step.get("focus"))
-        if task.is_step(step) and step["status"] == "completed" and to is not None:
-            day.done.add(to.id)
+        if task.is_step(step) and to is not None and step["status"] in {"completed", *task.OPEN}:
+            (day.done if step["status"] == "completed" else day.unfinished).add(to.id)
     signed: set[str] = set()
     async for report in reader.referring("DiagnosticReport", mine | orders):
         if report["status"] in SIGNED:
             signed |= _requests(report)
+    studies = {s["id"]: _requests(s) async for s in reader.referring("ImagingStudy", mine)}
+    async for report in reader.referring("DiagnosticReport", studies, "ImagingStudy"):
+        if report["status"] in SIGNED:
+            signed |= {r for s in _studies(report) for r in studies.get(s, ())}
     day.reported = {p["id"] for p in day.procedures.values() if p["id"] in signed or _requests(p) & signed}
     async for charge in reader.referring("ChargeItem", mine):
         day.charges[charge_item.procedure_id(charge)].append(charge)
@@ -112,8 +125,9 @@ async def _day(reader: Reader, ids: set[str]) -> _Day:
 
 async def _missing(reader: Reader, day: _Day, done: set[str], reports: set[str]) -> AsyncIterator[Finding]:
     entries = await reader.catalogue(day.procedures.values())
+    ended = (done & day.done) - day.unfinished
     for component, which, kind, text in (
-        (TECHNICAL, done & day.done, "examination-without-charge", "the examination was done, and is not charged"),
+        (TECHNICAL, ended, "examination-without-charge", "the examination was done, and is not charged"),
         (PROFESSIONAL, reports & day.reported, "report-without-charge", "the report was signed, and is not charged"),
     ):
         for id_ in sorted(which & set(day.procedures)):
@@ -171,12 +185,7 @@ async def _not_sent(reader: Reader, day: _Day, today: set[str]) -> AsyncIterator
             yield Finding("message-not-delivered", str((row.get("about") or [row["destination"]])[0]), text)
     if not await reader.is_wanted(_MESSAGE):
         return
-    going = {
-        p: [c for c in charges if c["id"] in today and c["status"] in {"billable", "billed"}]
-        for p, charges in day.charges.items()
-    }
-    told = await reader.told_about(_MESSAGE, [f"ServiceRequest/{p}" for p, charges in going.items() if charges])
-    for procedure, charges in going.items():
-        for charge in charges:
-            if f"ServiceRequest/{procedure}" not in told:
-                yield Finding("charge-not-sent", f"ChargeItem/{charge['id']}", f"no {_MESSAGE} was made for it")
+    of_day = [c for charges in day.charges.values() for c in charges if c["id"] in today]
+    going = {f"ChargeItem/{c['id']}" for c in of_day if c["status"] in {"billable", "billed"}}
+    for untold in going - await reader.told_about(_MESSAGE, going):
+        yield Finding("charge-not-sent", untold, f"no {_MESSAGE} was made for it")

@@ -17,6 +17,7 @@ from resources import department_operation
 from resources.charging import zones
 from resources.charging.reconciliation import Finding, reconcile
 
+_YEARS: Final = range(1900, 2200)
 _NEEDS: Final = {"ChargeItem": "rs", "ServiceRequest": "rs"}
 
 
@@ -51,9 +52,12 @@ def day_named(text: str | None) -> date:
     if text is None:
         return clock.now().astimezone(zones.department()).date() - timedelta(days=1)
     try:
-        return date.fromisoformat(text)
+        day = date.fromisoformat(text)
     except ValueError:
-        raise fail("invalid", "date is a day, such as 2026-09-08", status=400) from None
+        day = None
+    if day is None or day.isoformat() != text or day.year not in _YEARS:
+        raise fail("invalid", "date is a day of a department, such as 2026-09-08", status=400)
+    return day
 
 
 def bounds(day: date) -> tuple[datetime, datetime]:

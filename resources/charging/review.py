@@ -16,7 +16,7 @@ from fhir_server.references import target
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import activity_definition, charge_item
-from resources.charging import catalogue, modifiers
+from resources.charging import catalogue, modifiers, zones
 from resources.charging.catalogue import REVIEW
 
 HELD: Final = "held"
@@ -66,7 +66,8 @@ async def _is_covered(unit: UnitOfWork, charge: Resource, procedure: Resource | 
 
 
 def _covers(coverage: Resource, charge: Resource) -> bool:
-    day = str(charge.get("occurrenceDateTime") or charge.get("enteredDate") or "")[:10]
+    moment = str(charge.get("occurrenceDateTime") or charge.get("enteredDate") or "")
+    day = modifiers.day_of(moment, zones.department())[0].date().isoformat() if "T" in moment else moment
     period = coverage.get("period", {})
     starts, ends = str(period.get("start", ""))[:10], str(period.get("end", "9999"))[:10]
     active: bool = coverage.get("status") == "active"

@@ -7,7 +7,7 @@ from fhir_server.outcome import fail
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import charge_item
-from resources.charge_item import COMPONENT, MODIFIER, RELEASED, STANDS
+from resources.charge_item import COMPONENT, MODIFIER, RELEASED, STANDS, VOIDED, WITHDRAWN
 from resources.charging import catalogue, review
 from resources.lifecycle import check_unchanged
 
@@ -21,6 +21,11 @@ async def check(unit: UnitOfWork, change: Change) -> None:
     if charge is None:
         return
     check_unchanged(change, "subject", "supportingInformation")
+    procedure = await charge_item.procedure_of(unit, charge) if before is None else None
+    if procedure is not None and procedure["subject"].get("reference") != charge["subject"].get("reference"):
+        raise fail("business-rule", "the charge is for another patient than what was done", "ChargeItem.subject")
+    if unit.is_callers and unit.access.person and _decided(before) != _decided(charge):
+        raise fail("forbidden", "a charge is released and taken back by $release and $void", "ChargeItem.extension")
     if before and before["status"] == charge["status"] == "billed" and _content(before) != _content(charge):
         raise fail("business-rule", "a charge that is billed is changed by $correct", "ChargeItem.status")
     if charge["status"] in STANDS and (before is None or before["status"] not in STANDS or before["code"] != charge["code"]):
@@ -28,13 +33,19 @@ async def check(unit: UnitOfWork, change: Change) -> None:
     why: list[str] = []
     if charge["status"] in {"planned", "billable"} and not (before and before["status"] in {"billable", "billed"}):
         why = await review.reasons(unit, charge)
-    if charge["status"] == "billable" and why and extension(charge, RELEASED) is None:
+    coded = "no-charge-code" not in why  # without a code nobody can bill it, whoever has released it
+    if charge["status"] == "billable" and why and not (coded and extension(charge, RELEASED)):
         if before is not None:
             raise review.refusal(why)
         charge["status"] = "planned"
     tagged = review.tagged(charge, why)
     charge.clear()
     charge.update(tagged)
+
+
+def _decided(charge: Resource | None) -> list[Any]:
+    """What people have decided about a charge."""
+    return [e for e in (charge or {}).get("extension", ()) if e.get("url") in {RELEASED, VOIDED, WITHDRAWN}]
 
 
 def _content(charge: Resource) -> list[Any]:

@@ -57,7 +57,7 @@ async def submit_stored(call: Call) -> Answer:
     await department_operation.require(call, "submit", {_TYPE: "u", "CoverageEligibilityResponse": "r"})
 
     async def work(unit: UnitOfWork) -> Callable[[], Resource]:
-        return await _asked(unit, await department_operation.seen(unit, Target(_TYPE, str(call.id))))
+        return await _asked(unit, await department_operation.seen(unit, Target(_TYPE, str(call.id)), "u"))
 
     return await _answer(call, work)
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from fhir_server.outcome import fail
 from fhir_server.references import Target, literals, target
-from fhir_server.registry import Resource
+from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
 
 # By type: the elements by which a resource hangs on what it is of. What merely mentions something, stays where it is.
@@ -115,3 +115,20 @@ async def _may_stay(unit: UnitOfWork, to: Target | None, moved: Moved, patient: 
         return True
     other = await unit.read(*to)
     return other is None or str(patient) not in literals(other)
+
+
+async def check(unit: UnitOfWork, change: Change) -> None:
+    """What comes for an order after it has gone to another patient is not written for the former one."""
+    made = change.after
+    if made is None or change.before is not None:
+        return
+    for to in _of(made, _HANGS[change.type]):
+        request = await unit.read(*to) if to.type == "ServiceRequest" else None
+        if request is not None and target(request.get("subject")) != target(made.get("subject")):
+            raise fail("business-rule", f"it is for another patient than {to}", f"{change.type}.subject")
+
+
+def register(registry: Registry) -> None:
+    """For types whose own rules don't say so."""
+    for resource_type in ("Communication", "CommunicationRequest", "QuestionnaireResponse", "Media"):
+        registry.rule(resource_type, check)

@@ -19,6 +19,8 @@ from resources import diagnostic_report, imaging_study, reconciliation, service_
 from resources.moving import belongings
 from resources.moving.belongings import Moved
 from resources.patient import merged_into
+from resources.reading import document
+from resources.report_section import is_generated
 
 MOVED: Final = "order-moved"  # the work item
 WITHOUT_ORDER: Final = "study-without-order"
@@ -37,7 +39,7 @@ async def move(unit: UnitOfWork, what: Resource, patient: Resource, reason: str,
     old, new = _patients(what, patient)
     if what["status"] == "entered-in-error":
         raise fail("conflict", "it was entered in error", f"{what['resourceType']}.status")
-    await integrity.hold(unit, belongings.own(what), new)
+    await integrity.hold(unit, belongings.own(what), old, new)  # nobody writes for it meanwhile, so that all of it goes
     left: list[Target] = []
     if what["resourceType"] == "ImagingStudy":
         what, left = await _without_order(unit, what, old)
@@ -46,9 +48,9 @@ async def move(unit: UnitOfWork, what: Resource, patient: Resource, reason: str,
         roots += await reconciliation.performed_into(unit, imaging_study.study_uid(what) or "")
     moved = await belongings.of(unit, roots, old, left)
     await belongings.refuse_shared(unit, moved, old)
-    _refuse_signed(moved, correct_reports=correct_reports)
+    await _refuse_signed(unit, moved, correct_reports=correct_reports)
     bare = [await belongings.bare(unit, _corrected(unit, r), moved, old) for r in moved.values()]
-    made = redirection.move(unit, bare, old, new)
+    made = await _composed(unit, redirection.move(unit, bare, old, new))
     await _record(unit, made, old, reason)
     await _ask(unit, what, moved, old, new)
     return list(moved)
@@ -65,12 +67,23 @@ def _patients(what: Resource, patient: Resource) -> tuple[Target, Target]:
     return old, new
 
 
-def _refuse_signed(moved: Moved, *, correct_reports: bool) -> None:
-    """A signed report that goes to another patient is corrected, and both must hear of it: that is to be said."""
+async def _refuse_signed(unit: UnitOfWork, moved: Moved, *, correct_reports: bool) -> None:
+    """A signed report that goes to another patient is corrected, and both must hear of it: a radiologist is to say so."""
     signed = [to for to, r in moved.items() if to.type == "DiagnosticReport" and r["status"] in _SIGNED]
     if signed and not correct_reports:
-        text = f"{signed[0]} is signed: say correctReports, so that it is withdrawn from one patient and corrected for the other"
+        name = await unit.named(*signed[0])
+        text = f"{name} is signed: say correctReports, so that it is withdrawn from one patient and corrected for the other"
         raise fail("conflict", text, "DiagnosticReport.status")
+    if signed and not unit.access.internal and unit.access.role != "radiologist":
+        raise fail("forbidden", "a signed report is corrected by a radiologist, or withdrawn before", "DiagnosticReport.status")
+
+
+async def _composed(unit: UnitOfWork, made: list[Resource]) -> list[Resource]:
+    """These with the forms of reports that were made of their words made anew: they name the patient."""
+    reports = [r for r in made if r["resourceType"] == "DiagnosticReport" and any(map(is_generated, r.get("presentedForm", ())))]
+    for report in reports:
+        unit.redirect(await document.formed(unit, report))
+    return made
 
 
 def _corrected(unit: UnitOfWork, resource: Resource) -> Resource:

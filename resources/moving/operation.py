@@ -3,8 +3,8 @@
 POST ServiceRequest/[id]/$move or ImagingStudy/[id]/$move with Parameters:
     patient         valueReference to the right Patient
     reason          string: why
-    correctReports  boolean: signed reports go along; they are withdrawn from the one patient and corrected for the other
-It answers Parameters of `moved` (valueReference).
+    correctReports  boolean, of a radiologist: signed reports go along, withdrawn from the one patient and corrected for the other
+It answers Parameters of `moved` (valueReference), as far as the caller sees it.
 """
 
 from typing import Final
@@ -33,7 +33,7 @@ def register(registry: Registry) -> None:
 async def run(call: Call) -> Answer:
     """FhirError 400 for a bad call, 403 for who may not, 404 for what isn't there, 409 and 422 for what can't be."""
     arguments.check_body("move", call.body, _NAMES)
-    await department_operation.require(call, "move", _NEEDS)
+    await department_operation.require(call, "move", _NEEDS | {str(call.resource_type): "u"})
     whose, reason = department_operation.reference(call, "patient", "Patient"), arguments.one(call, "reason")
     if whose is None or not reason:
         raise fail("required", "$move needs the right patient and a reason", "Parameters.parameter", status=400)
@@ -43,10 +43,11 @@ async def run(call: Call) -> Answer:
     to = Target(str(call.resource_type), str(call.id))
 
     async def work(unit: UnitOfWork) -> list[Target]:
-        what = await department_operation.seen(unit, to)
+        what = await department_operation.seen(unit, to, "u")
         patient = await department_operation.seen(unit, whose)
         with unit.as_department():
-            return await move(unit, what, patient, reason, correct_reports=True in flags)
+            found = await move(unit, what, patient, reason, correct_reports=True in flags)
+        return [one for one in found if await unit.seen(one.type, one.id, "r", copy=False)]
 
     named = audit.seen([str(to), str(whose)])
     moved = await call.interactions.transact(call.access, call.act, work, named)

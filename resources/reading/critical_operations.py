@@ -34,6 +34,7 @@ _MEDIA: Final = {
     "ELECTRONIC": "electronic data",
     "VIDEOCONF": "videoconferencing",
 }
+_ACKNOWLEDGED: Final = {"CommunicationRequest": "u", "Communication": "c"}
 _UNTOLD: Final = frozenset({"cancelled", "entered-in-error"})
 
 
@@ -49,7 +50,7 @@ async def critical(call: Call) -> Answer:
     to, found = reference(call, "recipient", *_PEOPLE, "Organization"), _moment(call, "found")
 
     async def work(unit: UnitOfWork) -> Callable[[], Resource]:
-        report = await seen(unit, Target("DiagnosticReport", str(call.id)))
+        report = await seen(unit, Target("DiagnosticReport", str(call.id)), "u")
         if report["status"] in _UNTOLD:
             raise fail("conflict", f"the report is {report['status']}", "DiagnosticReport.status")
         if to is not None and await unit.seen(to.type, to.id, "r") is None:
@@ -70,7 +71,7 @@ async def critical(call: Call) -> Answer:
 async def acknowledge(call: Call) -> Answer:
     """The Communication (201). FhirError 409 for what is acknowledged already, 400 without a named person or a read-back."""
     arguments.check_body("acknowledge", call.body, frozenset({"by", "medium", "read-back", "at"}))
-    await department_operation.require(call, "acknowledge", {"CommunicationRequest": "r"})
+    await department_operation.require(call, "acknowledge", _ACKNOWLEDGED, person=True)
     by, medium, at = reference(call, "by", *_PEOPLE), arguments.one(call, "medium"), _moment(call, "at")
     own = call.access.role == "referrer"
     who = call.access.user if own else str(by) if by else None
@@ -85,9 +86,11 @@ async def acknowledge(call: Call) -> Answer:
         )
 
     async def work(unit: UnitOfWork) -> Callable[[], Resource]:
-        request = await seen(unit, Target("CommunicationRequest", str(call.id)))
+        request = await seen(unit, Target("CommunicationRequest", str(call.id)), "u")
         if not critical_request.is_critical(request):
             raise fail("business-rule", "this is not about a critical result", "CommunicationRequest.category")
+        if own and not await _is_addressed(unit, request, who):
+            raise fail("forbidden", "this is for somebody else to acknowledge", "CommunicationRequest.recipient")
         if request["status"] != "active":
             raise fail("conflict", f"this is {request['status']}", "CommunicationRequest.status")
         with unit.as_department():
@@ -100,6 +103,14 @@ async def acknowledge(call: Call) -> Answer:
 
     named = audit.seen([f"CommunicationRequest/{call.id}"])
     return Answer((await call.interactions.transact(call.access, call.act, work, named))(), status=201)
+
+
+async def _is_addressed(unit: UnitOfWork, request: Resource, who: str) -> bool:
+    """Whether a result is to be told to this person, in whatever role; what names nobody is for any who may see it."""
+    named = request.get("recipient", [])
+    roles = [r for one in named if (r := await unit.get(one)) is not None and r["resourceType"] == "PractitionerRole"]
+    people = {str(one.get("reference")) for one in (*named, *(r.get("practitioner", {}) for r in roles))}
+    return not named or who in people
 
 
 async def _communication(unit: UnitOfWork, call: Call, request: Resource, who: str, medium: str, at: datetime | None) -> Resource:

@@ -156,7 +156,11 @@ async def _accession(unit: UnitOfWork, report: Resource) -> str:
 async def composed(unit: UnitOfWork, report: Resource) -> Resource:
     """The report with its forms and its narrative made anew."""
     status = report["status"] if report["status"] in {"registered", "preliminary"} else "final"
-    report = await report_parts.sectioned(unit, report, status)
+    return await formed(unit, await report_parts.sectioned(unit, report, status))
+
+
+async def formed(unit: UnitOfWork, report: Resource) -> Resource:
+    """The same of a report whose text is in its sections already."""
     document = await of_report(unit, report)
     kept = [f for f in report.get("presentedForm", ()) if not is_generated(f)]
     text = document.text()

@@ -172,7 +172,7 @@ class ReportSigning:
 
     async def _change(self, call: Call, work: Work) -> Answer:
         async def whole(unit: UnitOfWork) -> Callable[[], Resource]:
-            report = await seen(unit, Target("DiagnosticReport", str(call.id)), call.if_match)
+            report = await seen(unit, Target("DiagnosticReport", str(call.id)), "u", call.if_match)
             self._signing.add(unit)
             try:
                 with unit.as_department():

@@ -33,7 +33,7 @@ async def start(call: Call) -> Answer:
     template, blocks = reference(call, "template", "Questionnaire"), arguments.given(call, "block")
 
     async def work(unit: UnitOfWork) -> Callable[[], Resource]:
-        reading = await seen(unit, Target("Task", str(call.id)))
+        reading = await seen(unit, Target("Task", str(call.id)), "u")
         _check_reading(call, reading)
         procedure = await unit.get(next(iter(reading.get("basedOn", ())), None))
         if procedure is None:
@@ -103,7 +103,7 @@ async def write(call: Call) -> Answer:
     what = said(call)
 
     async def work(unit: UnitOfWork) -> Callable[[], Resource]:
-        report = await seen(unit, Target("DiagnosticReport", str(call.id)), call.if_match)
+        report = await seen(unit, Target("DiagnosticReport", str(call.id)), "u", call.if_match)
         if report["status"] not in _DRAFTS:
             text = f"the report is {report['status']}: $addend adds to it, $correct changes it"
             raise fail("conflict", text, "DiagnosticReport.status")

@@ -21,7 +21,7 @@ def register(registry: Registry, zone: ZoneInfo) -> None:
         await department_operation.require(call, "generate-slots", {"Schedule": "u", "Slot": "cu"})
 
         async def work(unit: UnitOfWork) -> Resource:
-            return await department_operation.seen(unit, Target("Schedule", str(call.id)))
+            return await department_operation.seen(unit, Target("Schedule", str(call.id)), "u")
 
         schedule = await call.interactions.transact(call.access, call.act, work)
         if schedules.generation(schedule) is None:

@@ -49,6 +49,7 @@ def clear_safety(stage: Stage) -> dict[str, str]:
     pregnant = {"coding": [{"system": "http://snomed.info/sct", "code": "77386006"}]}
     whose = {"reference": f"Patient/{names['patient']}"}
     stage.app.create({"resourceType": "Condition", "subject": whose, "code": pregnant})
+    stage.caller = stage.world.person("radiologist", grant=unused("grant"))
     return names
 
 
