@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from pymongo import ReturnDocument, UpdateOne
+from pymongo import DeleteOne, ReplaceOne, ReturnDocument, UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError, DuplicateKeyError
@@ -182,6 +182,15 @@ class UnitOfWork(View):
         self._at.wrote = True
         self._kept.setdefault(collection, []).append(write)
 
+    async def write_rows(self, collection: str, writes: list[ReplaceOne[Document] | DeleteOne]) -> None:
+        """Write documents that follow from resources, in this transaction. Conflict where another one was quicker to make one."""
+        try:
+            await self._store.db[collection].bulk_write(writes, session=self.session)
+        except BulkWriteError as error:
+            if _is_taken(error):
+                raise Conflict(collection) from error
+            raise
+
     def send(self, message: outbox.Outbound) -> None:
         """Put a message into the outbox of this transaction."""
         self._at.wrote = True
@@ -203,7 +212,7 @@ class UnitOfWork(View):
             try:
                 await self._store.db[collection].bulk_write(writes, ordered=False, session=self.session)
             except BulkWriteError as error:
-                if all(e.get("code") == _DUPLICATE_KEY for e in error.details.get("writeErrors", ())):
+                if _is_taken(error):
                     raise DuplicateKeyError(f"a key of {collection} is taken", _DUPLICATE_KEY, error.details) from error
                 raise
         if self.outbox:
@@ -240,7 +249,7 @@ class UnitOfWork(View):
         except DuplicateKeyError as error:
             raise Conflict(collection.name) from error
         except BulkWriteError as error:
-            if all(e.get("code") == _DUPLICATE_KEY for e in error.details.get("writeErrors", ())):
+            if _is_taken(error):
                 raise Conflict(collection.name) from error
             raise
 
@@ -314,3 +323,8 @@ class UnitOfWork(View):
             change = Change(to.type, to.id, duplicate(before), duplicate(entry.after))
             for reaction in reactions:
                 await reaction(self, change)
+
+
+def _is_taken(error: BulkWriteError) -> bool:
+    """Whether nothing but keys that others have made stood in the way."""
+    return all(e.get("code") == _DUPLICATE_KEY for e in error.details.get("writeErrors", ()))

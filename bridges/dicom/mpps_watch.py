@@ -3,26 +3,22 @@
 The step stays as it is: a scanner may still end it. How many hours, is a preference of the scanner.
 """
 
-import asyncio
 import contextlib
-import uuid
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
-from pymongo.errors import PyMongoError
 
 from fhir_server import clock, fhir_json
 from fhir_server.audit import Act
-from fhir_server.background import beside
 from fhir_server.interactions import Interactions
-from fhir_server.leases import Lease, give_back
 from fhir_server.outcome import FhirError
 from fhir_server.references import target
 from fhir_server.registry import Resource
 from fhir_server.search.query import compile_query
 from fhir_server.unit_of_work import UnitOfWork
+from fhir_server.watching import looking
 from resources import scanner_preferences, task, terms
 from smart_auth.access import Access
 
@@ -37,24 +33,12 @@ _SHORTEST: Final = timedelta(hours=1)
 @contextlib.asynccontextmanager
 async def watching(interactions: Interactions) -> AsyncIterator[None]:
     """Look every minute while inside; of several processes one does it."""
-    owner = uuid.uuid4().hex
-    lease = Lease(interactions.store.db, "mpps-watch", owner, _LEASE_SECONDS)
 
-    async def watch() -> None:
-        while True:
-            try:
-                if await lease.held():
-                    await ask_about_abandoned(interactions)
-            except Exception as error:  # noqa: BLE001 - the next look tries again; the text may name a patient
-                log.warning("mpps.not_watched", reason=type(error).__name__)
-            await asyncio.sleep(_EVERY_SECONDS)
+    async def look() -> None:
+        await ask_about_abandoned(interactions)
 
-    try:
-        async with beside(watch()):
-            yield
-    finally:
-        with contextlib.suppress(PyMongoError):
-            await give_back(interactions.store.db, owner)
+    async with looking(interactions.store.db, "mpps-watch", look, every=_EVERY_SECONDS, lease=_LEASE_SECONDS, at_once=True):
+        yield
 
 
 async def ask_about_abandoned(interactions: Interactions) -> int:

@@ -21,7 +21,6 @@ from zoneinfo import ZoneInfo
 from bson import ObjectId
 from pymongo import DeleteOne, IndexModel, ReplaceOne
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import BulkWriteError
 
 from bridges.dicom import dicom_json, values
 from bridges.dicom.dicom_json import Attributes
@@ -33,12 +32,11 @@ from fhir_server.elements import codes, has_code
 from fhir_server.references import ref, target
 from fhir_server.registry import Change, Resource
 from fhir_server.search.keys import caseless
-from fhir_server.unit_of_work import Conflict, UnitOfWork
+from fhir_server.unit_of_work import UnitOfWork
 from resources import service_request, task, terms
 
 COLLECTION = "worklist"
 _ON_THE_LIST = frozenset({"accepted", "ready"})
-_DUPLICATE_KEY = 11000
 # Facts about a patient that a row takes without referring to them.
 _CLINICAL = frozenset({"AllergyIntolerance", "Flag", "Observation"})
 # What a row takes from each resource. A change of anything else leaves the worklist alone.
@@ -108,14 +106,8 @@ class WorklistRows:
                 continue
             await unit.lock(*_locks(step.task))
             writes.append(ReplaceOne({"_id": id_}, row, upsert=True))
-        if not writes:
-            return
-        try:
-            await unit.db[COLLECTION].bulk_write(writes, session=unit.session)
-        except BulkWriteError as error:
-            if all(e.get("code") == _DUPLICATE_KEY for e in error.details.get("writeErrors", ())):
-                raise Conflict(COLLECTION) from error
-            raise
+        if writes:
+            await unit.write_rows(COLLECTION, writes)
 
     def _row(self, step: ScheduledStep) -> dict[str, Any] | None:
         start = values.local(step.task.get("restriction", {}).get("period", {}).get("start"), self._zone)

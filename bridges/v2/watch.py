@@ -1,25 +1,16 @@
 """Watching the interfaces: one process looks whether all is as usual, and raises or ends alerts (`resources/alerts.py`)."""
 
-import asyncio
 import contextlib
-import uuid
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 from typing import Final
 
-import structlog
-from pymongo.errors import PyMongoError
-
 from bridges.v2.alerts import Habits, Looks
 from bridges.v2.inbound import Inbound
-from fhir_server import clock, leases, metrics
-from fhir_server.background import beside
+from fhir_server import clock, metrics
 from fhir_server.interactions import Interactions
-from fhir_server.leases import Lease
-from fhir_server.outcome import FhirError
+from fhir_server.watching import looking
 from resources.alerts import Alerts
-
-log = structlog.get_logger()
 
 _EVERY: Final = 30.0  # seconds between two looks
 _LEASE: Final = 120.0
@@ -42,25 +33,12 @@ class Watcher:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Look every now and then while inside, unless another process does."""
-        owner = uuid.uuid4().hex
-        try:
-            async with beside(self._watch(Lease(self._db, "v2-watch", owner, _LEASE))):
-                yield
-        finally:
-            with contextlib.suppress(PyMongoError):
-                await leases.give_back(self._db, owner)
+        async with looking(self._db, "v2-watch", self._once, every=_EVERY, lease=_LEASE):
+            yield
 
-    async def _watch(self, lease: Lease) -> None:
-        while True:
-            await asyncio.sleep(_EVERY)
-            try:
-                if await lease.held():
-                    await self._inbound.take_up(_LEFT_BEHIND)
-                    await self.look()
-            except (PyMongoError, FhirError) as error:
-                log.warning("the interfaces can't be looked at now", reason=type(error).__name__)
-            except Exception as error:  # noqa: BLE001 - the next look may go well; the text may name a patient
-                log.error("looking at the interfaces failed", reason=type(error).__name__)  # noqa: TRY400 - as above
+    async def _once(self) -> None:
+        await self._inbound.take_up(_LEFT_BEHIND)
+        await self.look()
 
     async def look(self) -> None:
         """Look once: raise what is new, end what is over."""

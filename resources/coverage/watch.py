@@ -6,9 +6,7 @@ process looks at what is due, and raises or ends one work item an authorization 
 `authorization-exhausted`). What only time brings about, the row is due for by itself: a week before the end, and at the end.
 """
 
-import asyncio
 import contextlib
-import uuid
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta, tzinfo
 from typing import Final
@@ -16,18 +14,16 @@ from typing import Final
 import structlog
 from pymongo import IndexModel, UpdateOne
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import PyMongoError
 
-from fhir_server import clock, leases
+from fhir_server import clock
 from fhir_server.audit import Act
-from fhir_server.background import beside
 from fhir_server.elements import identifier_value
 from fhir_server.interactions import Interactions
-from fhir_server.leases import Lease
 from fhir_server.outcome import FhirError
 from fhir_server.registry import Change, Resource
 from fhir_server.store import Document
 from fhir_server.unit_of_work import UnitOfWork
+from fhir_server.watching import looking
 from resources import service_request, task, terms, work_items
 from resources.coverage import authorized, marks
 from resources.coverage.authorization import TYPES, Terms, is_authorization
@@ -177,22 +173,9 @@ class AuthorizationWatch:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Look every now and then while inside, unless another process does."""
-        owner, db = uuid.uuid4().hex, self._interactions.store.db
-        try:
-            async with beside(self._watch(Lease(db, "authorization-watch", owner, _LEASE))):
-                yield
-        finally:
-            with contextlib.suppress(PyMongoError):
-                await leases.give_back(db, owner)
-
-    async def _watch(self, lease: Lease) -> None:
-        while True:
-            await asyncio.sleep(_EVERY)
-            try:
-                if await lease.held():
-                    await self.look()
-            except Exception as error:  # noqa: BLE001 - the next look may go well; the text may name a patient
-                log.warning("authorizations can't be looked at now", reason=type(error).__name__)
+        db = self._interactions.store.db
+        async with looking(db, "authorization-watch", self.look, every=_EVERY, lease=_LEASE):
+            yield
 
     async def look(self) -> None:
         """Look at what is due now, a batch at most."""

@@ -8,14 +8,13 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
 
 from pymongo import DeleteOne, ReplaceOne
-from pymongo.errors import BulkWriteError
 
 from fhir_server import outbox
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
 from fhir_server.references import target
 from fhir_server.registry import Change, Resource
-from fhir_server.unit_of_work import Conflict, UnitOfWork
+from fhir_server.unit_of_work import UnitOfWork
 from resources import diagnostic_report, service_request
 from resources.numbers import milestones
 from resources.numbers.exam_rows import COLLECTION, row
@@ -23,7 +22,6 @@ from resources.numbers.milestones import Part
 from smart_auth.access import Access
 
 Rows = dict[str, dict[str, Part]]  # id of the requested procedure -> "Task/1" -> what it says
-_DUPLICATE_KEY: Final = 11000
 _PORTION: Final = 50
 _ACCESS: Final = Access.system("numbers")
 _ACT: Final = Act("numbers", source="command-line", detail="rebuild")
@@ -268,11 +266,5 @@ async def _write(unit: UnitOfWork, rows: Rows) -> None:
     for id_, parts in rows.items():
         there = f"ServiceRequest/{id_}" in parts
         writes.append(ReplaceOne({"_id": id_}, row(id_, parts.values()), upsert=True) if there else DeleteOne({"_id": id_}))
-    if not writes:
-        return
-    try:
-        await unit.db[COLLECTION].bulk_write(writes, session=unit.session)
-    except BulkWriteError as error:
-        if all(e.get("code") == _DUPLICATE_KEY for e in error.details.get("writeErrors", ())):
-            raise Conflict(COLLECTION) from error
-        raise
+    if writes:
+        await unit.write_rows(COLLECTION, writes)

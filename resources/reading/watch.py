@@ -3,26 +3,22 @@
 One process looks at a time. Each is escalated once: it is marked overdue, and a work item asks the department to see to it.
 """
 
-import asyncio
 import contextlib
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import Final
 
 import structlog
-from pymongo.errors import ConnectionFailure, PyMongoError
+from pymongo.errors import ConnectionFailure
 
-from fhir_server import clock, leases
+from fhir_server import clock
 from fhir_server.audit import Act
-from fhir_server.background import beside
 from fhir_server.elements import concept, has_code
 from fhir_server.interactions import Interactions
-from fhir_server.leases import Lease
-from fhir_server.outcome import FhirError
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.search.query import compile_query
 from fhir_server.unit_of_work import UnitOfWork
+from fhir_server.watching import looking
 from resources import terms, work_items
 from resources.reading import critical_request, worklist
 from smart_auth.access import Access
@@ -42,24 +38,12 @@ Escalate = Callable[[UnitOfWork, Resource, datetime], Awaitable[bool]]
 @contextlib.asynccontextmanager
 async def watching(interactions: Interactions) -> AsyncIterator[None]:
     """Look every now and then while inside, unless another process does."""
-    owner = uuid.uuid4().hex
-    db = interactions.store.db
 
-    async def watch(lease: Lease) -> None:
-        while True:
-            await asyncio.sleep(_EVERY)
-            try:
-                if await lease.held():
-                    await look(interactions, clock.now())
-            except (PyMongoError, FhirError) as error:
-                log.warning("what is overdue can't be looked for now", reason=type(error).__name__)
+    async def once() -> None:
+        await look(interactions, clock.now())
 
-    try:
-        async with beside(watch(Lease(db, "reading-watch", owner, _LEASE))):
-            yield
-    finally:
-        with contextlib.suppress(PyMongoError):
-            await leases.give_back(db, owner)
+    async with looking(interactions.store.db, "reading-watch", once, every=_EVERY, lease=_LEASE):
+        yield
 
 
 async def look(interactions: Interactions, now: datetime) -> int:

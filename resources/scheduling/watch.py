@@ -1,8 +1,6 @@
 """What goes by the clock: holds end, and slots are made as the days go by. One process at a time looks (a lease)."""
 
-import asyncio
 import contextlib
-import uuid
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from typing import Final
@@ -11,14 +9,12 @@ from zoneinfo import ZoneInfo
 import structlog
 from pymongo.errors import PyMongoError
 
-from fhir_server import clock, leases
+from fhir_server import clock
 from fhir_server.audit import Act
-from fhir_server.background import beside
 from fhir_server.interactions import Interactions
-from fhir_server.leases import Lease
-from fhir_server.outcome import FhirError
 from fhir_server.store import Document
 from fhir_server.unit_of_work import UnitOfWork
+from fhir_server.watching import looking
 from resources.scheduling import generation, occupancy
 from smart_auth.access import Access
 
@@ -39,25 +35,8 @@ class ScheduleWatch:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Look every now and then while inside, unless another process does."""
-        db, owner = self._interactions.store.db, uuid.uuid4().hex
-        lease = Lease(db, "schedule-watch", owner, _LEASE)
-        try:
-            async with beside(self._watch(lease)), beside(lease.keep()):
-                yield
-        finally:
-            with contextlib.suppress(PyMongoError):
-                await leases.give_back(db, owner)
-
-    async def _watch(self, lease: Lease) -> None:
-        while True:
-            await asyncio.sleep(_EVERY)
-            try:
-                if await lease.held():
-                    await self.look()
-            except (PyMongoError, FhirError) as error:
-                log.warning("the schedules can't be looked at now", reason=type(error).__name__)
-            except Exception as error:  # noqa: BLE001 - the next look may go well; the text may name a patient
-                log.error("looking at the schedules failed", reason=type(error).__name__)  # noqa: TRY400 - as above
+        async with looking(self._interactions.store.db, "schedule-watch", self.look, every=_EVERY, lease=_LEASE):
+            yield
 
     async def look(self) -> None:
         """Look once."""
