@@ -6,15 +6,12 @@ then the message is set aside as `refused`, shown, and can be replayed (`fhir-ri
 
 import asyncio
 import contextlib
-import uuid
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import orjson
 import structlog
-from pymongo.errors import PyMongoError
 
 from bridges.dicom import dicom_endpoints, dimse, mpps_scu
 from bridges.dicom.mpps_forward import N_CREATE, N_SET
@@ -23,7 +20,7 @@ from bridges.dicom.upper_layer.requestor import Remote
 from fhir_server import audit, clock, metrics, outbox
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
-from fhir_server.leases import Lease, give_back
+from fhir_server.outbox_workers import OutboxWorkers
 from fhir_server.unit_of_work import UnitOfWork
 from smart_auth.access import Access
 
@@ -53,53 +50,25 @@ class MppsDelivery:
         self._interactions = interactions
         self._own_title = own_title
         self._timing = timing or Timing()
-        self._db = interactions.store.db
-        self._outbox = self._db[outbox.COLLECTION]
-        self._owner = uuid.uuid4().hex
-        self._workers: dict[str, asyncio.Task[None]] = {}
+        self._outbox = interactions.store.db[outbox.COLLECTION]
+        self._workers = OutboxWorkers(
+            interactions.store, outbox.DICOM, due=_pending, serve=self._serve, wait=self._rest, lease=self._timing.lease
+        )
 
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    def running(self) -> contextlib.AbstractAsyncContextManager[None]:
         """Deliver while inside. What is not answered stays pending."""
-        task = asyncio.create_task(self._look())
-        try:
-            yield
-        finally:
-            workers = [task, *self._workers.values()]
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
-            with contextlib.suppress(PyMongoError):
-                await give_back(self._db, self._owner)
+        return self._workers.running()
 
-    async def _look(self) -> None:
-        """A worker for each destination that has something pending."""
-        ours = {"state": "pending", "destination": {"$gte": outbox.DICOM, "$lt": outbox.DICOM[:-1] + ";"}}
-        while True:
-            try:
-                for destination in await self._outbox.distinct("destination", ours):
-                    worker = self._workers.get(destination)
-                    if worker is None or worker.done():
-                        self._workers[destination] = asyncio.create_task(self._serve(destination))
-            except PyMongoError as error:
-                log.warning("the outbox can't be read", reason=type(error).__name__)
-            await asyncio.sleep(self._timing.look)
+    async def _rest(self) -> None:
+        await asyncio.sleep(self._timing.look)
 
-    async def _serve(self, destination: str) -> None:
-        """Deliver what is pending for one destination, while we hold its lease; then end until there is more."""
-        lease = Lease(self._db, f"delivery:{destination}", self._owner, self._timing.lease)
-        renewal = asyncio.create_task(lease.keep())
-        try:
-            while await lease.held():
-                where = {"destination": destination, "state": "pending"}
-                message = await self._outbox.find_one(where, sort=[("key", 1)])
-                if message is None:
-                    return
-                await asyncio.sleep(await self._deliver(message))
-        except Exception as error:  # noqa: BLE001 - the next look starts the worker again; the text may name a patient
-            log.warning("delivery stops for now", destination=destination, reason=type(error).__name__)
-        finally:
-            renewal.cancel()
+    async def _serve(self, destination: str) -> bool:
+        """The first message that is pending for a destination, and the pause after it."""
+        message = await self._outbox.find_one(_pending(destination), sort=[("key", 1)])
+        if message is None:
+            return False
+        await asyncio.sleep(await self._deliver(message))
+        return True
 
     async def _deliver(self, message: Message) -> float:
         """One attempt; the seconds to wait before the next."""
@@ -168,6 +137,10 @@ class MppsDelivery:
         metrics.DELIVERIES.labels(destination, state).inc()
         if not delivered:
             log.error("a performed step was refused; it is set aside", destination=destination, sop_instance=uid)
+
+
+def _pending(destination: object) -> Message:
+    return {"destination": destination, "state": "pending"}
 
 
 def _has_it_already(message: Message, answer: Answer) -> bool:

@@ -15,8 +15,6 @@ transaction.
 import asyncio
 import contextlib
 import re
-import uuid
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -29,7 +27,7 @@ from bridges.payer.client import NotAnswered, NotUnderstood, Payers, Refused
 from fhir_server import audit, clock, metrics, outbox
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
-from fhir_server.leases import Lease, give_back
+from fhir_server.outbox_workers import OutboxWorkers
 from fhir_server.outcome import FhirError
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
@@ -70,55 +68,27 @@ class PayerDelivery:
         self._interactions = interactions
         self._client = client
         self._timing = timing or Timing()
-        self._db = interactions.store.db
-        self._outbox = self._db[outbox.COLLECTION]
-        self._owner = uuid.uuid4().hex
-        self._workers: dict[str, asyncio.Task[None]] = {}
+        self._outbox = interactions.store.db[outbox.COLLECTION]
+        self._workers = OutboxWorkers(
+            interactions.store, outbox.PAYER, due=_due, serve=self._serve, wait=self._until_filled, lease=self._timing.lease
+        )
 
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    def running(self) -> contextlib.AbstractAsyncContextManager[None]:
         """Ask while inside. What is not answered stays pending."""
-        task = asyncio.create_task(self._look())
-        try:
-            yield
-        finally:
-            workers = [task, *self._workers.values()]
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
-            with contextlib.suppress(PyMongoError):
-                await give_back(self._db, self._owner)
+        return self._workers.running()
 
-    async def _look(self) -> None:
-        """A worker for each payer that has something due."""
-        filled = self._interactions.outbox_filled
-        while True:
-            try:
-                for destination in await self._outbox.distinct("destination", _due({"$gte": outbox.PAYER, "$lt": _AFTER})):
-                    worker = self._workers.get(destination)
-                    if worker is None or worker.done():
-                        self._workers[destination] = asyncio.create_task(self._serve(destination))
-            except PyMongoError as error:
-                log.warning("the outbox can't be read", reason=type(error).__name__)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._timing.look):
-                    await filled.wait()
-                    await asyncio.sleep(self._timing.look / 20)  # it is delivery's to clear it
+    async def _until_filled(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._timing.look):
+                await self._interactions.outbox_filled.wait()
+                await asyncio.sleep(self._timing.look / 20)  # it is delivery's to clear it
 
-    async def _serve(self, destination: str) -> None:
-        """Ask one payer what is due, while we hold its lease; then end until there is more."""
-        lease = Lease(self._db, f"delivery:{destination}", self._owner, self._timing.lease)
-        renewal = asyncio.create_task(lease.keep())
-        try:
-            while await lease.held():
-                due = self._outbox.find(_due(destination), sort=[("key", 1)], limit=self._timing.at_once)
-                if not (messages := await due.to_list()):
-                    return
-                await asyncio.gather(*(self._try(m) for m in messages))
-        except Exception as error:  # noqa: BLE001 - the next look starts the worker again; the text may name a patient
-            log.warning("payers are not asked for now", destination=destination, reason=type(error).__name__)
-        finally:
-            renewal.cancel()
+    async def _serve(self, destination: str) -> bool:
+        """Ask one payer what is due."""
+        due = self._outbox.find(_due(destination), sort=[("key", 1)], limit=self._timing.at_once)
+        messages = await due.to_list()
+        await asyncio.gather(*(self._try(m) for m in messages))
+        return bool(messages)
 
     async def _try(self, message: Message) -> None:
         """One attempt. What nobody has foreseen counts as one without an answer: a payer isn't asked without pause for it."""
@@ -228,9 +198,6 @@ class PayerDelivery:
         await self._interactions.store.ensure(resource_type)
         found = await self._interactions.store.read(resource_type, reference.partition("/")[2])
         return found.resource if found else None
-
-
-_AFTER: Final = outbox.PAYER[:-1] + ";"  # the first text after all that begin with the prefix
 
 
 def _due(destination: object) -> Message:
