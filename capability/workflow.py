@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import resources
 from capability import printed
+from resources import registration
 from resources.lifecycle import ANY, GROUPS, LIFECYCLES, MISTAKE, NEW, Lifecycle, Row
 
 _BEGIN: Final = "<!-- lifecycles: written by `python -m capability.workflow` -->\n"
@@ -20,7 +20,7 @@ _STORY: Final = (
     "ImagingStudy DiagnosticReport Communication CommunicationRequest ChargeItem"
 ).split()
 # Whose import fills LIFECYCLES.
-SOURCE: Final = resources
+SOURCE: Final = registration
 
 
 def lifecycles() -> list[Lifecycle]:

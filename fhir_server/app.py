@@ -6,7 +6,6 @@ What only a server needs is imported where it is needed: `fhir-ris load` starts 
 import contextlib
 import functools
 import os
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -18,9 +17,8 @@ from pymongo.errors import PyMongoError
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
-import resources
 from bridges.dicom import dicom_endpoints, study_watch, worklist_rows
 from bridges.payer import outbound as payer_outbound
 from bridges.v2 import message_log, order_parked, outbound, parked_sweep, routes
@@ -33,6 +31,7 @@ from fhir_server import audit, clock, cors, metrics, outbox
 from fhir_server.audit import Act
 from fhir_server.audit_key import audit_key, report_signing_key
 from fhir_server.chart import RecordChart
+from fhir_server.front import Front, Measured
 from fhir_server.heartbeat import Heartbeat
 from fhir_server.interactions import Interactions
 from fhir_server.operations import standard
@@ -43,11 +42,13 @@ from fhir_server.rest import Rest
 from fhir_server.settings import Settings
 from fhir_server.start_error import StartError, taken_address
 from fhir_server.store import Document, Store
-from resources import numbers, patient_merge, reconcile_operation
+from resources import numbers, patient_merge, reconcile_operation, registration
 from resources.coverage import watch as authorization_watch
 from resources.numbers import measures
+from resources.reading import watch as reading_watch
 from resources.reading.signature import Signer
 from resources.reading.signing import ReportSigning
+from resources.safety import questionnaires
 from resources.scheduling import operations as scheduling_operations
 from resources.scheduling.watch import ScheduleWatch
 from smart_auth import break_glass_log
@@ -92,7 +93,7 @@ async def interactions_over(settings: Settings, db: AsyncDatabase[Document], tok
     `tokens` are those that operations on somebody's own rights work on; without them there are none.
     """
     registry = Registry()
-    resources.register(registry, uid_root=settings.uid_root, zone=settings.zone)
+    registration.register(registry, uid_root=settings.uid_root, zone=settings.zone)
     standard.register(registry)
     registry.projection(worklist_rows.WorklistRows(settings.zone).project)
     registry.projection(study_watch.project)
@@ -154,6 +155,11 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
             _dicom_settings(settings),
         ),
     )
+
+
+async def publish(ris: Ris) -> None:
+    """Store the questionnaires that safety screening asks by."""
+    await questionnaires.publish(ris.interactions)
 
 
 def http_app(ris: Ris, *, fetcher: "JwksFetcher | None" = None) -> ASGIApp:
@@ -370,6 +376,13 @@ async def pacs_workers(ris: Ris) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
+async def department_watches(ris: Ris) -> AsyncIterator[None]:
+    """What nobody has done in time is escalated."""
+    async with reading_watch.watching(ris.interactions):
+        yield
+
+
+@contextlib.asynccontextmanager
 async def payer_workers(ris: Ris) -> AsyncIterator[None]:
     """Payers are asked, and authorizations watched."""
     from bridges.payer.client import Payers
@@ -380,35 +393,3 @@ async def payer_workers(ris: Ris) -> AsyncIterator[None]:
         await stack.enter_async_context(PayerDelivery(ris.interactions, client).running())
         await stack.enter_async_context(authorization_watch.AuthorizationWatch(ris.interactions, ris.settings.zone).running())
         yield
-
-
-class Front:
-    """Sends what is under the FHIR base straight to its edge, and all else to the application, whose layers it needs none of."""
-
-    def __init__(self, edge: ASGIApp, app: ASGIApp) -> None:
-        self._edge, self._app = edge, app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path: str = scope.get("path", "")
-        fhir = scope["type"] == "http" and (path == "/fhir" or path.startswith("/fhir/"))
-        await (self._edge if fhir and not path.startswith("/fhir/.well-known/") else self._app)(scope, receive, send)
-
-
-class Measured:
-    """Counts and times the requests."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        began = time.perf_counter()
-
-        async def measured(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                metrics.answered(scope["method"], message["status"], time.perf_counter() - began)
-            await send(message)
-
-        await self._app(scope, receive, measured)

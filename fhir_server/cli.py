@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bridges.v2 import message_commands
-from fhir_server import audit_commands, charge_commands, client_commands, key_commands, number_commands, user_commands
+from fhir_server import audit_commands, client_commands, key_commands, user_commands
 from fhir_server.command import end as _end
 from fhir_server.command import run as _run
 from fhir_server.command import settings as _settings
@@ -21,6 +21,7 @@ from fhir_server.database import connect
 from fhir_server.logs import configure_logging
 from fhir_server.mongod import mongodb_for_command
 from fhir_server.settings import Settings
+from resources import charge_commands, number_commands
 
 if TYPE_CHECKING:
     from fhir_server.interactions import Interactions

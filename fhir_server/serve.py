@@ -13,15 +13,24 @@ import structlog
 import uvicorn
 
 from capability import concept_maps
-from fhir_server.app import SUPERVISOR, Ris, assemble, dicom_door, http_app, mllp_door, pacs_workers, payer_workers
+from fhir_server.app import (
+    SUPERVISOR,
+    Ris,
+    assemble,
+    department_watches,
+    dicom_door,
+    http_app,
+    mllp_door,
+    pacs_workers,
+    payer_workers,
+    publish,
+)
 from fhir_server.child import ends_with_us
 from fhir_server.database import connect
 from fhir_server.garbage import spare_tables
 from fhir_server.mongod import mongodb
 from fhir_server.settings import Settings
 from fhir_server.start_error import StartError, taken_address
-from resources.reading import watch as reading_watch
-from resources.safety import questionnaires
 from smart_auth import break_glass
 
 ROLES = ("http", "v2", "dicom", "delivery")
@@ -61,7 +70,7 @@ async def running(settings: Settings, roles: frozenset[str], stop: asyncio.Event
         db = await connect(uri, settings.mongodb_database)
         stack.push_async_callback(db.client.close)
         ris = await assemble(settings, db)
-        await questionnaires.publish(ris.interactions)
+        await publish(ris)
         if "v2" in roles:
             await concept_maps.publish(ris.interactions)
         if "delivery" in roles:
@@ -80,7 +89,7 @@ async def running(settings: Settings, roles: frozenset[str], stop: asyncio.Event
             await stack.enter_async_context(_workers(ris, uri))
         await stack.enter_async_context(ris.interactions.store.trail.noting())
         await stack.enter_async_context(break_glass.watching(ris.interactions))
-        await stack.enter_async_context(reading_watch.watching(ris.interactions))
+        await stack.enter_async_context(department_watches(ris))
         await stack.enter_async_context(ris.refusals.watching())
         await stack.enter_async_context(ris.heartbeat.beating(ris.components))
         spare_tables()

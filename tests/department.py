@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
-import resources
 from bridges.v2 import message_log, order_parked, outbound
 from bridges.v2.inbound import Inbound
 from bridges.v2.message import Message, parse
@@ -25,7 +24,7 @@ from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError
 from fhir_server.registry import Registry
 from fhir_server.store import Store
-from resources import numbers, patient_merge
+from resources import numbers, patient_merge, registration
 from resources.scheduling import operations as scheduling_operations
 from smart_auth.access import Access
 
@@ -64,7 +63,7 @@ class Department:
     async def _open(self) -> None:
         self.db = await connect(self._uri, f"test_{uuid4().hex[:12]}")
         self.registry = Registry()
-        resources.register(self.registry, uid_root="2.25")
+        registration.register(self.registry, uid_root="2.25")
         self.registry.projection(outbound.Outbound(ZONE).project)
         numbers.register(self.registry, ZONE)
         self.store = Store(self.db)

@@ -22,7 +22,6 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run 
     Verification,
 )
 
-import resources
 from bridges.dicom import dicom_endpoints, study_watch, worklist_rows
 from bridges.dicom.server import DicomServer, DicomSettings
 from bridges.dicom.worklist_rows import WorklistRows
@@ -31,7 +30,7 @@ from fhir_server.interactions import Interactions
 from fhir_server.references import ref
 from fhir_server.registry import Registry
 from fhir_server.store import Store
-from resources import reconcile_operation, terms
+from resources import reconcile_operation, registration, terms
 from resources.worklist_preferences import EXTENSIONS, PREFIX
 from smart_auth.access import Access
 
@@ -287,7 +286,7 @@ class Scheduled:
 async def department(db: AsyncDatabase[Any], **settings: Any) -> AsyncIterator[Department]:
     """A department whose DICOM server listens on a free port."""
     registry = Registry()
-    resources.register(registry, uid_root="2.25")
+    registration.register(registry, uid_root="2.25")
     registry.projection(WorklistRows(ZONE).project)
     registry.projection(study_watch.project)
     dicom_endpoints.register(registry)

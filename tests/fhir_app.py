@@ -20,20 +20,19 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 from structlog.testing import capture_logs
 
-import resources
 from bridges.dicom import worklist_rows
 from bridges.payer import outbound as payer_outbound
 from bridges.v2 import outbound
 from capability.statement import capability_statement, terminology_capabilities
 from fhir_server import fhir_json, outbox
-from fhir_server.app import Front
 from fhir_server.database import connect
+from fhir_server.front import Front
 from fhir_server.interactions import Interactions
 from fhir_server.operations import standard
 from fhir_server.registry import Registry
 from fhir_server.rest import Rest
 from fhir_server.store import Store
-from resources import numbers, reconcile_operation
+from resources import numbers, reconcile_operation, registration
 from resources.reading.signature import Signer
 from resources.reading.signing import ReportSigning
 from resources.scheduling import operations as scheduling_operations
@@ -92,7 +91,7 @@ class FhirApp:
         self.tokens = Tokens(self.db)
         BreakGlass(self.tokens).register(self.registry)
         if self._rules is None:
-            resources.register(self.registry, uid_root="2.25")
+            registration.register(self.registry, uid_root="2.25")
             reconcile_operation.register(self.registry)
             ReportSigning(Signer(bytes(32)), self._second_factor_minutes).register(self.registry)
             scheduling_operations.register(self.registry, ZoneInfo("UTC"))

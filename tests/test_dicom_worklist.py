@@ -381,6 +381,7 @@ def test_a_query_ends_when_the_scanner_cancels_it(site: Running) -> None:
             pending += 1
     assert final == 0xFE00
     assert 0 < pending < 400
+    site.run(site.department.interactions.store.db["worklist"].delete_many({"stations": "CT-MANY"}))
 
 
 # What is on the list

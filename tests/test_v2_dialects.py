@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import resources
 from bridges.v2 import outbound, version_structure
 from bridges.v2.destination import HEADERS, KINDS, Destination
 from bridges.v2.destinations import translations
@@ -21,6 +20,7 @@ from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
 from fhir_server.registry import Registry
 from fhir_server.store import Store
+from resources import registration
 from resources.letters import plain
 from tests.department import ACCESS, CT_CHEST, ZONE, Department, Resource, booking
 
@@ -120,7 +120,7 @@ class Process:
 
     def __init__(self, ris: Department) -> None:
         registry = Registry()
-        resources.register(registry, uid_root="2.25")
+        registration.register(registry, uid_root="2.25")
         registry.projection(outbound.Outbound(ZONE).project)
         self.ris = ris
         self.interactions = Interactions(Store(ris.db), registry)

@@ -341,7 +341,7 @@ _CHILD = """
 import asyncio, sys
 from bridges.v2.inbound import Inbound
 from tests.department import PEER, ZONE
-import resources
+from resources import registration
 from fhir_server.database import connect
 from fhir_server.interactions import Interactions
 from fhir_server.registry import Registry
@@ -350,7 +350,7 @@ from fhir_server.store import Store
 async def main():
     db = await connect(sys.argv[1], sys.argv[2])
     registry = Registry()
-    resources.register(registry, uid_root="2.25")
+    registration.register(registry, uid_root="2.25")
     inbound = Inbound(Interactions(Store(db), registry), ZONE)
     print("begins", flush=True)
     print(await inbound.handle(sys.argv[3].encode(), PEER), flush=True)
