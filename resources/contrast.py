@@ -13,7 +13,7 @@ from fhir_server.outcome import fail
 from fhir_server.references import ref, target
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import procedure, settling, task, terms
+from resources import procedure, settling, task, terms, work_items
 from resources.safety import findings, issues, tables
 from resources.security_labels import labelled
 
@@ -135,7 +135,7 @@ async def follow(unit: UnitOfWork, change: Change) -> None:
     if override(given) and (found := await against(unit, given, step)):
         text = f"Contrast was given although: {'; '.join(f.en for f in found)}. The reason: {override(given)}"
         about, patient = f"MedicationAdministration/{given['id']}", given["subject"].get("reference")
-        await task.open_work_item(unit, DESPITE, text, about, patient)
+        await work_items.open_work_item(unit, DESPITE, text, about, patient)
 
 
 async def _forget(unit: UnitOfWork, given: Resource) -> None:

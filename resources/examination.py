@@ -17,7 +17,7 @@ from fhir_server.outcome import fail
 from fhir_server.references import ref
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import imaging_study, procedure, protocol, readiness, task, terms, tracking
+from resources import imaging_study, procedure, protocol, readiness, task, terms, tracking, work_items
 from resources.safety.answers import moment
 from resources.security_labels import labelled
 
@@ -188,7 +188,7 @@ async def again(unit: UnitOfWork, step: Resource, reason: Resource) -> Resource:
         {"type": concept(terms.TASK_DETAIL, REPEAT_OF), "valueReference": ref(step)},
         {"type": concept(terms.TASK_DETAIL, "repeat-reason"), "valueCodeableConcept": reason},
     ]
-    for item in await task.open_items(unit, f"Task/{step['id']}", "examination-stopped"):
+    for item in await work_items.open_items(unit, f"Task/{step['id']}", "examination-stopped"):
         await unit.update(item | {"status": "completed", "statusReason": {"text": "it is repeated"}})
     return await unit.create(new)
 

@@ -10,7 +10,7 @@ from fhir_server.outcome import FhirError, fail
 from fhir_server.references import ref
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import order_door, service_request, task, terms
+from resources import order_door, service_request, task, terms, work_items
 from resources.identifiers import same
 
 Progress = Literal[
@@ -186,7 +186,7 @@ async def _show_moved_wish(unit: UnitOfWork, order: Resource) -> None:
     steps = await service_request.steps_of(unit, order["id"])
     if any(s["status"] in {"accepted", "ready"} for s in steps):
         text = "The placer wants this order, which is scheduled, at another time"
-        await task.open_work_item(
+        await work_items.open_work_item(
             unit, "order-changed", text, f"ServiceRequest/{order['id']}", order["subject"].get("reference")
         )  # fmt: skip
 

@@ -19,7 +19,17 @@ from fhir_server.outcome import fail
 from fhir_server.references import Target, ref
 from fhir_server.registry import Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import department_operation, order_door, order_groups, order_verdict, service_request, status_reason, task, terms
+from resources import (
+    department_operation,
+    order_door,
+    order_groups,
+    order_verdict,
+    service_request,
+    status_reason,
+    task,
+    terms,
+    work_items,
+)
 from resources.department_operation import seen
 
 Reason = Resource | None
@@ -86,7 +96,7 @@ async def hold(unit: UnitOfWork, order: Resource, reason: Reason) -> None:
     await unit.react()
     if not await order_door.held_for(unit, held):
         about, patient = f"ServiceRequest/{order['id']}", order["subject"].get("reference")
-        item = await task.open_work_item(unit, terms.ORDER_HOLD, "The department holds this order", about, patient)
+        item = await work_items.open_work_item(unit, terms.ORDER_HOLD, "The department holds this order", about, patient)
         await unit.update(item | {"reasonCode": reason})
 
 

@@ -18,7 +18,7 @@ from fhir_server.elements import codes, concept, extension, has_code
 from fhir_server.outcome import fail
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import order_intake, order_panel, task, terms
+from resources import order_intake, order_panel, task, terms, work_items
 from resources.order_intake import KINDS, Finding, Kind
 from resources.security_labels import labelled
 
@@ -136,7 +136,7 @@ def settled_holds(verdict: Verdict, items: Iterable[Resource]) -> bool:
 async def _open(unit: UnitOfWork, order: Resource, code: str, text: str, findings: list[Finding]) -> None:
     about, patient = f"ServiceRequest/{order['id']}", order["subject"].get("reference")
     elements = _elements(order, findings)
-    item = await task.open_work_item(unit, code, text, about, patient, details=elements["input"])
+    item = await work_items.open_work_item(unit, code, text, about, patient, details=elements["input"])
     await unit.update(labelled(item | elements, order))
 
 

@@ -10,7 +10,7 @@ from fhir_server.elements import has_code
 from fhir_server.registry import Resource
 from fhir_server.search.keys import fold
 from fhir_server.unit_of_work import UnitOfWork
-from resources import task, terms
+from resources import terms, work_items
 
 # meta.tag of a Patient whose identity is not known (PID-31): whoever knows it better may say so without contradicting anybody.
 IDENTITY: Final = "urn:fhir-ris:identity"
@@ -152,7 +152,7 @@ async def raise_mismatch(
     for waiting in await unit.search("Task", code=code, focus=about or reference, status=_WAITING):
         if waiting.get("description") == text and has_code(waiting.get("code"), terms.TASK_CODE, MISMATCH):
             return None
-    item = await task.open_work_item(unit, MISMATCH, text, about=about or reference, patient=reference)
+    item = await work_items.open_work_item(unit, MISMATCH, text, about=about or reference, patient=reference)
     details = [(f"{side}", d.what, value) for d in differing for side, value in (("known", d.known), ("said", d.said))]
     inputs = [
         {"type": {"coding": [{"system": terms.TASK_DETAIL, "code": side}], "text": what}, "valueString": value}

@@ -142,7 +142,7 @@ async def follow_step(unit: UnitOfWork, change: Change) -> None:
     elif obstacles:
         text = f"An examination has begun although it was stopped: {'; '.join(obstacles)}"
         patient = requested["subject"].get("reference")
-        await task.open_work_item(unit, DESPITE, text, f"Task/{step['id']}", patient)
+        await work_items.open_work_item(unit, DESPITE, text, f"Task/{step['id']}", patient)
 
 
 def _refuse_skipped(change: Change) -> None:

@@ -14,7 +14,7 @@ from fhir_server.outcome import fail
 from fhir_server.references import ref, target
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import diagnostic_report, imaging_study, procedure, service_request, task, terms
+from resources import diagnostic_report, imaging_study, procedure, service_request, task, terms, work_items
 from resources.identifiers import token
 from resources.security_labels import labelled
 from resources.settling import settling
@@ -234,8 +234,8 @@ async def _move_study(unit: UnitOfWork, examination: _Examination, wanted: Resou
         if study["subject"] != wanted["subject"]:
             text = "This study holds images of two orders: it is to be split in the PACS."
             about, whose = f"ImagingStudy/{study['id']}", study["subject"].get("reference")
-            if not await task.open_items(unit, about, TO_BE_SPLIT):
-                await task.open_work_item(unit, TO_BE_SPLIT, text, about, whose)
+            if not await work_items.open_items(unit, about, TO_BE_SPLIT):
+                await work_items.open_work_item(unit, TO_BE_SPLIT, text, about, whose)
         return study
     if "series" in study:
         study = await imaging_study.reopened(unit, study)
@@ -284,7 +284,7 @@ async def _close(unit: UnitOfWork, about: list[str], who: str | None) -> list[st
     """The work items that asked are answered."""
     closed = []
     for reference in about:
-        for item in await task.open_items(unit, reference, *_ANSWERED):
+        for item in await work_items.open_items(unit, reference, *_ANSWERED):
             done: dict[str, Any] = {"status": "completed", "statusReason": {"text": "settled by $reconcile"}}
             to = target(who)
             if to is not None and to.type in {"Practitioner", "PractitionerRole"}:

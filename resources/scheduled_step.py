@@ -15,6 +15,7 @@ from resources import (
     service_request,
     task,
     terms,
+    work_items,
 )
 from resources.security_labels import labelled
 
@@ -43,7 +44,7 @@ async def follow(unit: UnitOfWork, change: Change) -> None:
         if step["status"] == "failed" and not await _is_settled(unit, step, procedure):
             text = "An examination was stopped. Is it to be repeated (schedule another step), or is the order to be revoked?"
             about, patient = f"Task/{step['id']}", step.get("for", {}).get("reference")
-            await task.open_work_item(unit, "examination-stopped", text, about, patient)
+            await work_items.open_work_item(unit, "examination-stopped", text, about, patient)
         if procedure is not None:
             await _when_examined(unit, procedure)
 

@@ -295,49 +295,6 @@ async def steps_of(unit: UnitOfWork, *procedure_ids: str) -> list[Resource]:
     return await unit.search("Task", based_on=",".join(f"ServiceRequest/{p}" for p in procedure_ids), intent="plan")
 
 
-async def open_work_item(
-    unit: UnitOfWork,
-    code: str,
-    description: str,
-    about: str | None = None,
-    patient: str | None = None,
-    details: list[dict[str, Any]] | None = None,
-    subject: dict[str, Any] | None = None,
-) -> Resource:
-    """A Task that asks a person to look at something: `patient-mismatch`, `unknown-order`, `order-hold`, ...
-
-    details: its inputs, such as the candidates to choose from
-    subject: identifies it among those of its kind, where it is to be found again (`work_items.py`)
-    """
-    item: Resource = {
-        "resourceType": "Task",
-        "status": "requested",
-        "intent": "order",
-        "priority": "urgent",
-        "code": concept(terms.TASK_CODE, code),
-        "description": description,
-        "authoredOn": clock.instant(unit.now),
-    }
-    if about:
-        item["focus"] = {"reference": about}
-    if patient:
-        item["for"] = {"reference": patient}
-    if details:
-        item["input"] = details
-    if subject:
-        item["identifier"] = [subject]
-    return await unit.create(item)
-
-
-async def open_items(unit: UnitOfWork, about: str, *codes: str) -> list[Resource]:
-    """The work items about a resource (`Procedure/1`) that nobody has settled yet, of these kinds or of all."""
-    found = await unit.search("Task", focus=about, status=",".join(sorted(OPEN)))
-    items = [
-        t for t in found if t.get("intent") == "order" and not has_code(t.get("code"), terms.TASK_CODE, terms.INTERPRETATION)
-    ]
-    return [t for t in items if not codes or any(has_code(t.get("code"), terms.TASK_CODE, c) for c in codes)]
-
-
 # Rules
 
 

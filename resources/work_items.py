@@ -1,13 +1,59 @@
-"""Work items that are opened once: one open Task for a subject, however often what it tells happens; closed when it is over."""
+"""Work items: Tasks that ask a person to look at something. Some are opened once for a subject, however often that happens."""
 
-from typing import Final
+from typing import Any, Final
 
+from fhir_server import clock
+from fhir_server.elements import concept, has_code
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources.task import OPEN, open_work_item
+from resources import terms
+from resources.task import OPEN
 
 SUBJECT: Final = "urn:fhir-ris:work-item"
 _OPEN: Final = ",".join(sorted(OPEN))
+
+
+async def open_work_item(
+    unit: UnitOfWork,
+    code: str,
+    description: str,
+    about: str | None = None,
+    patient: str | None = None,
+    details: list[dict[str, Any]] | None = None,
+    subject: dict[str, Any] | None = None,
+) -> Resource:
+    """A Task that asks a person to look at something: `patient-mismatch`, `unknown-order`, `order-hold`, ...
+
+    details: its inputs, such as the candidates to choose from
+    subject: identifies it among those of its kind, where it is to be found again
+    """
+    item: Resource = {
+        "resourceType": "Task",
+        "status": "requested",
+        "intent": "order",
+        "priority": "urgent",
+        "code": concept(terms.TASK_CODE, code),
+        "description": description,
+        "authoredOn": clock.instant(unit.now),
+    }
+    if about:
+        item["focus"] = {"reference": about}
+    if patient:
+        item["for"] = {"reference": patient}
+    if details:
+        item["input"] = details
+    if subject:
+        item["identifier"] = [subject]
+    return await unit.create(item)
+
+
+async def open_items(unit: UnitOfWork, about: str, *codes: str) -> list[Resource]:
+    """The work items about a resource (`Procedure/1`) that nobody has settled yet, of these kinds or of all."""
+    found = await unit.search("Task", focus=about, status=_OPEN)
+    items = [
+        t for t in found if t.get("intent") == "order" and not has_code(t.get("code"), terms.TASK_CODE, terms.INTERPRETATION)
+    ]
+    return [t for t in items if not codes or any(has_code(t.get("code"), terms.TASK_CODE, c) for c in codes)]
 
 
 async def raise_once(

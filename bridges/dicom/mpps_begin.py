@@ -10,7 +10,7 @@ from fhir_server.elements import concept
 from fhir_server.references import ref
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import candidates, device, imaging_study, task, terms
+from resources import candidates, device, imaging_study, terms, work_items
 
 _CAN_BE_PERFORMED = frozenset({"requested", "accepted", "ready", "in-progress", "completed"})
 
@@ -40,14 +40,14 @@ async def begin(unit: UnitOfWork, uid: str, checked: Checked, zone: ZoneInfo) ->
     if not steps:
         text_ = "A scanner performs an examination that isn't on the worklist. Which order is it?"
         inputs = candidates.as_inputs(proposed)
-        await task.open_work_item(unit, "unscheduled-procedure-step", text_, about, whose, inputs)
+        await work_items.open_work_item(unit, "unscheduled-procedure-step", text_, about, whose, inputs)
     if differs:
         text_ = f"The scanner's patient differs from the order's: {', '.join(differs)}. Who was examined?"
-        await task.open_work_item(unit, "patient-mismatch", text_, about, whose)
+        await work_items.open_work_item(unit, "patient-mismatch", text_, about, whose)
     await _ask_about_state(unit, steps, about, whose)
     if doubts := [*checked.doubts, *mpps_data.period(data, zone)[1]]:
         text_ = f"The scanner's record of an examination is incomplete: {'; '.join(doubts)}."
-        await task.open_work_item(unit, "performed-step-incomplete", text_, about, whose)
+        await work_items.open_work_item(unit, "performed-step-incomplete", text_, about, whose)
     return performed
 
 
@@ -55,7 +55,7 @@ async def _ask_about_state(unit: UnitOfWork, steps: list[Resource], about: str, 
     for step in steps:
         if step["status"] not in _CAN_BE_PERFORMED:
             text_ = f"A scanner performs a step that is {step['status']}."
-            await task.open_work_item(unit, "unexpected-procedure-step", text_, about, whose)
+            await work_items.open_work_item(unit, "unexpected-procedure-step", text_, about, whose)
 
 
 def _performed(

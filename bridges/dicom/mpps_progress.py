@@ -10,7 +10,7 @@ from bridges.dicom.mpps_checks import Checked
 from fhir_server.references import target
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import device, imaging_series, imaging_study, procedure, task, terms
+from resources import device, imaging_series, imaging_study, procedure, terms, work_items
 
 
 async def progress(unit: UnitOfWork, performed: Resource, checked: Checked, zone: ZoneInfo) -> Resource:
@@ -38,10 +38,10 @@ async def progress(unit: UnitOfWork, performed: Resource, checked: Checked, zone
     about, whose = f"Procedure/{performed['id']}", performed["subject"].get("reference")
     if doubts and performed["status"] in procedure.ENDED:
         text_ = f"The scanner's record of an examination is incomplete: {'; '.join(doubts)}."
-        await task.open_work_item(unit, "performed-step-incomplete", text_, about, whose)
+        await work_items.open_work_item(unit, "performed-step-incomplete", text_, about, whose)
     if wrong_entry:
         text_ = "The wrong worklist entry was selected at the scanner. The step waits again. Whose are the images?"
-        await task.open_work_item(unit, "wrong-worklist-entry", text_, about, whose)
+        await work_items.open_work_item(unit, "wrong-worklist-entry", text_, about, whose)
     return await unit.update(performed)
 
 

@@ -19,7 +19,7 @@ from fhir_server.registry import Resource
 from fhir_server.search.query import compile_query
 from fhir_server.unit_of_work import UnitOfWork
 from fhir_server.watching import looking
-from resources import scanner_preferences, task, terms
+from resources import scanner_preferences, terms, work_items
 from smart_auth.access import Access
 
 log = structlog.get_logger()
@@ -83,7 +83,7 @@ async def _ask(interactions: Interactions, performed: Resource, hours: int) -> b
         if await unit.search("Task", focus=about, code=f"{terms.TASK_CODE}|{ABANDONED}"):
             return False
         text = f"A scanner began an examination and has said nothing for {hours} hours: has it ended?"
-        await task.open_work_item(unit, ABANDONED, text, about, now["subject"].get("reference"))
+        await work_items.open_work_item(unit, ABANDONED, text, about, now["subject"].get("reference"))
         return True
 
     try:

@@ -16,7 +16,17 @@ from fhir_server.elements import concept, identifier_of_type
 from fhir_server.references import ref, target
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import candidates, imaging_study, procedure, reconciliation, scanner_preferences, service_request, task, terms
+from resources import (
+    candidates,
+    imaging_study,
+    procedure,
+    reconciliation,
+    scanner_preferences,
+    service_request,
+    task,
+    terms,
+    work_items,
+)
 from resources.imaging_series import ArrivedSeries, is_available, with_arrived
 
 WITHOUT_ORDER: Final = "study-without-order"
@@ -130,7 +140,7 @@ def _facts(study: Resource, arrived: Arrived, zone: ZoneInfo) -> candidates.Fact
 async def _ask_for_order(unit: UnitOfWork, study: Resource, arrived: Arrived, zone: ZoneInfo) -> None:
     """Images without an order: which one is it? Once, unless the performed step is asked about already."""
     for performed in await mpps_records.of_study(unit, arrived.study_uid):
-        if await task.open_items(unit, f"Procedure/{performed['id']}", "unscheduled-procedure-step"):
+        if await work_items.open_items(unit, f"Procedure/{performed['id']}", "unscheduled-procedure-step"):
             return
     found = await candidates.find(unit, _facts(study, arrived, zone))
     await _ask(unit, WITHOUT_ORDER, "There are images without an order. Which order is it?", study, candidates.as_inputs(found))
@@ -139,7 +149,7 @@ async def _ask_for_order(unit: UnitOfWork, study: Resource, arrived: Arrived, zo
 async def _ask_about_void(unit: UnitOfWork, study: Resource) -> None:
     """Images of a study that was not to be. The performed step is asked about already, where a scanner has told of it."""
     for performed in await mpps_records.of_study(unit, imaging_study.study_uid(study) or ""):
-        if await task.open_items(unit, f"Procedure/{performed['id']}", "unexpected-procedure-step"):
+        if await work_items.open_items(unit, f"Procedure/{performed['id']}", "unexpected-procedure-step"):
             return
     state = "was cancelled" if study["status"] == "cancelled" else "was entered in error"
     text_ = f"The PACS has images of a study that {state}. Whose are they, and what is to become of them?"
@@ -148,8 +158,8 @@ async def _ask_about_void(unit: UnitOfWork, study: Resource) -> None:
 
 async def _ask(unit: UnitOfWork, code: str, text_: str, study: Resource, inputs: list[dict[str, Any]] | None = None) -> None:
     about = f"ImagingStudy/{study['id']}"
-    if not await task.open_items(unit, about, code):
-        await task.open_work_item(unit, code, text_, about, study["subject"].get("reference"), inputs)
+    if not await work_items.open_items(unit, about, code):
+        await work_items.open_work_item(unit, code, text_, about, study["subject"].get("reference"), inputs)
 
 
 async def contradictions(unit: UnitOfWork, study: Resource, tags: Attributes) -> list[str]:

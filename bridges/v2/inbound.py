@@ -36,7 +36,7 @@ from fhir_server import clock, metrics
 from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError
 from fhir_server.unit_of_work import UnitOfWork
-from resources import task
+from resources import work_items
 from resources.work_items import raise_once
 
 log = structlog.get_logger()
@@ -314,7 +314,7 @@ class Inbound:
                 await show_mix_up(unit, message, Sender.of(message, self._zone, received.partner), failure.mixed_up)
             for item in failure.shown:
                 if not item.once:
-                    await task.open_work_item(unit, item.kind, item.text, item.about, item.patient)
+                    await work_items.open_work_item(unit, item.kind, item.text, item.about, item.patient)
                 elif await unit.get(item.about):  # it isn't there when the message would have made it
                     await raise_once(unit, item.kind, str(item.about), item.text, about=item.about, patient=item.patient)
             if failure.stranger:

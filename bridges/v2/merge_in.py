@@ -9,7 +9,7 @@ from bridges.v2.pid_in import identifiers_in
 from bridges.v2.reception import Reception, Reply
 from bridges.v2.refused import Refused, missing, no_segment, wrong
 from fhir_server.registry import Resource
-from resources import identifiers, patient_identity, patient_merge, task
+from resources import identifiers, patient_identity, patient_merge, work_items
 from resources import patient as patients
 
 Group = tuple[Segment, Segment]
@@ -160,7 +160,7 @@ async def _ask(reception: Reception, pid: Segment, mrg: Segment) -> None:
         "identity, so nothing was merged"
     )
     reference = f"Patient/{stays['id']}"
-    await task.open_work_item(unit, patient_identity.MISMATCH, text, about=reference, patient=reference)
+    await work_items.open_work_item(unit, patient_identity.MISMATCH, text, about=reference, patient=reference)
 
 
 async def receive_identifier_change(reception: Reception) -> Reply | None:

@@ -17,7 +17,7 @@ from bridges.v2.refused import Refused, check_one_patient, from_fhir
 from fhir_server.outcome import FhirError
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import task
+from resources import work_items
 
 _TRY_AGAIN = frozenset({"transient", "lock-error", "timeout"})
 
@@ -124,4 +124,4 @@ async def show_mix_up(unit: UnitOfWork, message: Message, sender: Sender, order:
     message_ = f"{readable(message.control_id, 50)} of {sender.application}"
     text = f"Refused: message {message_} uses a number of this order for a different patient"
     about = f"ServiceRequest/{order['id']}"
-    await task.open_work_item(unit, "patient-mismatch", text, about=about, patient=order["subject"].get("reference"))
+    await work_items.open_work_item(unit, "patient-mismatch", text, about=about, patient=order["subject"].get("reference"))

@@ -34,7 +34,7 @@ from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import task
+from resources import work_items
 from resources.identifiers import same
 from smart_auth.access import Access
 
@@ -93,7 +93,7 @@ async def play(order: Order, stored: Resource, perform: Callable[[Order], Awaita
             state = "refused-later"
             text = f"{document['shown']} when it came; now that it is: {failure}"
             about = f"ServiceRequest/{stored['id']}"
-            await task.open_work_item(unit, "parked-message-refused", text, about, stored["subject"].get("reference"))
+            await work_items.open_work_item(unit, "parked-message-refused", text, about, stored["subject"].get("reference"))
         await unit.db[COLLECTION].delete_one({"_id": document["_id"]}, session=unit.session)
         if state == "played" and await unit.db[COLLECTION].find_one(_of_message(document), session=unit.session):
             state = "parked"  # another order of the same message is still to come
@@ -133,7 +133,7 @@ async def expire(interactions: Interactions) -> int:
         document = await unit.db[COLLECTION].find_one_and_delete({"_id": id_}, session=unit.session)
         if document is None:  # played, or given up by another process
             return
-        await task.open_work_item(unit, "unknown-order", f"{document['shown']}, nor has it come since")
+        await work_items.open_work_item(unit, "unknown-order", f"{document['shown']}, nor has it come since")
         await message_log.mark(unit.db, unit.session, document["message"], "given-up")
 
     for due in over:

@@ -11,7 +11,7 @@ from bridges.v2.reception import Reception, Reply
 from bridges.v2.refused import from_fhir, missing
 from bridges.v2.systems import OWN, entity_identifier
 from fhir_server.outcome import FhirError
-from resources import service_request, task
+from resources import service_request, work_items
 
 # The placer takes the order: NA answers SN, OK answers NW.
 _TAKEN: Final = frozenset({"NA", "OK"})
@@ -47,6 +47,6 @@ async def _show(order: Order, code: str, msa: Segment | None) -> None:
         raise UnknownOrder(*missing(given[0], 3, "an order with this filler order number").errors)
     why = msa.text(3)[:200] if msa else ""
     text = f"{order.sender.application} doesn't take this order ({code}){': ' + why if why else ''}"
-    await task.open_work_item(
+    await work_items.open_work_item(
         order.unit, "order-not-taken", text, f"ServiceRequest/{found['id']}", found["subject"].get("reference")
     )  # fmt: skip

@@ -29,7 +29,7 @@ from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError
 from fhir_server.search.query import compile_query
 from fhir_server.unit_of_work import UnitOfWork
-from resources import task
+from resources import work_items
 from resources.identifiers import escaped
 from smart_auth.access import Access
 
@@ -134,5 +134,5 @@ async def _give_up(id_: ObjectId, order_id: str, failure: Refused, unit: UnitOfW
     text = f"{document['shown']} when it came; now that it is: {failure}"
     order = await unit.read("ServiceRequest", order_id)
     whose = (order or {}).get("subject", {}).get("reference")
-    await task.open_work_item(unit, "parked-message-refused", text, f"ServiceRequest/{order_id}", whose)
+    await work_items.open_work_item(unit, "parked-message-refused", text, f"ServiceRequest/{order_id}", whose)
     await message_log.mark(unit.db, unit.session, document["message"], "refused-later", order)

@@ -7,7 +7,7 @@ from bridges.v2.systems import entity_identifier
 from fhir_server.outcome import FhirError
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import order_changes, service_request, task
+from resources import order_changes, service_request, work_items
 
 log = structlog.get_logger()
 
@@ -27,7 +27,7 @@ async def learn_from_reply(unit: UnitOfWork, about: list[str], ack: Ack) -> None
     except FhirError as refused:
         log.warning("a placer number was not taken", order=order["id"], reason=refused.issues[0].code)
         text = f"The placer number that was assigned to this order can't be taken: {refused.issues[0].diagnostics}"
-        await task.open_work_item(
+        await work_items.open_work_item(
             unit, "placer-number-refused", text, f"ServiceRequest/{order['id']}", order["subject"].get("reference")
         )
 

@@ -23,7 +23,7 @@ from bridges.v2.systems import concept, entity_identifier
 from fhir_server.elements import concept as coded
 from fhir_server.references import ref
 from fhir_server.registry import Resource
-from resources import diagnostic_report, imaging_study, service_request, task, terms
+from resources import diagnostic_report, imaging_study, service_request, terms, work_items
 
 _SERVICE_SECTION: Final = "http://terminology.hl7.org/CodeSystem/v2-0074"
 INSTANCE: Final = "observation instance"  # what OBR-51 identifies
@@ -108,7 +108,7 @@ async def _report(
         if order["status"] == "revoked":
             text = f"A result of {result.reception.sender.application} has come for this order, which is revoked"
             patient = found.patient
-            await task.open_work_item(
+            await work_items.open_work_item(
                 unit, "result-for-revoked-order", text, f"DiagnosticReport/{stored['id']}", f"Patient/{patient['id']}"
             )
 
@@ -185,7 +185,7 @@ async def _show_unknown(result: Result, found: Found | None) -> None:
     text = f"{reception.sender.application} has answered message {readable(reception.message.control_id, 50)}: "
     about = f"ServiceRequest/{found.orders[0]['id']}" if found else None
     patient = f"Patient/{found.patient['id']}" if found else None
-    await task.open_work_item(reception.unit, "unknown-order", text + _NO_ORDER[result.group.status], about, patient)
+    await work_items.open_work_item(reception.unit, "unknown-order", text + _NO_ORDER[result.group.status], about, patient)
 
 
 async def _tell(result: Result, report: Resource, content: Content) -> None:
@@ -198,7 +198,7 @@ async def _open_once(result: Result, report: Resource, kind: str, text: str) -> 
     unit, about = result.reception.unit, f"DiagnosticReport/{report['id']}"
     known = await unit.search("Task", focus=about, code=f"{terms.TASK_CODE}|{kind}")
     if all(t.get("description") != text for t in known):
-        await task.open_work_item(unit, kind, text, about, report["subject"]["reference"])
+        await work_items.open_work_item(unit, kind, text, about, report["subject"]["reference"])
 
 
 RECEIVERS["ORU"] = receive_result

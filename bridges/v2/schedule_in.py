@@ -20,7 +20,7 @@ from bridges.v2.systems import OWN, concept, entity_identifier
 from fhir_server import clock
 from fhir_server.references import ref
 from fhir_server.registry import Resource
-from resources import identifiers, task
+from resources import identifiers, work_items
 from resources.appointment import orders as orders_of
 
 # Events that end an appointment -> its status. The others book or change it.
@@ -203,13 +203,13 @@ async def _show(booking: Booking, stored: Resource, found: Found | None, known: 
     who = booking.reception.sender.application
     if found is None and known is None and not orders_of(stored):
         text = f"{who} has booked this appointment, and no order is known for it"
-        await task.open_work_item(unit, "appointment-without-order", text, about, patient)
+        await work_items.open_work_item(unit, "appointment-without-order", text, about, patient)
     unknown = [p["actor"]["display"] for p in stored["participant"] if "reference" not in p["actor"]]
     stations = [p for p in stored["participant"] if str(p["actor"].get("reference", "")).startswith("Device/")]
     before = {p["actor"].get("display") for p in (known or {}).get("participant", ())}
     if unknown and not stations and not set(unknown) <= before:
         text = f"{who} has booked this appointment on {', '.join(unknown)}, which is no station here"
-        await task.open_work_item(unit, "unknown-station", text[:1000], about, patient)
+        await work_items.open_work_item(unit, "unknown-station", text[:1000], about, patient)
 
 
 def _names(booking: Booking) -> OrderNames:

@@ -17,7 +17,7 @@ from fhir_server.outcome import fail
 from fhir_server.references import Target, ref
 from fhir_server.registry import Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import department_operation, service_request, task
+from resources import department_operation, service_request, work_items
 from resources.coverage import authorized, booking, marks
 from resources.security_labels import labelled
 
@@ -82,7 +82,7 @@ async def _override(unit: UnitOfWork, request: Resource, reason: str, who: Resou
     made = await unit.create(labelled(_provenance(unit, marked, reason, who), marked))
     rows = [("order", ref(marked)["reference"]), ("provenance", ref(made)["reference"])]
     for about in (marked, *procedures):
-        for item in await task.open_items(unit, ref(about)["reference"], booking.MISSING):
+        for item in await work_items.open_items(unit, ref(about)["reference"], booking.MISSING):
             await unit.update(item | {"status": "completed", "statusReason": {"text": f"settled by ${NAME}"}})
             rows.append(("closed", ref(item)["reference"]))
     return rows

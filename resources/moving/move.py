@@ -15,7 +15,7 @@ from fhir_server.outcome import fail
 from fhir_server.references import Target, ref, target
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import diagnostic_report, imaging_study, reconciliation, service_request, task
+from resources import diagnostic_report, imaging_study, reconciliation, service_request, work_items
 from resources.moving import belongings
 from resources.moving.belongings import Moved
 from resources.patient import merged_into
@@ -139,8 +139,8 @@ async def _ask(unit: UnitOfWork, what: Resource, moved: Moved, old: Target, new:
     about = str(belongings.own(what))
     if what["resourceType"] == "ImagingStudy":
         text = "A study was moved from another patient and has no order. Its images are to be moved in the PACS."
-        await task.open_work_item(unit, WITHOUT_ORDER, text, about, str(new))
+        await work_items.open_work_item(unit, WITHOUT_ORDER, text, about, str(new))
         return
     text = f"The order was made on {old} and has been moved: its placer is to know, and to order anew if need be."
     text += " Its images are to be moved in the PACS." if images else ""
-    await task.open_work_item(unit, MOVED, text, about, str(new))
+    await work_items.open_work_item(unit, MOVED, text, about, str(new))

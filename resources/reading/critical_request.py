@@ -17,7 +17,7 @@ from fhir_server.outcome import fail
 from fhir_server.references import ref, target
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import diagnostic_report, service_request, task, terms
+from resources import diagnostic_report, service_request, terms, work_items
 from resources.identifiers import token
 from resources.lifecycle import check_status, check_unchanged, lifecycle
 from resources.reading import readers, time_limits
@@ -258,7 +258,7 @@ async def follow_request(unit: UnitOfWork, change: Change) -> None:
         others = [await unit.get(r) for r in requests_of(report or {})]
         if any(o is not None and o["id"] != change.id and o["status"] in _OPEN for o in others):
             continue
-        for item in await task.open_items(unit, str(reference.get("reference")), CRITICAL, f"{CRITICAL}-{OVERDUE}"):
+        for item in await work_items.open_items(unit, str(reference.get("reference")), CRITICAL, f"{CRITICAL}-{OVERDUE}"):
             await unit.update(item | {"status": "completed", "statusReason": {"text": request["status"]}})
 
 
@@ -267,9 +267,9 @@ async def _announce(unit: UnitOfWork, request: Resource) -> None:
     if report is not None and ref(request) not in requests_of(report):
         await unit.update(on_report(report, request))
     about = request["about"][0]["reference"]
-    if not await task.open_items(unit, about, CRITICAL):
+    if not await work_items.open_items(unit, about, CRITICAL):
         text = f"A critical result ({ACTIONABLE[category(request)]}) is to be told"
-        await task.open_work_item(unit, CRITICAL, text, about, request["subject"]["reference"])
+        await work_items.open_work_item(unit, CRITICAL, text, about, request["subject"]["reference"])
 
 
 async def raised(unit: UnitOfWork, report: Resource, before: Resource | None) -> Resource:
