@@ -19,7 +19,7 @@ from fhir_server.elements import concept
 from fhir_server.references import ref
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import service_request, task, terms
+from resources import order_numbers, service_request, task, terms
 from resources.identifiers import escaped
 
 CERTAIN: Final = 80
@@ -80,7 +80,7 @@ async def by_accession(unit: UnitOfWork, accession: str) -> list[Resource]:
     """The requested procedures of the orders with this accession number."""
     found: dict[str, Resource] = {}
     for request in await unit.search("ServiceRequest", identifier=escaped(accession)) if accession else ():
-        if service_request.accession_number(request) == accession:
+        if order_numbers.accession_number(request) == accession:
             own = service_request.is_procedure(request)
             procedures = [request] if own else await service_request.procedures_of(unit, request["id"])
             found |= {p["id"]: p for p in procedures}

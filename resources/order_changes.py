@@ -10,7 +10,7 @@ from fhir_server.outcome import FhirError, fail
 from fhir_server.references import ref
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import order_door, service_request, task, terms, work_items
+from resources import order_door, order_numbers, service_request, task, terms, work_items
 from resources.identifiers import same
 
 Progress = Literal[
@@ -224,7 +224,7 @@ async def progress(unit: UnitOfWork, order: Resource) -> Progress:
 
 async def number_by_placer(unit: UnitOfWork, order: Resource, placer: Resource) -> None:
     """Give an order that was born here the number that the placer has for it. FhirError when it has another one."""
-    known = service_request.placer_number(order)
+    known = order_numbers.placer_number(order)
     if known is None:
         await unit.update(order | {"identifier": [*order.get("identifier", ()), placer]})
     elif not same(known, placer):

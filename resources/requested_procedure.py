@@ -69,7 +69,7 @@ async def follow(unit: UnitOfWork, change: Change) -> None:
         for step in steps:
             if step["status"] in task.BEFORE_START:
                 await unit.update(step | {"status": "cancelled"})
-        await _end_study(unit, request)
+        await end_study(unit, request)
         await end_readings(unit, request)
     elif change.became("status", "on-hold"):
         for step in steps:
@@ -81,7 +81,8 @@ async def follow(unit: UnitOfWork, change: Change) -> None:
                 await unit.update(await task.released(unit, step))
 
 
-async def _end_study(unit: UnitOfWork, request: Resource) -> None:
+async def end_study(unit: UnitOfWork, request: Resource) -> None:
+    """Its study to be is not to be any more."""
     for study in await unit.search("ImagingStudy", basedon=f"ServiceRequest/{request['id']}"):
         if study["status"] == "registered" and "series" not in study:
             await unit.update(study | {"status": "cancelled"})

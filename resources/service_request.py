@@ -1,13 +1,13 @@
 """ServiceRequest: the order (intent `order`) and its requested procedures (intent `filler-order`, based on the order)."""
 
-from fhir_server.elements import concept, has_code, identifier_of_type, identifier_value
-from fhir_server.outcome import FhirError, Issue, fail
+from fhir_server.elements import concept, has_code, identifier_value
+from fhir_server.outcome import fail
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import numbering, order_door, order_groups, order_plan, task, terms
-from resources.identifiers import carriers, escaped, keep, of_system, of_type, same
+from resources import numbering, order_door, order_groups, order_numbers, order_plan, task, terms
+from resources.identifiers import keep, of_system
 from resources.lifecycle import check_status, check_unchanged, lifecycle
-from resources.requested_procedure import nothing_open, order_goes_on, reported
+from resources.requested_procedure import end_study, nothing_open, order_goes_on, reported
 from resources.security_labels import labels, pass_on
 
 # What of an accepted order still reaches its requested procedures, and what can't change any more.
@@ -89,64 +89,6 @@ OTHER = lifecycle(
 )
 
 
-class PlacerNumberTaken(FhirError):
-    """Another order, `order`, has the placer order number; `name` is what the caller may know it by."""
-
-    def __init__(self, order: Resource, name: str, *, same_patient: bool) -> None:
-        whose = "exists already" if same_patient or name.startswith("another") else "exists already, for a different patient"
-        text = f"an order with this placer order number {whose}: {name}"
-        super().__init__(Issue("duplicate", text, "ServiceRequest.identifier"))
-        self.order = order
-        self.same_patient = same_patient
-
-
-def replaces(order: Resource, other: Resource) -> bool:
-    """Whether an order takes the place of another one, which then is done with."""
-    takes = any(r.get("reference") == f"ServiceRequest/{other['id']}" for r in order.get("replaces", ()))
-    return takes and other.get("status") in {"revoked", "entered-in-error"}
-
-
-def placer_number(order: Resource) -> Resource | None:
-    return identifier_of_type(order, terms.V2_0203, "PLAC")
-
-
-async def by_placer_number(unit: UnitOfWork, placer: Resource) -> Resource | None:
-    """The order with this placer order number; of one that was replaced under its own number, the order that replaced it."""
-    found = [
-        order
-        for order in await carriers(unit, "ServiceRequest", [placer], intent="order,original-order")
-        if order.get("status") != "entered-in-error" and same(placer_number(order) or {}, placer)
-    ]
-    replaced = {r.get("reference") for order in found for r in order.get("replaces", ())}
-    return next((order for order in found if f"ServiceRequest/{order['id']}" not in replaced), None)
-
-
-async def with_placer_value(unit: UnitOfWork, value: str) -> list[Resource]:
-    """The orders whose placer order number has this value, whoever assigned it; without those that were replaced under it."""
-    found = [
-        order
-        for order in await unit.search("ServiceRequest", identifier=escaped(value), intent="order,original-order")
-        if order.get("status") != "entered-in-error" and (placer_number(order) or {}).get("value") == value
-    ]
-    replaced = {r.get("reference") for order in found for r in order.get("replaces", ())}
-    return [order for order in found if f"ServiceRequest/{order['id']}" not in replaced]
-
-
-async def by_filler_number(unit: UnitOfWork, filler: Resource, *, own: bool) -> Resource | None:
-    """The order with this filler order number; `own`: the number may be one that we assigned, whatever its system says."""
-    for order in await unit.search("ServiceRequest", identifier=escaped(str(filler.get("value", ""))), intent="order"):
-        number = identifier_of_type(order, terms.V2_0203, "FILL") or {}
-        ours = own and number.get("system") == terms.FILLER_ORDER_NUMBER and number.get("value") == filler.get("value")
-        if order.get("status") != "entered-in-error" and (ours or same(number, filler)):
-            return order
-    return None
-
-
-def accession_number(order: Resource) -> str | None:
-    found = identifier_of_type(order, terms.V2_0203, "ACSN")
-    return found.get("value") if found else None
-
-
 async def procedures_of(unit: UnitOfWork, order_id: str) -> list[Resource]:
     """The requested procedures of an order."""
     return await unit.search("ServiceRequest", based_on=f"ServiceRequest/{order_id}", intent="filler-order")
@@ -186,7 +128,7 @@ async def check(unit: UnitOfWork, change: Change) -> None:
         raise fail("required", "an active imaging order needs the procedure that is ordered", "ServiceRequest.code")
     if not str(request.get("subject", {}).get("reference", "")).startswith("Patient/"):
         raise fail("value", "an imaging order is for a Patient", "ServiceRequest.subject")
-    _check_lengths(request)
+    order_numbers.check_lengths(request)
     _check_settled(change, request)
     if is_order(request):
         await _check_order(unit, change, request)
@@ -204,66 +146,16 @@ def _check_settled(change: Change, request: Resource) -> None:
             raise fail("business-rule", text, f"ServiceRequest.{element}")
 
 
-def _check_lengths(request: Resource) -> None:
-    for i, identifier in enumerate(request.get("identifier", ())):
-        value = str(identifier.get("value", ""))
-        if (of_type("PLAC")(identifier) or of_type("FILL")(identifier)) and len(value) > terms.LONG_STRING:
-            where = f"ServiceRequest.identifier[{i}].value"
-            raise fail("value", "placer and filler order numbers have at most 64 characters", where)
-        if (of_type("ACSN")(identifier) or of_system(terms.REQUESTED_PROCEDURE_ID)(identifier)) and (
-            len(value) > terms.SHORT_STRING or "\\" in value
-        ):
-            where = f"ServiceRequest.identifier[{i}].value"
-            raise fail("value", "accession numbers and requested procedure ids have at most 16 characters, no backslash", where)
-
-
 async def _check_order(unit: UnitOfWork, change: Change, order: Resource) -> None:
-    for code, name in (("PLAC", "placer order number"), ("FILL", "filler order number"), ("ACSN", "accession number")):
-        keep(change, of_type(code), name)
-    placer = placer_number(order)
-    if placer is not None and not (change.before and placer_number(change.before)):
-        await _check_placer_number(unit, change.id, order, placer)
-    filler = identifier_of_type(order, terms.V2_0203, "FILL")
-    if filler is not None and not (change.before and identifier_of_type(change.before, terms.V2_0203, "FILL")):
-        await _check_filler_number(unit, change.id, order, filler)
-    accession = accession_number(order)
-    if accession is not None and not (change.before and accession_number(change.before)):
-        await _check_accession_number(unit, order, accession)
+    await order_numbers.check_order(unit, change, order)
     await order_groups.check_requisition(unit, change, order)
     if order.get("status") in {"active", "on-hold"}:
-        await _number(unit, order)
-
-
-async def _check_placer_number(unit: UnitOfWork, own_id: str, order: Resource, placer: Resource) -> None:
-    """One placer order number, one order: a second order under it is refused, whoever sends it."""
-    await unit.lock(f"placer:{placer.get('value')}")
-    other = await by_placer_number(unit, placer)
-    if other is not None and other["id"] != own_id and not replaces(order, other):
-        same_patient = other["subject"].get("reference") == order["subject"]["reference"]
-        raise PlacerNumberTaken(other, await unit.named("ServiceRequest", other["id"]), same_patient=same_patient)
-
-
-async def _check_filler_number(unit: UnitOfWork, own_id: str, order: Resource, filler: Resource) -> None:
-    """One filler order number, one order, as for the placer's."""
-    await unit.lock(f"filler:{filler.get('value')}")
-    other = await by_filler_number(unit, filler, own=False)
-    if other is not None and other["id"] != own_id and not replaces(order, other):
-        raise fail("duplicate", "another order has this filler order number", "ServiceRequest.identifier")
-
-
-async def _check_accession_number(unit: UnitOfWork, order: Resource, accession: str) -> None:
-    """Orders of one patient may share an accession number; with another patient's it would mix up their images."""
-    await unit.lock(f"accession:{accession}")
-    for other in await unit.search("ServiceRequest", identifier=escaped(accession), intent="order,filler-order"):
-        if accession_number(other) == accession and other["subject"].get("reference") != order["subject"]["reference"]:
-            raise fail("duplicate", "the accession number belongs to another patient's order", "ServiceRequest.identifier")
+        await order_numbers.assign(unit, order)
 
 
 async def _check_procedure(unit: UnitOfWork, change: Change, procedure: Resource) -> None:
     keep(change, of_system(terms.REQUESTED_PROCEDURE_ID), "requested procedure id")
-    accession = accession_number(procedure)
-    if accession is not None and not (change.before and accession_number(change.before)):
-        await _check_accession_number(unit, procedure, accession)
+    await order_numbers.check_accession_number(unit, change, procedure)
     if change.before is None:
         order = await order_of(unit, procedure)
         if order is not None and order["subject"].get("reference") != procedure["subject"]["reference"]:
@@ -271,19 +163,6 @@ async def _check_procedure(unit: UnitOfWork, change: Change, procedure: Resource
     if procedure.get("status") == "active" and identifier_value(procedure, terms.REQUESTED_PROCEDURE_ID) is None:
         own = await numbering.fresh(unit, terms.REQUESTED_PROCEDURE_ID, procedure)
         procedure["identifier"] = [{"system": terms.REQUESTED_PROCEDURE_ID, "value": own}, *procedure.get("identifier", ())]
-
-
-async def _number(unit: UnitOfWork, order: Resource) -> None:
-    identifiers = order.setdefault("identifier", [])
-    missing = [c for c in ("FILL", "ACSN") if identifier_of_type(order, terms.V2_0203, c) is None]
-    if not missing:
-        return
-    systems = {"FILL": terms.FILLER_ORDER_NUMBER, "ACSN": terms.ACCESSION_NUMBER}
-    described = await numbering.numberings(unit)
-    digits = "" if all(systems[code] in described for code in missing) else await numbering.order_digits(unit)
-    for code in missing:
-        value = await numbering.fresh(unit, systems[code], order, digits)
-        identifiers.append({"type": concept(terms.V2_0203, code), "system": systems[code], "value": value})
 
 
 # Reactions
@@ -412,9 +291,7 @@ async def revoke_procedure(unit: UnitOfWork, procedure: Resource) -> None:
     """A requested procedure that isn't done any more, with its study to be."""
     if procedure["status"] in {"active", "on-hold", "draft"}:
         await unit.update(procedure | {"status": "revoked"})
-    for study in await unit.search("ImagingStudy", basedon=f"ServiceRequest/{procedure['id']}"):
-        if study["status"] == "registered" and "series" not in study:
-            await unit.update(study | {"status": "cancelled"})
+    await end_study(unit, procedure)
 
 
 def _refuse_if_begun(steps: list[Resource], what: str, *, unless: bool = False) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fhir_server.references import ref
-from resources import charge_item, imaging_study, procedure, service_request, task
+from resources import charge_item, imaging_study, order_numbers, procedure, task
 from tests.department import Department
 
 Resource = dict[str, Any]
@@ -90,7 +90,7 @@ def an_accepted_order_is_planned(c: Case) -> Iterator[str]:
     """With numbers, requested procedures, and for what is still to be done a study."""
     if c.order["status"] in {"active", "completed"} and not c.procedures:
         yield "it has no requested procedure"
-    if c.order["status"] == "active" and service_request.accession_number(c.order) is None:
+    if c.order["status"] == "active" and order_numbers.accession_number(c.order) is None:
         yield "it has no accession number"
     for one in c.procedures:
         waiting = [s for s in c.steps[one["id"]] if s["status"] in task.BEFORE_START]

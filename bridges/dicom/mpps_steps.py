@@ -10,7 +10,7 @@ from fhir_server.elements import identifier_value
 from fhir_server.references import target
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import device, imaging_study, service_request, task, terms
+from resources import device, imaging_study, order_numbers, service_request, task, terms
 
 _SEX = {"M": "male", "F": "female"}
 
@@ -97,14 +97,14 @@ async def _contradicts(unit: UnitOfWork, item: ScheduledItem, procedure: Resourc
         if item.step_id not in known:
             return True
     requests = (procedure, await service_request.order_of(unit, procedure))
-    numbers = {n for r in requests if r and (n := service_request.accession_number(r))}
+    numbers = {n for r in requests if r and (n := order_numbers.accession_number(r))}
     return bool(item.accession and numbers) and item.accession not in numbers
 
 
 async def _with_accession(unit: UnitOfWork, accession: str) -> list[Resource]:
     found: dict[str, Resource] = {}
     for request in await unit.search("ServiceRequest", identifier=_escaped(accession)):
-        if service_request.accession_number(request) != accession:
+        if order_numbers.accession_number(request) != accession:
             continue
         procedures = (
             [request] if service_request.is_procedure(request) else await service_request.procedures_of(unit, request["id"])

@@ -19,6 +19,7 @@ from fhir_server.unit_of_work import UnitOfWork
 from resources import (
     candidates,
     imaging_study,
+    order_numbers,
     procedure,
     reconciliation,
     scanner_preferences,
@@ -172,7 +173,7 @@ async def contradictions(unit: UnitOfWork, study: Resource, tags: Attributes) ->
     for reference in study.get("basedOn", ()):
         request = await unit.get(reference)
         order = await service_request.order_of(unit, request)
-        numbers |= {n for r in (request, order) if r and (n := service_request.accession_number(r))}
+        numbers |= {n for r in (request, order) if r and (n := order_numbers.accession_number(r))}
     said = text(tags, "AccessionNumber")
     if said and numbers and said not in numbers:
         found.append("accession number")

@@ -20,7 +20,7 @@ from bridges.v2.report_told import REPORTED, told_results
 from bridges.v2.schedule_out import siu
 from fhir_server.registry import Change, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import appointment, diagnostic_report, service_request, task
+from resources import appointment, diagnostic_report, order_numbers, service_request, task
 from resources.charge_item import procedure_id
 from resources.patient import merged_into
 
@@ -56,7 +56,7 @@ async def _of_order(context: Context, change: Change) -> list[Due]:
     procedures = await service_request.procedures_of(unit, change.id)
     mine = {p["id"] for p in procedures}
     due: list[Due] = []
-    if any(d.order_kinds(PLACER) for d in context.destinations) and service_request.placer_number(before):
+    if any(d.order_kinds(PLACER) for d in context.destinations) and order_numbers.placer_number(before):
         due += placers_told(context, CANCELLED_HERE, (), former)
     for one in context.changes:
         if one.type == "Appointment" and change.id in appointment.orders(one.after or {}):

@@ -26,7 +26,7 @@ from bridges.v2.order_segments_out import Step
 from fhir_server import outbox
 from fhir_server.registry import Change, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import service_request, task
+from resources import order_numbers, service_request, task
 
 # Steps that an image manager knows of.
 _PLANNED: Final = frozenset({"accepted", "ready", "in-progress"})
@@ -87,7 +87,7 @@ def _cancelled_here(context: Context, order: Resource) -> bool:
     """Whether this transaction cancels an order that has a placer, by ourselves and not because we were told."""
     return (
         not _told_to_us(context.unit)
-        and service_request.placer_number(order) is not None
+        and order_numbers.placer_number(order) is not None
         and any(c.id == order["id"] and c.became("status", "revoked", "entered-in-error") for c in context.changes)
     )
 
@@ -106,7 +106,7 @@ async def of_order(context: Context, change: Change) -> list[Due]:
     if order is None or not service_request.is_order(order) or not any(map(_to_placers, context.destinations)):
         return []
     cancelled = _cancelled_here(context, order)
-    born_here = change.became("status", "active") and service_request.placer_number(order) is None
+    born_here = change.became("status", "active") and order_numbers.placer_number(order) is None
     completed = change.became("status", "completed")
     held, let_go = _waits_here(context, change, order)
     if not (cancelled or born_here or completed or held or let_go):
@@ -130,7 +130,7 @@ async def of_order(context: Context, change: Change) -> list[Due]:
 
 def _waits_here(context: Context, change: Change, order: Resource) -> tuple[bool, bool]:
     """Whether an order that has a placer, which didn't say so itself, is held by this change, and whether it is let go on."""
-    if _told_to_us(context.unit) or service_request.placer_number(order) is None or change.before is None:
+    if _told_to_us(context.unit) or order_numbers.placer_number(order) is None or change.before is None:
         return False, False
     return change.became("status", "on-hold"), (change.before["status"], order["status"]) == ("on-hold", "active")
 

@@ -21,7 +21,7 @@ from bridges.v2.systems import OWN, entity_identifier
 from bridges.v2.visit_in import visit
 from fhir_server.references import ref
 from fhir_server.registry import Resource
-from resources import identifiers, order_changes, order_door, order_plan, order_verdict, service_request
+from resources import identifiers, order_changes, order_door, order_numbers, order_plan, order_verdict
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ async def new(order: Order, batch: Batch) -> Resource:
     """The order, its requested procedures and steps, after a look at what is odd about it."""
     for segment, field_ in order.numbers[1:]:
         other = await named_by(order, segment, field_)
-        if other is not None and not identifiers.same(service_request.placer_number(other) or {}, placer_number(order)):
+        if other is not None and not identifiers.same(order_numbers.placer_number(other) or {}, placer_number(order)):
             raise wrong(segment, field_, _DISAGREE, code=205)
     return await _take(order, batch, {})
 
@@ -83,7 +83,7 @@ async def _take(order: Order, batch: Batch, elements: Resource) -> Resource:
         request["status"] = "on-hold"
     try:
         stored = await order.unit.create(request)
-    except service_request.PlacerNumberTaken as taken:
+    except order_numbers.PlacerNumberTaken as taken:
         refusal = wrong(placer, 2, str(taken), code=205)
         raise Refused(*refusal.errors, mixed_up=None if taken.same_patient else taken.order) from None
     order_door.settled(order.unit, stored["id"])
@@ -144,7 +144,7 @@ async def _child(order: Order, batch: Batch) -> Resource:
     """CH: an order of its own, based on the parent of the PA before it, else of ORC-8."""
     if batch.parent is None:
         return await _take(order, batch, {})
-    group = service_request.placer_number(batch.parent)
+    group = order_numbers.placer_number(batch.parent)
     elements: Resource = {"basedOn": [ref(batch.parent)]}
     if group is not None and not order.orc.field(4).strip():
         elements["requisition"] = {k: v for k, v in group.items() if k != "type"}
@@ -298,7 +298,7 @@ async def _number_assigned(order: Order, _batch: Batch) -> Resource:
         raise missing(order.orc, 3, "the filler order number")
     segment, ei = given
     number = entity_identifier(ei, "FILL", order.sender.authority)
-    found = await service_request.by_filler_number(order.unit, number, own=ei.namespace in {"", OWN})
+    found = await order_numbers.by_filler_number(order.unit, number, own=ei.namespace in {"", OWN})
     if found is None:
         raise UnknownOrder(*wrong(segment, 3, "no order has this filler order number", code=204).errors)
     if order.message.first("PID") is not None:

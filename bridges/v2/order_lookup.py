@@ -18,7 +18,7 @@ from bridges.v2.refused import Refused, Shown, no_segment, wrong
 from bridges.v2.systems import OWN, entity_identifier
 from fhir_server.elements import has_code, identifier_value
 from fhir_server.registry import Resource
-from resources import identifiers, imaging_study, service_request, terms
+from resources import identifiers, imaging_study, order_numbers, service_request, terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ async def _agreed(reception: Reception, names: OrderNames, whose: list[Resource]
 async def _by_accession(reception: Reception, value: Said) -> list[Resource]:
     number = value.field.get(1).strip()
     found = await reception.unit.search("ServiceRequest", identifier=identifiers.escaped(number), intent="order")
-    return [o for o in _valid(found) if service_request.accession_number(o) == number]
+    return [o for o in _valid(found) if order_numbers.accession_number(o) == number]
 
 
 async def _by_number(reception: Reception, value: Said, kind: str, whose: list[Resource]) -> list[Resource]:

@@ -16,7 +16,7 @@ from bridges.v2.systems import concept, entity_identifier, identifier
 from fhir_server.elements import concept as coded
 from fhir_server.references import ref
 from fhir_server.registry import Resource
-from resources import service_request, terms
+from resources import order_numbers, terms
 
 # Modalities (DICOM CID 33, those that are ordered).
 MODALITIES: Final = frozenset("BMD CR CT DX ECG EPS ES GM IO IVUS MG MR NM OCT OP OPT PT PX RF RG US XA XC".split())
@@ -109,9 +109,9 @@ async def _parent(order: Order) -> list[Resource]:
         if not part.get(1).strip():
             continue
         number = entity_identifier(EI.from_field(part), code, order.sender.authority)
-        found = await service_request.by_placer_number(order.unit, number) if code == "PLAC" else None
+        found = await order_numbers.by_placer_number(order.unit, number) if code == "PLAC" else None
         if code == "FILL":
-            found = await service_request.by_filler_number(order.unit, number, own=True)
+            found = await order_numbers.by_filler_number(order.unit, number, own=True)
         return [ref(found) if found else {"type": "ServiceRequest", "identifier": number}]
     return []
 

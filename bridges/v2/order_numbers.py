@@ -6,7 +6,7 @@ from bridges.v2.order_groups import Order
 from bridges.v2.patient_in import patient_identifiers
 from bridges.v2.systems import OWN, entity_identifier
 from fhir_server.registry import Resource
-from resources import identifiers, service_request
+from resources import identifiers, order_numbers
 
 
 def is_bare(ei: EI) -> bool:
@@ -19,10 +19,10 @@ async def named_by(order: Order, segment: Segment, field: int) -> Resource | Non
     ei = EI.from_field(segment.repetitions(field)[0])
     if field == 2:
         number = entity_identifier(ei, "PLAC", order.sender.authority)
-        found = await service_request.by_placer_number(order.unit, number)
+        found = await order_numbers.by_placer_number(order.unit, number)
         return await _of_the_patient(order, number) if found is None and is_bare(ei) else found
     number = entity_identifier(ei, "FILL", order.sender.authority)
-    return await service_request.by_filler_number(order.unit, number, own=ei.namespace in {"", OWN})
+    return await order_numbers.by_filler_number(order.unit, number, own=ei.namespace in {"", OWN})
 
 
 async def _of_the_patient(order: Order, number: Resource) -> Resource | None:
@@ -32,7 +32,7 @@ async def _of_the_patient(order: Order, number: Resource) -> Resource | None:
         return None
     whose = patient_identifiers(pid, order.sender)
     found = []
-    for known in await service_request.with_placer_value(order.unit, number["value"]):
+    for known in await order_numbers.with_placer_value(order.unit, number["value"]):
         patient = await order.unit.get(known["subject"])
         if patient is not None and identifiers.carries(patient, whose):
             found.append(known)

@@ -13,7 +13,7 @@ from bridges.v2.systems import ei_of, name
 from fhir_server.elements import codings, identifier_of_type, identifier_value
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import imaging_study, order_changes, service_request, task, terms
+from resources import imaging_study, order_changes, order_numbers, service_request, task, terms
 
 # Message type -> its answer.
 _ANSWERS: Final = {"ORM": ("ORR", "O02", "ORR_O02"), "OMG": ("ORG", "O20", "ORG_O20"), "OMI": ("ORI", "O24", "ORI_O24")}
@@ -84,7 +84,7 @@ IPC: Layout[tuple[Answer, StepFacts]] = layout(
 
 def _accession(of: Answer, procedure: Resource | None = None) -> str:
     """That of the requested procedure, where it has its own, else the order's."""
-    found = (service_request.accession_number(r) for r in (procedure, of.order) if r)
+    found = (order_numbers.accession_number(r) for r in (procedure, of.order) if r)
     return next((number for number in found if number), "")
 
 

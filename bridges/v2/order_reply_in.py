@@ -11,7 +11,7 @@ from bridges.v2.reception import Reception, Reply
 from bridges.v2.refused import from_fhir, missing
 from bridges.v2.systems import OWN, entity_identifier
 from fhir_server.outcome import FhirError
-from resources import service_request, work_items
+from resources import order_numbers, work_items
 
 # The placer takes the order: NA answers SN, OK answers NW.
 _TAKEN: Final = frozenset({"NA", "OK"})
@@ -42,7 +42,7 @@ async def _show(order: Order, code: str, msa: Segment | None) -> None:
     if given is None:
         raise missing(order.orc, 3, "the filler order number")
     number = entity_identifier(given[1], "FILL", order.sender.authority)
-    found = await service_request.by_filler_number(order.unit, number, own=given[1].namespace in {"", OWN})
+    found = await order_numbers.by_filler_number(order.unit, number, own=given[1].namespace in {"", OWN})
     if found is None:
         raise UnknownOrder(*missing(given[0], 3, "an order with this filler order number").errors)
     why = msa.text(3)[:200] if msa else ""

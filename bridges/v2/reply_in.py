@@ -7,7 +7,7 @@ from bridges.v2.systems import entity_identifier
 from fhir_server.outcome import FhirError
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import order_changes, service_request, work_items
+from resources import order_changes, order_numbers, service_request, work_items
 
 log = structlog.get_logger()
 
@@ -19,7 +19,7 @@ async def learn_from_reply(unit: UnitOfWork, about: list[str], ack: Ack) -> None
     """
     number = next((n for n in ack.numbers if n.placer.id.strip()), None) if ack.positive else None
     order = await _order(unit, about) if number else None
-    if number is None or order is None or service_request.placer_number(order) is not None:
+    if number is None or order is None or order_numbers.placer_number(order) is not None:
         return
     learned = entity_identifier(number.placer, "PLAC", ack.sender)
     try:

@@ -24,7 +24,7 @@ from fhir_server.registry import Change, Resource
 from fhir_server.store import Document
 from fhir_server.unit_of_work import UnitOfWork
 from fhir_server.watching import looking
-from resources import service_request, task, terms, work_items
+from resources import order_numbers, task, terms, work_items
 from resources.coverage import authorized, marks
 from resources.coverage.authorization import TYPES, Terms, is_authorization
 from smart_auth.access import Access
@@ -149,7 +149,7 @@ async def _waiting(unit: UnitOfWork, reference: str, patient: str, zone: tzinfo,
 
 def _names(procedures: list[Resource]) -> str:
     """By their numbers: a work item's text holds nothing about the patient."""
-    numbers = (identifier_value(p, terms.REQUESTED_PROCEDURE_ID) or service_request.accession_number(p) for p in procedures)
+    numbers = (identifier_value(p, terms.REQUESTED_PROCEDURE_ID) or order_numbers.accession_number(p) for p in procedures)
     return ", ".join(n or "unnumbered" for n in numbers)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from fhir_server.elements import codings
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import diagnostic_report, service_request
+from resources import diagnostic_report, order_numbers, service_request
 from resources.reading import critical_request, readers, report_parts
 from resources.reading.pdf import pdf
 from resources.report_section import (
@@ -148,7 +148,7 @@ def _name(patient: Resource) -> str:
 async def _accession(unit: UnitOfWork, report: Resource) -> str:
     for procedure in await diagnostic_report.procedures(unit, report):
         order = await service_request.order_of(unit, procedure)
-        if order is not None and (number := service_request.accession_number(order)):
+        if order is not None and (number := order_numbers.accession_number(order)):
             return number
     return ""
 
