@@ -19,10 +19,9 @@ from typing import Any, Final
 from fhir_server import clock
 from fhir_server.elements import concept, extension, has_code
 from fhir_server.outcome import fail
-from fhir_server.references import ref
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import activity_definition, task, terms
+from resources import activity_definition, task, terms, work_items
 from resources.safety import findings
 from resources.security_labels import labelled
 
@@ -92,20 +91,7 @@ async def ask(unit: UnitOfWork, requested: Resource) -> bool:
 
 
 def _item(unit: UnitOfWork, requested: Resource) -> Resource:
-    item: Resource = {
-        "resourceType": "Task",
-        "basedOn": [ref(requested)],
-        "status": "requested",
-        "intent": "order",
-        "priority": requested.get("priority", "routine"),
-        "code": concept(terms.TASK_CODE, terms.PROTOCOL, "Protocol"),
-        "focus": ref(requested),
-        "for": requested["subject"],
-        "authoredOn": clock.instant(unit.now),
-    }
-    if "encounter" in requested:
-        item["encounter"] = requested["encounter"]
-    return labelled(item, requested)
+    return labelled(work_items.of_procedure(requested, terms.PROTOCOL, "Protocol", requested, unit.now), requested)
 
 
 async def apply(unit: UnitOfWork, requested: Resource, decided: Protocol, by: str | None, step: Resource | None) -> Resource:

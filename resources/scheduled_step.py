@@ -1,8 +1,5 @@
 """What follows when a scheduled procedure step begins and ends: the appointment, the reading worklist, the end of the order."""
 
-from fhir_server import clock
-from fhir_server.elements import concept
-from fhir_server.references import ref
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import (
@@ -77,19 +74,7 @@ async def read_again(unit: UnitOfWork, procedure: Resource, over: frozenset[str]
 
 
 def _reading(unit: UnitOfWork, procedure: Resource, study: Resource) -> Resource:
-    reading: Resource = {
-        "resourceType": "Task",
-        "basedOn": [ref(procedure)],
-        "status": "requested",
-        "intent": "order",
-        "priority": procedure.get("priority", "routine"),
-        "code": concept(terms.TASK_CODE, terms.INTERPRETATION, "Interpretation"),
-        "focus": ref(study),
-        "for": procedure["subject"],
-        "authoredOn": clock.instant(unit.now),
-    }
-    if "encounter" in procedure:
-        reading["encounter"] = procedure["encounter"]
+    reading = work_items.of_procedure(procedure, terms.INTERPRETATION, "Interpretation", study, unit.now)
     if text := procedure.get("code", {}).get("text") or study.get("description"):
         reading["description"] = text
     return reading

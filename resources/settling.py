@@ -4,28 +4,14 @@ Rules say that the subject of what was performed stays, and that an ended step h
 somebody else's, or another step, both are put right together, in a transaction of its own.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from weakref import WeakSet
+from typing import Final
 
 from fhir_server.unit_of_work import UnitOfWork
+from resources.announced import Announced
 
-_under_way: "WeakSet[UnitOfWork]" = WeakSet()
+settling: Final = Announced()  # what is written in here puts an examination right
 
 
 def under_way(unit: UnitOfWork) -> bool:
     """Whether this transaction settles an examination at the moment."""
-    return unit in _under_way
-
-
-@contextmanager
-def settling(unit: UnitOfWork) -> Iterator[None]:
-    """What is written in here puts an examination right."""
-    if unit in _under_way:
-        yield
-        return
-    _under_way.add(unit)
-    try:
-        yield
-    finally:
-        _under_way.discard(unit)
+    return unit in settling

@@ -1,7 +1,6 @@
 """Task: the scheduled procedure step (intent `plan`), and a person's work item (intent `order`) such as an interpretation."""
 
-from typing import Any
-from weakref import WeakSet
+from typing import Any, Final
 
 from fhir_server import clock
 from fhir_server.elements import concept, extension, has_code, identifier_value
@@ -10,6 +9,7 @@ from fhir_server.references import ref
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import device, numbering, terms, tracking
+from resources.announced import Announced
 from resources.identifiers import keep, of_system
 from resources.lifecycle import check_status, check_unchanged, lifecycle
 from resources.security_labels import labelled
@@ -17,7 +17,7 @@ from resources.security_labels import labelled
 _BOOKED = frozenset({"booked", "arrived", "checked-in"})
 # Extension on a step: `stopped`, `unprotocolled` or `flagged` (`readiness.py`).
 _READINESS = "urn:fhir-ris:readiness"
-_showing: "WeakSet[UnitOfWork]" = WeakSet()
+_showing: Final = Announced()
 BEFORE_START = frozenset({"requested", "accepted", "ready", "on-hold"})
 OPEN = BEFORE_START | {"in-progress"}
 
@@ -273,11 +273,8 @@ async def show_readiness(unit: UnitOfWork, step: Resource, word: str) -> None:
     if readiness(step) == word:
         return
     _set_readiness(step, word)
-    _showing.add(unit)
-    try:
+    with _showing(unit):
         await unit.update(step)
-    finally:
-        _showing.discard(unit)
 
 
 def _set_readiness(step: Resource, word: str) -> None:

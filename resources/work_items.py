@@ -1,9 +1,11 @@
 """Work items: Tasks that ask a person to look at something. Some are opened once for a subject, however often that happens."""
 
+from datetime import datetime
 from typing import Any, Final
 
 from fhir_server import clock
 from fhir_server.elements import concept, has_code
+from fhir_server.references import ref
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import terms
@@ -45,6 +47,24 @@ async def open_work_item(
     if subject:
         item["identifier"] = [subject]
     return await unit.create(item)
+
+
+def of_procedure(procedure: Resource, kind: str, display: str, focus: Resource, now: datetime) -> Resource:
+    """The Task that asks somebody to do a part of a requested procedure: to read its study, to choose its protocol."""
+    item: Resource = {
+        "resourceType": "Task",
+        "basedOn": [ref(procedure)],
+        "status": "requested",
+        "intent": "order",
+        "priority": procedure.get("priority", "routine"),
+        "code": concept(terms.TASK_CODE, kind, display),
+        "focus": ref(focus),
+        "for": procedure["subject"],
+        "authoredOn": clock.instant(now),
+    }
+    if "encounter" in procedure:
+        item["encounter"] = procedure["encounter"]
+    return item
 
 
 async def open_items(unit: UnitOfWork, about: str, *codes: str) -> list[Resource]:

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from fhir_server.outcome import fail
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
+from resources.endpoint import web_address
 
 MPPS: Final = "dicom-mpps"
 QIDO: Final = "dicom-qido-rs"
@@ -65,14 +66,8 @@ def place_of(endpoint: Resource) -> Place | None:
 
 def base_url(endpoint: Resource) -> str | None:
     """The base of a DICOMweb service, without a slash at its end; None when it is no address that we ask."""
-    given = str(endpoint.get("address", ""))
-    try:
-        address = urlsplit(given)
-        _ = address.port
-    except ValueError:
-        return None
-    plain = not (address.username or address.password or address.query or address.fragment)
-    return given.rstrip("/") if address.scheme in {"http", "https"} and address.hostname and plain else None
+    found = web_address(endpoint)
+    return found[0] if found else None
 
 
 def header(endpoint: Resource, name: str) -> str:

@@ -8,20 +8,18 @@ Extensions of a ServiceRequest:
         on an order or requested procedure: it is booked without one (`override.py`; the Provenance says the same)
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
-from weakref import WeakSet
 
 from fhir_server.elements import extension, same
 from fhir_server.outcome import fail
 from fhir_server.references import target
 from fhir_server.registry import Change, Resource
 from fhir_server.unit_of_work import UnitOfWork
+from resources.announced import Announced
 
 AUTHORIZATION: Final = "urn:fhir-ris:authorization"
 OVERRIDE: Final = "urn:fhir-ris:authorization-override"
-_marking: "WeakSet[UnitOfWork]" = WeakSet()
+_marking: Final = Announced()
 
 
 def bound(request: Resource | None) -> str | None:
@@ -41,17 +39,8 @@ async def mark(unit: UnitOfWork, request: Resource, url: str, value: dict[str, A
     changed = {k: v for k, v in request.items() if k != "extension"}
     if marked := [*others, *([{"url": url, **value}] if value else ())]:
         changed["extension"] = marked
-    with _by_department(unit):
+    with _marking(unit):
         return await unit.update(changed)
-
-
-@contextmanager
-def _by_department(unit: UnitOfWork) -> Iterator[None]:
-    _marking.add(unit)
-    try:
-        yield
-    finally:
-        _marking.discard(unit)
 
 
 async def check(unit: UnitOfWork, change: Change) -> None:

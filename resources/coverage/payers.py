@@ -6,10 +6,10 @@ internet is looked at when it is called (`bridges/payer/client.py`): names may p
 
 import ipaddress
 from typing import Final
-from urllib.parse import urlsplit
 
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
+from resources.endpoint import web_address
 
 FHIR_REST: Final = "hl7-fhir-rest"
 _SYSTEM: Final = "http://terminology.hl7.org/CodeSystem/endpoint-connection-type"
@@ -25,15 +25,10 @@ def is_fhir(endpoint: Resource | None) -> bool:
 
 def base_url(endpoint: Resource) -> str | None:
     """The FHIR base, without a slash at its end; None when it is no address that we call."""
-    given = str(endpoint.get("address", ""))
-    try:
-        parts = urlsplit(given)
-        _ = parts.port
-    except ValueError:
+    if (found := web_address(endpoint)) is None:
         return None
-    plain = parts.hostname and not (parts.username or parts.password or parts.query or parts.fragment)
-    safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
-    return given.rstrip("/") if plain and safe else None
+    base, parts = found
+    return base if parts.scheme == "https" or is_loopback(parts.hostname or "") else None
 
 
 def is_loopback(host: str) -> bool:

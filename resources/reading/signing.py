@@ -12,7 +12,6 @@ Each is signed in Provenance (`signature.py`), in the same transaction. Earlier 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
-from weakref import WeakSet
 
 from fhir_server import audit, clock
 from fhir_server.elements import same
@@ -22,6 +21,7 @@ from fhir_server.references import Target
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import department_operation, diagnostic_report, terms
+from resources.announced import Announced
 from resources.department_operation import seen
 from resources.reading import critical_request, document, report_parts, signature
 from resources.reading.offering import offer
@@ -45,7 +45,7 @@ class ReportSigning:
     def __init__(self, signer: Signer, second_factor_minutes: int = 0) -> None:
         self._signer = signer
         self._within = timedelta(minutes=second_factor_minutes)
-        self._signing: WeakSet[UnitOfWork] = WeakSet()
+        self._signing = Announced()
 
     def register(self, registry: Registry) -> None:
         """Offer them; where a second factor is asked for, people sign by them alone."""
@@ -173,12 +173,8 @@ class ReportSigning:
     async def _change(self, call: Call, work: Work) -> Answer:
         async def whole(unit: UnitOfWork) -> Callable[[], Resource]:
             report = await seen(unit, Target("DiagnosticReport", str(call.id)), "u", call.if_match)
-            self._signing.add(unit)
-            try:
-                with unit.as_department():
-                    stored = await work(unit, report)
-            finally:
-                self._signing.discard(unit)
+            with self._signing(unit), unit.as_department():
+                stored = await work(unit, report)
             return lambda: unit.final(stored)
 
         named = audit.seen([f"DiagnosticReport/{call.id}"])

@@ -7,11 +7,8 @@ performerType          the subspecialty, of the catalogue entry's extension urn:
 location               where the patient was examined
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final
-from weakref import WeakSet
 
 from fhir_server import clock
 from fhir_server.elements import codes, extension, same
@@ -19,6 +16,7 @@ from fhir_server.outcome import fail
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import activity_definition, diagnostic_report, service_request, task, terms
+from resources.announced import Announced
 from resources.reading import time_limits
 
 SUBSPECIALTY: Final = "urn:fhir-ris:reading-subspecialty"
@@ -29,7 +27,7 @@ _ENDED: Final = frozenset({"completed", "cancelled", "rejected", "failed", "ente
 _DRAFT: Final = frozenset({"registered", "partial"})
 _ARRANGED: Final = ("owner", "basedOn", "priority", "restriction", "performerType", "location")
 _ARRANGERS: Final = frozenset({"radiologist", "admin"})
-_moving: "WeakSet[UnitOfWork]" = WeakSet()
+moving: Final = Announced()  # what is written in here may take a reading from its owner
 
 
 def is_reading(item: Resource) -> bool:
@@ -45,16 +43,6 @@ def owner(reading: Resource | None) -> str | None:
     """Who has claimed it, as a reference."""
     named: Resource = (reading or {}).get("owner", {})
     return named.get("reference")
-
-
-@contextmanager
-def moving(unit: UnitOfWork) -> Iterator[None]:
-    """What is written in here may take a reading from its owner."""
-    _moving.add(unit)
-    try:
-        yield
-    finally:
-        _moving.discard(unit)
 
 
 async def check(unit: UnitOfWork, change: Change) -> None:
@@ -73,7 +61,7 @@ async def check(unit: UnitOfWork, change: Change) -> None:
 
 def _check_owner(unit: UnitOfWork, change: Change, reading: Resource) -> None:
     had, has = owner(change.before), owner(reading)
-    if had is None or had == has or not is_open(reading) or unit in _moving or unit.access.internal or unit.access.user == had:
+    if had is None or had == has or not is_open(reading) or unit in moving or unit.access.internal or unit.access.user == had:
         return
     if has is None and not unit.access.person:
         return
