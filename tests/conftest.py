@@ -3,7 +3,7 @@
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 import httpx
@@ -13,6 +13,11 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from fhir_server.database import Document, connect
 from fhir_server.mongod import EmbeddedMongod
+
+if TYPE_CHECKING:
+    from tests.department import Department
+    from tests.fhir_app import FhirApp
+    from tests.smart_world import World
 
 # A busy machine takes its time: five seconds, which httpx gives an answer, are no measure of ours.
 for phase in ("connect", "read", "write", "pool"):
@@ -74,3 +79,34 @@ def run_with_db(mongodb_uri: str, database_name: str) -> RunWithDb[Any]:
         return asyncio.run(connected())
 
     return run
+
+
+# What a module of tests plays with: made once, for all of its tests
+
+
+@pytest.fixture(scope="module")
+def app(mongodb_uri: str) -> Iterator["FhirApp"]:
+    """The FHIR edge on a socket (tests/fhir_app.py)."""
+    from tests.fhir_app import serving
+
+    with serving(mongodb_uri) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def world(app: "FhirApp") -> "World":
+    """Two patients and callers with all kinds of tokens (tests/smart_world.py)."""
+    from tests.smart_world import World
+
+    return World(app)
+
+
+@pytest.fixture(scope="module")
+def ris(mongodb_uri: str) -> Iterator["Department"]:
+    """A department without the doors of HTTP and DICOM (tests/department.py)."""
+    from tests.department import Department
+
+    with asyncio.Runner() as runner:
+        department = Department(runner, mongodb_uri)
+        yield department
+        department.run(department.close())

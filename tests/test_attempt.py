@@ -1,21 +1,10 @@
 """What a transaction tries and takes back (`UnitOfWork.attempt`) has never been, written or not."""
 
-import asyncio
-from collections.abc import Iterator
-
 import pytest
 
 from fhir_server.audit import Act
 from fhir_server.outcome import FhirError, fail
-from tests.department import ACCESS, Department, unused
-
-
-@pytest.fixture(scope="module")
-def ris(mongodb_uri: str) -> Iterator[Department]:
-    with asyncio.Runner() as runner:
-        department = Department(runner, mongodb_uri)
-        yield department
-        department.run(department.close())
+from tests.department import ACCESS, unused
 
 
 async def transact(ris, work):

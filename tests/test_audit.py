@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import parse_qsl
@@ -18,12 +17,6 @@ from tests.fhir_app import FhirApp, entry, issues, load, patient, post, put, ser
 
 Resource = dict[str, Any]
 FORM = "application/x-www-form-urlencoded"
-
-
-@pytest.fixture(scope="module")
-def app(mongodb_uri: str) -> Iterator[FhirApp]:
-    with serving(mongodb_uri) as running:
-        yield running
 
 
 def event_of(app: FhirApp, method: str, path: str, body: Any = None, **options: Any) -> Resource:

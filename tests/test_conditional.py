@@ -1,7 +1,6 @@
 """Conditional create, update, patch and delete, alone and in Bundles: judged where they are done, and race-proof."""
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,12 +11,6 @@ from tests.fhir_app import FhirApp, entry, issues, load, patient, post, serving,
 
 Resource = dict[str, Any]
 PATCH = "application/json-patch+json"
-
-
-@pytest.fixture(scope="module")
-def app(mongodb_uri: str) -> Iterator[FhirApp]:
-    with serving(mongodb_uri) as running:
-        yield running
 
 
 def known(**elements: Any) -> tuple[Resource, str]:

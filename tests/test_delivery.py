@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
-
-import pytest
 
 from bridges.v2.delivery import Delivery, Timing
 from bridges.v2.operations import Operator
@@ -18,14 +16,6 @@ from tests.department import ACCESS, ZONE, Department, Resource, unused, v2
 QUICK = Timing(
     lease=0.9, look=0.05, first_pause=0.02, longest_pause=0.1, connect=0.5, ack=0.25, refusals=3, rejections=6
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def ris(mongodb_uri: str) -> Iterator[Department]:
-    with asyncio.Runner() as runner:
-        department = Department(runner, mongodb_uri)
-        yield department
-        department.run(department.close())
 
 
 async def until(condition, seconds: float = 10) -> None:

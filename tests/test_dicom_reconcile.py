@@ -19,7 +19,6 @@ from resources import terms
 from resources.imaging_series import ArrivedSeries
 from resources.reconcile_operation import reconcile
 from tests.dicom_client import ACCESS, ZONE, Department, Resource, Running, Scheduled, mpps, mpps_end, running_department
-from tests.fhir_app import FhirApp, serving
 from tests.smart_world import World
 
 _patients = iter(range(1, 1000))
@@ -325,17 +324,6 @@ def test_a_reference_of_its_own_never_changes_the_patient(site: Running) -> None
 
 
 # Who may
-
-
-@pytest.fixture(scope="module")
-def app(mongodb_uri: str) -> Iterator[FhirApp]:
-    with serving(mongodb_uri) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def world(app: FhirApp) -> World:
-    return World(app)
 
 
 def examination(world: World) -> tuple[str, str]:

@@ -1,22 +1,15 @@
 """History of a resource, a type and the whole system: what it shows, in pages that stay as they are while others write."""
 
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from fhir_server import history
-from tests.fhir_app import FhirApp, entry, issues, load, patient, post, put, serving, unused
+from tests.fhir_app import FhirApp, entry, issues, load, patient, post, put, unused
 
 Resource = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def app(mongodb_uri: str) -> Iterator[FhirApp]:
-    with serving(mongodb_uri) as running:
-        yield running
 
 
 def versions(bundle: Resource) -> list[str]:

@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -23,16 +22,10 @@ from fhir_server.database import Document
 from fhir_server.settings import Settings
 from smart_auth.clients import Clients
 from tests.conftest import RunWithDb
-from tests.fhir_app import JSON, FhirApp, entry, issues, load, patient, post, serving
+from tests.fhir_app import JSON, FhirApp, entry, issues, load, patient, post
 
 Resource = dict[str, Any]
 FORM = "application/x-www-form-urlencoded"
-
-
-@pytest.fixture(scope="module")
-def app(mongodb_uri: str) -> Iterator[FhirApp]:
-    with serving(mongodb_uri) as running:
-        yield running
 
 
 def observation(subject: str, **elements: Any) -> Resource:

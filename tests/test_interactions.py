@@ -14,12 +14,6 @@ from tests.fhir_app import FhirApp, entry, issues, load, outcome, patient, post,
 
 
 @pytest.fixture(scope="module")
-def app(mongodb_uri: str) -> Iterator[FhirApp]:
-    with serving(mongodb_uri) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def lenient(mongodb_uri: str) -> Iterator[FhirApp]:
     with serving(mongodb_uri, strict=False, core=False) as running:
         yield running

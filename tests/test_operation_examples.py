@@ -4,13 +4,13 @@ import importlib
 import json
 import pkgutil
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests import operation_setups
-from tests.fhir_app import FhirApp, serving
+from tests.fhir_app import FhirApp
 from tests.operation_setups import Stage
 from tests.smart_world import Caller, World
 
@@ -28,17 +28,6 @@ AREAS = [
 def setup_of(operation: str) -> Callable[[Stage], dict[str, str]]:
     name = re.sub(r"\W+", "_", operation).lower()
     return next((getattr(area, name) for area in AREAS if hasattr(area, name)), lambda _: {})
-
-
-@pytest.fixture(scope="module")
-def app(mongodb_uri: str) -> Iterator[FhirApp]:
-    with serving(mongodb_uri) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def world(app: FhirApp) -> World:
-    return World(app)
 
 
 @pytest.mark.parametrize("operation", EXAMPLES)

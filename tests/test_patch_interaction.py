@@ -2,23 +2,16 @@
 
 import base64
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.fhir_app import ALL, JSON, FhirApp, entry, issues, load, patient, put, serving, unused
+from tests.fhir_app import ALL, JSON, FhirApp, entry, issues, load, patient, put, unused
 
 JSON_PATCH = "application/json-patch+json"
 Resource = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def app(mongodb_uri: str) -> Iterator[FhirApp]:
-    with serving(mongodb_uri) as running:
-        yield running
 
 
 def patched(app: FhirApp, id_: str, *operations: Any, scope: str = ALL, **headers: str) -> httpx.Response:

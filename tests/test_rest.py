@@ -39,12 +39,6 @@ ROUTES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def app(mongodb_uri: str) -> Iterator[FhirApp]:
-    with serving(mongodb_uri) as running:
-        yield running
-
-
 # Who gets in
 
 

@@ -1,24 +1,12 @@
 """Who may look for times and book them, over REST with the tokens of people and apps."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.fhir_app import FhirApp, Resource, serving
+from tests.fhir_app import Resource
 from tests.operation_setups import Stage, scheduling
-from tests.smart_world import Caller, World
-
-
-@pytest.fixture(scope="module")
-def app(mongodb_uri: str) -> Iterator[FhirApp]:
-    with serving(mongodb_uri) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def world(app: FhirApp) -> World:
-    return World(app)
+from tests.smart_world import Caller
 
 
 def body(**parameters: Any) -> Resource:

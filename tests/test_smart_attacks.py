@@ -6,7 +6,6 @@ What is hidden must look exactly like what isn't there: each test asks for both,
 import asyncio
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -14,7 +13,7 @@ import pytest
 
 from bridges.v2.receivers import MESSAGES
 from smart_auth.circumstances import MOST
-from tests.fhir_app import JSON, FhirApp, Resource, entry, post, put, serving, unused
+from tests.fhir_app import JSON, FhirApp, Resource, entry, post, put, unused
 from tests.smart_world import ABSENT, LOINC, Caller, World, label, observation, order, ref, report, resource
 
 OF_B = {
@@ -30,17 +29,6 @@ OF_B = {
     "Binary": "binb",
     "Provenance": "prb",
 }
-
-
-@pytest.fixture(scope="module")
-def app(mongodb_uri: str) -> Iterator[FhirApp]:
-    with serving(mongodb_uri) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def world(app: FhirApp) -> World:
-    return World(app)
 
 
 @pytest.fixture(scope="module")

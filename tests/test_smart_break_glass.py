@@ -1,6 +1,5 @@
 """Break-glass: a record opened in an emergency, for one patient and one session, on record and under review."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -8,21 +7,10 @@ import pytest
 
 from smart_auth.break_glass import close_what_is_over
 from smart_auth.break_glass_log import BREAK_GLASS
-from tests.fhir_app import FhirApp, Resource, serving, unused
+from tests.fhir_app import FhirApp, Resource, unused
 from tests.smart_world import Caller, World, consent, label, observation, ref, report, resource
 
 REASON = "Unconscious after a fall, allergies unknown"
-
-
-@pytest.fixture(scope="module")
-def app(mongodb_uri: str) -> Iterator[FhirApp]:
-    with serving(mongodb_uri) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def world(app: FhirApp) -> World:
-    return World(app)
 
 
 @pytest.fixture

@@ -1,28 +1,16 @@
 """Confidentiality labels, and what patients have denied (Consent)."""
 
-from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
 
 from smart_auth.denials import denials
-from tests.fhir_app import FhirApp, Resource, serving, unused
+from tests.fhir_app import Resource, unused
 from tests.smart_world import ABSENT, CONFIDENTIALITY, Caller, World, consent, label, observation, ref, report, resource
 
 ACT = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
 PSYCHIATRY = {"security": [{"system": ACT, "code": "PSY"}]}
 TYPES = "http://hl7.org/fhir/resource-types"
-
-
-@pytest.fixture(scope="module")
-def app(mongodb_uri: str) -> Iterator[FhirApp]:
-    with serving(mongodb_uri) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def world(app: FhirApp) -> World:
-    return World(app)
 
 
 @pytest.fixture

@@ -1,30 +1,18 @@
 """What a review found in the rights and the trail, and must not come back."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from fhir_server.audit_chain import CHAINS
 from fhir_server.registry import Resource
-from tests.fhir_app import FhirApp, serving, unused
+from tests.fhir_app import unused
 from tests.smart_world import Caller, World, label, order, ref, report, resource
 
 IMAGING = [{"coding": [{"system": "http://snomed.info/sct", "code": "363679005"}]}]
 REASON = "unconscious in the emergency room"
 PATCH = "application/json-patch+json"
-
-
-@pytest.fixture(scope="module")
-def app(mongodb_uri: str) -> Iterator[FhirApp]:
-    with serving(mongodb_uri) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def world(app: FhirApp) -> World:
-    return World(app)
 
 
 def patched(caller: Caller, path: str, *operations: dict[str, Any]) -> Any:

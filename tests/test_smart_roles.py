@@ -1,26 +1,13 @@
 """Roles: what each may do, whatever its scopes say."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from smart_auth.filters import of_query
 from smart_auth.roles import ROLES
-from tests.fhir_app import FhirApp, Resource, serving, unused
+from tests.fhir_app import Resource, unused
 from tests.smart_world import ABSENT, Caller, World, label, observation, order, ref, report, resource
 
 ACTIONS = ("c", "r", "u", "d", "s")
-
-
-@pytest.fixture(scope="module")
-def app(mongodb_uri: str) -> Iterator[FhirApp]:
-    with serving(mongodb_uri) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def world(app: FhirApp) -> World:
-    return World(app)
 
 
 def new(made: Resource) -> Resource:

@@ -1,7 +1,6 @@
 """What the check of a token costs: nothing while it is known, one command by indexed keys when it has to be looked up."""
 
 import asyncio
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +14,7 @@ from smart_auth.access import Access
 from smart_auth.clients import Clients
 from smart_auth.tokens import Tokens, token_id
 from smart_auth.users import Users
-from tests.fhir_app import FhirApp, serving, unused
+from tests.fhir_app import FhirApp, unused
 from tests.smart_world import Caller, World, consent, label, ref, resource
 from tests.test_smart_token_endpoint import JWKS
 
@@ -38,12 +37,6 @@ class Commands(CommandListener):
 
     def failed(self, event: CommandFailedEvent) -> None:
         pass
-
-
-@pytest.fixture(scope="module")
-def app(mongodb_uri: str) -> Iterator[FhirApp]:
-    with serving(mongodb_uri) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

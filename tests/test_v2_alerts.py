@@ -1,7 +1,6 @@
 """What is watched: a feed that falls silent, refusals, queues, changed routes. The watcher's clock is the test's."""
 
 import asyncio
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,14 +15,6 @@ from tests.v2_door import partner, registered
 
 NOW = datetime(2026, 9, 9, 10, 0, tzinfo=UTC)  # a Wednesday
 MINUTE, HOUR, DAY, WEEK = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1), timedelta(weeks=1)
-
-
-@pytest.fixture(scope="module")
-def ris(mongodb_uri: str) -> Iterator[Department]:
-    with asyncio.Runner() as runner:
-        department = Department(runner, mongodb_uri)
-        yield department
-        department.run(department.close())
 
 
 class Watched:

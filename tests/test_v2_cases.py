@@ -1,23 +1,13 @@
 """Every case file under tests/v2_cases (how to read one: tests/v2_case.py)."""
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
 from bridges.v2.mapping import Table
 from bridges.v2.message import Segment
 from capability.v2_specification import named_fields
-from tests.department import Department
 from tests.v2_case import FILES, FOLDER, Case
-
-
-@pytest.fixture(scope="module")
-def ris(mongodb_uri: str) -> Iterator[Department]:
-    with asyncio.Runner() as runner:
-        department = Department(runner, mongodb_uri)
-        yield department
-        department.run(department.close())
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """What is charged, when, how often, and what is taken back: ChargeItems and the DFT^P03 that tell of them."""
 
-import asyncio
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -12,14 +10,6 @@ from tests.department import Department, Resource, unused
 CPT = "http://www.ama-assn.org/go/cpt"
 HOUSE = "urn:example:procedures"
 COUGH = {"coding": [{"system": "http://hl7.org/fhir/sid/icd-10", "code": "R05", "display": "Cough"}]}
-
-
-@pytest.fixture(scope="module")
-def ris(mongodb_uri: str) -> Iterator[Department]:
-    with asyncio.Runner() as runner:
-        department = Department(runner, mongodb_uri)
-        yield department
-        department.run(department.close())
 
 
 def charge(component: str | None, code: str, **more: Any) -> Resource:

@@ -1,9 +1,7 @@
 """The dialect of each Endpoint: what is refused when it is entered, how its changes are followed, how texts and PDFs go."""
 
-import asyncio
 import base64
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,15 +21,6 @@ from fhir_server.store import Store
 from resources import registration
 from resources.letters import plain
 from tests.department import ACCESS, CT_CHEST, ZONE, Department, Resource, booking
-
-
-@pytest.fixture(scope="module")
-def ris(mongodb_uri: str) -> Iterator[Department]:
-    with asyncio.Runner() as runner:
-        department = Department(runner, mongodb_uri)
-        yield department
-        department.run(department.close())
-
 
 # What is refused
 

@@ -2,21 +2,10 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
-
-import pytest
 
 from bridges.v2.message import parse
-from tests.department import Department, code, unused, v2
+from tests.department import code, unused, v2
 from tests.v2_case import Case
-
-
-@pytest.fixture(scope="module")
-def ris(mongodb_uri: str) -> Iterator[Department]:
-    with asyncio.Runner() as runner:
-        department = Department(runner, mongodb_uri)
-        yield department
-        department.run(department.close())
 
 
 def registration(number: str) -> bytes:

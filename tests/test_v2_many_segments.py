@@ -1,12 +1,9 @@
 """Messages with many segments of a kind: refused beyond a number that nobody has, and each known one found again."""
 
-import asyncio
-from collections.abc import Iterator
-
 import pytest
 
 from bridges.v2.admission import MAX_SEGMENTS
-from tests.department import Department, code, condition, place, unused, v2
+from tests.department import code, condition, place, unused, v2
 
 KINDS = {
     "AL1": ("AL1|{i}|DA|A{i}^x{i}^L", "AllergyIntolerance", "patient"),
@@ -15,14 +12,6 @@ KINDS = {
     "GT1": ("GT1|{i}||Fam{i}^Giv{i}", "RelatedPerson", "patient"),
     "IN1": ("IN1|{i}|P{i}|C1|Comp" + "|" * 32 + "POL{i}", "Coverage", "beneficiary"),
 }
-
-
-@pytest.fixture(scope="module")
-def ris(mongodb_uri: str) -> Iterator[Department]:
-    with asyncio.Runner() as runner:
-        department = Department(runner, mongodb_uri)
-        yield department
-        department.run(department.close())
 
 
 def adt(number: str, segment: str, count: int) -> bytes:

@@ -1,11 +1,9 @@
 """The message store as its operators see it: searched, shown, sent and processed again, cancelled, and on record."""
 
-import asyncio
 import base64
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -20,14 +18,6 @@ from tests.department import ZONE, Department, code, unused, v2
 from tests.test_delivery import QUICK, ids, line, listening, until
 from tests.test_v2_orders import orm
 from tests.v2_door import registered
-
-
-@pytest.fixture(scope="module")
-def ris(mongodb_uri: str) -> Iterator[Department]:
-    with asyncio.Runner() as runner:
-        department = Department(runner, mongodb_uri)
-        yield department
-        department.run(department.close())
 
 
 @pytest.fixture

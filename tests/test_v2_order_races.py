@@ -1,11 +1,8 @@
 """Orders that meet: two at once under one number, a cancel against a start, and messages that wait for their order."""
 
 import asyncio
-from collections.abc import Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-
-import pytest
 
 from bridges.v2 import order_parked, parked_sweep
 from bridges.v2.inbound import Inbound
@@ -13,14 +10,6 @@ from bridges.v2.message import parse
 from bridges.v2.partners import Partners
 from fhir_server import clock
 from tests.department import PEER, ZONE, Department, booking, code, condition, place, unused, v2
-
-
-@pytest.fixture(scope="module")
-def ris(mongodb_uri: str) -> Iterator[Department]:
-    with asyncio.Runner() as runner:
-        department = Department(runner, mongodb_uri)
-        yield department
-        department.run(department.close())
 
 
 def order(

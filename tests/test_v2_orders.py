@@ -1,21 +1,12 @@
 """Orders by ORM^O01: what they become, which are refused, and what cancel, hold and release do."""
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
 from bridges.v2.message import parse
 from fhir_server.ids import new_id
 from tests.department import DCM, LOINC, Department, Resource, booking, code, condition, identifiers, place, text, unused, v2
-
-
-@pytest.fixture(scope="module")
-def ris(mongodb_uri: str) -> Iterator[Department]:
-    with asyncio.Runner() as runner:
-        department = Department(runner, mongodb_uri)
-        yield department
-        department.run(department.close())
 
 
 def fields(name: str, values: dict[int, str]) -> str:

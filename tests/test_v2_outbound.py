@@ -1,6 +1,5 @@
 """What leaves by HL7 v2: who gets which message when, and what stands in it."""
 
-import asyncio
 import base64
 from collections.abc import Iterator
 from decimal import Decimal
@@ -12,14 +11,6 @@ from tests.department import LOINC, Department, Resource, booking, lines, unused
 from tests.v2_case import valid
 
 ALL = ("SIU^S12", "SIU^S13", "SIU^S14", "SIU^S15", "SIU^S17", "SIU^S26", "ORM^O01", "ORU^R01")
-
-
-@pytest.fixture(scope="module")
-def ris(mongodb_uri: str) -> Iterator[Department]:
-    with asyncio.Runner() as runner:
-        department = Department(runner, mongodb_uri)
-        yield department
-        department.run(department.close())
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
 
 import pytest
 
@@ -14,14 +13,6 @@ from bridges.v2.partners import Partners
 from bridges.v2.rates import Rates
 from tests.department import ACCESS, ZONE, Department, code, condition, place, text, unused, v2
 from tests.v2_door import calling, door, partner, registered
-
-
-@pytest.fixture(scope="module")
-def ris(mongodb_uri: str) -> Iterator[Department]:
-    with asyncio.Runner() as runner:
-        department = Department(runner, mongodb_uri)
-        yield department
-        department.run(department.close())
 
 
 def adt(

@@ -1,8 +1,7 @@
 """Placer numbers that are learned from replies, and what a PACS is told of procedures with several steps."""
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
@@ -16,15 +15,6 @@ from tests.department import ACCESS, DCM, Department, Resource, booking, unused
 from tests.test_delivery import until
 from tests.test_v2_roundtrip import PATIENT
 from tests.v2_case import valid
-
-
-@pytest.fixture(scope="module")
-def ris(mongodb_uri: str) -> Iterator[Department]:
-    with asyncio.Runner() as runner:
-        department = Department(runner, mongodb_uri)
-        yield department
-        department.run(department.close())
-
 
 # Placer numbers
 

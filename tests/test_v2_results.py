@@ -2,21 +2,10 @@
 
 import asyncio
 import base64
-from collections.abc import Iterator
-
-import pytest
 
 from tests.department import Department, code, condition, place, unused, v2
 
 PID = "PID|1||{p}^^^EXAMPLEHOSP^MR||Muster^Mara||19700131|F"
-
-
-@pytest.fixture(scope="module")
-def ris(mongodb_uri: str) -> Iterator[Department]:
-    with asyncio.Runner() as runner:
-        department = Department(runner, mongodb_uri)
-        yield department
-        department.run(department.close())
 
 
 def result(order: str, status: str, text: str, when: str = "", *obx: str) -> bytes:

@@ -3,7 +3,7 @@ style; one receiver and the sender are PyPI `hl7`'s, which is not our code."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import hl7
@@ -25,14 +25,6 @@ WANTS = ("ORM^O01", "SIU^S12", "SIU^S14", "ORU^R01", "DFT^P03")
 TOLD = ["SIU^S12", "ORM SC", "SIU^S14", "ORM IP", "SIU^S14", "ORM A", "DFT CG", "ORU F", "ORM CM", "DFT CG"]
 PATIENT = replace(QUICK, lease=6, connect=5, ack=20)  # a repetition would count as a message more
 CPT = "http://www.ama-assn.org/go/cpt"
-
-
-@pytest.fixture(scope="module")
-def ris(mongodb_uri: str) -> Iterator[Department]:
-    with asyncio.Runner() as runner:
-        department = Department(runner, mongodb_uri)
-        yield department
-        department.run(department.close())
 
 
 class Receiver:

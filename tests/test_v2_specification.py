@@ -1,28 +1,16 @@
 """What the HL7 v2 interface says of itself: the tables of docs/hl7v2.md, the conformance profiles, the ConceptMaps."""
 
-import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
-
-import pytest
 
 from bridges.v2.codes import CODE_MAPS
 from bridges.v2.destination import KINDS
 from bridges.v2.receivers import MESSAGES
 from capability import concept_maps, v2_profile, v2_specification
 from fhir_server.references import Target
-from tests.department import ACCESS, Department
+from tests.department import ACCESS
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "hl7v2.md"
-
-
-@pytest.fixture(scope="module")
-def ris(mongodb_uri: str) -> Iterator[Department]:
-    with asyncio.Runner() as runner:
-        department = Department(runner, mongodb_uri)
-        yield department
-        department.run(department.close())
 
 
 def test_the_printed_tables_are_those_that_the_bridge_runs():

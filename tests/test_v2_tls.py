@@ -4,7 +4,6 @@ import asyncio
 import datetime as dt
 import ipaddress
 import ssl
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,14 +24,6 @@ from tests.test_v2_mllp import ack
 from tests.v2_door import calling, door, registered
 
 DAY = dt.timedelta(days=1)
-
-
-@pytest.fixture(scope="module")
-def ris(mongodb_uri: str) -> Iterator[Department]:
-    with asyncio.Runner() as runner:
-        department = Department(runner, mongodb_uri)
-        yield department
-        department.run(department.close())
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,10 @@
 """Booking: an Appointment schedules the order's steps, takes its station's time and its slots, and gives them back."""
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
 from tests.department import Department, Resource, booking, unused
-
-
-@pytest.fixture(scope="module")
-def ris(mongodb_uri: str) -> Iterator[Department]:
-    with asyncio.Runner() as runner:
-        department = Department(runner, mongodb_uri)
-        yield department
-        department.run(department.close())
 
 
 def sps_status(step: Resource) -> str | None:

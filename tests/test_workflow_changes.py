@@ -1,19 +1,10 @@
 """Changes after the fact: what may still change in an accepted order or a booking, and what then follows."""
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
 from tests.department import Department, booking, unused, v2
-
-
-@pytest.fixture(scope="module")
-def ris(mongodb_uri: str) -> Iterator[Department]:
-    with asyncio.Runner() as runner:
-        department = Department(runner, mongodb_uri)
-        yield department
-        department.run(department.close())
 
 
 def test_what_a_booking_is_for_cannot_be_changed_so_that_no_step_is_left_behind(ris: Department) -> None:

@@ -1,6 +1,5 @@
 """Charges as a department knows them: modifiers, diagnoses, units, what is held for review, corrected, voided and reconciled."""
 
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -8,7 +7,7 @@ import pytest
 
 from fhir_server import clock
 from resources.charging.reconciliation_operation import bounds, day_named
-from tests.fhir_app import FhirApp, Resource, load, serving, unused
+from tests.fhir_app import FhirApp, Resource, load, unused
 from tests.smart_world import Caller, World, label
 
 CPT = "http://www.ama-assn.org/go/cpt"
@@ -17,17 +16,6 @@ SNOMED = "http://snomed.info/sct"
 ICD = "http://hl7.org/fhir/sid/icd-10"
 REVIEW = "urn:fhir-ris:charge-review"
 DAY = "2026-09-08"
-
-
-@pytest.fixture(scope="module")
-def app(mongodb_uri: str) -> Iterator[FhirApp]:
-    with serving(mongodb_uri) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def world(app: FhirApp) -> World:
-    return World(app)
 
 
 @pytest.fixture(scope="module")

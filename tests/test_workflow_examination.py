@@ -1,19 +1,8 @@
 """From the order to the signed report: what an order is made into, holding and revoking it, examining, reading, completing."""
 
-import asyncio
-from collections.abc import Iterator
-
 import pytest
 
 from tests.department import DCM, Department, Resource, identifiers, unused
-
-
-@pytest.fixture(scope="module")
-def ris(mongodb_uri: str) -> Iterator[Department]:
-    with asyncio.Runner() as runner:
-        department = Department(runner, mongodb_uri)
-        yield department
-        department.run(department.close())
 
 
 async def second_procedure(ris: Department, order: Resource, modality: str = "MR") -> Resource:

@@ -1,21 +1,11 @@
 """Which status may become which: each pair of each lifecycle is tried (DESIGN.md section 3)."""
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
 from fhir_server.outcome import FhirError
-from tests.department import Department, Resource, unused
-
-
-@pytest.fixture(scope="module")
-def ris(mongodb_uri: str) -> Iterator[Department]:
-    with asyncio.Runner() as runner:
-        department = Department(runner, mongodb_uri)
-        yield department
-        department.run(department.close())
-
+from tests.department import Resource, unused
 
 # Status -> what it may become. Any may stay as it is, and any may become entered-in-error, which is the end.
 LIFECYCLES = {

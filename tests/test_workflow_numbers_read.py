@@ -10,7 +10,7 @@ from fhir_server import fhir_json
 from fhir_server.validation import validate
 from resources.numbers import measures
 from tests.fhir_app import FhirApp, load, serving
-from tests.smart_world import Caller, World
+from tests.smart_world import Caller
 
 YEAR = "periodStart=2026&periodEnd=2026"
 
@@ -25,11 +25,6 @@ def app(mongodb_uri: str) -> Iterator[FhirApp]:
         for number in range(6):
             _examined(running, number)
         yield running
-
-
-@pytest.fixture(scope="module")
-def world(app: FhirApp) -> World:
-    return World(app)
 
 
 def _examined(app: FhirApp, number: int) -> None:

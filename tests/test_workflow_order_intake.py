@@ -1,7 +1,6 @@
 """What is found about an order when it comes in, by FHIR and HL7 v2 alike, and what becomes of it (`order_verdict.py`)."""
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
@@ -9,14 +8,6 @@ from resources import order_verdict
 from tests.department import CT_CHEST, DCM, LOINC, Department, Resource, code, identifiers, unused, v2
 
 LOCAL = "urn:fhir-ris:v2-system:99RIS"  # 99RIS in OBR-4.3
-
-
-@pytest.fixture(scope="module")
-def ris(mongodb_uri: str) -> Iterator[Department]:
-    with asyncio.Runner() as runner:
-        department = Department(runner, mongodb_uri)
-        yield department
-        department.run(department.close())
 
 
 def entry(local: str, *rules: tuple[str, str], modality: str = "CT", **elements) -> Resource:

@@ -1,22 +1,13 @@
 """Accession and other numbers as the department's NamingSystems say (resources/numbering.py)."""
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
 from fhir_server import clock
 from resources import numbering, terms
 from resources.number_pattern import check_character
-from tests.department import Department, Resource, identifiers
-
-
-@pytest.fixture(scope="module")
-def ris(mongodb_uri: str) -> Iterator[Department]:
-    with asyncio.Runner() as runner:
-        department = Department(runner, mongodb_uri)
-        yield department
-        department.run(department.close())
+from tests.department import Resource, identifiers
 
 
 def naming(system: str, pattern: str, **more) -> Resource:

@@ -1,30 +1,18 @@
 """What people decide about orders, over REST: accept, reject, hold, cancel, replace, add; HL7's create-order and cancel-order."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
 from bridges.v2.message import Message, parse
-from tests.fhir_app import FhirApp, Resource, entry, issues, load, serving, unused
+from tests.fhir_app import FhirApp, Resource, entry, issues, load, unused
 from tests.smart_world import Caller, World, label
 
 DCM = "http://dicom.nema.org/resources/ontology/DCM"
 V2_0203 = "http://terminology.hl7.org/CodeSystem/v2-0203"
 LOCAL = "urn:example:codes"
 REASON = {"name": "reason", "valueCodeableConcept": {"coding": [{"system": "urn:example:why", "code": "dup"}], "text": "twice"}}
-
-
-@pytest.fixture(scope="module")
-def app(mongodb_uri: str) -> Iterator[FhirApp]:
-    with serving(mongodb_uri) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def world(app: FhirApp) -> World:
-    return World(app)
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,6 @@
 """Orders by FHIR: rules that hold whatever door an order comes in by (resources/service_request.py, order_plan.py)."""
 
-import asyncio
-from collections.abc import Iterator
-
-import pytest
-
-from tests.department import CT_CHEST, Department, identifiers, unused
-
-
-@pytest.fixture(scope="module")
-def ris(mongodb_uri: str) -> Iterator[Department]:
-    with asyncio.Runner() as runner:
-        department = Department(runner, mongodb_uri)
-        yield department
-        department.run(department.close())
+from tests.department import CT_CHEST, identifiers, unused
 
 
 def number(value: str, code: str = "PLAC", system: str = "urn:example:ehr") -> dict:

@@ -51,11 +51,6 @@ def app(mongodb_uri: str, payer: Payer, tmp_path_factory: pytest.TempPathFactory
         running.run(worker.__aexit__(None, None, None))
 
 
-@pytest.fixture(scope="module")
-def world(app: FhirApp) -> World:
-    return World(app)
-
-
 def to(resource: Resource) -> Resource:
     return {"reference": f"{resource['resourceType']}/{resource['id']}"}
 

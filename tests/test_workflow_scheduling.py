@@ -1,7 +1,6 @@
 """Scheduling as a department lives it: slots from hours, free times found, held and booked, and what becomes of bookings."""
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -28,14 +27,6 @@ ALL_DAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 MONDAY = (datetime.now(ZONE) + timedelta(days=7 - datetime.now(ZONE).weekday())).replace(
     hour=0, minute=0, second=0, microsecond=0
 )
-
-
-@pytest.fixture(scope="module")
-def ris(mongodb_uri: str) -> Iterator[Department]:
-    with asyncio.Runner() as runner:
-        department = Department(runner, mongodb_uri)
-        yield department
-        department.run(department.close())
 
 
 def at(hour: int, minute: int = 0, day: int = 0) -> str:
