@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fhir_server.command import Db, run_command, settings
+from fhir_server.command import Db, operator, run_command, settings
 
 if TYPE_CHECKING:
     from resources.charging.reconciliation import Finding
@@ -23,17 +23,23 @@ def check(
     day: Annotated[datetime | None, typer.Option("--date", formats=["%Y-%m-%d"], help="yesterday where none is named")] = None,
 ) -> None:
     """Show what of a day is not charged, not rightly, or not with its receiver; a line each: kind, about, text."""
-    from fhir_server.store import Store
-    from resources.charging import zones
+    from fhir_server import audit
+    from fhir_server.app import interactions_over
+    from fhir_server.audit import Act
     from resources.charging.reconciliation import reconcile
     from resources.charging.reconciliation_operation import bounds, day_named
+    from smart_auth.access import Access
 
-    zones.use(settings().zone)
-    chosen = day.date() if day else day_named(None)
     found: list[Finding] = []
+    chosen = day.date() if day else None
 
     async def look(db: Db) -> None:
-        found.extend(await reconcile(Store(db), *bounds(chosen)))
+        nonlocal chosen
+        interactions = await interactions_over(settings(), db)  # which tells the charges the department's zone
+        chosen = chosen or day_named(None)
+        found.extend(await reconcile(interactions.store, *bounds(chosen)))
+        act = Act("charges-check", source="command-line", detail=str(chosen))
+        await interactions.record(Access.system(operator()), act, audit.seen(dict.fromkeys(f.about for f in found)))
 
     run_command(look)
     for finding in found:

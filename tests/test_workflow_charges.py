@@ -4,8 +4,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from fhir_server import clock
+from fhir_server.cli import app as cli
 from resources.charging.reconciliation_operation import bounds, day_named
 from tests.fhir_app import FhirApp, Resource, load, unused
 from tests.smart_world import Caller, World, label
@@ -482,3 +484,12 @@ def test_half_a_merge_by_hand_is_refused(app, world):
     merged = load(app.get(f"Patient/{prior['id']}"))
     assert scheduler.put({k: v for k, v in merged.items() if k != "link"}).status_code == 422
     assert scheduler.send("POST", f"Patient/{prior['id']}/$unmerge").status_code == 200
+
+
+def test_the_command_that_looks_for_what_was_not_charged_is_on_record(app, tmp_path):
+    mongodb = {"RIS_MONGODB_URI": app._uri, "RIS_MONGODB_DATABASE": app.db.name, "RIS_DATA_DIR": str(tmp_path)}
+    before = len(app.audit())
+    done = CliRunner().invoke(cli, ["charges", "check", "--date", "2020-02-29"], env=mongodb)
+    assert (done.exit_code, done.output) == (0, "2020-02-29: all charges are right\n")
+    subtypes = [code["code"] for event in app.audit(before) for code in event["subtype"]]
+    assert "charges-check" in subtypes
