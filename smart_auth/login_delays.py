@@ -73,7 +73,7 @@ class Delays:
 
     async def take_back(self, pace: Pace, key: str) -> None:
         """The try that was just admitted was no guess."""
-        update = [{"$set": {"failures": {"$max": [0, {"$subtract": ["$failures", 1]}]}, "until": "$$NOW"}}]
+        update = [{"$set": {"failures": {"$max": [0, {"$subtract": ["$failures", 1]}]}, "until": _EPOCH}}]
         await self._delays.update_one({"_id": _id(pace, key)}, update)
 
     async def forget(self, pace: Pace, key: str) -> None:
@@ -124,21 +124,25 @@ def network_of(request: Request) -> str:
 
 
 def _counted(pace: Pace) -> list[dict[str, Any]]:
-    """The update, which MongoDB does in one: forget what is old, admit or not, and if so count and set the next wait."""
+    """The update, which MongoDB does in one: forget what is old, admit or not, and if so count and set the next wait.
+
+    `until` is set by a wait alone: of tries at once, each by the time at which it began, none stands in another's way.
+    """
     wait = {"$multiply": [1000, {"$pow": [2, {"$min": [30, {"$subtract": ["$failures", pace.free + 1]}]}]}]}
     longest, memory = (int(t.total_seconds() * 1000) for t in (pace.longest, pace.memory))
-    delay = {"$cond": [{"$gt": ["$failures", pace.free]}, {"$toLong": {"$min": [longest, wait]}}, 0]}
+    waits = {"$and": ["$admitted", {"$gt": ["$failures", pace.free]}]}
     return [
         {
             "$set": {
                 "at": "$$NOW",
-                "admitted": {"$lte": [{"$ifNull": ["$until", _EPOCH]}, "$$NOW"]},
+                "until": {"$ifNull": ["$until", _EPOCH]},
                 "failures": {"$cond": [{"$gt": [{"$ifNull": ["$expires", _EPOCH]}, "$$NOW"]}, "$failures", 0]},
             }
         },
+        {"$set": {"admitted": {"$lte": ["$until", "$$NOW"]}}},
         {"$set": {"failures": {"$cond": ["$admitted", {"$add": ["$failures", 1]}, "$failures"]}}},
-        {"$set": {"until": {"$cond": ["$admitted", {"$add": ["$$NOW", delay]}, "$until"]}}},
-        {"$set": {"expires": {"$cond": ["$admitted", {"$add": ["$until", memory]}, "$expires"]}}},
+        {"$set": {"until": {"$cond": [waits, {"$add": ["$$NOW", {"$toLong": {"$min": [longest, wait]}}]}, "$until"]}}},
+        {"$set": {"expires": {"$cond": ["$admitted", {"$add": [{"$max": ["$until", "$$NOW"]}, memory]}, "$expires"]}}},
     ]
 
 
