@@ -3,6 +3,7 @@
 What only a server needs is imported where it is needed: `fhir-ris load` starts several processes that are none.
 """
 
+import asyncio
 import contextlib
 import functools
 import os
@@ -83,6 +84,8 @@ class Ris:
     dicom: "DicomServer"
     heartbeat: Heartbeat
     refusals: RefusalTrail
+    # Set when the process is about to end, for what would else go on for as long as a browser listens.
+    ending: asyncio.Event = field(default_factory=asyncio.Event)
     # Component name -> whether it does its work; what `/readyz` asks.
     components: dict[str, Callable[[], bool]] = field(default_factory=dict)
 
@@ -163,11 +166,14 @@ async def publish(ris: Ris) -> None:
 
 
 def http_app(ris: Ris, *, fetcher: "JwksFetcher | None" = None) -> ASGIApp:
-    """The ASGI application: FHIR, OAuth, health and metrics. `fetcher` gets the keys of clients with a JWKS URL."""
+    """The ASGI application: FHIR, OAuth, the console, health and metrics. `fetcher` gets the keys of clients with a JWKS URL."""
     from fastapi import FastAPI
 
     from capability.smart_configuration import DISCOVERY
     from capability.statement import capability_statement, terminology_capabilities
+    from console import routes as console
+    from console.live import Changes
+    from console.visit import Console
     from smart_auth import account_pages, login_pages, pages, people, people_audit
     from smart_auth import routes as oauth
     from smart_auth.origins import RegisteredOrigins
@@ -214,6 +220,8 @@ def http_app(ris: Ris, *, fetcher: "JwksFetcher | None" = None) -> ASGIApp:
     app.router.routes.extend(_v2_profiles())
     app.router.routes.append(_dicom_conformance(ris))
     app.router.routes.extend([*pages.routes(), *login_pages.routes(those), *account_pages.routes(those)])
+    desk = Console(rest, ris.interactions, those, ris.tokens, ris.settings, Changes(ris.db, ris.ending))
+    app.router.routes.extend(console.routes(desk))
     cors.open_routes(app.router.routes, (*DISCOVERY, JWKS_PATH, STYLE_PATH))
     cors.open_routes(app.router.routes, (TOKEN_PATH, REVOKE_PATH), origins)
     return Measured(Front(rest.edge(), app))

@@ -119,6 +119,7 @@ async def _http(ris: Ris, listener: socket.socket, stop: asyncio.Event) -> Async
     try:
         yield
     finally:
+        ris.ending.set()
         server.should_exit = True
         await task
 

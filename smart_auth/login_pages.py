@@ -20,6 +20,7 @@ Errors = list[tuple[str, str]]  # field name, or "", and text
 
 LOGIN = "/login"
 ACCOUNT = "/account"
+HOME = "/"
 STEPS: dict[Step, str] = {
     "second-factor": "/login/second-factor",
     "password": "/account/password",
@@ -38,7 +39,7 @@ class LoginPages:
 
     async def show_login(self, request: Request) -> Response:
         """The form; who is logged in already is led on, unless `again` asks for a fresh login."""
-        leads_to = internal_path(request.query_params.get("next"))
+        leads_to = internal_path(request.query_params.get("next"), HOME)
         session = await self._people.sessions.unfinished(request)
         if session is not None and session.waits_for is None and "again" not in request.query_params:
             return see_other(leads_to)
@@ -49,7 +50,7 @@ class LoginPages:
         """Judge name and password, and begin a session with a cookie that nobody knew before."""
         sessions = self._people.sessions
         form = await posted(request, sessions.visitor(request), self._people.origin)
-        leads_to, name = internal_path(form.get("next")), form.get("name", "").strip()
+        leads_to, name = internal_path(form.get("next"), HOME), form.get("name", "").strip()
         missing = [(field, text) for field, text in _NEEDED.items() if not form.get(field, "").strip()]
         if missing:
             return self._form(request, leads_to, name, missing, status=422)
@@ -178,7 +179,7 @@ async def finish(people: People, request: Request, response: Response, session: 
 
 def onward(session: Session) -> str:
     """Where a session goes on: to what it waits for, or to where the login was to lead."""
-    return STEPS[session.waits_for] if session.waits_for else session.next or ACCOUNT
+    return STEPS[session.waits_for] if session.waits_for else session.next or HOME
 
 
 def leads_out(path: str) -> bool:

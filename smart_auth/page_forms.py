@@ -24,7 +24,7 @@ async def posted(request: Request, csrf: str, own_origin: str) -> dict[str, str]
 
     `own_origin` is scheme, host and port that the outside calls us by, such as https://ris.example.
     """
-    if not _from_us(request, own_origin):
+    if not from_us(request, own_origin):
         raise PageError("This request came from another site", "Nothing was done. Open the page here and try again.", 403)
     try:
         form = await read_form(request)
@@ -32,7 +32,7 @@ async def posted(request: Request, csrf: str, own_origin: str) -> dict[str, str]
         raise PageError(
             "This request can't be read", "Nothing was done. Go back, load the page again and retry.", error.status
         ) from None
-    if not csrf or not hmac.compare_digest(form.pop("csrf", "").encode(), csrf.encode()):
+    if not same_token(form.pop("csrf", ""), csrf):
         raise PageError(
             "This page is out of date", "Nothing was done. It was open for too long, or cookies are off. Start again.", 403
         )
@@ -50,7 +50,12 @@ def internal_path(text: str | None, otherwise: str = "/account") -> str:
     return text if not url.scheme and not url.netloc else otherwise
 
 
-def _from_us(request: Request, own_origin: str) -> bool:
+def same_token(given: str, csrf: str) -> bool:
+    """Whether a form carries the token that it must; no form does where there is none."""
+    return bool(csrf) and hmac.compare_digest(given.encode(), csrf.encode())
+
+
+def from_us(request: Request, own_origin: str) -> bool:
     """Whether a form comes from a page of ours, by what browsers add. Other clients add nothing; then the token decides."""
     site = request.headers.get("sec-fetch-site")
     if site is not None:  # also right under `Referrer-Policy: no-referrer`, where browsers hide the origin

@@ -14,7 +14,8 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 _HERE = Path(__file__).parent
-_STYLE = (_HERE / "assets" / "pages.css").read_bytes()
+PALETTE = (_HERE / "assets" / "palette.css").read_bytes()
+_STYLE = PALETTE + (_HERE / "assets" / "pages.css").read_bytes()
 STYLESHEET = f"/assets/pages-{hashlib.sha256(_STYLE).hexdigest()[:16]}.css"
 
 _templates = Environment(
@@ -32,11 +33,14 @@ def page(
     policy's `form-action` too, which is therefore left out.
     """
     body = _templates.get_template(template).render({"session": None} | values)
-    return HTMLResponse(body, status, _headers(leads_out=leads_out) | dict(headers or {}))
+    return HTMLResponse(body, status, security_headers(leads_out=leads_out) | dict(headers or {}))
 
 
-def _headers(*, leads_out: bool) -> dict[str, str]:
+def security_headers(*, leads_out: bool = False, scripts: bool = False) -> dict[str, str]:
+    """What the browser is told with each page. `scripts`: those of our own run on it, and speak to us."""
     policy = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+    if scripts:
+        policy += "; script-src 'self'; connect-src 'self'"
     return {
         "Content-Security-Policy": policy if leads_out else f"{policy}; form-action 'self'",
         "X-Frame-Options": "DENY",

@@ -70,13 +70,16 @@ class Sessions:
         # The prefix keeps other hosts of the same domain from setting it (RFC 6265bis 4.1.3.2), and needs https.
         self.cookie = "__Host-ris" if secure else "ris"
 
-    async def current(self, request: Request) -> Session | None:
-        """The session of a user who has logged in completely. None: send to `/login`."""
-        session = await self.unfinished(request)
+    async def current(self, request: Request, *, counts: bool = True) -> Session | None:
+        """The session of a user who has logged in completely. None: send to `/login`. `counts`: as `unfinished` has it."""
+        session = await self.unfinished(request, counts=counts)
         return session if session is not None and session.waits_for is None else None
 
-    async def unfinished(self, request: Request) -> Session | None:
-        """The session, also of a user who has more to do (`waits_for`) before it is one. Counts as use."""
+    async def unfinished(self, request: Request, *, counts: bool = True) -> Session | None:
+        """The session, also of a user who has more to do (`waits_for`) before it is one.
+
+        It counts as use, unless a page asks by itself (`counts`): nobody needs to sit before that.
+        """
         value = self._cookie_of(request)
         if value is None:
             return None
@@ -86,7 +89,7 @@ class Sessions:
         user = None if document is None else await self._user(document)
         if document is None or user is None:
             return None
-        if now - document["seen"].replace(tzinfo=UTC) > _NOTED_EVERY:
+        if counts and now - document["seen"].replace(tzinfo=UTC) > _NOTED_EVERY:
             await self._sessions.update_one({"_id": document["_id"]}, {"$set": {"seen": now}})
         return Session(
             id=document["_id"],

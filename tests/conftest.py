@@ -15,6 +15,9 @@ from fhir_server.database import Document, connect
 from fhir_server.mongod import EmbeddedMongod
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from tests import console_world
     from tests.department import Department
     from tests.fhir_app import FhirApp
     from tests.smart_world import World
@@ -110,3 +113,30 @@ def ris(mongodb_uri: str) -> Iterator["Department"]:
         department = Department(runner, mongodb_uri)
         yield department
         department.run(department.close())
+
+
+# The console in browsers
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator["Browser"]:
+    """Debian's Chromium, for all tests of a worker."""
+    from playwright.sync_api import sync_playwright
+
+    from tests import console_world
+
+    if not console_world.CHROMIUM:
+        pytest.skip(console_world.REASON)
+    with sync_playwright() as playwright, console_world.chromium(playwright) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def console(
+    mongodb_uri: str, tmp_path_factory: pytest.TempPathFactory, chromium: "Browser"
+) -> Iterator["console_world.ConsoleWorld"]:
+    """The console over a database of this module, and browsers at it (tests/console_world.py)."""
+    from tests import console_world
+
+    with console_world.console_world(mongodb_uri, tmp_path_factory.mktemp("console"), chromium) as world:
+        yield world

@@ -52,7 +52,7 @@ class Served:
         listening = socket.create_server(("127.0.0.1", 0))
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         app = await self.opened(listening.getsockname()[1])
-        self._uvicorn = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+        self._uvicorn = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2))
         serving = asyncio.create_task(self._uvicorn.serve(sockets=[listening]))
         while not self._uvicorn.started and not serving.done():
             await asyncio.sleep(0.005)

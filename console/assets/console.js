@@ -1,0 +1,36 @@
+// What every page does: it shows what is new, obeys keys, opens dialogs, sends a form once, and says when the server is away.
+import { follow } from "./live.js";
+import { listen } from "./keys.js";
+
+document.addEventListener("click", (event) => {
+  const opener = event.target.closest("[data-opens]");
+  if (opener) document.getElementById(opener.dataset.opens).showModal();
+  const closer = event.target.closest("[data-closes]");
+  if (closer) closer.closest("dialog").close();
+  for (const menu of document.querySelectorAll("details[data-menu][open]")) {
+    if (!menu.contains(event.target)) menu.open = false;
+  }
+});
+
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (event.defaultPrevented || form.method === "dialog") return;
+  if (form.dataset.sent) return void event.preventDefault();
+  form.dataset.sent = "yes";
+  form.classList.add("busy-now");
+});
+// A page that the browser takes out of its memory is no page that has just sent a form.
+window.addEventListener("pageshow", () => {
+  for (const form of document.querySelectorAll("form[data-sent]")) {
+    delete form.dataset.sent;
+    form.classList.remove("busy-now");
+  }
+});
+
+for (const select of document.querySelectorAll("form[data-submits-itself] select, form[data-submits-itself] input[type=date]")) {
+  select.addEventListener("change", () => select.form.requestSubmit());
+}
+// Where it was refused, its form is open as it was.
+document.getElementById("errors")?.focus();
+listen();
+follow();
