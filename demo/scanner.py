@@ -27,19 +27,20 @@ class Scanner:
         """The entries scheduled for this station; `date` as YYYYMMDD or a range."""
         return await asyncio.to_thread(self._find, self._query(date, modality, keys))
 
-    async def begin(self, item: Dataset, *more: Dataset) -> str:
-        """MPPS N-CREATE IN PROGRESS for a worklist entry, or several in one study; the SOP Instance UID."""
+    async def begin(self, item: Dataset, *more: Dataset, at: datetime | None = None) -> str:
+        """MPPS N-CREATE IN PROGRESS for a worklist entry, or several in one study; the SOP Instance UID. `at`: the time told."""
         uid = str(generate_uid())
-        told = self._started(item)
-        told.ScheduledStepAttributesSequence.extend(self._started(one).ScheduledStepAttributesSequence[0] for one in more)
+        now = at or datetime.now(UTC)
+        told = self._started(item, now)
+        told.ScheduledStepAttributesSequence.extend(self._started(one, now).ScheduledStepAttributesSequence[0] for one in more)
         if more:
             self._in_one_study(told)
         await asyncio.to_thread(self._tell, "N-CREATE", told, uid)
         return uid
 
-    async def end(self, uid: str, images: int = 3, status: str = "COMPLETED") -> None:
+    async def end(self, uid: str, images: int = 3, status: str = "COMPLETED", at: datetime | None = None) -> None:
         """MPPS N-SET with one performed series."""
-        await asyncio.to_thread(self._tell, "N-SET", self._performed(images, status), uid)
+        await asyncio.to_thread(self._tell, "N-SET", self._performed(images, status, at or datetime.now(UTC)), uid)
 
     def _query(self, date: str, modality: str, keys: dict[str, str]) -> Dataset:
         query = Dataset()
@@ -60,9 +61,8 @@ class Scanner:
         query.ScheduledProcedureStepSequence = [step]
         return query
 
-    def _started(self, item: Dataset) -> Dataset:
+    def _started(self, item: Dataset, now: datetime) -> Dataset:
         step = item.ScheduledProcedureStepSequence[0]
-        now = datetime.now(UTC)
         scheduled = Dataset()
         scheduled.StudyInstanceUID = item.StudyInstanceUID
         scheduled.ReferencedStudySequence = []
@@ -103,8 +103,7 @@ class Scanner:
             planned.ReferencedSOPClassUID, planned.ReferencedSOPInstanceUID = DETACHED_STUDY, item.StudyInstanceUID
             item.ReferencedStudySequence, item.StudyInstanceUID = [planned], common
 
-    def _performed(self, images: int, status: str) -> Dataset:
-        now = datetime.now(UTC)
+    def _performed(self, images: int, status: str, now: datetime) -> Dataset:
         series = Dataset()
         series.PerformingPhysicianName = ""
         series.ProtocolName = "CT CHEST"

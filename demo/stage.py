@@ -10,6 +10,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from demo import department
+from demo.department.people import LOGINS, PASSWORD
 from demo.ehr import Listener
 from demo.play import Play, StepFailed
 from demo.server import Server
@@ -33,7 +35,8 @@ async def play(*, once: bool) -> bool:
             return False
         good = performance.result()
         if good and not once:
-            console.print(_where(server))
+            codes = await _furnished(console, server, listener)
+            console.print(_where(server, codes))
             await interrupted
         return good
     finally:
@@ -81,11 +84,27 @@ async def _perform(console: Console, server: Server, listener: Listener) -> bool
         await drama.close()
 
 
-def _where(server: Server) -> str:
+async def _furnished(console: Console, server: Server, listener: Listener) -> dict[str, list[str]]:
+    """Fill the department for who wants to look around; the recovery codes of its people."""
+    console.print("\n[bold]A department to look around in[/]: five scanners, and a day with forty patients")
+    began = time.perf_counter()
+    codes, patients = await department.furnish(server, listener.port)
+    console.print(f"    [green]done[/] in {time.perf_counter() - began:.0f} s: {patients} patients, {len(LOGINS)} logins")
+    return codes
+
+
+def _where(server: Server, codes: dict[str, list[str]]) -> str:
+    people = "".join(f"      {login.name:6} {login.role:16} {_second_factor(codes.get(login.name))}\n" for login in LOGINS)
     return (
-        f"\nThe server stays up until Ctrl-C.\n"
+        f"\n[bold]Open {server.base_url}/[/] and log in. Everybody's password is: {PASSWORD}\n{people}"
+        f"   The server stays up until Ctrl-C.\n"
         f"   capabilities   curl {server.base_url}/fhir/metadata\n"
         f"   health         curl {server.base_url}/readyz\n"
         f"   worklist       findscu -W -aet CT1 -aec FHIR_RIS 127.0.0.1 {server.dicom_port} ...\n"
         f"   its log        {server.log}\n"
     )
+
+
+def _second_factor(codes: list[str] | None) -> str:
+    """How to pass the second factor without a phone: each recovery code does once."""
+    return f'then "use a recovery code": {" or ".join(codes[:3])}' if codes else ""
