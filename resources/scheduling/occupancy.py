@@ -125,7 +125,7 @@ async def _may_overbook(unit: UnitOfWork, actor: str, appointment: Resource, oth
 
 async def mark_slots(unit: UnitOfWork, before: Resource | None, appointment: Resource) -> None:
     """The slots of what it takes become busy, those that it leaves free again. What has taken place keeps its slots."""
-    if appointment["status"] == "fulfilled":
+    if appointment["status"] == "fulfilled" or _takes_the_same(before, appointment):
         return
     had = await _slots(unit, before) if before and before.get("status") in HOLDS_TIME else {}
     has = await _slots(unit, appointment) if appointment.get("status") in HOLDS_TIME else {}
@@ -141,6 +141,14 @@ async def mark_slots(unit: UnitOfWork, before: Resource | None, appointment: Res
         for slot in left.values():
             if not any(overlap(other, interval(slot)) for other in others):
                 await unit.update(slot | {"status": "free"})
+
+
+def _takes_the_same(before: Resource | None, appointment: Resource) -> bool:
+    """Whether nothing about what it takes has changed, as when its patient arrives."""
+    if before is None or not {before["status"], appointment["status"]} <= HOLDS_TIME:
+        return False
+    held = (before["status"] == "pending") == (appointment["status"] == "pending")
+    return held and all(before.get(e) == appointment.get(e) for e in ("start", "end", "participant", "slot"))
 
 
 async def _slots(unit: UnitOfWork, appointment: Resource) -> dict[str, Resource]:
