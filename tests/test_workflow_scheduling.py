@@ -322,7 +322,8 @@ def test_of_64_bookers_over_four_processes_one_gets_the_time_and_the_others_the_
         for answer in (a for a in told if a.status != 200):
             assert answer.status == 409
             issues = answer.resource["issue"]
-            assert (issues[0]["code"], issues[1]["severity"], issues[1]["code"]) == ("conflict", "fatal", "not-found")
+            assert issues[0]["code"] in ("conflict", "lock-error")  # who came last on a busy machine has waited for too long
+            assert (issues[1]["severity"], issues[1]["code"]) == ("fatal", "not-found")
             offered = [i["diagnostics"] for i in issues if i["severity"] == "information"]
             assert offered[0].startswith(f"free: {at(8, 30) if held[0]['start'] == at(8) else at(9)} to ")
 
