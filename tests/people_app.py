@@ -153,7 +153,7 @@ class Browser:
                 return form["action"], {**form["fields"], **fields, **extra}
         raise AssertionError(f"no form for {action or 'this'} in {self.page.text}")
 
-    def log_in(self, user: User | str, password: str = PASSWORD, leads_to: str = "") -> Self:
+    def log_in(self, user: User | str, password: str = PASSWORD, leads_to: str = "/account") -> Self:
         self.open("/login" + (f"?next={leads_to}" if leads_to else ""))
         return self.submit("/login", name=user if isinstance(user, str) else user.name, password=password)
 

@@ -77,11 +77,11 @@ def test_s25_login_leads_to_no_other_site(app: PeopleApp, elsewhere: str) -> Non
     browser = Browser(app)
     browser.open(f"/login?next={elsewhere}")
     path, form = browser.filled("/login", name=app.user().name, password=PASSWORD)
-    assert form["next"] == "/account"
+    assert form["next"] == "/"
     form["next"] = httpx.QueryParams(f"n={elsewhere}")["n"]  # not the form's word alone is taken
     answer = browser.http.post(path, data=form)
     assert answer.status_code == 303
-    assert answer.headers["location"] == "/account"
+    assert answer.headers["location"] == "/"
 
 
 def test_s25_the_session_id_changes_at_login(app: PeopleApp) -> None:
@@ -230,7 +230,7 @@ def test_a_form_left_empty_is_told_what_is_missing_field_by_field(app: PeopleApp
     assert page.text.count('aria-invalid="true"') == 2
 
 
-@pytest.mark.parametrize("path", ["/login", "/account/password", "/account/second-factor"])
+@pytest.mark.parametrize("path", ["/login?next=/account", "/account/password", "/account/second-factor"])
 def test_every_field_has_a_label_and_no_id_is_there_twice(app: PeopleApp, path: str) -> None:
     for browser in (Browser(app), Browser(app).log_in(app.user())):
         text = browser.open(path).page.text

@@ -63,7 +63,10 @@ def test_a_user_logs_in_enrols_and_logs_out_by_keyboard(app: PeopleApp, browser:
     assert browser.value("document.querySelectorAll('.codes li').length") == 10
     browser.value("document.querySelector('a.button').focus()")
     browser.press("Enter", leaves=True)
-    assert browser.value("location.pathname") == "/account"
+    assert browser.value("location.pathname") == "/"
+    browser.open(f"{app.base_url}/account")
+    browser.press("Tab")
+    assert browser.value(FOCUS) == "fhir-ris Radiology"
     browser.press("Tab")
     assert browser.value(FOCUS) == user.name
     browser.press("Tab")
