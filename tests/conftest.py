@@ -118,9 +118,9 @@ def ris(mongodb_uri: str) -> Iterator["Department"]:
 # The console in browsers
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator["Browser"]:
-    """Debian's Chromium, for all tests of a worker."""
+    """Debian's Chromium. For a module, not longer: Playwright's event loop is in the way of `asyncio.run`."""
     from playwright.sync_api import sync_playwright
 
     from tests import console_world
