@@ -6,6 +6,7 @@ import signal
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -29,20 +30,23 @@ async def play(*, once: bool) -> bool:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     performance = asyncio.create_task(_perform(console, server, listener))
     interrupted = asyncio.create_task(stop.wait())
+    tasks: list[asyncio.Task[Any]] = [performance, interrupted]
     try:
         await asyncio.wait({performance, interrupted}, return_when=asyncio.FIRST_COMPLETED)
         if not performance.done():
             return False
         good = performance.result()
         if good and not once:
-            codes = await _furnished(console, server, listener)
-            console.print(_where(server, codes))
-            await interrupted
+            tasks.append(furnished := asyncio.create_task(_furnished(console, server, listener)))
+            await asyncio.wait({furnished, interrupted}, return_when=asyncio.FIRST_COMPLETED)
+            if furnished.done():
+                console.print(_where(server, furnished.result()))
+                await interrupted
         return good
     finally:
-        performance.cancel()
-        interrupted.cancel()
-        await asyncio.gather(performance, interrupted, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await listener.stop()
         if server.process is not None:
             await server.stop()

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,19 +11,12 @@ from pymongo import AsyncMongoClient
 from benchmarks.stand import embedded_uri
 from demo.apps import App
 from demo.server import Server
+from tests import quick_command
 
 
 def command(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`fhir-ris audit ...` with the server's settings."""
-    return subprocess.run(
-        [sys.executable, "-m", "fhir_server", "audit", *arguments],
-        env=server._environment(),
-        cwd=server.directory,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return quick_command.run("audit", *arguments, env=server._environment(), cwd=server.directory)
 
 
 async def busy(server: Server, app: App, count: int) -> None:

@@ -17,6 +17,7 @@ import pytest
 from fhir_server.audit import search_index
 from fhir_server.search.index import index
 from fhir_server.validation import validate
+from tests import quick_command
 from tests.people_app import OTHER_PASSWORD, PASSWORD, Browser, PeopleApp, serving_people
 
 ONE_TIME = re.compile(r"not shown again: ([a-z0-9-]{23})$", re.MULTILINE)
@@ -35,8 +36,7 @@ class House:
         }
 
     def user(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "fhir_server", "user", *arguments]
-        return subprocess.run(command, env=self.env, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+        return quick_command.run("user", *arguments, env=self.env, stdin=stdin)
 
     def done(self, *arguments: str, stdin: str = "") -> str:
         """What a command prints that goes well."""

@@ -69,14 +69,16 @@ def test_the_demo_names_the_step_that_failed_and_exits_1(tmp_path: Path) -> None
     assert left_behind(str(tmp_path)) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_demo_stays_up_until_it_is_interrupted(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "then"), [(signal.SIGINT, "stays up until Ctrl-C"), (signal.SIGTERM, "A department to look around in")]
+)
+def test_the_demo_stays_up_until_it_is_interrupted(tmp_path: Path, number: signal.Signals, then: str) -> None:
     with subprocess.Popen(
         DEMO, env=environment() | {"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True
     ) as demo:
         assert demo.stdout is not None
         for line in demo.stdout:
-            if "stays up until Ctrl-C" in line:
+            if then in line:
                 break
         assert demo.poll() is None
         demo.send_signal(number)

@@ -5,8 +5,6 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 from demo import ehr
 from demo.apps import App
 from demo.server import Server, free_port
+from tests import quick_command
 
 
 def processes_of(directory: Path) -> list[int]:
@@ -135,9 +134,7 @@ def test_a_port_that_is_taken_stops_the_start_with_one_line(tmp_path: Path, port
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         settings = free_ports() | {port: str(taken.getsockname()[1]), "RIS_DATA_DIR": str(tmp_path)}
-        done = subprocess.run(
-            [sys.executable, "-m", "fhir_server", "serve"], env=os.environ | settings, capture_output=True, text=True, timeout=60
-        )
+        done = quick_command.run("serve", env=os.environ | settings)
     lines = [line for line in done.stderr.splitlines() if line.startswith("fhir-ris:")]
     assert done.returncode == 2
     assert len(lines) == 1
@@ -161,14 +158,8 @@ def test_a_port_that_is_taken_stops_the_start_with_one_line(tmp_path: Path, port
 def test_what_cannot_be_done_is_said_in_one_line(
     tmp_path: Path, arguments: list[str], settings: dict[str, str], said: str
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "fhir_server", *arguments],
-        env=os.environ | free_ports() | {"RIS_DATA_DIR": str(tmp_path)} | settings,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    env = os.environ | free_ports() | {"RIS_DATA_DIR": str(tmp_path)} | settings
+    done = quick_command.run(*arguments, env=env, cwd=tmp_path)
     lines = [line for line in done.stderr.splitlines() if line.startswith("fhir-ris:")]
     assert done.returncode == 2
     assert len(lines) == 1

@@ -3,7 +3,6 @@
 import base64
 import os
 import subprocess
-import sys
 from datetime import timedelta
 
 import pytest
@@ -14,6 +13,7 @@ from bridges.v2.message_search import Wanted
 from bridges.v2.operations import NotPossible, Operator
 from fhir_server import clock
 from smart_auth.access import Access
+from tests import quick_command
 from tests.department import ZONE, Department, code, unused, v2
 from tests.test_delivery import QUICK, ids, line, listening, until
 from tests.test_v2_orders import orm
@@ -443,10 +443,7 @@ def test_the_commands_work_beside_a_running_server(ris, mongodb_uri, tmp_path):
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RIS_")}
         settings = {"RIS_MONGODB_URI": mongodb_uri, "RIS_MONGODB_DATABASE": ris.db.name, "RIS_DATA_DIR": str(tmp_path)}
-        return subprocess.run(
-            [sys.executable, "-m", "fhir_server", "messages", *arguments],
-            env=environment | settings, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+        return quick_command.run("messages", *arguments, env=environment | settings, cwd=tmp_path)
 
     listed = command("list", "--patient", number, "--plain")
     assert listed.returncode == 0, listed.stderr

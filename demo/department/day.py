@@ -3,6 +3,7 @@
 It is told around the present moment: what is three hours ago has been read, what is now is in the rooms, the rest is to come.
 """
 
+import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
@@ -101,13 +102,19 @@ class Day:
 
     async def play(self) -> int:
         """How many patients came."""
+        at: dict[str, list[tuple[int, Case]]] = {}
         for number, case in enumerate(CASES, 1):
-            await self._case(number, case)
+            at.setdefault(case.station, []).append((number, case))
+        await asyncio.gather(*(self._one_after_the_other(cases) for cases in at.values()))
         await self._twice(CASES[1], len(CASES) + 1)
         await self._contradiction(1, CASES[0])
         for scanner in self._scanners.values():
             await scanner.worklist("", "")
         return len(CASES)
+
+    async def _one_after_the_other(self, cases: list[tuple[int, Case]]) -> None:
+        for number, case in cases:
+            await self._case(number, case)
 
     async def _case(self, number: int, case: Case) -> None:
         await self._say(self._admission(number, case))

@@ -9,7 +9,8 @@ from typing import Any, Final, cast
 
 from benchmarks.department.stage import Resource, Stage
 from demo.apps import App
-from tests import smart_app
+from demo.server import Server
+from tests import quick_command, smart_app
 
 _APP, _SCOPE = "department-screen", "openid fhirUser user/*.cruds"
 _ATTENDING, _RESIDENT = "405279007", "405277009"
@@ -86,10 +87,16 @@ class Staff:
             await person.close()
 
 
+async def _command(server: Server, *arguments: str, said: str = "") -> None:
+    env = server._environment()
+    done = await asyncio.to_thread(quick_command.run, *arguments, env=env, stdin=said, cwd=server.directory)
+    assert done.returncode == 0, done.stderr
+
+
 async def engage(stage: Stage) -> Staff:
     """Make them known: as Practitioners, and as users of the server."""
     server = stage.server
-    commands = [server.command("client", "add", _APP, "--scope", _SCOPE, "--redirect-uri", smart_app.REDIRECT)]
+    commands = [_command(server, "client", "add", _APP, "--scope", _SCOPE, "--redirect-uri", smart_app.REDIRECT)]
     for login, role, kind in _PEOPLE.values():
         name = [{"given": [login.title()], "family": role.title()}]
         await stage.app.ok("PUT", f"Practitioner/{login}", {"resourceType": "Practitioner", "id": login, "name": name})
@@ -99,6 +106,6 @@ async def engage(stage: Stage) -> Staff:
             role_of = {"resourceType": "PractitionerRole", "id": login, "practitioner": who, "code": code}
             await stage.app.ok("PUT", f"PractitionerRole/{login}", role_of)
         arguments = ("user", "add", login, "--role", role, "--fhir-user", f"Practitioner/{login}", "--password-stdin")
-        commands.append(server.command(*arguments, said=smart_app.PASSWORD))
+        commands.append(_command(server, *arguments, said=smart_app.PASSWORD))
     await asyncio.gather(*commands)
     return Staff({name: Person(login, server.base_url) for name, (login, _, _) in _PEOPLE.items()})
