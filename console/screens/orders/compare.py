@@ -1,5 +1,6 @@
 """Two or more of a kind beside each other: what each says, and where they differ."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -8,7 +9,6 @@ from console import formats
 from console.asking import Found
 from console.formats import NONE, concept, identifier
 from console.screens.orders import facts
-from console.texts import Texts
 from console.visit import Visit
 from fhir_server.elements import has_code
 from fhir_server.registry import Resource
@@ -25,9 +25,9 @@ class Compared:
     differ: bool
 
 
-def _compared(what: str, values: list[str], *, known: Sequence[str] = ()) -> Compared:
-    """`known`: what is compared, where that is not how it is written. What nobody says, contradicts nothing."""
-    said = {v for v in (known or values) if v and v != NONE}
+def _compared(what: str, values: list[str]) -> Compared:
+    """What one of them leaves open, contradicts nothing."""
+    said = {v for v in values if v and v != NONE}
     return Compared(what, [v or NONE for v in values], len(said) > 1)
 
 
@@ -68,6 +68,7 @@ def day(visit: Visit, value: str | None) -> str:
 
 # Patients
 
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 _FEATURES: Final = ("name", "birth", "gender", "numbers", "address", "telecom", "managing")
 
 
@@ -92,14 +93,20 @@ def _address(address: Resource) -> str:
     return ", ".join(str(p) for p in parts if p) or str(address.get("text", ""))
 
 
-def of_mismatch(t: Texts, task: Resource) -> list[Compared]:
+def of_mismatch(visit: Visit, task: Resource) -> list[Compared]:
     """What the record says and what was said otherwise (`resources/patient_identity.py`), where these differ."""
     sides: dict[str, dict[str, str]] = {}
     for detail in task.get("input", ()):
         for side in ("known", "said"):
             if has_code(detail.get("type"), terms.TASK_DETAIL, side) and "valueString" in detail:
                 sides.setdefault(str(detail["type"].get("text", "")), {})[side] = str(detail["valueString"])
-    return [
-        Compared(t.code("orders.what", what.replace(" ", "-")), [said.get("known", NONE), said.get("said", NONE)], differ=True)
-        for what, said in sides.items()
-    ]
+    shows: dict[str, Callable[[str], str]] = {
+        "date of birth": lambda said: day(visit, said) if _DATE.fullmatch(said) else said,
+        "sex": lambda said: visit.t.code("gender", said),
+    }
+    rows: list[Compared] = []
+    for what, said in sides.items():
+        show = shows.get(what, str)
+        values = [show(said[side]) if side in said else NONE for side in ("known", "said")]
+        rows.append(Compared(visit.t.code("orders.what", what.replace(" ", "-")), values, differ=True))
+    return rows

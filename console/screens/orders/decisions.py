@@ -7,21 +7,42 @@ from console.screens.orders import catalogue, history
 from console.screens.orders.compare import moment
 from console.visit import Visit
 from fhir_server.outcome import FhirError, fail
+from fhir_server.registry import Resource
 
 DECISIONS = ("accept", "reject", "hold", "cancel")
+# What an order that takes the place of another has of it.
+_KEPT = (
+    "subject", "encounter", "priority", "requester", "reasonCode", "reasonReference", "occurrenceDateTime", "occurrencePeriod",
+    "insurance", "supportingInfo", "note",
+)  # fmt: skip
 
 
 async def decide(visit: Visit) -> Response:
     """The operation that the address names, on the order as the page showed it."""
-    name = visit.request.url.path.rpartition("/")[2]
-    group = True if visit.form.get("group") else None
-    to, version = f"ServiceRequest/{visit.id()}/${name}", visit.form.get("version")
+    form, name = visit.form, visit.request.url.path.rpartition("/")[2]
+    group = True if form.get("group") else None
+    to, version, instead = f"ServiceRequest/{visit.id()}/${name}", form.get("version"), await _instead(visit)
     try:
-        await visit.desk.operation(to, if_match=version, reason=visit.form.get("reason"), group=group)
+        answer = await visit.desk.operation(to, if_match=version, reason=form.get("reason"), group=group, replacement=instead)
     except FhirError as error:
         raise await told(visit, error) from None
-    place = {"list": "/orders", "duplicates": f"/orders/{visit.form.text('from')}"}.get(visit.form.text("back"))
+    if instead:
+        made = next(p["valueReference"]["reference"] for p in answer["parameter"] if p["name"] == "replacement")
+        return visit.to(f"/orders/{made.partition('/')[2]}", "orders-replaced")
+    place = {"list": "/orders", "duplicates": f"/orders/{form.text('from')}"}.get(form.text("back"))
     return visit.to(place or f"/orders/{visit.id()}", f"orders-{name}")
+
+
+async def _instead(visit: Visit) -> Resource | None:
+    """The order that takes the place of one that is cancelled: another examination, all else as it was ordered."""
+    if not (chosen := visit.form.get("examination")):
+        return None
+    order, entry = await visit.desk.together(
+        visit.desk.read(f"ServiceRequest/{visit.id()}"), visit.desk.read(f"ActivityDefinition/{chosen}")
+    )
+    kept = {e: order[e] for e in _KEPT if e in order}
+    new = {"resourceType": "ServiceRequest", "status": "active", "intent": "order", "code": entry["code"]}
+    return new | {"authoredOn": visit.now.isoformat(timespec="seconds")} | kept
 
 
 async def add_procedure(visit: Visit) -> Response:

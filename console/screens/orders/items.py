@@ -11,6 +11,7 @@ from console.screens.orders.compare import Compared, of_mismatch
 from console.screens.orders.facts import OPEN_STATUSES, kind
 from console.visit import Visit
 from fhir_server.elements import has_code
+from fhir_server.outcome import FhirError, fail
 from fhir_server.registry import Resource
 from resources import terms
 from resources.order_intake import KINDS
@@ -104,7 +105,7 @@ async def show(visit: Visit) -> Response:
     others: list[Resource] = []
     replaced: list[str] = []
     if kind(task) == "patient-mismatch" and patient is not None:
-        compared = of_mismatch(visit.t, task)
+        compared = of_mismatch(visit, task)
         named = [i["valueReference"]["reference"] for i in task.get("input", ()) if _is_record(i)]
         others = [p for reference in named if (p := await _patient(visit, reference))]
         links = [link["other"] for link in patient.get("link", ()) if link["type"] == "replaces"]
@@ -143,11 +144,10 @@ async def settle(visit: Visit) -> Response:
     said = {"time": visit.now.isoformat(timespec="seconds"), "text": visit.form.text("reason")}
     task = await visit.desk.read(f"Task/{visit.id()}")
     note = {"authorReference": {"reference": visit.me}} if visit.me else {"authorString": visit.session.user.name}
-    await visit.desk.patch(
-        f"Task/{visit.id()}",
-        {"op": "replace", "path": "/status", "value": "completed"},
-        {"op": "add", "path": "/statusReason", "value": {"text": visit.form.text("reason")}},
-        {"op": "add", "path": "/note", "value": [*task.get("note", ()), said | note]},
-        if_match=visit.form.get("version"),
-    )
+    changes = {"status": "completed", "statusReason": {"text": said["text"]}, "note": [*task.get("note", ()), said | note]}
+    try:
+        adding = ({"op": "add", "path": f"/{element}", "value": value} for element, value in changes.items())
+        await visit.desk.patch(f"Task/{visit.id()}", *adding, if_match=visit.form.get("version"))
+    except FhirError as error:
+        raise fail("conflict", visit.t("orders.item-changed"), status=412) if error.status == 412 else error from None
     return visit.to("/orders", "orders-settled", tab="items")

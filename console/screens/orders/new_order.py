@@ -10,6 +10,7 @@ from fhir_server.outcome import fail
 from fhir_server.registry import Resource
 
 _MOST_PEOPLE = "300"
+_PHYSICIANS = frozenset({"referrer", "radiologist"})  # who takes an order by hand, orders it
 
 
 async def show(visit: Visit) -> Response:
@@ -25,7 +26,7 @@ async def show(visit: Visit) -> Response:
     called = [(p["id"], name_of({"reference": f"Practitioner/{p['id']}"}, people)) for p in people]
     return visit.page(
         "orders/new.html", patient=patient, entries=entries, people=[(i, n) for i, n in called if n], priorities=PRIORITIES[::-1],
-        sides=catalogue.SIDES, mine=visit.me.partition("/")[2],
+        sides=catalogue.SIDES, mine=visit.me.partition("/")[2] if visit.role in _PHYSICIANS else "",
     )  # fmt: skip
 
 
