@@ -46,7 +46,7 @@ _WHERE: Final = "ServiceRequest.status"
 async def accept(unit: UnitOfWork, order: Resource, reason: Reason, by: Resource) -> None:
     """A draft, or an order that is held, goes on. What was found about it is settled with that: it needs a reason.
 
-    Of an order that went on with findings, these are settled; without a reason nothing is changed.
+    Of an order that went on with findings, these are settled, and the order says by whom; without a reason nothing is changed.
     """
     if order["status"] not in {"draft", "on-hold", "active"}:
         raise fail("business-rule", f"the order is {order['status']} and can't be accepted any more", _WHERE)
@@ -59,6 +59,8 @@ async def accept(unit: UnitOfWork, order: Resource, reason: Reason, by: Resource
         order_door.settled(unit, order["id"])
         await _put(unit, order, "active", reason, by)
         await unit.react()
+    elif found and reason:
+        await _note(unit, order, by)
     for item in found if reason else ():
         now = await unit.read("Task", item["id"]) or item
         await unit.update(now | {"status": "completed", "statusReason": reason})
@@ -117,8 +119,13 @@ async def _end(unit: UnitOfWork, order: Resource, reason: Reason, by: Resource) 
 
 
 async def _put(unit: UnitOfWork, order: Resource, status: str, reason: Reason, by: Resource) -> Resource:
+    return await _note(unit, status_reason.put(order, reason) | {"status": status}, by)
+
+
+async def _note(unit: UnitOfWork, order: Resource, by: Resource) -> Resource:
+    """Write the order, and who decided on it now."""
     said = [{"url": "by", "valueReference": by}, {"url": "at", "valueInstant": clock.instant(unit.now)}]
-    return await marks.mark(unit, status_reason.put(order, reason) | {"status": status}, marks.DECISION, {"extension": said})
+    return await marks.mark(unit, order, marks.DECISION, {"extension": said})
 
 
 Decide = Callable[[UnitOfWork, Resource, Reason, Resource], Awaitable[None]]

@@ -83,6 +83,7 @@ def test_new_orders_come_by_urgency_and_are_accepted_by_keyboard_alone(console, 
     expect(rows).to_have_count(2)
     expect(rows.first).to_contain_text("emergency")
     expect(page.locator(".tabs [aria-current]")).to_contain_text("2")
+    page.keyboard.press("a")  # on no row: nothing
     page.keyboard.press("j")
     page.keyboard.press("a")
     expect(page.locator("#done")).to_have_text("The order is accepted.")
@@ -158,6 +159,8 @@ def test_held_released_extended_and_replaced(console, page, reader):
     orders.hold(page, order["id"], {"reason": "The patient has a fever"})
     assert status(console, order) == "on-hold"
     expect(page.locator("[data-part=found]")).to_contain_text("The patient has a fever")
+    page.goto("/orders?tab=hold")
+    expect(page.locator("[data-row]").filter(has_text="The patient has a fever")).to_be_visible()
     orders.accept(page, order["id"], {})
     assert status(console, order) == "active"
     orders.add_procedure(page, order["id"], {"code": coded("US Abdomen"), "reason": "Free fluid seen"})
@@ -202,6 +205,22 @@ def test_of_two_who_decide_at_once_the_second_is_told_who_was_first(console, pag
     expect(page.locator("#hold-reason")).to_have_value("No room this week")
 
 
+def test_what_is_to_be_minded_is_shown_as_far_as_the_role_sees_it(console, page, reader):
+    patient = console.patient()
+    order, whose = console.order(patient), {"reference": f"Patient/{patient['id']}"}
+    (procedure,) = console.search("ServiceRequest", based_on=f"ServiceRequest/{order['id']}")
+    active = {"system": "http://terminology.hl7.org/CodeSystem/allergyintolerance-clinical", "code": "active"}
+    allergy = {"resourceType": "AllergyIntolerance", "patient": whose, "code": {"text": "Iodine contrast"}}
+    console.create(allergy | {"clinicalStatus": {"coding": [active]}})
+    issue = {"resourceType": "DetectedIssue", "status": "final", "severity": "high", "patient": whose, "detail": "Pacemaker"}
+    console.create(issue | {"implicated": [{"reference": f"ServiceRequest/{procedure['id']}"}]})
+    for browser, allergies in ((page, 0), (reader, 1)):
+        browser.goto(f"/orders/{order['id']}")
+        minded = browser.locator("[data-part=clinical]")
+        expect(minded).to_contain_text("Pacemaker")
+        expect(minded.get_by_text("Iodine contrast")).to_have_count(allergies)
+
+
 def test_an_order_that_changes_under_an_open_page_is_shown_as_it_is(console, page):
     order, scanner = console.order(), console.scanner()
     page.goto(f"/orders/{order['id']}")
@@ -228,6 +247,9 @@ def test_double_orders_stand_side_by_side_and_one_is_cancelled(console, page):
     expect(page.locator("#done")).to_be_visible()
     assert (status(console, first), status(console, second)) == ("revoked", "active")
     expect(page.locator(".compared")).to_have_count(0)
+    third = console.order(patient)
+    page.goto(f"/orders/{second['id']}")  # the work item is the third one's; the second shows it too
+    expect(page.locator(".compared")).to_contain_text(console.read(f"ServiceRequest/{third['id']}")["identifier"][-1]["value"])
 
 
 # Orders by hand

@@ -137,7 +137,9 @@ def test_nobody_goes_round_the_judgement_of_the_department(app, world, scheduler
     assert load(scheduler.put(now(app, item) | {"status": "completed"}))["status"] == "completed"
 
 
-def test_a_draft_without_findings_is_accepted_without_a_reason_and_one_that_odd_things_were_found_about_not(app, scheduler, ehr):
+def test_a_draft_without_findings_is_accepted_without_a_reason_and_one_that_odd_things_were_found_about_not(
+    app, scheduler, ehr, placer
+):
     code = catalogue(app, implausible_date="refuse")
     plain = load(ehr.post(order(app, code, status="draft")))
     assert call(scheduler, plain, "accept").status_code == 200
@@ -149,8 +151,11 @@ def test_a_draft_without_findings_is_accepted_without_a_reason_and_one_that_odd_
     assert work(app, double) == {"duplicate-order": "completed"}  # settled: both are wanted
     assert now(app, double)["status"] == "active"
     shown = load(ehr.post(order(app, catalogue(app, duplicate_order="work-item"), occurrenceDateTime="2020-01-01")))
+    before = told(app, placer, shown)
     assert call(scheduler, shown, "accept", REASON).status_code == 200
-    assert (work(app, shown), now(app, shown)["meta"]["versionId"]) == ({"implausible-date": "completed"}, "1")
+    # It went on already: what is new is that somebody has looked at it, of which its placer isn't told.
+    assert (work(app, shown), now(app, shown)["status"]) == ({"implausible-date": "completed"}, "active")
+    assert told(app, placer, shown) == before
     late = order(app, code, status="draft", occurrenceDateTime="2020-01-01")
     assert issues(ehr.post(late)) == [("value", "ServiceRequest.occurrence")]
 
@@ -265,6 +270,11 @@ def test_of_two_who_decide_the_second_is_refused_and_the_order_says_who_was_firs
     load(scheduler.send("POST", f"{path}/$accept", If_Match=seen))
     why = {"resourceType": "Parameters", "parameter": [REASON]}
     assert world.person("admin").send("POST", f"{path}/$reject", why, If_Match=seen).status_code == 412
+    # The same of two who settle what was found about an order that went on.
+    double = app.create(order(app, placed["code"]["coding"][0]["code"], subject=placed["subject"]))
+    path, seen = f"ServiceRequest/{double['id']}", f'W/"{double["meta"]["versionId"]}"'
+    load(scheduler.send("POST", f"{path}/$accept", why, If_Match=seen))
+    assert world.person("admin").send("POST", f"{path}/$accept", why, If_Match=seen).status_code == 412
     stored = load(app.get(path))
     (decision,) = [e for e in stored["extension"] if e["url"] == "urn:fhir-ris:decision"]
     assert decision["extension"][0]["valueReference"]["display"] == "example-scheduler"

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from console.asking import Found
 from console.screens.orders.catalogue import Entry
 from console.screens.orders.decisions import told
-from console.screens.orders.facts import name_of
+from console.screens.orders.facts import kind, name_of
 from console.visit import Visit
 from fhir_server.outcome import FhirError, fail
 from fhir_server.registry import Resource
@@ -74,7 +74,7 @@ async def of_order(
     return Coverages(
         sorted(covers, key=lambda c: (not c.named, c.status != "active")),
         sorted(answers, key=lambda a: a.at, reverse=True),
-        needed=asks or any("authorization-missing" in str(i.get("code")) for i in waiting),
+        needed=asks or any(kind(i) == "authorization-missing" for i in waiting),
         overridden=marks.is_overridden(order, *procedures),
         booked_on=next((b for p in procedures if (b := marks.bound(p))), ""),
         seen="Coverage" in by_kind,

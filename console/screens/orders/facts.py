@@ -8,7 +8,7 @@ from console.formats import NONE, concept, human_name
 from console.visit import Visit
 from fhir_server.elements import codes, extension
 from fhir_server.registry import Resource
-from resources import terms
+from resources import status_reason, terms
 from resources.coverage import marks
 from resources.order_verdict import FINDING
 from resources.task import OPEN
@@ -27,7 +27,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An order in a list. `version` is what the page shows; `patient` is None where it may not be seen."""
+    """An order in a list. `version` is what the page shows; `patient` is None where it may not be seen; `why` it is on hold."""
 
     id: str
     version: str
@@ -36,6 +36,7 @@ class Row:
     examination: Resource | None
     patient: Resource | None
     reason: str
+    why: str
     by: str
     wanted: str | None
     since: str
@@ -52,6 +53,7 @@ def row(order: Resource, found: Found, items: Iterable[Resource] = ()) -> Row:
         order.get("code"),
         found.of(order.get("subject")),
         reason(order),
+        concept(status_reason.of(order)) if order["status"] == "on-hold" and status_reason.of(order) else "",
         name_of(order.get("requester"), found),
         wanted(order),
         order["meta"]["lastUpdated"],

@@ -33,7 +33,7 @@ async def decided(visit: Visit, order: Resource, items: Iterable[Resource]) -> l
     closed = [i for i in items if i["status"] not in {"requested", "received"} and not codes(i.get("statusReason"), FINDING)]
     settlers = [n["authorReference"] for i in closed for n in i.get("note", ()) if "authorReference" in n]
     known = await people(visit, [*_named(versions), *settlers])
-    lines = [*_statuses(versions, known), *_overrides(versions, known), *_items(closed, known)]
+    lines = [*_statuses(versions, known), *_overrides(versions, known), *_items(closed, versions, known)]
     return sorted(lines, key=lambda line: line.at, reverse=True)
 
 
@@ -46,13 +46,13 @@ def _statuses(versions: list[Resource], known: Found) -> list[Decided]:
     lines: list[Decided] = []
     before: Resource = {}
     for version in versions:
-        noted = decision(version)
-        new = noted is not None and noted != decision(before)
-        if new or version["status"] != before.get("status"):
-            why = status_reason.of(version)
+        if version["status"] != before.get("status"):
+            noted, why = decision(version), status_reason.of(version)
+            new = noted if noted != decision(before) else None
             told = concept(why) if why and (new or why != status_reason.of(before)) else ""
-            who = name_of(noted[0], known) if new and noted else ""
-            lines.append(Decided(version["meta"]["lastUpdated"], version["status"], "order", who, told))
+            lines.append(
+                Decided(version["meta"]["lastUpdated"], version["status"], "order", name_of(new[0], known) if new else "", told)
+            )
         before = version
     return lines
 
@@ -71,14 +71,16 @@ def _override(version: Resource) -> dict[str, Resource]:
     return {e["url"]: e for e in (extension(version, marks.OVERRIDE) or {}).get("extension", ())}
 
 
-def _items(closed: Iterable[Resource], known: Found) -> list[Decided]:
+def _items(closed: Iterable[Resource], versions: list[Resource], known: Found) -> list[Decided]:
+    """What was settled by a decision on the order, was so by whom the order then names; what else, says so itself."""
     lines: list[Decided] = []
+    deciders = {d[1]: d[0] for v in versions if (d := decision(v))}
     for item in closed:
+        at, why = item["meta"]["lastUpdated"], concept(item.get("statusReason"))
         note: Resource = next((n for n in reversed(item.get("note", [])) if "authorReference" in n or "authorString" in n), {})
-        who = name_of(note.get("authorReference"), known) or str(note.get("authorString", ""))
-        why = concept(item.get("statusReason"))
+        who = name_of(note.get("authorReference") or deciders.get(at), known) or str(note.get("authorString", ""))
         if why != NONE:
-            lines.append(Decided(item["meta"]["lastUpdated"], kind(item), "item", who, why))
+            lines.append(Decided(at, kind(item), "item", who, why))
     return lines
 
 

@@ -35,6 +35,7 @@ FAMILIES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "message": ("message-refused", "invalid-message", "accepted-message-refused", "unknown-sender", "interface-alert"),
 }  # fmt: skip
+_NEEDS: Final = {"Endpoint": "Endpoint.u", "Task": "$start"}  # what these places are for
 _OF_ORDERS: Final = frozenset({*KINDS, terms.ORDER_HOLD})  # settled by a decision on the order
 
 
@@ -112,7 +113,7 @@ async def show(visit: Visit) -> Response:
         replaced = [str(other.get("reference")).partition("/")[2] for other in links]
     return visit.page(
         "orders/item.html", task=task, kind=kind(task), patient=patient, compared=compared, others=others, replaced=replaced,
-        places=_places(about), open=task["status"] in OPEN,
+        places=_places(visit, about), open=task["status"] in OPEN,
     )  # fmt: skip
 
 
@@ -128,7 +129,7 @@ async def _patient(visit: Visit, reference: str) -> Resource | None:
     return next(iter(found), None)
 
 
-def _places(about: str) -> list[Place]:
+def _places(visit: Visit, about: str) -> list[Place]:
     type_, _, id_ = about.partition("/")
     known = {
         "ServiceRequest": Place(f"/orders/{id_}", "orders.to-order"),
@@ -136,7 +137,9 @@ def _places(about: str) -> list[Place]:
         "Endpoint": Place(f"/interfaces/partners/{id_}", "orders.to-partner"),
         "Task": Place(f"/rooms/steps/{id_}", "orders.to-step"),
     }
-    return [known[type_]] if type_ in known else []
+    if visit.calls("reconcile"):
+        known |= {kind: Place(f"/rooms/settle/{about}", "orders.to-settling") for kind in ("Procedure", "ImagingStudy")}
+    return [known[type_]] if type_ in known and (type_ not in _NEEDS or visit.can(_NEEDS[type_])) else []
 
 
 async def settle(visit: Visit) -> Response:

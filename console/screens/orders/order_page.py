@@ -8,12 +8,12 @@ from console.asking import Found
 from console.formats import concept
 from console.screens.orders import catalogue, coverage, history
 from console.screens.orders.compare import Compared, of_orders
-from console.screens.orders.facts import Finding, device_name, findings, kind, name_of, row
+from console.screens.orders.facts import Finding, device_name, findings, kind, row
 from console.screens.orders.items import item
 from console.visit import Visit
-from fhir_server.elements import codes
+from fhir_server.outcome import fail
 from fhir_server.registry import Resource
-from resources import task, terms
+from resources import service_request, task, terms
 from resources.task import OPEN
 
 _OPEN_ORDER = frozenset({"draft", "active", "on-hold"})
@@ -49,27 +49,28 @@ class Double:
 async def show(visit: Visit) -> Response:
     """The page; of a requested procedure, that of its order."""
     order = await visit.desk.read(f"ServiceRequest/{visit.id()}")
-    if order.get("intent") == "filler-order" and visit.request.method == "GET":
+    if not service_request.is_order(order):
         of = next((str(r["reference"]) for r in order.get("basedOn", ()) if "reference" in r), "")
-        return visit.to(f"/orders/{of.rpartition('/')[2]}") if of else visit.page("orders/procedure.html", order=order)
+        if service_request.is_procedure(order) and of and visit.request.method == "GET":
+            return visit.to(f"/orders/{of.rpartition('/')[2]}")
+        raise fail("not-found", visit.t("orders.no-imaging-order"))
     about = f"ServiceRequest/{order['id']}"
     came, below, listed = await visit.desk.together(_around(visit, order), _below(visit, about), catalogue.entries(visit))
     items = [t for t in came.included("Task") if t.get("focus", {}).get("reference") == about]
-    waiting = [i for i in items if i["status"] in OPEN]
-    patient = came.of(order["subject"])
+    waiting, procedures = [i for i in items if i["status"] in OPEN], _procedures(below)
     known, cover, decided, double = await visit.desk.together(
         _known(visit, order["subject"]["reference"], below),
-        coverage.of_order(visit, order, [p.resource for p in _procedures(below)], catalogue.of(order, listed), waiting),
+        coverage.of_order(visit, order, [p.resource for p in procedures], catalogue.of(order, listed), waiting),
         history.decided(visit, order, items),
-        _double(visit, order, waiting),
+        _double(visit, order, came),
     )
     found = findings(waiting)
     return visit.page(
-        "orders/order.html", order=order, row=row(order, came, items), patient=patient, found=found, double=double,
+        "orders/order.html", order=order, row=row(order, came, items), found=found, double=double,
         others=[item(i) for i in waiting if not findings([i]) and kind(i) != terms.ORDER_HOLD],
         held=[_why(i) for i in waiting if not findings([i]) and kind(i) == terms.ORDER_HOLD],
-        procedures=_procedures(below), by=name_of(order.get("requester"), came), known=known, cover=cover,
-        decided=decided, entries=listed, sides=catalogue.SIDES, may=_may(visit, order, found, below),
+        procedures=procedures, known=known, cover=cover, decided=decided, entries=listed, sides=catalogue.SIDES,
+        may=_may(visit, order, found, procedures),
     )  # fmt: skip
 
 
@@ -79,9 +80,9 @@ def _why(held: Resource) -> str:
 
 
 async def _around(visit: Visit, order: Resource) -> Found:
-    """The order with its patient, who ordered it, its visit, and the work items about it."""
-    wanted = ("ServiceRequest:patient", "ServiceRequest:requester", "ServiceRequest:encounter")
-    return await visit.desk.search("ServiceRequest", _id=order["id"], _include=wanted, _revinclude="Task:focus")
+    """The order with its patient, who ordered it, and the work items that are about it or name it."""
+    wanted, items = ("ServiceRequest:patient", "ServiceRequest:requester"), ("Task:focus", "Task:based-on")
+    return await visit.desk.search("ServiceRequest", _id=order["id"], _include=wanted, _revinclude=items)
 
 
 async def _below(visit: Visit, about: str) -> Found:
@@ -109,13 +110,14 @@ def _procedures(below: Found) -> list[Procedure]:
             scanner = device_name(below.of(step.get("owner")))
             shown = Step(step["id"], step["status"], task.modality(step) or "", period.get("start"), scanner)
             steps.setdefault(step.get("focus", {}).get("reference", ""), []).append(shown)
-    listed = sorted(below, key=lambda p: p["meta"]["lastUpdated"])
+    listed = sorted(below, key=lambda p: str(p["id"]))
     return [Procedure(p, steps.get(f"ServiceRequest/{p['id']}", [])) for p in listed]
 
 
-async def _double(visit: Visit, order: Resource, waiting: list[Resource]) -> Double | None:
+async def _double(visit: Visit, order: Resource, came: Found) -> Double | None:
     """The other orders that a work item names beside this one."""
-    named = [r.get("reference", "") for i in waiting if codes(i.get("code"), terms.TASK_CODE) for r in i.get("basedOn", ())]
+    doubts = [t for t in came.included("Task") if kind(t) == "duplicate-order" or findings([t])]
+    named = [str(r.get("reference")) for t in doubts if t["status"] in OPEN for r in t.get("basedOn", ())]
     ids = dict.fromkeys(r.partition("/")[2] for r in named if r.startswith("ServiceRequest/"))
     ids.pop(order["id"], None)
     if not ids:
@@ -127,17 +129,17 @@ async def _double(visit: Visit, order: Resource, waiting: list[Resource]) -> Dou
     return Double(orders, of_orders(visit, orders, found)) if len(orders) > 1 else None
 
 
-def _may(visit: Visit, order: Resource, found: list[Finding], below: Found) -> set[str]:
+def _may(visit: Visit, order: Resource, found: list[Finding], procedures: list[Procedure]) -> set[str]:
     """What is offered: where the state makes sense of it, and the role calls it."""
     status = order["status"]
     sense = {
         "order-accept": status in {"draft", "on-hold"} or (status == "active" and bool(found)),
-        "order-reject": status == "draft" or (status == "on-hold" and (bool(found) or not below.matches)),
+        "order-reject": status == "draft" or (status == "on-hold" and (bool(found) or not procedures)),
         "order-hold": status in {"draft", "active"},
         "order-cancel": status in {"active", "on-hold"} or (status == "draft" and not visit.calls("order-reject")),
         "order-add-procedure": status in {"active", "on-hold"},
         "submit": status in _OPEN_ORDER,
         "override-authorization": status in _OPEN_ORDER,
-        "appointment-book": status == "active" and any(t["status"] == "requested" for t in below.included("Task")),
+        "appointment-book": status == "active" and any(step.status == "requested" for p in procedures for step in p.steps),
     }
     return {name for name, makes in sense.items() if makes and visit.calls(name)}
