@@ -137,9 +137,7 @@ def test_nobody_goes_round_the_judgement_of_the_department(app, world, scheduler
     assert load(scheduler.put(now(app, item) | {"status": "completed"}))["status"] == "completed"
 
 
-def test_a_draft_without_findings_is_accepted_without_a_reason_and_one_that_odd_things_were_found_about_not(
-    app, scheduler, ehr, placer
-):
+def test_a_draft_is_accepted_without_a_reason_unless_odd_things_were_found_about_it(app, scheduler, ehr, placer):
     code = catalogue(app, implausible_date="refuse")
     plain = load(ehr.post(order(app, code, status="draft")))
     assert call(scheduler, plain, "accept").status_code == 200
