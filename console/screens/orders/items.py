@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from console.asking import Found
 from console.screens.orders.compare import Compared, of_mismatch
-from console.screens.orders.facts import OPEN_STATUSES, kind
+from console.screens.orders.facts import OPEN_STATUSES, kind, people
 from console.visit import Visit
 from fhir_server.elements import has_code
 from fhir_server.outcome import FhirError, fail
@@ -113,7 +113,7 @@ async def show(visit: Visit) -> Response:
         replaced = [str(other.get("reference")).partition("/")[2] for other in links]
     return visit.page(
         "orders/item.html", task=task, kind=kind(task), patient=patient, compared=compared, others=others, replaced=replaced,
-        places=_places(visit, about), open=task["status"] in OPEN,
+        places=_places(visit, about, kind(task)), open=task["status"] in OPEN,
     )  # fmt: skip
 
 
@@ -129,7 +129,7 @@ async def _patient(visit: Visit, reference: str) -> Resource | None:
     return next(iter(found), None)
 
 
-def _places(visit: Visit, about: str) -> list[Place]:
+def _places(visit: Visit, about: str, of_kind: str) -> list[Place]:
     type_, _, id_ = about.partition("/")
     known = {
         "ServiceRequest": Place(f"/orders/{id_}", "orders.to-order"),
@@ -139,14 +139,18 @@ def _places(visit: Visit, about: str) -> list[Place]:
     }
     if visit.calls("reconcile"):
         known |= {kind: Place(f"/rooms/settle/{about}", "orders.to-settling") for kind in ("Procedure", "ImagingStudy")}
-    return [known[type_]] if type_ in known and (type_ not in _NEEDS or visit.can(_NEEDS[type_])) else []
+    places = [known[type_]] if type_ in known and (type_ not in _NEEDS or visit.can(_NEEDS[type_])) else []
+    if of_kind == "patient-mismatch" and type_ == "ServiceRequest" and visit.calls("move"):
+        places.append(Place(f"/exams/{id_}/move", "orders.to-move"))
+    return places
 
 
 async def settle(visit: Visit) -> Response:
     """Somebody has looked at it: it ends, with what was found or done about it, and who says so."""
     said = {"time": visit.now.isoformat(timespec="seconds"), "text": visit.form.text("reason")}
     task = await visit.desk.read(f"Task/{visit.id()}")
-    note = {"authorReference": {"reference": visit.me}} if visit.me else {"authorString": visit.session.user.name}
+    me = {"reference": visit.me}
+    note = {"authorReference": me} if len(await people(visit, [me])) else {"authorString": visit.session.user.name}
     changes = {"status": "completed", "statusReason": {"text": said["text"]}, "note": [*task.get("note", ()), said | note]}
     try:
         adding = ({"op": "add", "path": f"/{element}", "value": value} for element, value in changes.items())
