@@ -243,7 +243,7 @@ def test_double_orders_stand_side_by_side_and_one_is_cancelled(console, page):
     expect(table.get_by_role("row").filter(has_text="Suspected embolism").locator(".marked")).to_have_count(2)
     expect(table.get_by_role("row").filter(has_text="CT Chest").locator(".marked")).to_have_count(0)
     page.keyboard.press("2")
-    page.get_by_role("dialog").get_by_role("button", name="Cancel order").click()
+    page.get_by_role("dialog").get_by_role("button", name="Yes, cancel the order").click()
     expect(page.locator("#done")).to_be_visible()
     assert (status(console, first), status(console, second)) == ("revoked", "active")
     expect(page.locator(".compared")).to_have_count(0)

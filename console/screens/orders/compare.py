@@ -25,13 +25,15 @@ class Compared:
     differ: bool
 
 
-def _compared(what: str, values: list[str]) -> Compared:
-    """What one of them leaves open, contradicts nothing."""
+def _compared(what: str, values: list[str], *, own: bool = False) -> Compared:
+    """What one of them leaves open, contradicts nothing. `own`: each has one of its own, which tells nothing."""
     said = {v for v in values if v and v != NONE}
-    return Compared(what, [v or NONE for v in values], len(said) > 1)
+    return Compared(what, [v or NONE for v in values], len(said) > 1 and not own)
 
 
 # Orders
+
+_OWN: Final = frozenset({"placer-number", "accession"})
 
 
 def of_orders(visit: Visit, orders: Sequence[Resource], found: Found) -> list[Compared]:
@@ -50,7 +52,7 @@ def of_orders(visit: Visit, orders: Sequence[Resource], found: Found) -> list[Co
         ("visit", lambda o: str(o.get("encounter", {}).get("reference", "")).partition("/")[2]),
         ("note", lambda o: " / ".join(str(n.get("text", "")) for n in o.get("note", ()))),
     ]
-    rows = [_compared(t(f"orders.feature.{name}"), [of(order) for order in orders]) for name, of in features]
+    rows = [_compared(t(f"orders.feature.{name}"), [of(o) for o in orders], own=name in _OWN) for name, of in features]
     return [row for row in rows if any(value != NONE for value in row.values)]
 
 
