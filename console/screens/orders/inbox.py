@@ -21,7 +21,8 @@ _WITH = ("ServiceRequest:patient", "ServiceRequest:requester")
 
 async def show(visit: Visit) -> Response:
     """One of the lists, by `tab`; narrowed by `priority`, `status` (of all) or `family` (of work items)."""
-    tab = visit.asked("tab") if visit.asked("tab") in TABS else "new"
+    begins = "new" if visit.calls("order-accept") else "all"  # who accepts none looks at what became of them
+    tab = _one_of(visit.asked("tab"), TABS) or begins
     counts, (rows, following) = await asyncio.gather(_counts(visit), _listed(visit, tab))
     filters = {
         "priority": _one_of(visit.asked("priority"), PRIORITIES),
