@@ -18,7 +18,7 @@ from pymongo.errors import PyMongoError
 RESOURCES = (
     "ServiceRequest", "Appointment", "Slot", "Task", "Procedure", "ImagingStudy", "DiagnosticReport", "Patient", "Device",
     "Endpoint", "DetectedIssue", "QuestionnaireResponse", "Communication", "ChargeItem", "Schedule", "Location",
-    "MedicationAdministration",
+    "MedicationAdministration", "CoverageEligibilityResponse",
 )  # fmt: skip
 # What is no resource: messages received and sent, associations of scanners, people.
 OTHERS = ("messages", "outbox")

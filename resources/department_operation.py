@@ -91,6 +91,14 @@ async def seen(unit: UnitOfWork, to: Target, action: Action = "r", if_match: str
     return found
 
 
+def who(call: Call) -> Resource:
+    """The person who calls, or the client where there is none: a Reference."""
+    if call.access.user:
+        return {"reference": call.access.user} | ({"display": call.access.user_name} if call.access.user_name else {})
+    client = call.access.client_id
+    return {"identifier": {"system": "urn:fhir-ris:client", "value": client}, "display": client}
+
+
 def answer(references: Iterable[tuple[str, str]]) -> Resource:
     """Parameters of (name, reference)."""
     rows = [{"name": name, "valueReference": {"reference": to}} for name, to in references]

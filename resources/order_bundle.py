@@ -179,8 +179,9 @@ async def cancel_order(call: Call) -> Answer:
 
     async def work(unit: UnitOfWork) -> Resource:
         order = await order_operations.the_order(unit, call)
+        by = await order_operations.decider(unit, call)
         with unit.as_department():
-            await order_operations.cancel(unit, order, order_operations.reason_of(call))
+            await order_operations.cancel(unit, order, order_operations.reason_of(call), by)
         return await order_view.bundle(unit, order, call.base_url)
 
     named = audit.seen([f"ServiceRequest/{call.id}"])

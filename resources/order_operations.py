@@ -6,14 +6,15 @@ POST ServiceRequest/[id]/$accept, and so on, with Parameters:
     replacement  ($cancel) what takes its place: a ServiceRequest in `resource`, or valueReference to one that is a draft
 It answers Parameters: `order` (valueReference), each order that was changed, and `replacement`.
 
-The reason stays on the order (request-statusReason) as long as it is in the status, and goes to the placer with it (ORC-16).
+The reason stays on the order (request-statusReason) as long as it is in the status, and goes to the placer with it (ORC-16). Who
+decided, and when, is noted beside it (`coverage/marks.py`). With If-Match the order is at the version that the caller has seen.
 """
 
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
-from fhir_server import audit
+from fhir_server import audit, clock
 from fhir_server.operations import Answer, Call, Level, Operation, arguments
 from fhir_server.outcome import fail
 from fhir_server.references import Target, ref
@@ -30,6 +31,7 @@ from resources import (
     terms,
     work_items,
 )
+from resources.coverage import marks
 from resources.department_operation import seen
 
 Reason = Resource | None
@@ -41,10 +43,10 @@ _ENDED: Final = frozenset({"revoked", "completed", "entered-in-error"})
 _WHERE: Final = "ServiceRequest.status"
 
 
-async def accept(unit: UnitOfWork, order: Resource, reason: Reason) -> None:
+async def accept(unit: UnitOfWork, order: Resource, reason: Reason, by: Resource) -> None:
     """A draft, or an order that is held, goes on. What was found about it is settled with that: it needs a reason.
 
-    Of an order that went on with findings, these are settled; without a reason nothing is changed.
+    Of an order that went on with findings, these are settled, and the order says by whom; without a reason nothing is changed.
     """
     if order["status"] not in {"draft", "on-hold", "active"}:
         raise fail("business-rule", f"the order is {order['status']} and can't be accepted any more", _WHERE)
@@ -55,8 +57,10 @@ async def accept(unit: UnitOfWork, order: Resource, reason: Reason) -> None:
             text = "something was found about this order: to accept it all the same needs a reason"
             raise fail("business-rule", text, "Parameters.parameter")
         order_door.settled(unit, order["id"])
-        await unit.update(status_reason.put(order, reason) | {"status": "active"})
+        await _put(unit, order, "active", reason, by)
         await unit.react()
+    elif found and reason:
+        await _note(unit, order, by)
     for item in found if reason else ():
         now = await unit.read("Task", item["id"]) or item
         await unit.update(now | {"status": "completed", "statusReason": reason})
@@ -71,13 +75,13 @@ async def _is_odd(unit: UnitOfWork, order: Resource) -> bool:
     return bool(verdict.refused or verdict.held)
 
 
-async def reject(unit: UnitOfWork, order: Resource, reason: Reason) -> None:
+async def reject(unit: UnitOfWork, order: Resource, reason: Reason, by: Resource) -> None:
     """An order that was not accepted ends. One that was is cancelled."""
     if order["status"] not in {"draft", "on-hold", "revoked"}:
         raise fail("business-rule", f"the order is {order['status']}: what was accepted can be cancelled, not rejected", _WHERE)
     if order["status"] == "on-hold" and await _was_accepted(unit, order):
         raise fail("business-rule", "the order was accepted before it was held: it can be cancelled, not rejected", _WHERE)
-    await _end(unit, order, reason)
+    await _end(unit, order, reason, by)
 
 
 async def _was_accepted(unit: UnitOfWork, held: Resource) -> bool:
@@ -87,12 +91,12 @@ async def _was_accepted(unit: UnitOfWork, held: Resource) -> bool:
     return any(p["status"] != "draft" for p in await service_request.procedures_of(unit, held["id"]))
 
 
-async def hold(unit: UnitOfWork, order: Resource, reason: Reason) -> None:
+async def hold(unit: UnitOfWork, order: Resource, reason: Reason, by: Resource) -> None:
     """Off the worklist until the department accepts it; a work item tells why."""
     if order["status"] not in {"draft", "active", "on-hold"}:
         raise fail("business-rule", f"the order is {order['status']} and can't be held", _WHERE)
     order_door.settled(unit, order["id"])  # what was found about a draft stands, and is looked at when it is accepted
-    held = await unit.update(status_reason.put(order, reason) | {"status": "on-hold"})
+    held = await _put(unit, order, "on-hold", reason, by)
     await unit.react()
     if not await order_door.held_for(unit, held):
         about, patient = f"ServiceRequest/{order['id']}", order["subject"].get("reference")
@@ -100,25 +104,35 @@ async def hold(unit: UnitOfWork, order: Resource, reason: Reason) -> None:
         await unit.update(item | {"reasonCode": reason})
 
 
-async def cancel(unit: UnitOfWork, order: Resource, reason: Reason) -> None:
+async def cancel(unit: UnitOfWork, order: Resource, reason: Reason, by: Resource) -> None:
     """Nothing has begun: the order ends, and all that hangs on it. Refused once something has."""
-    await _end(unit, order, reason)
+    await _end(unit, order, reason, by)
 
 
-async def _end(unit: UnitOfWork, order: Resource, reason: Reason) -> None:
+async def _end(unit: UnitOfWork, order: Resource, reason: Reason, by: Resource) -> None:
     if order["status"] == "revoked":
         return
     if order["status"] not in {"draft", "active", "on-hold"}:
         raise fail("business-rule", f"the order is {order['status']} and can't become revoked", _WHERE)
-    await unit.update(status_reason.put(order, reason) | {"status": "revoked"})
+    await _put(unit, order, "revoked", reason, by)
     await unit.react()
 
 
-Decide = Callable[[UnitOfWork, Resource, Reason], Awaitable[None]]
+async def _put(unit: UnitOfWork, order: Resource, status: str, reason: Reason, by: Resource) -> Resource:
+    return await _note(unit, status_reason.put(order, reason) | {"status": status}, by)
+
+
+async def _note(unit: UnitOfWork, order: Resource, by: Resource) -> Resource:
+    """Write the order, and who decided on it now."""
+    said = [{"url": "by", "valueReference": by}, {"url": "at", "valueInstant": clock.instant(unit.now)}]
+    return await marks.mark(unit, order, marks.DECISION, {"extension": said})
+
+
+Decide = Callable[[UnitOfWork, Resource, Reason, Resource], Awaitable[None]]
 
 
 async def _run(name: str, decide: Decide, call: Call) -> Answer:
-    """FhirError 403 for who may not, 404 for what isn't there, 422 and 409 for what can't be."""
+    """FhirError 403 for who may not, 404 for what isn't there, 412 for another version, 422 and 409 for what can't be."""
     takes = {"reason", "group"} | ({"replacement"} if name == "cancel" else set())
     arguments.check_body(name, call.body, frozenset(takes))
     await department_operation.require(call, f"order-{name}", _NEEDS)
@@ -130,12 +144,13 @@ async def _run(name: str, decide: Decide, call: Call) -> Answer:
 
     async def work(unit: UnitOfWork) -> Resource:
         order = await the_order(unit, call)
+        by = await decider(unit, call)
         with unit.as_department():
             group = await order_groups.group(unit, order) if whole else [order]
             # Of a group those that have ended stay as they are; the one that is named is decided on, or refused.
             orders = [one for one in group if one["id"] == order["id"] or one["status"] not in _ENDED]
             for one in orders:
-                await decide(unit, await unit.read("ServiceRequest", one["id"]) or one, reason)
+                await decide(unit, await unit.read("ServiceRequest", one["id"]) or one, reason, by)
         heir = await _replacement(unit, call, order) if name == "cancel" else []
         rows = [*(("order", f"ServiceRequest/{one['id']}") for one in orders), *(("replacement", h) for h in heir)]
         return department_operation.answer(rows)
@@ -146,10 +161,18 @@ async def _run(name: str, decide: Decide, call: Call) -> Answer:
 
 async def the_order(unit: UnitOfWork, call: Call) -> Resource:
     """The imaging order that the operation is called on, as the caller sees it; of a requested procedure there is none."""
-    order = await seen(unit, Target("ServiceRequest", str(call.id)), "u")
+    order = await seen(unit, Target("ServiceRequest", str(call.id)), "u", call.if_match)
     if not service_request.is_order(order):
         raise fail("business-rule", "this is for imaging orders (ServiceRequest of intent order)", "ServiceRequest.intent")
     return order
+
+
+async def decider(unit: UnitOfWork, call: Call) -> Resource:
+    """Who decides: a Reference, to nothing but a login where there is no more of a person."""
+    by = department_operation.who(call)
+    if "reference" not in by or await unit.get(by):
+        return by
+    return {"display": call.access.user_name or call.access.client_id}
 
 
 async def _replacement(unit: UnitOfWork, call: Call, order: Resource) -> list[str]:

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from bridges.v2.message import Message, parse
+from resources import status_reason
 from tests.fhir_app import FhirApp, Resource, entry, issues, load, unused
 from tests.smart_world import Caller, World, label
 
@@ -114,7 +115,7 @@ def test_an_order_that_was_held_is_accepted_by_a_person_with_a_reason_and_by_nob
     assert answer.status_code == 200, answer.text
     accepted = now(app, held)
     assert (accepted["status"], work(app, held)) == ("active", {"order-hold": "completed"})
-    assert accepted["extension"][-1]["valueCodeableConcept"] == {"text": "asked the ward"}
+    assert accepted["extension"][0]["valueCodeableConcept"] == {"text": "asked the ward"}
     assert len(app.ids(f"ServiceRequest?based-on=ServiceRequest/{held['id']}")) == 1
     assert told(app, placer, held) == [("SC", "IP", "")]
     assert call(scheduler, held, "accept").status_code == 200  # once more changes nothing
@@ -136,7 +137,7 @@ def test_nobody_goes_round_the_judgement_of_the_department(app, world, scheduler
     assert load(scheduler.put(now(app, item) | {"status": "completed"}))["status"] == "completed"
 
 
-def test_a_draft_without_findings_is_accepted_without_a_reason_and_one_that_odd_things_were_found_about_not(app, scheduler, ehr):
+def test_a_draft_is_accepted_without_a_reason_unless_odd_things_were_found_about_it(app, scheduler, ehr, placer):
     code = catalogue(app, implausible_date="refuse")
     plain = load(ehr.post(order(app, code, status="draft")))
     assert call(scheduler, plain, "accept").status_code == 200
@@ -148,8 +149,11 @@ def test_a_draft_without_findings_is_accepted_without_a_reason_and_one_that_odd_
     assert work(app, double) == {"duplicate-order": "completed"}  # settled: both are wanted
     assert now(app, double)["status"] == "active"
     shown = load(ehr.post(order(app, catalogue(app, duplicate_order="work-item"), occurrenceDateTime="2020-01-01")))
+    before = told(app, placer, shown)
     assert call(scheduler, shown, "accept", REASON).status_code == 200
-    assert (work(app, shown), now(app, shown)["meta"]["versionId"]) == ({"implausible-date": "completed"}, "1")
+    # It went on already: what is new is that somebody has looked at it, of which its placer isn't told.
+    assert (work(app, shown), now(app, shown)["status"]) == ({"implausible-date": "completed"}, "active")
+    assert told(app, placer, shown) == before
     late = order(app, code, status="draft", occurrenceDateTime="2020-01-01")
     assert issues(ehr.post(late)) == [("value", "ServiceRequest.occurrence")]
 
@@ -175,7 +179,7 @@ def test_an_order_that_the_department_holds_waits_for_the_department(app, schedu
     assert told(app, placer, held) == [("SC", "HD", "dup")]
     assert ehr.put(held | {"status": "active"}).status_code == 422
     assert call(scheduler, held, "accept").status_code == 200
-    assert "extension" not in now(app, held)  # why it was held is no reason for what it is now
+    assert status_reason.of(now(app, held)) is None  # why it was held is no reason for what it is now
     assert told(app, placer, held)[-1] == ("SC", "IP", "")
 
 
@@ -256,6 +260,26 @@ def test_a_procedure_is_added_under_the_same_accession_number(app, world, schedu
     assert made["step"]["status"] == "requested"
     load(call(scheduler, placed, "cancel", REASON))
     assert call(scheduler, placed, "add-procedure", code, REASON).status_code == 422
+
+
+def test_of_two_who_decide_the_second_is_refused_and_the_order_says_who_was_first(app, scheduler, world):
+    placed = app.create(order(app, catalogue(app), status="draft"))
+    path, seen = f"ServiceRequest/{placed['id']}", f'W/"{placed["meta"]["versionId"]}"'
+    load(scheduler.send("POST", f"{path}/$accept", If_Match=seen))
+    why = {"resourceType": "Parameters", "parameter": [REASON]}
+    assert world.person("admin").send("POST", f"{path}/$reject", why, If_Match=seen).status_code == 412
+    # The same of two who settle what was found about an order that went on.
+    double = app.create(order(app, placed["code"]["coding"][0]["code"], subject=placed["subject"]))
+    path, seen = f"ServiceRequest/{double['id']}", f'W/"{double["meta"]["versionId"]}"'
+    load(scheduler.send("POST", f"{path}/$accept", why, If_Match=seen))
+    assert world.person("admin").send("POST", f"{path}/$accept", why, If_Match=seen).status_code == 412
+    stored = load(app.get(path))
+    (decision,) = [e for e in stored["extension"] if e["url"] == "urn:fhir-ris:decision"]
+    assert decision["extension"][0]["valueReference"]["display"] == "example-scheduler"
+    # Nobody writes that by hand; who leaves it out gets it back.
+    forged = stored | {"extension": [decision | {"extension": [{"url": "by", "valueReference": {"display": "somebody else"}}]}]}
+    assert scheduler.send("PUT", path, forged).status_code == 422
+    assert decision in load(scheduler.send("PUT", path, {k: v for k, v in stored.items() if k != "extension"}))["extension"]
 
 
 # HL7's Imaging Service Request guide

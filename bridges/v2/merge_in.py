@@ -8,8 +8,10 @@ from bridges.v2.patient_in import map_patient, patient_identifiers
 from bridges.v2.pid_in import identifiers_in
 from bridges.v2.reception import Reception, Reply
 from bridges.v2.refused import Refused, missing, no_segment, wrong
+from fhir_server.elements import concept
+from fhir_server.references import ref
 from fhir_server.registry import Resource
-from resources import identifiers, patient_identity, patient_merge, work_items
+from resources import identifiers, patient_identity, patient_merge, terms, work_items
 from resources import patient as patients
 
 Group = tuple[Segment, Segment]
@@ -160,7 +162,8 @@ async def _ask(reception: Reception, pid: Segment, mrg: Segment) -> None:
         "identity, so nothing was merged"
     )
     reference = f"Patient/{stays['id']}"
-    await work_items.open_work_item(unit, patient_identity.MISMATCH, text, about=reference, patient=reference)
+    other = {"type": concept(terms.TASK_DETAIL, "candidate"), "valueReference": ref(prior)}
+    await work_items.open_work_item(unit, patient_identity.MISMATCH, text, about=reference, patient=reference, details=[other])
 
 
 async def receive_identifier_change(reception: Reception) -> Reply | None:

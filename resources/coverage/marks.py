@@ -1,4 +1,4 @@
-"""What the department notes on an order or requested procedure about its authorization, and nobody else may.
+"""What the department notes on an order or requested procedure, about its authorization or who decided, and nobody else may.
 
 Extensions of a ServiceRequest:
     {"url": "urn:fhir-ris:authorization", "valueReference": {"reference": "ClaimResponse/1"}}
@@ -6,6 +6,9 @@ Extensions of a ServiceRequest:
     {"url": "urn:fhir-ris:authorization-override", "extension": [
         {"url": "reason", "valueString": ...}, {"url": "by", "valueReference": ...}, {"url": "at", "valueInstant": ...}]}
         on an order or requested procedure: it is booked without one (`override.py`; the Provenance says the same)
+    {"url": "urn:fhir-ris:decision", "extension": [
+        {"url": "by", "valueReference": ...}, {"url": "at", "valueInstant": ...}]}
+        on an order: who has accepted, rejected, held or cancelled it last, by an operation (`order_operations.py`)
 """
 
 from typing import Any, Final
@@ -19,6 +22,7 @@ from resources.announced import Announced
 
 AUTHORIZATION: Final = "urn:fhir-ris:authorization"
 OVERRIDE: Final = "urn:fhir-ris:authorization-override"
+DECISION: Final = "urn:fhir-ris:decision"
 _marking: Final = Announced()
 
 
@@ -34,7 +38,7 @@ def is_overridden(*requests: Resource | None) -> bool:
 
 
 async def mark(unit: UnitOfWork, request: Resource, url: str, value: dict[str, Any] | None) -> Resource:
-    """Set one of the two extensions (the rest of it, without its url), or (None) take it away."""
+    """Write the request with one of these extensions (the rest of it, without its url), or (None) without it."""
     others = [e for e in request.get("extension", ()) if e.get("url") != url]
     changed = {k: v for k, v in request.items() if k != "extension"}
     if marked := [*others, *([{"url": url, **value}] if value else ())]:
@@ -47,10 +51,10 @@ async def check(unit: UnitOfWork, change: Change) -> None:
     """Whoever leaves them out gets them back; FhirError `business-rule` for who writes them, or other ones."""
     if change.after is None or unit in _marking:
         return
-    for url in (AUTHORIZATION, OVERRIDE):
+    for url in (AUTHORIZATION, OVERRIDE, DECISION):
         had, said = extension(change.before or {}, url), extension(change.after, url)
         if had is not None and said is None:
             change.after["extension"] = [*change.after.get("extension", ()), had]
         elif said is not None and not same(had, said):
-            text = "this is noted by the department: by booking, or by ServiceRequest/[id]/$override-authorization"
+            text = "this is noted by the department: by booking, or by an operation on the order such as $override-authorization"
             raise fail("business-rule", text, "ServiceRequest.extension")

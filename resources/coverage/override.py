@@ -48,21 +48,13 @@ async def override(call: Call) -> Answer:
     to = Target("ServiceRequest", str(call.id))
 
     async def work(unit: UnitOfWork) -> list[tuple[str, str]]:
-        request = await department_operation.seen(unit, to, "u")
+        request = await department_operation.seen(unit, to, "u", call.if_match)
         with unit.as_department():
-            return await _override(unit, request, reason, _who(call))
+            return await _override(unit, request, reason, department_operation.who(call))
 
     return Answer(
         department_operation.answer(await call.interactions.transact(call.access, call.act, work, audit.seen([str(to)])))
     )
-
-
-def _who(call: Call) -> Resource:
-    """The person, or the client where there is none."""
-    if call.access.user:
-        return {"reference": call.access.user} | ({"display": call.access.user_name} if call.access.user_name else {})
-    client = call.access.client_id
-    return {"identifier": {"system": "urn:fhir-ris:client", "value": client}, "display": client}
 
 
 async def _override(unit: UnitOfWork, request: Resource, reason: str, who: Resource) -> list[tuple[str, str]]:
