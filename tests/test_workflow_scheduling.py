@@ -264,7 +264,7 @@ def test_what_the_catalogue_doesnt_say_must_be_said(ris):
 def test_free_times_come_from_an_index(ris):
     async def scenario():
         when = (datetime.fromisoformat(at(0)), datetime.fromisoformat(at(0, day=30)))
-        plan = await ris.db["Slot"].find(finding.free_slots([f"Schedule/{n}" for n in range(12)], when)).explain()
+        plan = await ris.db["Slot"].find(finding.slots_in([f"Schedule/{n}" for n in range(12)], when)).explain()
         text = str(plan["queryPlanner"]["winningPlan"])
         assert "IXSCAN" in text
         assert finding.SLOTS in text

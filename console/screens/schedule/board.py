@@ -1,0 +1,239 @@
+"""The board: the scanners, and what is on each at the times of a day or a week."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta, tzinfo
+from typing import Final
+
+from babel import dates
+
+from console.asking import Found
+from console.formats import concept, human_name
+from console.screens.schedule.asked import ALL, Asked, instant
+from console.screens.schedule.grid import Grid, Item, lay
+from console.visit import Visit
+from fhir_server import clock
+from fhir_server.references import target
+from fhir_server.registry import Resource
+from fhir_server.search.index import RANK
+from resources import appointment, device, terms
+from resources.scheduling import directory, occupancy, schedules
+
+SHOWN: Final = "pending,booked,arrived,checked-in,fulfilled,noshow"
+_DAY: Final = 24 * 60
+
+
+@dataclass(frozen=True, slots=True)
+class Scanner:
+    """A scanner, where it is (id and name of its Location), its Schedules in use, and the resources that say its hours."""
+
+    id: str
+    name: str
+    modalities: tuple[str, ...]
+    place: str
+    place_name: str
+    schedules: tuple[Resource, ...]
+    hours: tuple[Resource, ...]
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether people make its slots, or nobody does."""
+        return not any(schedules.generation(s) for s in self.schedules)
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """An appointment on the board."""
+
+    id: str
+    status: str
+    patient: str
+    what: str
+    priority: str
+    start: datetime
+    end: datetime
+    from_to: str
+    overbooked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """A free time: as an address has it, and as people read it."""
+
+    at: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A scanner on a day; `taken` are those who come or have come."""
+
+    scanner: Scanner
+    day: date
+    items: list[Item]
+    taken: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """The table: `times` are the texts of its rows."""
+
+    columns: list[Column]
+    grid: Grid
+    times: dict[int, str]
+    now: int | None  # the minute of today that is now, where today is on it
+
+
+@dataclass(slots=True)
+class Times:
+    """Times of day in the reader's language, each formatted once."""
+
+    zone: tzinfo
+    locale: object
+    known: dict[int, str] = field(default_factory=dict)
+
+    def text(self, minute: int) -> str:
+        if minute not in self.known:
+            at = datetime(2000, 1, 1) + timedelta(minutes=minute)  # noqa: DTZ001 - a time on the wall
+            self.known[minute] = dates.format_time(at, "short", locale=self.locale)  # type: ignore[arg-type]
+        return self.known[minute]
+
+    def minutes(self, day: date, start: str, end: str) -> tuple[int, int]:
+        """From and to as minutes of this day, on the department's clock."""
+        first, last = (datetime.fromisoformat(t).astimezone(self.zone) for t in (start, end))
+        begins = 0 if first.date() < day else first.hour * 60 + first.minute
+        return begins, _DAY if last.date() > day else last.hour * 60 + last.minute + (last.second > 0)
+
+
+async def scanners(visit: Visit) -> list[Scanner]:
+    """All scanners in use, by modality and name."""
+    devices, known = await visit.desk.together(
+        visit.desk.search("Device", status="active", type=f"{terms.DCM}|", _include="Device:location"),
+        visit.desk.search("Schedule", active="true", _include="Schedule:actor"),
+    )
+    found = [_scanner(one, devices, known) for one in devices]
+    return sorted(found, key=lambda s: (s.modalities, [int(n) if n.isdigit() else n for n in re.split(r"(\d+)", s.name)]))
+
+
+def _scanner(one: Resource, devices: Found, known: Found) -> Scanner:
+    own = [s for s in known if f"Device/{one['id']}" in schedules.actors(s, "Device")]
+    hours = {ref: h for s in own for ref in schedules.actors(s, *schedules.HOURS) if (h := known.of(ref))}
+    place = target(one.get("location"))
+    named = (devices.of(one.get("location")) or {}).get("name", "")
+    name = directory.display(one) or one["id"]
+    return Scanner(
+        one["id"], name, tuple(device.modalities(one)), place.id if place else "", named, tuple(own), tuple(hours.values())
+    )
+
+
+def chosen(asked: Asked, known: Sequence[Scanner], wanted: Iterable[str]) -> list[Scanner]:
+    """Those on the board. `wanted`: the modalities of what is picked, which count unless somebody has chosen another."""
+    if asked.week:
+        return [s for s in known if s.id == asked.scanner] or [s for s in known if _suits(asked, s, wanted)][:1]
+    return [s for s in known if _suits(asked, s, wanted)]
+
+
+def _suits(asked: Asked, one: Scanner, wanted: Iterable[str]) -> bool:
+    modalities = {asked.modality} - {"", ALL} or (set() if asked.modality == ALL else set(wanted))
+    return (not modalities or not modalities.isdisjoint(one.modalities)) and asked.location in ("", one.place)
+
+
+async def board(visit: Visit, asked: Asked, shown: Sequence[Scanner]) -> Board:
+    """What is on these scanners."""
+    bookings, slots = await visit.desk.together(_bookings(visit, asked, shown), _slots(visit, asked, shown))
+    times = Times(visit.zone, visit.t.locale)
+    columns = [_column(visit, one, day, bookings, slots, times) for one in shown for day in asked.days]
+    grid = lay([c.items for c in columns])
+    now = visit.now.astimezone(visit.zone)
+    minute = now.hour * 60 + now.minute if visit.today in asked.days else None
+    return Board(columns, grid, {row.minute: times.text(row.minute) for row in grid.rows}, minute)
+
+
+def _period(visit: Visit, asked: Asked) -> tuple[str, str]:
+    days = asked.days
+    midnights = [datetime.combine(day, datetime.min.time(), visit.zone) for day in (days[0], days[-1] + timedelta(days=1))]
+    return f"ge{clock.instant(midnights[0])}", f"lt{clock.instant(midnights[1])}"
+
+
+async def _bookings(visit: Visit, asked: Asked, shown: Sequence[Scanner]) -> Found:
+    actors = ",".join(f"Device/{s.id}" for s in shown)
+    if not actors:
+        return Found([])
+    since, until = _period(visit, asked)
+    found: Found = await visit.desk.search(
+        "Appointment",
+        actor=actors,
+        status=SHOWN,
+        date=[since, until],
+        _sort="date",
+        _include=["Appointment:patient", "Appointment:based-on"],
+    )
+    return found
+
+
+async def _slots(visit: Visit, asked: Asked, shown: Sequence[Scanner]) -> list[Resource]:
+    of = ",".join(f"Schedule/{s['id']}" for one in shown for s in one.schedules)
+    if not of:
+        return []
+    since, until = _period(visit, asked)
+    return (await visit.desk.search("Slot", schedule=of, start=[since, until])).matches
+
+
+def _column(visit: Visit, one: Scanner, day: date, bookings: Found, slots: Sequence[Resource], times: Times) -> Column:
+    """What is on a scanner on a day: its bookings, and the slots that none of them has."""
+    here = [b for b in bookings if f"Device/{one.id}" in occupancy.takes(b)]
+    items = [_booked(b, day, bookings, times) for b in here if _is_of(b, day, visit.zone)]
+    held = [(i.start, i.end) for i in items if i.what.status != "noshow"]
+    own = {f"Schedule/{s['id']}" for s in one.schedules}
+    there = [s for s in slots if s["schedule"]["reference"] in own and _is_of(s, day, visit.zone)]
+    closed = [s for s in there if s["status"] == "busy-unavailable" and not occupancy.is_generated(s)]
+    blocks = [Item("blocked", *times.minutes(day, s["start"], s["end"]), (s["id"], s.get("comment", ""))) for s in closed]
+    held += [(i.start, i.end) for i in blocks]
+    for slot in there:
+        begin, end = times.minutes(day, slot["start"], slot["end"])
+        if slot["status"] == "busy-unavailable" or any(begin < b and a < end for a, b in held):
+            continue
+        if slot["status"] != "free":
+            blocks.append(Item("taken", begin, end))
+        else:
+            at = datetime.fromisoformat(slot["start"])
+            blocks.append(Item("free" if at > visit.now else "past", begin, end, Free(instant(at), times.text(begin))))
+    free = sum(i.kind == "free" for i in blocks)
+    return Column(one, day, [*items, *blocks], sum(i.what.status not in ("noshow", "pending") for i in items), free)
+
+
+def _is_of(element: Resource, day: date, zone: tzinfo) -> bool:
+    return datetime.fromisoformat(element["start"]).astimezone(zone).date() == day
+
+
+def _booked(one: Resource, day: date, bookings: Found, times: Times) -> Item:
+    begin, end = times.minutes(day, one["start"], one["end"])
+    start, until = occupancy.interval(one)
+    orders = [o for r in one.get("basedOn", ()) if (o := bookings.of(r))]
+    patient = next((bookings.of(p) for p in appointment.participants(one, "Patient")), None)
+    row = Booking(
+        one["id"],
+        one["status"],
+        human_name(patient or {}),
+        what(one, orders),
+        max((o.get("priority", "routine") for o in orders), key=lambda p: RANK.get(p, 0), default="routine"),
+        start,
+        until,
+        f"{times.text(begin)}–{times.text(end % _DAY)}",
+        occupancy.OVERBOOKED in {e.get("url") for e in one.get("extension", ())},
+    )
+    return Item("booking", begin, end, row)
+
+
+async def slot(visit: Visit, asked: Asked) -> Resource | None:
+    """The closed time that is picked; None for one that isn't there or is open."""
+    found = await visit.desk.search("Slot", _id=asked.slot, status="busy-unavailable")
+    return next(iter(found), None)
+
+
+def what(one: Resource, orders: Iterable[Resource]) -> str:
+    """What an appointment is for, in words."""
+    told = [concept(t) for t in one.get("serviceType", ())] or [concept(o.get("code")) for o in orders]
+    return ", ".join(dict.fromkeys(told)) or one.get("description", "") or concept(None)
