@@ -16,8 +16,8 @@ from tests.console_steps import Refused, by, done
 @by("$find", "Appointment")
 def find(page: Page, _id: str, given: dict[str, Any]) -> None:
     """Pick the orders, and look at what is free first. Refused when nothing is."""
-    start = given.get("start")
-    _open(page, order=_ids(given["order"]), day=_moment(start).date().isoformat() if start else None, minutes=given.get("minutes"))
+    day = _moment(given["start"]).date().isoformat() if "start" in given else None
+    _open(page, order=_ids(given["order"]), day=day, minutes=given.get("minutes"))
     expect(page.locator(".picked")).to_be_visible()
     if not page.locator(".free-times a").count():
         raise Refused(page.locator(".picked").inner_text())
@@ -35,7 +35,8 @@ def hold(page: Page, _id: str, _given: dict[str, Any]) -> None:
 def book(page: Page, _id: str, given: dict[str, Any]) -> None:
     """Book the first free time of those found, or a hold; or a time of one's own choice."""
     if "appointment_resource" in given:
-        return _own_choice(page, given["appointment_resource"], given)
+        _own_choice(page, given["appointment_resource"], given)
+        return
     if page.locator(".free-times a").count():
         page.locator(".free-times a").first.click()
         _fill(page.locator(".confirm"), comment=given.get("comment"))
@@ -48,9 +49,11 @@ def book(page: Page, _id: str, given: dict[str, Any]) -> None:
 
 def _own_choice(page: Page, wanted: dict[str, Any], given: dict[str, Any]) -> None:
     if wanted["status"] == "cancelled":
-        return cancel(page, wanted["id"], {"reason": given.get("comment", "Not wanted")})
+        cancel(page, wanted["id"], {"reason": given.get("comment", "Not wanted")})
+        return
     if "id" in wanted:
-        return reschedule(page, wanted["id"], {"start": wanted["start"], "reason": given.get("comment")})
+        reschedule(page, wanted["id"], {"start": wanted["start"], "reason": given.get("comment")})
+        return
     start = _moment(wanted["start"])
     minutes = (_moment(wanted["end"]) - start) // timedelta(minutes=1) if "end" in wanted else None
     on = next(r for p in wanted["participant"] if (r := p["actor"]["reference"]).startswith("Device/"))
@@ -62,7 +65,8 @@ def _own_choice(page: Page, wanted: dict[str, Any], given: dict[str, Any]) -> No
         form = page.locator("#all-the-same form")
         _fill(form, minutes=minutes, overbook=given.get("overbook"), displace=given.get("displace"))
         form.locator("button").click()
-    return done(page)
+    done(page)
+    return
 
 
 @by("$reschedule", "Appointment")
@@ -73,7 +77,8 @@ def reschedule(page: Page, id_: str, given: dict[str, Any]) -> None:
         page.locator(".free-times a").first.click()
         _fill(page.locator(".confirm"), reason=given.get("reason"))
         page.locator("#confirm").click()
-        return done(page)
+        done(page)
+        return
     _open(page, booking=id_)
     page.locator("#reschedule > summary").click()
     at = page.locator("#reschedule-at")
@@ -81,7 +86,8 @@ def reschedule(page: Page, id_: str, given: dict[str, Any]) -> None:
     at.fill(f"{_moment(given['start']).astimezone(UTC) + offset:%Y-%m-%dT%H:%M}")
     _fill(page.locator("#reschedule"), reason=given.get("reason"))
     page.locator("#reschedule button").click()
-    return done(page)
+    done(page)
+    return
 
 
 @by("$cancel", "Appointment")
@@ -125,7 +131,8 @@ def generate_slots(page: Page, id_: str, _given: dict[str, Any]) -> None:
         form = page.locator(f'form:has(input[name=schedule][value="{id_}"])')
         if form.count():
             form.locator("button").click()
-            return done(page)
+            done(page)
+            return
     raise Refused("no scanner on the board has this schedule")
 
 

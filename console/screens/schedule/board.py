@@ -67,12 +67,11 @@ class Free:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A scanner on a day; `taken` are those who come or have come."""
+    """A scanner on a day, and how many of its slots are free."""
 
     scanner: Scanner
     day: date
     items: list[Item]
-    taken: int
     free: int
 
 
@@ -193,15 +192,14 @@ def _column(visit: Visit, one: Scanner, day: date, bookings: Found, slots: Seque
     held += [(i.start, i.end) for i in blocks]
     for slot in there:
         begin, end = times.minutes(day, slot["start"], slot["end"])
-        if slot["status"] == "busy-unavailable" or any(begin < b and a < end for a, b in held):
-            continue
-        if slot["status"] != "free":
-            blocks.append(Item("taken", begin, end))
-        else:
+        rest = max((b for a, b in held if begin < b and a < end), default=begin)
+        if slot["status"] in ("busy", "busy-tentative") and rest < end:
+            blocks.append(Item("taken", rest, end))
+        elif slot["status"] == "free" and rest == begin:
             at = datetime.fromisoformat(slot["start"])
             blocks.append(Item("free" if at > visit.now else "past", begin, end, Free(instant(at), times.text(begin))))
     free = sum(i.kind == "free" for i in blocks)
-    return Column(one, day, [*items, *blocks], sum(i.what.status not in ("noshow", "pending") for i in items), free)
+    return Column(one, day, [*items, *blocks], free)
 
 
 def _is_of(element: Resource, day: date, zone: tzinfo) -> bool:
