@@ -1,6 +1,7 @@
 // The board by keyboard and mouse: arrows walk over it, orders and bookings are dragged to a free time. Without it all is by links.
 const board = document.getElementById("board");
 const open = new Set();
+const typed = new Map();
 
 /** What can be pressed on the board, with where it is. */
 function places() {
@@ -79,7 +80,8 @@ board.addEventListener("drop", (event) => {
   location.assign(to);
 });
 
-// What is made anew stays open where it was.
+// What is made anew stays open where it was, with what was typed there.
+document.addEventListener("input", (event) => event.target.id && event.target.closest("[data-part]") && typed.set(event.target.id, event.target));
 document.addEventListener(
   "toggle",
   (event) => {
@@ -94,9 +96,16 @@ document.addEventListener("ris:refreshed", () => {
     const details = document.getElementById(id);
     if (details && !details.open) details.open = true;
   }
+  for (const [id, was] of typed) {
+    const field = document.getElementById(id);
+    if (!field || field === was) continue;
+    if (field.type === "checkbox") field.checked = was.checked;
+    else field.value = was.value;
+    typed.set(id, field);
+  }
 });
 
 // Where one goes on: at what is to be confirmed, else at the first free time; the board at what is chosen, else at now.
-if (!document.getElementById("errors") && !document.getElementById("done")) document.querySelector(".confirm [data-first], .picked [data-first]")?.focus();
+if (!document.getElementById("errors")) document.querySelector(".confirm [data-first], .picked [data-first]")?.focus();
 const there = board.querySelector("a.chosen") ?? board.querySelector("[aria-current=time]");
 if (there) board.scrollTop = there.getBoundingClientRect().top - board.getBoundingClientRect().top - board.clientHeight / 3;

@@ -4,14 +4,14 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, tzinfo
-from typing import Final
+from typing import Final, TypeVar
 
 from babel import dates
 
 from console.asking import Found
 from console.formats import concept, human_name
 from console.screens.schedule.asked import ALL, Asked, instant
-from console.screens.schedule.grid import Grid, Item, lay
+from console.screens.schedule.grid import Grid, Item, besides, lay
 from console.visit import Visit
 from fhir_server import clock
 from fhir_server.references import target
@@ -19,6 +19,8 @@ from fhir_server.registry import Resource
 from fhir_server.search.index import RANK
 from resources import appointment, device, terms
 from resources.scheduling import directory, occupancy, schedules
+
+T = TypeVar("T")
 
 SHOWN: Final = "pending,booked,arrived,checked-in,fulfilled,noshow"
 _DAY: Final = 24 * 60
@@ -51,8 +53,6 @@ class Booking:
     patient: str
     what: str
     priority: str
-    start: datetime
-    end: datetime
     from_to: str
     overbooked: bool
 
@@ -99,6 +99,10 @@ class Times:
             self.known[minute] = dates.format_time(at, "short", locale=self.locale)  # type: ignore[arg-type]
         return self.known[minute]
 
+    def day(self, element: Resource) -> date:
+        """The day that it begins on."""
+        return datetime.fromisoformat(element["start"]).astimezone(self.zone).date()
+
     def minutes(self, day: date, start: str, end: str) -> tuple[int, int]:
         """From and to as minutes of this day, on the department's clock."""
         first, last = (datetime.fromisoformat(t).astimezone(self.zone) for t in (start, end))
@@ -143,7 +147,14 @@ async def board(visit: Visit, asked: Asked, shown: Sequence[Scanner]) -> Board:
     """What is on these scanners."""
     bookings, slots = await visit.desk.together(_bookings(visit, asked, shown), _slots(visit, asked, shown))
     times = Times(visit.zone, visit.t.locale)
-    columns = [_column(visit, one, day, bookings, slots, times) for one in shown for day in asked.days]
+    rows = [(one, times.day(one), _booked(one, bookings, times)) for one in bookings]
+    booked = _by_place((f"{to}/{day}", row) for one, day, row in rows for to in occupancy.takes(one))
+    made = _by_place((f"{slot['schedule']['reference']}/{times.day(slot)}", slot) for slot in slots)
+    columns = []
+    for one in shown:
+        for day in asked.days:
+            own = [slot for s in one.schedules for slot in made.get(f"Schedule/{s['id']}/{day}", ())]
+            columns.append(_column(visit, one, day, booked.get(f"Device/{one.id}/{day}", []), own, times))
     grid = lay([c.items for c in columns])
     now = visit.now.astimezone(visit.zone)
     minute = now.hour * 60 + now.minute if visit.today in asked.days else None
@@ -180,35 +191,36 @@ async def _slots(visit: Visit, asked: Asked, shown: Sequence[Scanner]) -> list[R
     return (await visit.desk.search("Slot", schedule=of, start=[since, until])).matches
 
 
-def _column(visit: Visit, one: Scanner, day: date, bookings: Found, slots: Sequence[Resource], times: Times) -> Column:
+def _by_place(found: Iterable[tuple[str, T]]) -> dict[str, list[T]]:
+    """What there is, by scanner (or Schedule) and day."""
+    there: dict[str, list[T]] = {}
+    for place, one in found:
+        there.setdefault(place, []).append(one)
+    return there
+
+
+def _column(visit: Visit, one: Scanner, day: date, items: list[Item], there: Sequence[Resource], times: Times) -> Column:
     """What is on a scanner on a day: its bookings, and the slots that none of them has."""
-    here = [b for b in bookings if f"Device/{one.id}" in occupancy.takes(b)]
-    items = [_booked(b, day, bookings, times) for b in here if _is_of(b, day, visit.zone)]
     held = [(i.start, i.end) for i in items if i.what.status != "noshow"]
-    own = {f"Schedule/{s['id']}" for s in one.schedules}
-    there = [s for s in slots if s["schedule"]["reference"] in own and _is_of(s, day, visit.zone)]
-    closed = [s for s in there if s["status"] == "busy-unavailable" and not occupancy.is_generated(s)]
-    blocks = [Item("blocked", *times.minutes(day, s["start"], s["end"]), (s["id"], s.get("comment", ""))) for s in closed]
-    held += [(i.start, i.end) for i in blocks]
+    rest: list[Item] = []
+    closed: list[tuple[int, int]] = []
+    for slot in (s for s in there if s["status"] == "busy-unavailable" and not occupancy.is_generated(s)):
+        closed.append(times.minutes(day, slot["start"], slot["end"]))
+        rest += [Item("blocked", *part, (slot["id"], slot.get("comment", ""))) for part in besides(closed[-1], held)]
+    held += closed
     for slot in there:
-        begin, end = times.minutes(day, slot["start"], slot["end"])
-        rest = max((b for a, b in held if begin < b and a < end), default=begin)
-        if slot["status"] in ("busy", "busy-tentative") and rest < end:
-            blocks.append(Item("taken", rest, end))
-        elif slot["status"] == "free" and rest == begin:
+        when = times.minutes(day, slot["start"], slot["end"])
+        left = list(besides(when, held))
+        if slot["status"] in ("busy", "busy-tentative"):
+            rest += [Item("taken", *part) for part in left]
+        elif slot["status"] == "free" and left == [when]:
             at = datetime.fromisoformat(slot["start"])
-            blocks.append(Item("free" if at > visit.now else "past", begin, end, Free(instant(at), times.text(begin))))
-    free = sum(i.kind == "free" for i in blocks)
-    return Column(one, day, [*items, *blocks], free)
+            rest.append(Item("free" if at > visit.now else "past", *when, Free(instant(at), times.text(when[0]))))
+    return Column(one, day, [*items, *rest], sum(i.kind == "free" for i in rest))
 
 
-def _is_of(element: Resource, day: date, zone: tzinfo) -> bool:
-    return datetime.fromisoformat(element["start"]).astimezone(zone).date() == day
-
-
-def _booked(one: Resource, day: date, bookings: Found, times: Times) -> Item:
-    begin, end = times.minutes(day, one["start"], one["end"])
-    start, until = occupancy.interval(one)
+def _booked(one: Resource, bookings: Found, times: Times) -> Item:
+    begin, end = times.minutes(times.day(one), one["start"], one["end"])
     orders = [o for r in one.get("basedOn", ()) if (o := bookings.of(r))]
     patient = next((bookings.of(p) for p in appointment.participants(one, "Patient")), None)
     row = Booking(
@@ -217,8 +229,6 @@ def _booked(one: Resource, day: date, bookings: Found, times: Times) -> Item:
         human_name(patient or {}),
         what(one, orders),
         max((o.get("priority", "routine") for o in orders), key=lambda p: RANK.get(p, 0), default="routine"),
-        start,
-        until,
         f"{times.text(begin)}–{times.text(end % _DAY)}",
         occupancy.OVERBOOKED in {e.get("url") for e in one.get("extension", ())},
     )

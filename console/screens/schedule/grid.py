@@ -62,6 +62,18 @@ def lay(columns: Sequence[Sequence[Item]]) -> Grid:
     return Grid(step, tuple(Row(first + n * step, tuple(begins.get(n, ()))) for n in range(rows)))
 
 
+def besides(when: tuple[int, int], others: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The parts of a time that none of the others has."""
+    begin, end = when
+    for first, last in sorted(others):
+        if first < end and begin < last:
+            if begin < first:
+                yield begin, first
+            begin = max(begin, last)
+    if begin < end:
+        yield begin, end
+
+
 def _step(columns: Iterable[Sequence[Item]]) -> int:
     """The longest row that the slots of all columns begin and end with; bookings alone don't make rows shorter."""
     slots = [i for items in columns for i in items if i.kind in {"free", "past", "blocked"}]

@@ -139,9 +139,10 @@ async def booking(visit: Visit, asked: Asked) -> Booked | None:
     of = [o for r in one.get("basedOn", ()) if (o := found.of(r))]
     stations = appointment.stations(one)
     others = [a for a in occupancy.takes(one) if a not in stations] + appointment.participants(one, "Location")
+    patient = next((found.of(p) for p in appointment.participants(one, "Patient")), None)
     return Booked(
         one,
-        next((found.of(p) for p in appointment.participants(one, "Patient")), None) or {},
+        patient or {},
         of,
         what(one, of),
         sorted({c["code"] for s in stations for c in (found.of(s) or {}).get("type", {}).get("coding", ()) if "code" in c}),
