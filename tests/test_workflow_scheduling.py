@@ -369,14 +369,15 @@ def test_what_people_have_closed_is_closed(ris):
 
 def test_what_people_have_closed_is_not_proposed_though_its_slots_are_free(ris):
     async def scenario():
-        schedule = await open_(ris, await ris.scanner())
+        scanner = await ris.scanner()
+        schedule, there = await open_(ris, scanner), (f"Device/{scanner['id']}",)
         order = await ordered(ris, await procedure(ris))
         block = {"resourceType": "Slot", "schedule": {"reference": f"Schedule/{schedule['id']}"}, "status": "busy-unavailable"}
         closed = await ris.create(block | {"start": at(7), "end": at(9)})
         assert (await slots(ris, schedule))["08:30"] == "free"
-        assert starts(await find(ris, order))[:2] == ["Mon 09:00", "Mon 09:30"]
+        assert starts(await find(ris, order, devices=there))[:2] == ["Mon 09:00", "Mon 09:30"]
         await ris.update(closed, status="entered-in-error")
-        assert starts(await find(ris, order))[:2] == ["Mon 08:00", "Mon 08:30"]
+        assert starts(await find(ris, order, devices=there))[:2] == ["Mon 08:00", "Mon 08:30"]
 
     ris.run(scenario())
 

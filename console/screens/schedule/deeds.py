@@ -91,14 +91,13 @@ async def cancel(visit: Visit, asked: Asked) -> Response:
     form = visit.form
     again = True if form.get("waiting-list") else None
     code = {"valueCode": form.text("code") or "other"}
-    of = form.get("entry") or asked.booking
-    await _on_booking(visit, replace(asked, booking=of), "$cancel", reason=form.get("reason"), code=code, waiting_list=again)
+    await _on_booking(visit, asked, "$cancel", reason=form.get("reason"), code=code, waiting_list=again)
     return visit.to(replace(asked.plain, waiting=asked.waiting).to(), "schedule-listed" if again else "schedule-cancelled")
 
 
 async def no_show(visit: Visit, asked: Asked) -> Response:
     """The patient didn't come."""
-    await _on_booking(visit, asked, "$no-show", reason=visit.form.get("reason"))
+    await _on_booking(visit, asked, "$no-show")
     return visit.to(asked.plain.to(), "schedule-missed")
 
 
