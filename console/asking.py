@@ -153,9 +153,9 @@ def found(bundle: Resource | None) -> Found:
 
 
 def parameters(arguments: dict[str, Argument]) -> list[dict[str, Any]]:
-    """The parameters of a Parameters resource. In names, `_` stands for `-`."""
+    """The parameters of a Parameters resource. In names, `_` stands for `-` but where they begin with it: `_count`."""
     each = ((name, v) for name, values in arguments.items() for v in (values if isinstance(values, list) else [values]))
-    return [{"name": name.replace("_", "-"), **_value(value)} for name, value in each if value is not None]
+    return [{"name": name[0] + name[1:].replace("_", "-"), **_value(value)} for name, value in each if value is not None]
 
 
 def reference(to: str) -> Argument:

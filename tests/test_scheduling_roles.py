@@ -32,7 +32,10 @@ def test_each_role_does_its_part(app, world):
     ):
         assert refused.send("POST", "Appointment/$book", named).status_code == 403
     assert scheduler.send("POST", "Appointment/$hold", named).json()["entry"][0]["resource"]["status"] == "pending"
-    assert scheduler.send("POST", "Appointment/$book", named).json()["entry"][0]["resource"]["status"] == "booked"
+    booked = scheduler.send("POST", "Appointment/$book", named).json()["entry"][0]["resource"]
+    assert booked["status"] == "booked"
+    assert [e["url"] for e in booked["extension"]] == ["urn:fhir-ris:booked-by"]
+    assert booked["extension"][0]["valueReference"]["display"]
     late = scheduler.send("POST", "Appointment/$book", named)
     assert (late.status_code, late.json()["resourceType"]) == (409, "OperationOutcome")
     assert (

@@ -264,7 +264,7 @@ def test_what_the_catalogue_doesnt_say_must_be_said(ris):
 def test_free_times_come_from_an_index(ris):
     async def scenario():
         when = (datetime.fromisoformat(at(0)), datetime.fromisoformat(at(0, day=30)))
-        plan = await ris.db["Slot"].find(finding.free_slots([f"Schedule/{n}" for n in range(12)], when)).explain()
+        plan = await ris.db["Slot"].find(finding.slots_in([f"Schedule/{n}" for n in range(12)], when)).explain()
         text = str(plan["queryPlanner"]["winningPlan"])
         assert "IXSCAN" in text
         assert finding.SLOTS in text
@@ -364,6 +364,21 @@ def test_what_people_have_closed_is_closed(ris):
         await ris.create(block | {"start": at(12), "end": at(13)})
         assert (await ris.refused(ris.book(await ris.order(), scanner, at(12, 15)))).status == 409
         await ris.book(await ris.order(), scanner, at(13))
+
+    ris.run(scenario())
+
+
+def test_what_people_have_closed_is_not_proposed_though_its_slots_are_free(ris):
+    async def scenario():
+        scanner = await ris.scanner()
+        schedule, there = await open_(ris, scanner), (f"Device/{scanner['id']}",)
+        order = await ordered(ris, await procedure(ris))
+        block = {"resourceType": "Slot", "schedule": {"reference": f"Schedule/{schedule['id']}"}, "status": "busy-unavailable"}
+        closed = await ris.create(block | {"start": at(7), "end": at(9)})
+        assert (await slots(ris, schedule))["08:30"] == "free"
+        assert starts(await find(ris, order, devices=there))[:2] == ["Mon 09:00", "Mon 09:30"]
+        await ris.update(closed, status="entered-in-error")
+        assert starts(await find(ris, order, devices=there))[:2] == ["Mon 08:00", "Mon 08:30"]
 
     ris.run(scenario())
 

@@ -17,6 +17,7 @@ HOLD: Final = timedelta(minutes=10)
 _OPEN: Final = frozenset({"proposed", "pending", "waitlist"})
 _CANCELLABLE: Final = _OPEN | {"booked", "arrived", "checked-in"}
 _EARLIEST_ARRIVAL: Final = timedelta(hours=24)
+BOOKED_BY: Final = "urn:fhir-ris:booked-by"  # extension on Appointment (Reference): the person who held or booked it last
 
 
 async def hold(unit: UnitOfWork, visit: Sequence[Resource]) -> list[Resource]:
@@ -28,7 +29,9 @@ async def hold(unit: UnitOfWork, visit: Sequence[Resource]) -> list[Resource]:
         _require(stored, {"proposed"}, "held")
         leg = stored or proposed
         held.append(
-            await _write(unit, leg | {"status": "pending", "extension": [*_without_hold(leg), until]}, new=stored is None)
+            await _write(
+                unit, leg | {"status": "pending", "extension": [*_afresh(leg), *await _by(unit), until]}, new=stored is None
+            )
         )
     return held
 
@@ -45,7 +48,7 @@ async def book(
         stored = await unit.read("Appointment", proposed["id"]) if "id" in proposed else None
         _require(stored, _OPEN, "booked")
         leg = stored or await _completed(unit, proposed)
-        extensions = _without_hold(leg)
+        extensions = [*_afresh(leg), *await _by(unit)]
         if overbook:
             extensions.append({"url": occupancy.OVERBOOKED, "valueString": overbook})
         if displace:
@@ -71,8 +74,17 @@ async def _write(unit: UnitOfWork, leg: Resource, *, new: bool) -> Resource:
     return await unit.create(leg, leg.get("id"))
 
 
-def _without_hold(leg: Resource) -> list[Resource]:
-    return [e for e in leg.get("extension", ()) if e.get("url") != occupancy.HOLD_UNTIL]
+def _afresh(leg: Resource) -> list[Resource]:
+    """Its extensions, but for what its being held or booked anew says."""
+    return [e for e in leg.get("extension", ()) if e.get("url") not in {occupancy.HOLD_UNTIL, BOOKED_BY}]
+
+
+async def _by(unit: UnitOfWork) -> list[Resource]:
+    """Who it is that holds or books, for whoever comes too late; nothing for clients without a person."""
+    name = unit.access.user_name
+    person = await unit.get(unit.access.user)
+    known = {"reference": unit.access.user} if person else {}
+    return [{"url": BOOKED_BY, "valueReference": known | {"display": name}}] if name else []
 
 
 async def _completed(unit: UnitOfWork, leg: Resource) -> Resource:

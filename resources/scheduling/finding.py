@@ -145,27 +145,37 @@ class _Calendar:
                 self._actors.setdefault(f"Schedule/{schedule}", []).append(actor)
 
     async def free(self, unit: UnitOfWork, when: Interval) -> list[FreeSlot]:
-        """Those that begin in this time: straight from the index, as a search would take their resources apart."""
+        """Those that begin in this time, and that nobody has closed.
+
+        Straight from the index, as a search would take their resources apart.
+        """
         if not self._actors:
             return []
-        rows = unit.db["Slot"].find(
-            free_slots(self._actors, when),
-            {"resource.schedule.reference": 1, "resource.start": 1, "resource.end": 1},
-            hint=SLOTS,
-            session=unit.session,
-        )
+        closed: dict[str, list[Interval]] = {}
+        earlier = when[0] - occupancy.LONGEST, when[1]
+        by_hand = slots_in(self._actors, earlier, "busy-unavailable") | {"resource.meta.tag": {"$ne": occupancy.GENERATED}}
+        for row in await self._rows(unit, by_hand):
+            for actor in self._actors[row["schedule"]["reference"]]:
+                closed.setdefault(actor, []).append(occupancy.interval(row))
         return [
-            FreeSlot(actor, row["_id"], occupancy.interval(row["resource"]))
-            for row in await rows.to_list()
-            for actor in self._actors[row["resource"]["schedule"]["reference"]]
+            FreeSlot(actor, row["id"], span)
+            for row in await self._rows(unit, slots_in(self._actors, when))
+            for span in [occupancy.interval(row)]
+            for actor in self._actors[row["schedule"]["reference"]]
+            if not any(overlap(span, other) for other in closed.get(actor, ()))
         ]
 
+    async def _rows(self, unit: UnitOfWork, where: dict[str, Any]) -> list[Resource]:
+        shown = {f"resource.{element}": 1 for element in ("schedule.reference", "start", "end")}
+        found = unit.db["Slot"].find(where, shown, hint=SLOTS, session=unit.session)
+        return [row["resource"] | {"id": row["_id"]} for row in await found.to_list()]
 
-def free_slots(schedules: Iterable[str], when: Interval) -> dict[str, Any]:
-    """The condition on stored slots."""
+
+def slots_in(schedules: Iterable[str], when: Interval, status: str = "free") -> dict[str, Any]:
+    """The condition on stored slots that begin in this time."""
     return {
         "resource.schedule.reference": {"$in": list(schedules)},
-        "resource.status": "free",
+        "resource.status": status,
         "search.d.start.s": {"$gte": clock.naive(when[0]), "$lt": clock.naive(when[1])},
     }
 
