@@ -15,6 +15,7 @@ _SETTLE = "/rooms/settle/{kind}/{id}"
 DOORS: list[Door] = [
     shows("/rooms", board.show),
     shows(_STEP, step.show, "$start"),
+    shows("/rooms/of/{id}", step.find, "$start"),
     does(f"{_STEP}/move", doing.move, step.show, "$track"),
     does(f"{_STEP}/complete", doing.complete, step.show, "$complete"),
     does(f"{_STEP}/stop", doing.stop, step.show, "$stop"),

@@ -80,12 +80,20 @@ async def decide_protocol(visit: Visit) -> Response:
         if_match=visit.form.get("requested-version"),
         protocol=[{"valueCodeableConcept": p} for p in protocols],
         contrast=[{"valueCodeableConcept": a} for a in agents],
-        pre_medication=[{"valueCodeableConcept": {"text": t}} for t in visit.form.all("pre-medication")],
+        pre_medication=[{"valueCodeableConcept": m} for m in _before(visit, picture)],
         preparation=visit.form.get("preparation"),
         note=visit.form.get("note"),
         step=reference(f"Task/{visit.id()}") if only else None,
     )
     return visit.to(_page(visit), "rooms-protocolled")
+
+
+def _before(visit: Visit, picture: step.Picture) -> list[Resource]:
+    """What is given before: what there was, unless that was changed."""
+    text = visit.form.text("pre-medication")
+    if text == ", ".join(concept(m) for m in picture.pre_medication):
+        return picture.pre_medication
+    return [{"text": text}] if text else []
 
 
 async def clear(visit: Visit) -> Response:

@@ -48,6 +48,7 @@ class Candidate:
     """An order that it may be: its requested procedure, with the points and what they are for."""
 
     procedure: Resource
+    order: Resource | None
     patient: Resource | None
     steps: list[Resource]
     points: int | None = None
@@ -179,7 +180,12 @@ def _is_candidate(detail: Resource) -> bool:
 async def _by_text(visit: Visit, query: str) -> Found:
     """Orders by accession or order number, or of the patient with this number or name: those that are open."""
     escaped = query[:100].replace("\\", "\\\\").replace(",", "\\,").replace("|", "\\|").replace("$", "\\$")
-    ways = [{"identifier": escaped}, {"patient.identifier": escaped}, {"patient.name": escaped}, {"based-on.identifier": escaped}]
+    ways = [
+        {"identifier": escaped},
+        {"patient.identifier": escaped},
+        {"patient.name": escaped},
+        {"based-on:ServiceRequest.identifier": escaped},
+    ]
     asked = [visit.desk.search("ServiceRequest", *way.items(), ("status", ",".join(sorted(_NUMBERS))), **_WITH) for way in ways]
     together = Found([])
     for one in await visit.desk.together(*asked):
@@ -201,7 +207,8 @@ def _candidates(found: Found) -> list[Candidate]:
         if service_request.is_procedure(one):
             focus = f"ServiceRequest/{one['id']}"
             own = sorted((s for s in steps if s.get("focus", {}).get("reference") == focus), key=_is_over)
-            made.append(Candidate(one, found.of(one.get("subject")), own))
+            order = next((o for r in one.get("basedOn", ()) if (o := found.of(r))), None)
+            made.append(Candidate(one, order, found.of(one.get("subject")), own))
     return made
 
 
@@ -231,7 +238,8 @@ async def _told(visit: Visit, what: Resource) -> tuple[dict[str, str], Attribute
         "exam": concept(what["code"]) if "code" in what else what.get("description", ""),
         "modality": text(data, "Modality") or next((s["modality"]["code"] for s in series if "modality" in s), ""),
         "time": began,
-        "station": _station(what),
+        "station": await _station(visit, what),
+        "status": visit.t.code("rooms.procedure", what["status"]),
     }
     if "reference" in subject and not told["name"]:
         patient = await visit.desk.read(subject["reference"])
@@ -240,10 +248,14 @@ async def _told(visit: Visit, what: Resource) -> tuple[dict[str, str], Attribute
     return told, data
 
 
-def _station(what: Resource) -> str:
+async def _station(visit: Visit, what: Resource) -> str:
+    """The scanner that performed it, as it is called."""
     actors = [p.get("actor", {}) for p in what.get("performer", ())]
     first: Resource = next((a for a in actors if "Device/" in a.get("reference", "") or "identifier" in a), {})
-    return str(first.get("display") or first.get("identifier", {}).get("value", "") or first.get("reference", ""))
+    if "reference" in first:
+        found = await visit.desk.search("Device", _id=first["reference"].rpartition("/")[2])
+        return next((said.device_name(d) for d in found), "")
+    return str(first.get("display") or first.get("identifier", {}).get("value", ""))
 
 
 def _date(dicom: str) -> str:
@@ -267,7 +279,7 @@ def _cells(
     names_differ = any("name" in d for d in differs)
     step: Resource = next(iter(one.steps), {})
     begins, began = said.begin(step), moment(told["time"])
-    number = order_numbers.accession_number(one.procedure) or ""
+    number = order_numbers.accession_number(one.order or one.procedure) or ""
     modality = task.modality(step) or ""
     return {
         "name": (human_name(patient), names_differ),
@@ -279,7 +291,7 @@ def _cells(
         "modality": (modality, bool(modality and told["modality"] and modality != told["modality"])),
         "time": (begins.isoformat() if begins else "", _another_day(visit, begins, began)),
         "station": (stations.get(step.get("owner", {}).get("reference", ""), ""), False),
-        "status": (step.get("status", ""), False),
+        "status": (visit.t.code("state.step", step.get("status")), False),
     }
 
 

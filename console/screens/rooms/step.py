@@ -99,9 +99,10 @@ class Picture:
         return self.requested is not None and findings.is_decided(self.requested)
 
     @property
-    def pre_medication(self) -> list[str]:
+    def pre_medication(self) -> list[Resource]:
+        """What is given before, CodeableConcepts."""
         found = (e for e in (self.requested or {}).get("extension", ()) if e.get("url") == protocol.PRE_MEDICATION)
-        return [concept(e.get("valueCodeableConcept")) for e in found]
+        return [e["valueCodeableConcept"] for e in found if "valueCodeableConcept" in e]
 
     @property
     def moves(self) -> list[str]:
@@ -306,6 +307,22 @@ def _labs(found: Found) -> Any:
 
 def _quantity(value: Resource) -> str:
     return f"{value.get('comparator', '')}{value.get('value', '')} {value.get('unit', value.get('code', ''))}".strip()
+
+
+async def find(visit: Visit) -> Response:
+    """To the step of an order, a requested procedure or an appointment: one that has not ended, of several."""
+    wanted = [visit.id()]
+    booked = await visit.desk.search("Appointment", _id=visit.id())
+    wanted += [to.id for a in booked for r in a.get("basedOn", ()) if (to := target(r)) and to.type == "ServiceRequest"]
+    names = ",".join(f"ServiceRequest/{i}" for i in wanted)
+    own, of_procedures = await visit.desk.together(
+        visit.desk.search("Task", intent="plan", based_on=names),
+        visit.desk.search("Task", ("based-on:ServiceRequest.based-on", names), intent="plan"),
+    )
+    steps = sorted((*own, *of_procedures), key=lambda s: (s["status"] not in task.OPEN, s["id"]))
+    if not steps:
+        raise fail("not-found", f"{visit.id()[:64]} has no examination")
+    return visit.to(f"/rooms/steps/{steps[0]['id']}")
 
 
 def _offered(visit: Visit, picture: Picture) -> list[tuple[str, str]]:
