@@ -13,7 +13,7 @@ from bridges.dicom import dicom_json
 from bridges.dicom.callers import Caller
 from bridges.dicom.habits import Habits
 from bridges.dicom.mpps import PerformedSteps
-from resources import order_numbers, task
+from resources import task
 from resources.safety import questionnaires
 from tests.console_steps import Refused, rooms
 from tests.console_world import DCM, LOINC, ConsoleWorld, faults
@@ -105,7 +105,7 @@ def test_a_patient_goes_from_list_to_done_by_keyboard_alone(console: ConsoleWorl
         page.keyboard.press(key)
         expect(page.locator(".path .now")).to_contain_text(state)
     page.keyboard.press("d")
-    page.get_by_label("Images").press_sequentially("120")
+    page.locator("dialog#complete").get_by_label("Images").press_sequentially("120")
     page.keyboard.press("Enter")
     expect(page.locator("#done")).to_have_text("The examination is done.")
     page.keyboard.press("l")
@@ -115,13 +115,15 @@ def test_a_patient_goes_from_list_to_done_by_keyboard_alone(console: ConsoleWorl
     assert study["numberOfInstances"] == 120
 
 
-def test_what_the_scanner_and_others_do_is_seen_without_a_reload(console: ConsoleWorld, technologist: Page) -> None:
+def test_what_the_scanner_and_others_do_is_seen_without_a_reload(
+    console: ConsoleWorld, technologist: Page, radiologist: Page
+) -> None:
     step = scheduled(console)
     technologist.goto("/rooms")
     open_page = console.at("technologist", f"/rooms/steps/{step['id']}")
     open_page.evaluate("window.neverReloaded = true")
     technologist.evaluate("window.neverReloaded = true")
-    rooms.track(console.at("radiologist"), step["id"], {"state": "arrived"})
+    rooms.track(radiologist, step["id"], {"state": "arrived"})
     expect(row(technologist, step)).to_contain_text("arrived")
     expect(open_page.locator(".path .now")).to_contain_text("arrived")
     begun = Scanner(console, title_of(console, step))
@@ -301,26 +303,22 @@ def _mpps_of(console: ConsoleWorld, step: Resource) -> Any:
 def test_an_examination_without_an_order_gets_the_right_one(console: ConsoleWorld, technologist: Page) -> None:
     right, wrong = scheduled(console), scheduled(console)
     patient = console.read(right["for"]["reference"])
+    name = patient["name"][0]
     console.update(console.read(wrong["for"]["reference"]), name=[{"family": "Quast", "given": ["Quirin"]}], gender="male")
     data = mpps(None, patient_id=patient["identifier"][0]["value"], station=title_of(console, right))
-    data.PatientName, data.PatientBirthDate = "Quast^Quirin", "19700131"
-    procedure = console.read(right["focus"]["reference"])
-    number = order_numbers.accession_number(console.read(procedure["basedOn"][0]["reference"]))
-    data.ScheduledStepAttributesSequence[0].AccessionNumber = number
+    data.PatientName, data.PatientBirthDate = f"{name['family']}^{name['given'][0]}", patient["birthDate"].replace("-", "")
     performed = Scanner(console, title_of(console, right)).begin(data)
     technologist.goto("/rooms")
     technologist.keyboard.press("u")
-    technologist.locator("tr", has_text="Quast").get_by_role("link", name="Compare").click()
+    technologist.locator(f'a[href="/rooms/settle/Procedure/{performed["id"]}"]').click()
     assert faults(technologist) == []
     technologist.get_by_label("Order by number").fill("Quast")
     technologist.keyboard.press("Enter")
-    columns = technologist.locator("thead form")
-    expect(columns).to_have_count(2)
-    names = technologist.locator("tbody tr", has=technologist.get_by_role("rowheader", name="Name", exact=True)).locator("td")
-    expect(names.nth(1)).to_have_class("marked")  # the one that was proposed: another name
-    expect(names.nth(2)).not_to_have_class("marked")
-    numbers = technologist.locator("tbody tr", has_text="Patient number").locator("td")
-    expect(numbers.nth(2)).to_have_class("marked")
+    expect(technologist.locator("thead form")).to_have_count(2)
+    for heading, marked in (("Name", True), ("Patient number", True), ("Sex", True), ("Born", False), ("Modality", False)):
+        line = technologist.locator("tbody tr", has=technologist.get_by_role("rowheader", name=heading, exact=True)).locator("td")
+        expect(line.nth(1)).not_to_have_class("marked")  # the one that is proposed
+        expect(line.nth(2)).to_have_class("marked" if marked else "")
     technologist.keyboard.press("1")
     expect(technologist.locator("#done")).to_be_visible()
     assert console.read(f"Procedure/{performed['id']}")["subject"] == right["for"]

@@ -18,5 +18,8 @@ document.addEventListener(
 );
 document.addEventListener("ris:refreshed", reopen);
 reopen();
+// A page that shows a refused form stands at the form's address: what is new is asked for at its own.
+const here = document.querySelector("[data-here]")?.dataset.here;
+if (here && location.pathname !== here) history.replaceState(null, "", here);
 document.querySelector("dialog[data-again]")?.showModal();
 setInterval(() => document.hidden || refresh(), 60_000);

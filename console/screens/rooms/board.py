@@ -130,6 +130,8 @@ def _moment(visit: Visit, day: date) -> datetime:
 async def _steps(visit: Visit, start: datetime, end: datetime, *, now: bool) -> tuple[list[Resource], Found]:
     """The steps of the day: booked for it or performed on it, and on the present day whoever is there; with their patients."""
     search, common = visit.desk.search, {"intent": "plan", "_include": "Task:patient", "_count": _MOST}
+    if one := visit.asked("scanner"):
+        common["owner"] = f"Device/{one}"
     till = (end + _OVER_MIDNIGHT).isoformat()
     asked = [
         search("Task", ("due", f"gt{start.isoformat()}"), ("due", f"lt{till}"), **common),

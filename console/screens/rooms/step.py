@@ -1,6 +1,8 @@
 """The page of one examination: whose it is, what speaks against it, how far it is, and all that is done with it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 from starlette.responses import Response
@@ -9,7 +11,7 @@ from console.asking import Found
 from console.formats import concept, human_name, moment
 from console.screens.rooms import coded, said
 from console.visit import Visit
-from fhir_server.elements import extension, has_code
+from fhir_server.elements import extension, has_code, identifier_value
 from fhir_server.outcome import fail
 from fhir_server.references import target
 from fhir_server.registry import Resource
@@ -111,6 +113,10 @@ class Picture:
             self.step["status"], tracking.STATES.get(self.step["status"], ())
         )
         return [s for s in ("arrived", "prepared", "in-room", "left") if s in possible and s != self.state]
+
+    def by_scanner(self, performed: Resource) -> bool:
+        """Whether the scanner has told of it (MPPS), and not a person."""
+        return identifier_value(performed, terms.DICOM_UID) is not None
 
     @property
     def path(self) -> list[tuple[str, str | None, str]]:
@@ -273,7 +279,7 @@ def _screening(visit: Visit, row: Any, asked: Resource, response: Resource | Non
     return Screening(asked["id"], title, row["required"], row["counts"], response.get("authored", ""), by, told)
 
 
-def _said(visit: Visit, asked: Resource, response: Resource) -> Any:
+def _said(visit: Visit, asked: Resource, response: Resource) -> Iterator[tuple[str, str, bool]]:
     """Questions with what was answered; a `yes` is marked, as is a code that says more than no."""
     given = {i["linkId"]: next(iter(i.get("answer", ())), None) for i in response.get("item", ())}
     for item in asked.get("item", ()):
@@ -292,7 +298,7 @@ def _said(visit: Visit, asked: Resource, response: Resource) -> Any:
             yield text, str(next(iter(answer.values()))), False
 
 
-def _labs(found: Found) -> Any:
+def _labs(found: Found) -> Iterator[tuple[str, str, str]]:
     """The last value of each kind: what, value, when."""
     told: set[str] = set()
     for one in found:
@@ -302,7 +308,7 @@ def _labs(found: Found) -> Any:
         if one.get("status") in {"entered-in-error", "cancelled"} or what in told:
             continue
         told.add(what)
-        yield what, one.get("valueString", "") or text, one.get("effectiveDateTime") or one.get("issued")
+        yield what, one.get("valueString", "") or text, str(one.get("effectiveDateTime") or one.get("issued") or "")
 
 
 def _quantity(value: Resource) -> str:
@@ -323,6 +329,11 @@ async def find(visit: Visit) -> Response:
     if not steps:
         raise fail("not-found", f"{visit.id()[:64]} has no examination")
     return visit.to(f"/rooms/steps/{steps[0]['id']}")
+
+
+def _is_past(booked: Resource | None, now: datetime) -> bool:
+    start = moment((booked or {}).get("start", ""))
+    return start is not None and start < now
 
 
 def _offered(visit: Visit, picture: Picture) -> list[tuple[str, str]]:
@@ -356,7 +367,7 @@ async def show(visit: Visit) -> Response:
         rejects=coded.REJECTS.choices(visit.t),
         routes=coded.ROUTES.choices(visit.t),
         expected=expected,
-        missed=expected and booked is not None and moment(booked.get("start", "")) < visit.now,  # type: ignore[operator]
+        missed=expected and _is_past(booked, visit.now),
         started=next((at for at in starts if at), None),
         in_doubt=in_doubt,
         offered=_offered(visit, picture),
