@@ -257,12 +257,12 @@ def test_rejected_images_and_an_examination_that_is_stopped_to_be_repeated(conso
     assert len(console.search("Task", based_on=step["focus"]["reference"], intent="plan")) == 3
 
 
-def test_who_was_faster_wins_and_the_other_sees_the_present_state(console: ConsoleWorld, technologist: Page) -> None:
+def test_who_was_faster_wins_and_the_other_sees_the_present_state(console: ConsoleWorld) -> None:
     step = scheduled(console)
-    technologist.goto("/rooms")  # nothing that listens
+    user = console.user("technologist")
     with console.http("technologist") as slow:
         shown = slow.get(f"/rooms/steps/{step['id']}").text
-        rooms.track(technologist, step["id"], {"state": "in-room"})
+        rooms.track(console.at(user), step["id"], {"state": "in-room"})
         csrf = re.search('name="csrf" value="([^"]+)"', shown)
         version = re.search('name="version" value="([^"]+)"', shown)
         assert csrf
@@ -270,6 +270,8 @@ def test_who_was_faster_wins_and_the_other_sees_the_present_state(console: Conso
         fields = {"csrf": csrf[1], "version": version[1], "state": "start"}
         answer = slow.post(f"/rooms/steps/{step['id']}/move", data=fields, headers={"Origin": console.base})
     assert answer.status_code == 412
+    assert "It is now: in the room" in answer.text
+    assert f"Technologist {user.name[-4:]}" in answer.text
     assert "In the room" not in re.findall("<button[^>]*>([^<]*)", answer.text.partition('data-part="moves"')[2])[0]
     assert current(console, step)["status"] == "ready"
 

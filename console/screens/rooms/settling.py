@@ -118,8 +118,10 @@ async def compare(visit: Visit) -> Response:
     found: list[Candidate] = []
     if query := visit.form.get("q"):
         asked += [_by_text(visit, query)]
+    more = 0
     for one in await visit.desk.together(*asked):
-        found += [c for c in _candidates(one) if c.procedure["id"] not in {f.procedure["id"] for f in found}]
+        added = [c for c in _candidates(one) if c.procedure["id"] not in {f.procedure["id"] for f in found}]
+        found, more = [*found, *added], len(added)
     stations = await _stations(visit, found)
     for candidate in found:
         name = f"ServiceRequest/{candidate.procedure['id']}"
@@ -137,7 +139,7 @@ async def compare(visit: Visit) -> Response:
         told=told,
         candidates=found,
         typed=visit.form.text("q"),
-        searched="q" in visit.form.fields,
+        more=more,
     )
 
 
