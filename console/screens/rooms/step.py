@@ -18,7 +18,6 @@ from fhir_server.registry import Resource
 from resources import contrast, procedure, protocol, task, terms, tracking
 from resources.examination import REJECTED
 from resources.safety import answers, findings, issues, tables
-from smart_auth.scopes import Action
 
 # LOINC: creatinine, TSH, INR, pregnancy status, height, weight; with the codes of the eGFR.
 _LABS: Final = ("2160-0", "14682-9", "3016-3", "6301-6", answers.PREGNANCY, "8302-2", "29463-7")
@@ -156,7 +155,8 @@ async def read(visit: Visit) -> Picture:
 
 async def _around(visit: Visit, step: Resource) -> tuple[Picture, dict[str, Found]]:
     """The step with order, patient and station, and what else was asked at once, by kind."""
-    focus, whose = str(step.get("focus", {}).get("reference", "")), str(step.get("for", {}).get("reference", ""))
+    focus = str(step.get("focus", {}).get("reference", "ServiceRequest/-"))
+    whose = str(step.get("for", {}).get("reference", "Patient/-"))
     to, owner = target(focus), target(step.get("owner"))
     given = [r["valueReference"]["reference"] for r in _outputs(step, contrast.GIVEN)]
     labs = ",".join(f"{terms.LOINC}|{c}" for c in sorted({*tables.facts().egfr_codes, *_LABS}))
@@ -233,8 +233,7 @@ async def _asked(visit: Visit, picture: Picture) -> list[dict[str, Any]]:
 
 async def _maybe(visit: Visit, kind: str, **parameters: Any) -> Found:
     """A search, or nothing where the role sees none of this kind."""
-    action: Action = "s"
-    return await visit.desk.search(kind, **parameters) if visit.allows(kind, action) else Found([])
+    return await visit.desk.search(kind, **parameters) if visit.allows(kind, "s") else Found([])
 
 
 def _first(found: Found) -> Resource | None:
@@ -280,7 +279,7 @@ def _screening(visit: Visit, row: Any, asked: Resource, response: Resource | Non
 
 
 def _said(visit: Visit, asked: Resource, response: Resource) -> Iterator[tuple[str, str, bool]]:
-    """Questions with what was answered; a `yes` is marked, as is a code that says more than no."""
+    """Questions with what was answered; `yes` is marked, a code other than the first, and what was written."""
     given = {i["linkId"]: next(iter(i.get("answer", ())), None) for i in response.get("item", ())}
     for item in asked.get("item", ()):
         answer = given.get(item["linkId"])
@@ -294,8 +293,10 @@ def _said(visit: Visit, asked: Resource, response: Resource) -> Iterator[tuple[s
             options = [o["valueCoding"] for o in item.get("answerOption", ())]
             chosen = next((o for o in options if o.get("code") == answer["valueCoding"].get("code")), answer["valueCoding"])
             yield text, said.translated(chosen, "display", visit.t.language) or chosen.get("code", ""), chosen is not options[0]
+        elif "valueDateTime" in answer and (at := moment(answer["valueDateTime"])):
+            yield text, f"{at.astimezone(visit.zone):%Y-%m-%d %H:%M}", True
         else:
-            yield text, str(next(iter(answer.values()))), False
+            yield text, str(next(iter(answer.values()))), True
 
 
 def _labs(found: Found) -> Iterator[tuple[str, str, str]]:
