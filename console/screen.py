@@ -9,8 +9,8 @@ from console.visit import Handler
 class Screen:
     """An entry of the menu: `name` (of its text, `menu.<name>`), its address, the key that leads there after `g`.
 
-    `needs`: what a role must be able to do for it, such as `ServiceRequest.s` or `$claim`; without it there is no way to any of
-    its addresses.
+    `needs`: what a role must be able to do for it, such as `ServiceRequest.s` or `$claim` (one of several: `$start $reconcile`);
+    without it there is no way to any of its addresses.
     """
 
     name: str

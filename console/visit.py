@@ -140,7 +140,10 @@ class Visit:
         return known is not None and known.calls(operation)
 
     def can(self, need: str) -> bool:
-        """The same for what a table says: `ServiceRequest.s`, or `$order-accept`."""
+        """The same for what a table says: `ServiceRequest.s`, or `$order-accept`; of several, any is enough."""
+        return any(self._can(one) for one in need.split())
+
+    def _can(self, need: str) -> bool:
         if need.startswith("$"):
             return self.calls(need[1:])
         resource_type, _, action = need.partition(".")

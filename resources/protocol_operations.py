@@ -37,7 +37,7 @@ async def decide(call: Call) -> Answer:
     preparation, note = arguments.one(call, "preparation"), arguments.one(call, "note")
 
     async def work(unit: UnitOfWork) -> list[tuple[str, str]]:
-        requested = await _requested(unit, await seen(unit, Target("ServiceRequest", str(call.id)), "u"))
+        requested = await one_requested(unit, await seen(unit, Target("ServiceRequest", str(call.id)), "u", call.if_match))
         step = await seen(unit, wanted_step) if wanted_step else None
         if step is not None and (not task.is_step(step) or step.get("focus") != ref(requested)):
             raise fail("business-rule", "that is no step of this requested procedure", "Parameters.parameter")
@@ -53,7 +53,8 @@ async def decide(call: Call) -> Answer:
     )
 
 
-async def _requested(unit: UnitOfWork, request: Resource) -> Resource:
+async def one_requested(unit: UnitOfWork, request: Resource) -> Resource:
+    """The requested procedure, or the only open one of an order. FhirError 422 where there are several, or none."""
     if service_request.is_procedure(request):
         return request
     found = [p for p in await service_request.procedures_of(unit, request["id"]) if p["status"] in {"active", "on-hold"}]
@@ -80,7 +81,7 @@ async def clear(call: Call) -> Answer:
     named = {str(to) for to in parameters.references(call, "issue", "DetectedIssue")}
 
     async def work(unit: UnitOfWork) -> list[tuple[str, str]]:
-        requested = await _requested(unit, await seen(unit, Target("ServiceRequest", str(call.id))))
+        requested = await one_requested(unit, await seen(unit, Target("ServiceRequest", str(call.id))))
         with unit.as_department():
             await readiness.settle(unit, requested)
             stops = issues.stops(await issues.of_procedure(unit, requested["id"]))

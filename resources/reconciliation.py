@@ -20,7 +20,7 @@ from resources.security_labels import labelled
 from resources.settling import settling
 
 # The work items that this answers.
-_ANSWERED: Final = (
+ANSWERED: Final = (
     "unscheduled-procedure-step",
     "study-without-order",
     "patient-mismatch",
@@ -284,7 +284,7 @@ async def _close(unit: UnitOfWork, about: list[str], who: str | None) -> list[st
     """The work items that asked are answered."""
     closed = []
     for reference in about:
-        for item in await work_items.open_items(unit, reference, *_ANSWERED):
+        for item in await work_items.open_items(unit, reference, *ANSWERED):
             done: dict[str, Any] = {"status": "completed", "statusReason": {"text": "settled by $reconcile"}}
             to = target(who)
             if to is not None and to.type in {"Practitioner", "PractitionerRole"}:

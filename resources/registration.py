@@ -30,6 +30,7 @@ from resources import (
     requested_procedure,
     scanner_preferences,
     scheduled_step,
+    screening_operation,
     service_request,
     step_operations,
     task,
@@ -75,6 +76,7 @@ def register(registry: Registry, *, uid_root: str, zone: tzinfo = UTC) -> None:
     scanner_preferences.register(registry)
     scheduled_step.register(registry)
     scheduling_rules.register(registry)
+    screening_operation.register(registry)
     service_request.register(registry)
     step_operations.register(registry)
     task.register(registry)

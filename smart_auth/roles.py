@@ -88,6 +88,7 @@ _OPERATIONS = {
     "override-authorization": "radiologist admin",
     # Protocols and safety
     "protocol": "radiologist technologist",
+    "screening": "scheduler technologist radiologist",
     "clear-safety": "radiologist",
     # Scheduling
     "appointment-find": "scheduler technologist radiologist admin",

@@ -8,9 +8,9 @@ Processes write what they have seen every few seconds: a query costs no write.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import structlog
@@ -142,6 +142,12 @@ def _update(seen: _Seen, known: dict[str, Any]) -> dict[str, Any]:
 
 def _since(before: datetime | None, now: datetime) -> float:
     return max((clock.naive(now) - before).total_seconds(), 0.0) if before else 0.0
+
+
+async def last_asked(db: AsyncDatabase[dict[str, Any]], titles: Iterable[str]) -> dict[str, datetime]:
+    """When each of these scanners has asked for its worklist last, of those that have."""
+    known = db[COLLECTION].find({"_id": {"$in": sorted(titles)}}, {"asked": 1})
+    return {d["_id"]: d["asked"].replace(tzinfo=UTC) async for d in known if "asked" in d}
 
 
 async def unusual(db: AsyncDatabase[dict[str, Any]], registered: set[str], now: datetime) -> AsyncIterator[tuple[str, str]]:

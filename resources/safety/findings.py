@@ -99,7 +99,7 @@ async def examination(unit: UnitOfWork, procedure: Resource) -> Examination | No
 async def find(unit: UnitOfWork, what: Examination) -> list[Finding]:
     """All that speaks against it, by the tables."""
     chart = Chart(unit, what)
-    asked = [q for q in tables.questionnaires().values() if _is_asked(q, what, unit.now)]
+    asked = questionnaires(what, unit.now)
     given = await answers.latest(unit, chart.whose, (q.url for q in asked))
     found: list[Finding] = []
     for one in asked:
@@ -113,6 +113,11 @@ async def find(unit: UnitOfWork, what: Examination) -> list[Finding]:
         if evidence is not None:
             found.append(Finding(rule.id, rule.effect, rule.en, rule.de, evidence, _kinds(rule.fits, what)))
     return found
+
+
+def questionnaires(what: Examination, now: datetime) -> list[Questionnaire]:
+    """What the patient is asked before this examination."""
+    return [q for q in tables.questionnaires().values() if _is_asked(q, what, now)]
 
 
 def _kinds(fits: tables.Fits, what: Examination) -> tuple[str, ...]:
@@ -165,13 +170,13 @@ class Chart:
         if rule.looks_at == "pregnancy":
             return await self._pregnancy(rule.state)
         if rule.looks_at == "allergy":
-            found = [a for a in await self._of("AllergyIntolerance") if _is_active(a) and self._is_meant(rule, a)]
+            found = [a for a in await self._of("AllergyIntolerance") if stands(a) and self._is_meant(rule, a)]
         else:
             group = tables.facts().conditions[rule.group]
             kind = "Condition" if rule.looks_at == "condition" else "Flag"
             # What was told from answers, has the effect of these.
             told = [c for c in await self._of(kind) if identifier_value(c, answers.SCREENING) is None]
-            found = [c for c in told if _is_active(c) and group.has(c.get("code"))]
+            found = [c for c in told if stands(c) and group.has(c.get("code"))]
         return tuple(sorted(ref(f)["reference"] for f in found)) or None
 
     async def _of(self, kind: str, **parameters: str) -> list[Resource]:
@@ -209,7 +214,7 @@ class Chart:
         if state != "yes":
             return None
         group = tables.facts().conditions["pregnancy"]
-        found = [c for c in await self._of("Condition") if _is_active(c) and group.has(c.get("code"))]
+        found = [c for c in await self._of("Condition") if stands(c) and group.has(c.get("code"))]
         if last is not None and said == "no" and age <= _NOT_PREGNANT_LASTS:  # what was recorded after it, counts
             found = [c for c in found if answers.moment(c.get("recordedDate")) > _taken(last)]
         return tuple(sorted(ref(c)["reference"] for c in found)) or None
@@ -221,7 +226,8 @@ def _pregnant(observation: Resource) -> str:
     return next((said for said in found if said), "")
 
 
-def _is_active(fact: Resource) -> bool:
+def stands(fact: Resource) -> bool:
+    """Whether an allergy, a condition or a Flag holds: active, and not refuted."""
     if fact["resourceType"] == "Flag":
         return bool(fact.get("status") == "active")
     clinical = {c.get("code") for c in codings(fact.get("clinicalStatus"))}

@@ -41,7 +41,7 @@ def _call(stage: Stage, step: str, operation: str, *parameters: dict[str, Any]) 
     assert answer.status_code == 200, answer.text
 
 
-protocol = track = start = complete = _booked
+protocol = screening = track = start = complete = _booked
 
 
 def clear_safety(stage: Stage) -> dict[str, str]:
