@@ -279,7 +279,6 @@ def test_what_is_typed_outlives_a_session_for_its_author_alone(room: Room) -> No
     field(page).fill("Typed when the session had ended.")
     expect(page.locator("#save-trouble")).to_contain_text("You are logged out")
     # Somebody else at this computer finds nothing of it.
-    page.once("dialog", lambda dialog: dialog.accept())
     page.goto(f"/login?next=/reading/{reading['id']}")
     draft = page.evaluate("JSON.stringify(sessionStorage)")
     assert "session had ended" in draft
@@ -380,6 +379,7 @@ def test_a_residents_report_is_preliminary_until_an_attending_signs_it(room: Roo
     reading = room.study()
     report = room.begun(resident, reading)
     field(resident, IMPRESSION).fill("Probably nothing.")
+    saved(resident)
     ada.goto("/reading?view=preliminary")
     steps.sign(resident, report["id"], {})
     expect(resident.locator("#done")).to_have_text("The report is preliminary.")

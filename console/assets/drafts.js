@@ -26,6 +26,7 @@ export function keepForms() {
     const fields = [...form.querySelectorAll("textarea, select, input:not([type=hidden])")].filter((field) => field.name);
     const draft = kept(form.dataset.kept);
     if (draft && !document.getElementById("errors")) for (const field of fields) field.value = draft[field.name] ?? field.value;
+    form.querySelector("[data-forgets]")?.addEventListener("click", () => drop(form.dataset.kept));
     form.addEventListener("input", () => keep(form.dataset.kept, Object.fromEntries(fields.map((field) => [field.name, field.value]))));
   }
 }

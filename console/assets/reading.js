@@ -25,11 +25,14 @@ class Editor {
     this.timer = 0;
     this.saving = null;
     this.stopped = false;
+    this.loggedOut = false;
     for (const field of this.fields()) field.dataset.stored = clean(field.dataset.stored);
     form.addEventListener("input", (event) => event.target.matches("[data-section]") && this.typed());
     form.addEventListener("submit", (event) => this.submitted(event));
+    for (const told of this.places.querySelectorAll("[data-theirs]")) this.offered(told);
     const left = kept(this.name);
-    if (left) this.restore(left);
+    if (this.crossed()) this.show("crossed");
+    else if (left) this.restore(left);
     else if (this.changed().length) this.typed();
   }
 
@@ -59,15 +62,18 @@ class Editor {
 
   typed() {
     const changed = this.changed();
-    if (!changed.length && !this.saving) {
-      drop(this.name);
-      return this.show("saved");
-    }
+    if (!changed.length && !this.saving) return this.settled();
     const sections = changed.map((field) => ({ code: field.dataset.section, title: this.title(field), text: field.value, stored: field.dataset.stored }));
     keep(this.name, { sections });
     if (this.stopped) return;
     this.show(this.tries ? "here" : "unsaved");
     this.later(this.tries ? AGAIN[Math.min(this.tries, AGAIN.length) - 1] : PAUSE);
+  }
+
+  settled() {
+    drop(this.name);
+    this.show("saved");
+    return true;
   }
 
   later(pause) {
@@ -78,10 +84,10 @@ class Editor {
   /** Save now. True when everything is stored. */
   async save() {
     clearTimeout(this.timer);
-    if (this.saving) await this.saving;
+    while (this.saving) await this.saving;
     if (this.crossed() || this.stopped) return false;
     const changed = this.changed();
-    if (!changed.length) return true;
+    if (!changed.length) return this.settled();
     this.show("saving");
     this.saving = this.send(changed);
     const done = await this.saving;
@@ -140,7 +146,7 @@ class Editor {
   failed(error) {
     if (error instanceof Crossed) return this.merge(error.cause);
     if (error instanceof LoggedOut) {
-      this.stopped = true;
+      this.stopped = this.loggedOut = true;
       this.show("here");
       this.warn(this.form.dataset.ended);
       return connection("ended");
@@ -158,6 +164,12 @@ class Editor {
   seen(version) {
     this.version = version;
     this.form.elements.version.value = version;
+  }
+
+  /** Try again after a logout: the person may have logged in in another tab. */
+  comeBack() {
+    this.stopped = this.loggedOut = false;
+    this.typed();
   }
 
   // Another browser has written too.
@@ -214,6 +226,13 @@ class Editor {
     place.append(box);
   }
 
+  /** What the server has shown beside a text that a form could not save, to be chosen from. */
+  offered(told) {
+    const field = told.closest(".section").querySelector("[data-section]");
+    told.remove();
+    this.both(field, field.dataset.stored, "");
+  }
+
   restore(left) {
     for (const { code, title, text, stored } of left.sections) {
       const field = this.field(code, title);
@@ -252,10 +271,21 @@ class Editor {
 
   // Signing
 
+  /** Whether what stands here is what is stored; what another browser has written meanwhile is put in, to be read before it is signed. */
+  async isWhatIsStored() {
+    const answer = await fetch(`${this.path}/text`, { redirect: "manual" }).catch(() => null);
+    if (!answer?.ok) return answer !== null || void connection("lost");
+    const present = await answer.json();
+    if (!present.draft || present.version === this.version) return true;
+    const read = JSON.stringify(this.fields().map((field) => clean(field.value)));
+    this.merge(present);
+    return !this.crossed() && read === JSON.stringify(this.fields().map((field) => clean(field.value)));
+  }
+
   async submitted(event) {
     event.preventDefault();
     const pressed = event.submitter;
-    const stored = await this.save();
+    const stored = (await this.save()) && (pressed?.dataset.does === "save" || (await this.isWhatIsStored()));
     if (pressed?.dataset.does === "save" || !stored) return void (this.crossed() && this.places.querySelector("[data-takes]").focus());
     leaving = true;
     const input = Object.assign(document.createElement("input"), { type: "hidden", name: pressed?.name ?? "", value: pressed?.value ?? "" });
@@ -303,10 +333,6 @@ function edit() {
     button.addEventListener("pointerdown", (event) => event.preventDefault());
     button.addEventListener("click", () => does[button.dataset.does]());
   }
-  form.addEventListener("keydown", (event) => {
-    const pressed = /^F\d+$/.test(event.key) && event.target.matches("textarea, select") && form.querySelector(`[data-key="${event.key}"]`);
-    if (pressed) (event.preventDefault(), pressed.click());
-  });
   form.addEventListener("change", (event) => {
     const select = event.target;
     if (select.matches(".blocks") && select.value) insert(select.closest(".section").querySelector("textarea"), select.value);
@@ -314,9 +340,12 @@ function edit() {
     if (select.matches(".blocks, #add-section")) select.value = "";
   });
   document.addEventListener("ris:refreshed", () => Number(document.getElementById("stored")?.dataset.version ?? 0) !== Number(editor.version) && editor.compare());
-  document.addEventListener("visibilitychange", () => document.hidden && editor.save());
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) editor.save();
+    else if (editor.loggedOut) editor.comeBack();
+  });
   window.addEventListener("online", () => editor.tries && editor.later(0));
-  window.addEventListener("beforeunload", (event) => !leaving && editor.changed().length && event.preventDefault());
+  window.addEventListener("beforeunload", (event) => !leaving && !editor.loggedOut && editor.changed().length && event.preventDefault());
 }
 
 /** What was typed here and could not be saved, on a page that has no editor any more: to be copied, then discarded. */
@@ -328,6 +357,12 @@ function showLeft(place) {
   place.querySelector("button").addEventListener("click", () => (drop(place.dataset.left), place.remove()));
 }
 
+// The keys F1 to F12 are obeyed where one types, too.
+document.addEventListener("keydown", (event) => {
+  if (!/^F\d+$/.test(event.key) || !event.target.closest("textarea, select, input:not([type=checkbox], [type=radio])")) return;
+  const pressed = document.querySelector(`main [data-key="${event.key}"]`);
+  if (pressed) (event.preventDefault(), pressed.click());
+});
 for (const settled of document.querySelectorAll("[data-settled]")) drop(settled.dataset.settled);
 if (form) edit();
 for (const place of document.querySelectorAll("[data-left]")) showLeft(place);

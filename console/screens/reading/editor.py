@@ -136,8 +136,10 @@ def _fields(visit: Visit, report: Report, offered: Sequence[Template]) -> list[F
         had = stored.get(code)
         title = had or Section(code, outline.get(code, ("", {}))[0] or visit.form.text(f"title.{code}"), "")
         now = had.text.strip() if had else ""
-        text = typed.get(code, now)
-        crossed = text != now and visit.form.text("version") not in {"", report.version}
+        stale = visit.form.text("version") not in {"", report.version}
+        # A page of before doesn't know what stands in a field that is empty there.
+        text = typed.get(code, now) or (now if stale else "")
+        crossed = stale and text != now
         made.append(Field(code, title.shown(visit.t), text, now, outline.get(code, ("", {}))[1], now if crossed else None))
     return made
 
