@@ -65,7 +65,7 @@ class _Entry:
     async def _through(self, visit: Visit, door: Door) -> Response:
         if door.method == "POST":
             visit.form = await forms.posted(visit.request, visit.session.csrf, self._console.people.origin)
-        for need in (visit.screen.needs if visit.screen else "", door.needs):
+        for need in (visit.screen.needs if visit.screen and not door.alone else "", door.needs):
             if need:
                 await visit.require(need)
         try:

@@ -67,6 +67,17 @@ def _base_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _viewer_url(value: str) -> str:
+    """A template of addresses with one {study}, in no place where it would name another server."""
+    url = urlsplit(value.replace("{study}", "1.2"))
+    before = value.partition("{study}")[0]
+    if value.count("{study}") != 1 or re.search(r"[\s{}<>\"]", value.replace("{study}", "")):
+        raise ValueError("not a template")
+    if url.scheme not in {"http", "https"} or not url.hostname or "@" in url.netloc or "/" not in before.partition("://")[2]:
+        raise ValueError("not a template")
+    return value
+
+
 def _data_dir(value: Path) -> Path:
     path = value.expanduser().resolve()
     if path.exists() and not path.is_dir():
@@ -180,6 +191,9 @@ class Settings(BaseSettings):
     )
     payer_credentials: Annotated[Path, AfterValidator(_file)] | None = Field(
         default=None, description="must be a file with what payers know us by, as JSON"
+    )
+    viewer_url: Annotated[str, AfterValidator(_viewer_url)] | None = Field(
+        default=None, description="must be http://... or https://... with {study} once, where the Study Instance UID goes"
     )
     uid_root: Annotated[str, AfterValidator(_uid_root)] = Field(
         default="2.25",

@@ -182,8 +182,9 @@ class ConsoleWorld:
 
 
 @contextmanager
-def console_world(mongodb_uri: str, data_dir: Path, browser: Browser) -> Iterator[ConsoleWorld]:
-    with people_app.serving_people(mongodb_uri, data_dir) as app:
+def console_world(mongodb_uri: str, data_dir: Path, browser: Browser, **settings: Any) -> Iterator[ConsoleWorld]:
+    """`settings`: those of the server, such as `viewer_url`."""
+    with people_app.serving_people(mongodb_uri, data_dir, **settings) as app:
         yield ConsoleWorld(app, browser)
 
 

@@ -31,8 +31,10 @@ OTHER_PASSWORD = "drei leise Tauben lachen"
 class PeopleApp(Served):
     """A server with its own database. `again` is a second process's worth of application over the same one."""
 
-    def __init__(self, mongodb_uri: str, data_dir: Path, database: str, base_url: str | None = None) -> None:
-        self._settings = {"mongodb_database": database, "data_dir": data_dir, **({"base_url": base_url} if base_url else {})}
+    def __init__(self, mongodb_uri: str, data_dir: Path, database: str, base_url: str | None = None, **settings: Any) -> None:
+        self._settings: dict[str, Any] = {"mongodb_database": database, "data_dir": data_dir} | settings
+        if base_url:
+            self._settings["base_url"] = base_url
         self._uri = mongodb_uri
         self.data_dir = data_dir
         self._hashes: dict[str, str] = {}

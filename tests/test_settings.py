@@ -125,6 +125,14 @@ def test_a_password_is_never_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
         ("time_zone", "../etc/passwd"),
         ("time_zone", "America"),
         ("log_format", "xml"),
+        ("viewer_url", "https://viewer.example/"),
+        ("viewer_url", "https://viewer.example/{study}/{study}"),
+        ("viewer_url", "https://viewer.example/?study={study}&for={patient}"),
+        ("viewer_url", "https://{study}.example/"),
+        ("viewer_url", "https://viewer.example:80{study}"),
+        ("viewer_url", "javascript:alert('{study}')"),
+        ("viewer_url", "https://someone@viewer.example/{study}"),
+        ("viewer_url", "//viewer.example/{study}"),
     ],
 )
 def test_what_can_not_work_is_refused(name: str, value: object) -> None:
@@ -139,6 +147,8 @@ def test_what_can_not_work_is_refused(name: str, value: object) -> None:
         ("ae_title", " RIS 1 ", "RIS 1"),
         ("uid_root", "1.2.826.0.1.3680043.999", "1.2.826.0.1.3680043.999"),
         ("uid_root", "2.999", "2.999"),
+        ("viewer_url", "https://viewer.example/?study={study}", "https://viewer.example/?study={study}"),
+        ("viewer_url", "http://10.0.0.7:3000/viewer/{study}#first", "http://10.0.0.7:3000/viewer/{study}#first"),
         ("mongodb_uri", "mongodb://a.example,b.example/?replicaSet=rs0", "mongodb://a.example,b.example/?replicaSet=rs0"),
     ],
 )

@@ -1,4 +1,5 @@
 // What every page does: it shows what is new, obeys keys, opens dialogs, sends a form once, and says when the server is away.
+import { tidy } from "./drafts.js";
 import { follow } from "./live.js";
 import { listen } from "./keys.js";
 
@@ -32,5 +33,6 @@ for (const select of document.querySelectorAll("form[data-submits-itself] select
 }
 // Where it was refused, its form is open as it was.
 document.getElementById("errors")?.focus();
+tidy();
 listen();
 follow();

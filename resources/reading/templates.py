@@ -66,6 +66,12 @@ def sections(template: Resource, chosen: list[str]) -> list[tuple[Resource, str]
     return found
 
 
+def outline(template: Resource) -> list[tuple[str, str, dict[str, str]]]:
+    """(LOINC code, title, text blocks by name) of each section, in the template's order."""
+    items = [(item, code) for item in _items(template.get("item", [])) if (code := _code(item))]
+    return [(code["code"], str(item.get("text") or code.get("display") or ""), _blocks(item)) for item, code in items]
+
+
 def _initial(item: Resource) -> list[str]:
     written = [str(i["valueString"]) for i in item.get("initial", ()) if "valueString" in i]
     selected = [o for o in item.get("answerOption", ()) if o.get("initialSelected")]
