@@ -7,7 +7,7 @@
 Who may see a message is for the page to ask.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -51,7 +51,10 @@ class FieldRow:
 
 @dataclass(frozen=True, slots=True)
 class SegmentRow:
-    """A segment with its fields; `number`: which one of its name it is; `raw`: its line as it came."""
+    """A segment with its fields; `number`: which one of its name it is; `raw`: its line as it came.
+
+    `hidden`: it is there, but not for this reader.
+    """
 
     name: str
     number: int
@@ -59,35 +62,42 @@ class SegmentRow:
     raw: str
     cut: int = 0  # characters of `raw` that are left out
     unread: bool = False
+    hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class MessageView:
-    """A message. Of one that can't be read, `segments` is empty and `raw` its beginning."""
+    """A message. Of an `unreadable` one there are no segments, but (where nothing is hidden) its beginning, `raw`."""
 
     segments: tuple[SegmentRow, ...]
     codec: str = ""
     left_off: int = 0  # segments
     raw: str = ""
-
-    @property
-    def unreadable(self) -> bool:
-        return bool(self.raw) and not self.segments
+    unreadable: bool = False
 
 
-def view(raw: bytes, *, names: bool = True, unmapped: Collection[str] = ()) -> MessageView:
-    """The rows of a message. `names`: with the names of fields; `unmapped`: what nothing reads (`PV2-3`, `ZXY`), to be marked."""
+def view(
+    raw: bytes, *, names: bool = True, unmapped: Collection[str] = (), hides: Callable[[str, str], bool] | None = None
+) -> MessageView:
+    """The rows of a message. `names`: with the names of fields; `unmapped`: what nothing reads (`PV2-3`, `ZXY`), to be marked.
+
+    `hides`: which segments are not for the reader, by name and by the segment that a note (NTE) stands under.
+    """
     if not raw:
         return MessageView(())
     try:
         message = parse(bytes(raw))
     except MessageError:
-        return MessageView((), raw=repr(bytes(raw[:_LONGEST])))
+        return MessageView((), raw=repr(bytes(raw[:_LONGEST])) if hides is None else "", unreadable=True)
     rows: list[SegmentRow] = []
-    parts = 0
+    parts, owner = 0, ""
     for segment in message.segments:
         if parts > _MOST_PARTS:
             break
+        owner = owner if segment.name == "NTE" else segment.name
+        if hides is not None and hides(segment.name, owner):
+            rows.append(SegmentRow(segment.name, segment.number, (), "", hidden=True))
+            continue
         rows.append(_segment(segment, message.separators.field, names, unmapped))
         parts += 1 + sum(len(repetition) for field in rows[-1].fields for repetition in field.repetitions)
     return MessageView(tuple(rows), message.codec, len(message.segments) - len(rows))
