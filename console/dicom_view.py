@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 from pydicom.datadict import dictionary_description
@@ -31,12 +32,7 @@ class Attribute:
 
 def rows(data: Attributes, before: Attributes | None = None) -> list[Attribute]:
     """The attributes of a data set. `before`: the same at an earlier time, for what is new or different to be marked."""
-    found = []
-    for row in _rows(data, before, 0, 0):
-        if len(found) >= _MOST:
-            break
-        found.append(row)
-    return found
+    return list(islice(_rows(data, before, 0, 0), _MOST))
 
 
 def _rows(data: Attributes, before: Attributes | None, depth: int, item: int) -> Iterator[Attribute]:

@@ -35,12 +35,14 @@ class Line:
     status: str
     elements: str
     path: str
-    chip: str = "quiet"
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened. `path`: the end of the address of its details; `state`: a chip's text and kind."""
+    """Something that happened. `path`: the end of the address of its details; `state`: a chip's text and kind.
+
+    `told`, `elements`: of a change, what became of the status, and what else changed. `lines`: what was written with it.
+    """
 
     at: datetime
     kind: str
@@ -49,6 +51,8 @@ class Event:
     state: tuple[str, str] | None = None
     facts: tuple[str, ...] = ()
     lines: tuple[Line, ...] = ()
+    told: str = ""
+    elements: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,19 +105,28 @@ def of_versions(visit: Visit, exam: Exam, versions: Iterable[Version], messages:
 
 def _written(visit: Visit, group: list[Version], messages: Sequence[MessageRow], data_sets: set[str]) -> Event:
     group = sorted(group, key=_rank)
-    by_scanner = next((v for v in group if v.reference in data_sets), None)
-    lines = tuple(_line(visit, v) for v in group)
     message = next((row for row in messages if any(made_by(v, row) for v in group)), None)
     facts = (visit.t("exam.by-message", type=message.type.replace("^", " "), partner=message.partner),) if message else ()
-    if by_scanner is not None:
-        title = visit.t("exam.mpps-create" if by_scanner.created else "exam.mpps-set")
-        return Event(group[0].at, "dicom", title, by_scanner.path, facts=facts, lines=lines)
-    if (images := _images(visit, group)) is not None:
-        return Event(group[0].at, "dicom", images, facts=facts, lines=lines)
-    first = lines[0]
-    kind = "work" if all(words.kind(v.resource or v.before or {}) in _WORK for v in group) else "change"
-    title = " ".join(part for part in (first.what, first.status) if part)
-    return Event(group[0].at, kind, title, facts=facts, lines=lines)
+    main, title, kind = group[0], "", "change"
+    if by_scanner := [v for v in group if v.reference in data_sets]:
+        main, title, kind = by_scanner[0], _mpps(visit, by_scanner[0], group), "dicom"
+    elif images := _images(visit, group):
+        (main, title), kind = images, "dicom"
+    elif all(words.kind(v.resource or v.before or {}) in _WORK for v in group):
+        kind = "work"
+    first = _line(visit, main)
+    lines = tuple(_line(visit, v) for v in group if v is not main)
+    if title:
+        return Event(main.at, kind, title, first.path, facts=facts, lines=lines)
+    return Event(main.at, kind, first.what, first.path, facts=facts, lines=lines, told=first.status, elements=first.elements)
+
+
+def _mpps(visit: Visit, data_set: Version, group: list[Version]) -> str:
+    """What a scanner told: that it began, goes on, is done, or stopped."""
+    status = next((v.resource["status"] for v in group if v.type == "Procedure" and v.resource), "")
+    if data_set.created:
+        return visit.t("exam.mpps-create")
+    return visit.t(f"exam.mpps-{status}" if status in {"completed", "stopped"} else "exam.mpps-set")
 
 
 def _rank(version: Version) -> tuple[int, int, str]:
@@ -129,25 +142,24 @@ def _line(visit: Visit, version: Version) -> Line:
     resource = version.resource
     what = words.name(visit.t, resource or version.before or {"resourceType": version.type})
     if resource is None:
-        return Line(what, visit.t("exam.deleted"), "", "", "bad")
+        return Line(what, visit.t("exam.deleted"), "", "")
     status, was = (words.status(visit.t, r) if r else "" for r in (resource, version.before))
-    chip = words.chip(resource)
     if version.before is None:
         told = visit.t("exam.made") if version.created else ""
-        return Line(what, " · ".join(x for x in (told, status) if x), "", version.path, chip)
+        return Line(what, " · ".join(x for x in (told, status) if x), "", version.path)
     changed = version.changed
     told = f"{was} → {status}" if "status" in changed or was != status else ""
     elements = ", ".join(name for name in changed if name not in {"status", "text"})
-    return Line(what, told, elements, version.path, chip)
+    return Line(what, told, elements, version.path)
 
 
-def _images(visit: Visit, group: list[Version]) -> str | None:
+def _images(visit: Visit, group: list[Version]) -> tuple[Version, str] | None:
     """What a PACS has said (IAN, QIDO): the images of a study can be had, or not any more."""
     for version in group:
         if version.type == "ImagingStudy" and version.resource and version.before:
             now, was = (_there(study) for study in (version.resource, version.before))
             if now != was:
-                return visit.t("exam.images", series=str(now[0]), images=str(now[1]))
+                return version, visit.t("exam.images", series=str(now[0]), images=str(now[1]))
     return None
 
 
