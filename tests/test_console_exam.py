@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from smart_auth.roles import ROLES
-from tests import exam_story
+from tests import exam_story, smart_world
 from tests.console_steps import HOW, Refused, exam
 from tests.console_world import ConsoleWorld, faults
 from tests.exam_story import POLICY, Story
@@ -42,6 +42,12 @@ def at(console: ConsoleWorld) -> Any:
 
 def events(page: Page, kind: str) -> Any:
     return page.locator(f"article.event.{kind}")
+
+
+def message_about(console: ConsoleWorld, story: Story) -> str:
+    """The id of the message that the order came by."""
+    found = console.app.run(console.app.db["messages"].find_one({"about": f"ServiceRequest/{story.order['id']}"}))
+    return str(found["_id"])
 
 
 def test_everything_that_happened_is_on_it(story: Story, at: Any) -> None:
@@ -192,17 +198,16 @@ def test_an_auditor_sees_who_saw_it_and_nothing_else(story: Story, at: Any) -> N
 @pytest.mark.parametrize("role", sorted(ROLES))
 def test_each_role_gets_to_what_is_its_own_and_no_further(console: ConsoleWorld, story: Story, role: str) -> None:
     assert story.report is not None
-    message = console.app.run(console.app.db["messages"].find_one({"about": f"ServiceRequest/{story.order['id']}"}))
-    version, report = (
-        f"{story.path}/versions/{r}/1" for r in (f"ServiceRequest/{story.order['id']}", f"DiagnosticReport/{story.report['id']}")
-    )
+    message = message_about(console, story)
+    order, written = f"ServiceRequest/{story.order['id']}", f"DiagnosticReport/{story.report['id']}"
+    version, report = (f"{story.path}/versions/{reference}/1" for reference in (order, written))
     reads_reports = {"technologist", "radiologist"}
     sees = 200 if role in SEERS else 404 if role == "referrer" else 403
     expected = {
         story.path: 200 if role in {"auditor", "privacy-officer"} else sees,
         version: sees,
         report: sees if sees != 200 or role in reads_reports else 404,
-        f"{story.path}/messages/{message['_id']}": 200 if role in SEERS else 403,
+        f"{story.path}/messages/{message}": 200 if role in SEERS else 403,
         f"{story.path}/move": 200 if role in SEERS else 403,
     }
     with console.http(role) as client:
@@ -216,18 +221,10 @@ def test_each_role_gets_to_what_is_its_own_and_no_further(console: ConsoleWorld,
 
 def test_what_belongs_to_another_exam_is_not_shown_under_this_one(console: ConsoleWorld, story: Story) -> None:
     other = exam_story.ordered(console)
-    message = console.app.run(console.app.db["messages"].find_one({"about": f"ServiceRequest/{other.order['id']}"}))
-    foreign = [
-        f"versions/ServiceRequest/{other.order['id']}/1",
-        f"messages/{message['_id']}",
-        f"versions/{story.order['subject']['reference']}/1",
-    ]
-    wrong = [
-        "versions/ServiceRequest/x/0",
-        "versions/Nothing/1/1",
-        "messages/none",
-        f"versions/ServiceRequest/{story.order['id']}/99",
-    ]
+    own = f"versions/ServiceRequest/{story.order['id']}"
+    foreign = [f"versions/ServiceRequest/{other.order['id']}/1", f"messages/{message_about(console, other)}"]
+    foreign.append(f"versions/{story.order['subject']['reference']}/1")
+    wrong = [f"{own}/0", f"{own}/x", f"{own}/99", "versions/Nothing/1/1", "messages/none"]
     with console.http("radiologist") as client:
         for path in (*foreign, *wrong):
             assert client.get(f"{story.path}/{path}").status_code == 404, path
@@ -247,6 +244,18 @@ def test_a_hidden_report_is_hidden_in_the_messages_that_tell_of_it(console: Cons
     with console.http("radiologist") as client:
         assert "Lungs clear" not in client.get(other.path).text
         assert client.get(f"{other.path}/messages/{sent['_id']}").status_code == 404
+
+
+def test_of_a_patient_who_has_denied_something_no_message_is_shown(console: ConsoleWorld) -> None:
+    other = exam_story.ordered(console)
+    kind = {"system": "http://hl7.org/fhir/resource-types", "code": "Coverage"}
+    patient = other.order["subject"]["reference"].partition("/")[2]
+    console.put(smart_world.consent(f"c-{patient}", patient, {"type": "deny", "class": [kind]}))
+    with console.http("radiologist") as client:
+        page = client.get(other.path)
+        assert page.status_code == 200
+        assert "ORM O01" not in page.text
+        assert client.get(f"{other.path}/messages/{message_about(console, other)}").status_code == 404
 
 
 # What can be done

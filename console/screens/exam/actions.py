@@ -1,5 +1,6 @@
 """What can be done at an exam: move it to the right patient, and open or close a record in an emergency."""
 
+import re
 from typing import Final
 
 from starlette.responses import Response
@@ -30,14 +31,18 @@ async def show_move(visit: Visit) -> Response:
 
 async def _people(visit: Visit, typed: str) -> list[Resource]:
     """Patients with this number, or with all of these names, or of this id."""
-    desk, names = visit.desk, [("name", word.replace(",", "")) for word in typed.replace(",", " ").split()]
-    escaped = typed.replace("\\", "\\\\").replace(",", "\\,").replace("$", "\\$").replace("|", "\\|")
-    asked = [desk.search("Patient", identifier=escaped, _count=str(_MOST))]
+    desk, names = visit.desk, [("name", _escaped(word)) for word in typed.replace(",", " ").split()[:5]]
+    asked = [desk.search("Patient", identifier=_escaped(typed), _count=str(_MOST))]
     asked += [desk.search("Patient", *names, _count=str(_MOST), _sort="family")] if names else []
     if typed.replace("-", "").replace(".", "").isalnum() and typed.isascii() and len(typed) <= 64:
         asked.append(desk.search("Patient", _id=typed))
     found = {p["id"]: p for answers in await desk.together(*asked) for p in answers}
     return list(found.values())[:_MOST]
+
+
+def _escaped(text: str) -> str:
+    """A text as the value of a search parameter (FHIR R4 3.1.1.5.7)."""
+    return re.sub(r"([\\,$|])", r"\\\1", text)
 
 
 async def move(visit: Visit) -> Response:

@@ -5,10 +5,9 @@ A message is kept as it came, and says more than one resource. Who reads the exa
 as resources. What isn't in the table is not shown.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from bridges.v2.message import MessageError, parse
 from console.screens.exam.record import Exam
 from console.visit import Visit
 from fhir_server import outbox
@@ -44,19 +43,29 @@ def may_list(visit: Visit, exam: Exam) -> bool:
     return visit.calls(OPERATION) and not denied and exam.patient is not None
 
 
-async def may_see(visit: Visit, exam: Exam, document: Document) -> bool:
-    """Whether all that a message is about, of the types that the role may read, is visible to the reader."""
-    about = dict.fromkeys([*document["about"], *([document["patient"]] if document.get("patient") else [])])
-    for reference in about:
-        resource_type = reference.partition("/")[0]
-        if reference in exam.found.by_reference or not visit.allows(resource_type, "r"):
-            continue
+async def visible(visit: Visit, exam: Exam, documents: Iterable[Document]) -> list[Document]:
+    """Those messages of which everything that they are about, of the types that the role reads, is visible to the reader."""
+    about = [(d, {*d["about"], *([d["patient"]] if d.get("patient") else [])}) for d in documents if not _is_for_payer(d)]
+    unknown: dict[str, set[str]] = {}
+    for reference in {r for _, references in about for r in references} - exam.found.by_reference.keys():
+        resource_type, _, id_ = reference.partition("/")
+        if visit.allows(resource_type, "r"):
+            unknown.setdefault(resource_type, set()).add(id_)
+    hidden = {r for found in await visit.desk.together(*(_hidden(visit, t, ids) for t, ids in unknown.items())) for r in found}
+    return [document for document, references in about if not references & hidden]
+
+
+async def _hidden(visit: Visit, resource_type: str, ids: set[str]) -> set[str]:
+    """Which of these the reader doesn't see. What was deleted says so to who saw it."""
+    found = await visit.desk.search(resource_type, _id=",".join(sorted(ids)), _elements="id")
+    hidden = set()
+    for id_ in ids - {r["id"] for r in found}:
         try:
-            await visit.desk.read(reference)
+            await visit.desk.read(f"{resource_type}/{id_}")
         except FhirError as error:
             if error.code != "deleted":
-                return False
-    return True
+                hidden.add(f"{resource_type}/{id_}")
+    return hidden
 
 
 def hides(visit: Visit, document: Document) -> Callable[[str, str], bool]:
@@ -77,14 +86,10 @@ def hides(visit: Visit, document: Document) -> Callable[[str, str], bool]:
     return hidden
 
 
-def is_ours(document: Document) -> bool:
-    """Whether it is an HL7 v2 message, and not one for a PACS or a payer."""
-    return not str(document.get("destination", "")).startswith((outbox.DICOM, outbox.PAYER))
+def is_v2(document: Document) -> bool:
+    """Whether it is an HL7 v2 message, and not a performed step for a PACS."""
+    return not str(document.get("destination", "")).startswith(outbox.DICOM)
 
 
-def kind_of_answer(raw: bytes) -> str:
-    """MSH-9 of an answer, such as `ORR^O02`."""
-    try:
-        return "^".join(parse(bytes(raw)).type[:2])
-    except MessageError:
-        return ""
+def _is_for_payer(document: Document) -> bool:
+    return str(document.get("destination", "")).startswith(outbox.PAYER)

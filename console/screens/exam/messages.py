@@ -15,7 +15,6 @@ from console.screens.exam import message_rights, record, versions, words
 from console.screens.exam.record import Exam
 from console.screens.exam.versions import Version
 from console.visit import Visit
-from fhir_server import outbox
 from fhir_server.outcome import fail
 
 Document = dict[str, Any]
@@ -77,8 +76,7 @@ async def of_exam(visit: Visit, exam: Exam) -> list[MessageRow]:
     asked = [operator.find(Wanted(order=orders[0], limit=_MOST))]
     asked += [operator.find(Wanted(outbound=True, order=order, limit=_MOST)) for order in orders]
     found = {document["_id"]: document for documents in await visit.desk.together(*asked) for document in documents}
-    payers = (str(d.get("destination", "")).startswith(outbox.PAYER) for d in found.values())
-    return [row_of(document) for document, is_payer in zip(found.values(), payers, strict=True) if not is_payer]
+    return [row_of(document) for document in await message_rights.visible(visit, exam, found.values())]
 
 
 async def show(visit: Visit) -> Response:
@@ -90,7 +88,7 @@ async def show(visit: Visit) -> Response:
     opened = await _operator(visit).open(row.id)
     hides = message_rights.hides(visit, document)
     shown: dict[str, Any] = {"attributes": None, "message": None, "answer": None}
-    if message_rights.is_ours(document):
+    if message_rights.is_v2(document):
         unmapped = document.get("unmapped", [])
         shown["message"] = v2_view.view(opened["message" if row.sent else "raw"], unmapped=unmapped, hides=hides)
         answer = opened.get("ack") or b""
@@ -106,10 +104,9 @@ async def _of_this(visit: Visit, exam: Exam) -> Document:
     document = await message_show.read(visit.console.interactions.store.db, visit.id("message"))
     if (
         document is None
-        or str(document.get("destination", "")).startswith(outbox.PAYER)
         or not exam.parts.keys() & set(document["about"])
         or not message_rights.may_list(visit, exam)
-        or not await message_rights.may_see(visit, exam, document)
+        or not await message_rights.visible(visit, exam, [document])
     ):
         raise fail("not-found", "there is no such message about this exam, or none that you may see")
     return document
