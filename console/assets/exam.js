@@ -14,12 +14,14 @@ async function unfold(link) {
   for (const key of shown.querySelectorAll("kbd")) key.remove();
   shown.classList.add("unfolded");
   open.set(address, shown);
-  place(link, shown);
+  place(linkTo(address), shown); // the timeline may have been shown anew meanwhile
 }
 
+const linkTo = (address) => document.querySelector(`a[data-unfolds][href="${CSS.escape(address)}"]`);
+
 function place(link, shown) {
-  link.setAttribute("aria-expanded", "true");
-  link.closest("[data-row]").append(shown);
+  link?.setAttribute("aria-expanded", "true");
+  link?.closest("[data-row]").append(shown);
 }
 
 function fold(link, address) {

@@ -71,12 +71,10 @@ async def of_exam(visit: Visit, exam: Exam) -> list[MessageRow]:
     """The newest messages about the order and its procedures, as far as the reader learns of them."""
     if not message_rights.may_list(visit, exam):
         return []
-    operator = _operator(visit)
-    orders = [f"ServiceRequest/{r['id']}" for r in (exam.order, *exam.procedures)]
-    asked = [operator.find(Wanted(order=orders[0], limit=_MOST))]
-    asked += [operator.find(Wanted(outbound=True, order=order, limit=_MOST)) for order in orders]
-    found = {document["_id"]: document for documents in await visit.desk.together(*asked) for document in documents}
-    return [row_of(document) for document in await message_rights.visible(visit, exam, found.values())]
+    operator, orders = _operator(visit), ",".join(f"ServiceRequest/{r['id']}" for r in (exam.order, *exam.procedures))
+    asked = [operator.find(Wanted(outbound=sent, order=orders, limit=_MOST)) for sent in (False, True)]
+    found = [document for documents in await visit.desk.together(*asked) for document in documents]
+    return [row_of(document) for document in await message_rights.visible(visit, exam, found)]
 
 
 async def show(visit: Visit) -> Response:

@@ -13,12 +13,12 @@ from resources import terms
 # By what the parts of an exam hang on it. Each may hang on another part: procedures on the order, steps on procedures, a report's
 # results on the report. What a role may not search doesn't come.
 _HANGS: Final = (
-    "ServiceRequest:based-on:ServiceRequest", "Task:based-on:ServiceRequest", "Task:focus:ServiceRequest",
-    "Task:focus:ImagingStudy", "Task:focus:Procedure", "Task:focus:DiagnosticReport", "Task:focus:Appointment",
+    "ServiceRequest:based-on:ServiceRequest", "Task:based-on:ServiceRequest", "Task:focus",
     "Appointment:based-on:ServiceRequest", "ImagingStudy:basedon:ServiceRequest", "Procedure:based-on:ServiceRequest",
-    "DiagnosticReport:based-on:ServiceRequest", "Observation:based-on:ServiceRequest", "ChargeItem:service:Procedure",
-    "ChargeItem:service:DiagnosticReport", "ChargeItem:service:ImagingStudy", "Communication:based-on:ServiceRequest",
-    "CommunicationRequest:based-on:ServiceRequest", "QuestionnaireResponse:based-on:ServiceRequest",
+    "DiagnosticReport:based-on:ServiceRequest", "Observation:based-on:ServiceRequest", "ChargeItem:service",
+    "CommunicationRequest:*:DiagnosticReport",
+    "CommunicationRequest:*:ServiceRequest", "Communication:*:CommunicationRequest", "Communication:*:ServiceRequest",
+    "MedicationAdministration:*:Procedure", "QuestionnaireResponse:based-on:ServiceRequest",
     "DetectedIssue:implicated:ServiceRequest",
 )  # fmt: skip
 # What is shown beside it and is no part of it: whose changes are not the exam's.

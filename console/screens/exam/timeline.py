@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
+from itertools import groupby
 from typing import Any, Final
 
 from bridges.dicom.mpps_records import DATA_SET
@@ -20,8 +21,8 @@ KINDS: Final = ("received", "sent", "dicom", "change", "work", "provenance")
 _PAGE: Final = 200
 # Which of what was written together the event is named after: the first of these that is among it.
 _FIRST: Final = (
-    "DiagnosticReport", "Procedure", "Appointment", "ServiceRequest", "Task", "ImagingStudy", "ChargeItem", "Communication",
-    "CommunicationRequest", "QuestionnaireResponse", "DetectedIssue", "Observation", "Binary",
+    "DiagnosticReport", "Procedure", "Appointment", "ServiceRequest", "Task", "ImagingStudy", "MedicationAdministration",
+    "ChargeItem", "Communication", "CommunicationRequest", "QuestionnaireResponse", "DetectedIssue", "Observation", "Binary",
 )  # fmt: skip
 _WORK: Final = frozenset({"item", "Communication", "CommunicationRequest", "DetectedIssue"})
 _MESSAGE: Final = "urn:fhir-ris:message"
@@ -57,9 +58,9 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The events to be shown, how many there are of each kind, and the numbers of the pages before and after."""
+    """The events to be shown by their days, how many there are of each kind, and the numbers of the pages before and after."""
 
-    events: Sequence[Event]
+    days: Sequence[tuple[date, list[Event]]]
     counts: dict[str, int]
     kind: str
     oldest_first: bool
@@ -81,7 +82,8 @@ def page(visit: Visit, events: Iterable[Event]) -> Page:
     begin = (number - 1) * _PAGE
     later = number + 1 if len(wanted) > begin + _PAGE else 0
     shown = {"": len(every)} | {k: counts[k] for k in KINDS if counts[k]}
-    return Page(wanted[begin : begin + _PAGE], shown, kind, oldest_first, number - 1, later)
+    days = groupby(wanted[begin : begin + _PAGE], key=lambda e: e.at.astimezone(visit.zone).date())
+    return Page([(day, list(found)) for day, found in days], shown, kind, oldest_first, number - 1, later)
 
 
 def of_messages(visit: Visit, rows: Iterable[MessageRow]) -> list[Event]:
@@ -100,7 +102,8 @@ def of_messages(visit: Visit, rows: Iterable[MessageRow]) -> list[Event]:
 def of_versions(visit: Visit, exam: Exam, versions: Iterable[Version], messages: Sequence[MessageRow]) -> list[Event]:
     """An event for each transaction that wrote parts of the exam."""
     data_sets = {str(e["valueReference"]["reference"]) for p in exam.of("Procedure") if (e := extension(p, DATA_SET)) is not None}
-    return [_written(visit, group, messages, data_sets) for group in together(versions)]
+    received = [row for row in messages if not row.sent]
+    return [_written(visit, group, received, data_sets) for group in together(versions)]
 
 
 def _written(visit: Visit, group: list[Version], messages: Sequence[MessageRow], data_sets: set[str]) -> Event:
