@@ -130,6 +130,8 @@ _OPERATIONS = {
     "reconciliation": "admin",
     # Identity
     "move": "technologist radiologist scheduler admin",
+    # The HL7 v2 messages about an exam, as far as the role reads what they say (docs/security.md)
+    "exam-messages": "scheduler technologist radiologist admin",
     # Numbers (figures of single persons and of small cells: the administrator alone)
     "evaluate-measure": "scheduler admin",
     "figures": "scheduler admin",

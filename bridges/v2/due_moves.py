@@ -88,7 +88,7 @@ async def _of_report(context: Context, change: Change, former: OrderFacts, of: l
     studies = [r for x in before.get("imagingStudy", ()) if (r := await unit.get(x))]
     readers = [await reader(unit, x) for x in before.get("resultsInterpreter", ())]
     withdrawn = Report(before | {"status": "entered-in-error"}, told, studies, readers, facts)
-    return [Due.of("ORU^R01", oru_r01(withdrawn, unit.now), facts), *await of_report(context, change)]
+    return [Due.of("ORU^R01", oru_r01(withdrawn, unit.now), facts, more=[before]), *await of_report(context, change)]
 
 
 def _is_charge(change: Change, procedures: set[str]) -> bool:

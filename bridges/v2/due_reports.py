@@ -89,7 +89,7 @@ async def of_report(context: Context, change: Change) -> list[Due]:
             own = studies or await unit.search("ImagingStudy", basedon=based_on)
             leaves_open = await _leaves_open(unit, report, order_id, procedures)
             render = oru_r01(Report(report, told, own, readers, facts, is_old, leaves_open), unit.now)
-            due[order_id] = Due.of("ORU^R01", render, facts, context.unless_told_by())
+            due[order_id] = Due.of("ORU^R01", render, facts, context.unless_told_by(), more=[report])
     return list(due.values())
 
 

@@ -112,6 +112,12 @@ class Field:
         context = self._context
         return [context.part(part, 1, 1) for part in self.raw.split(context.separators.component)]
 
+    def parts(self, most: int) -> list[list[str]]:
+        """The text of every subcomponent of each component, at most so many of each."""
+        separators, text = self._context.separators, self._context.text
+        pieces = self.raw.split(separators.component, most)[:most]
+        return [[text(part) for part in piece.split(separators.subcomponent, most)[:most]] for piece in pieces]
+
     def component(self, number: int) -> "Field":
         """A component whose subcomponents are read as components: data types within data types (OBR-32 is an NDL of a CNN)."""
         separators = self._context.separators

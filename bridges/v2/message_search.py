@@ -22,7 +22,8 @@ _MOST: Final = 100  # patients or orders that one identifier may mean
 class Wanted:
     """What is looked for; what is empty isn't asked.
 
-    patient, order: `Patient/1`, an id, or an identifier's value (hospital number; placer, filler, accession number)
+    patient, order: `Patient/1` (or several, with commas), an id, or the value of an identifier (hospital number; placer, filler,
+        accession number)
     partner: `Endpoint/his`, its id, or the names of MSH-3 and MSH-4 as `HIS|HOSP` or `HIS`
     since, until: UTC; received or written from then on, and before
     status: CA, AA, AE, AR or what `state` says of those received; pending, delivered, refused, dead, cancelled of those sent
@@ -90,9 +91,9 @@ def row(document: Document) -> list[str]:
 
 
 async def _references(store: Store, resource_type: str, text: str) -> list[str]:
-    """The resources that a text may mean."""
+    """The resources that a text may mean: references, with commas between them, an id, or an identifier."""
     if text.startswith(f"{resource_type}/"):
-        return [text]
+        return text.split(",")[:_MOST]
     query = compile_query(resource_type, [("identifier", text.replace(",", "\\,"))])
     found = await store.find(query, limit=_MOST)
     return [f"{resource_type}/{text}", *(f"{resource_type}/{document['_id']}" for document in found)]

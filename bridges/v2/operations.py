@@ -42,12 +42,16 @@ class Operator:
         return found
 
     async def show(self, message_id: str, *, fields: bool = False, names: bool = True) -> str:
-        """A message with its outcome. That it was shown is on record before it is."""
+        """A message with its outcome, as text."""
+        return message_show.shown(await self.open(message_id), fields=fields, names=names)
+
+    async def open(self, message_id: str) -> dict[str, Any]:
+        """The document of a message, received or sent. That it was shown is on record before it is."""
         document = await self._read(message_id)
         patient = [document["patient"]] if document.get("patient") else []
         seen = audit.seen(dict.fromkeys([*patient, *document["about"]]))
         await self.interactions.record(self.access, _act("show", document), seen)
-        return message_show.shown(document, fields=fields, names=names)
+        return document
 
     async def replay(self, message_id: str) -> str:
         """Send a message again, under its control id, or process one again that was refused or held; what is or will be done."""

@@ -31,7 +31,7 @@ def register(registry: Registry) -> None:
 
 
 async def run(call: Call) -> Answer:
-    """FhirError 400 for a bad call, 403 for who may not, 404 for what isn't there, 409 and 422 for what can't be."""
+    """FhirError 400 for a bad call, 403 for who may not, 404 for what isn't there, 409, 412 and 422 for what can't be."""
     arguments.check_body("move", call.body, _NAMES)
     await department_operation.require(call, "move", _NEEDS | {str(call.resource_type): "u"})
     whose, reason = department_operation.reference(call, "patient", "Patient"), arguments.one(call, "reason")
@@ -43,7 +43,7 @@ async def run(call: Call) -> Answer:
     to = Target(str(call.resource_type), str(call.id))
 
     async def work(unit: UnitOfWork) -> list[Target]:
-        what = await department_operation.seen(unit, to, "u")
+        what = await department_operation.seen(unit, to, "u", call.if_match)
         patient = await department_operation.seen(unit, whose)
         with unit.as_department():
             found = await move(unit, what, patient, reason, correct_reports=True in flags)
