@@ -18,9 +18,11 @@ _MRN: Final = "MR"
 
 
 def moment(text: str | datetime | None) -> datetime | None:
-    """A FHIR instant or dateTime with a time; None for nothing or for a mere date."""
-    if text is None or isinstance(text, datetime):
-        return text
+    """A FHIR instant or dateTime with a time, or one as MongoDB gives it (UTC); None for nothing or for a mere date."""
+    if isinstance(text, datetime):
+        return text if text.tzinfo else text.replace(tzinfo=UTC)
+    if text is None:
+        return None
     return datetime.fromisoformat(text) if "T" in text else None
 
 

@@ -20,9 +20,11 @@ RESOURCES = (
     "Endpoint", "DetectedIssue", "QuestionnaireResponse", "Communication", "ChargeItem", "Schedule", "Location",
     "MedicationAdministration", "CoverageEligibilityResponse",
 )  # fmt: skip
-# What is no resource: messages received and sent, associations of scanners, people.
-OTHERS = ("messages", "outbox")
+# What is no resource: messages received and sent, what scanners ask, and when others were last reached.
+OTHERS = ("messages", "outbox", "dicom_scanners", "contacts")
 ALL = "*"
+# The header of a request that the page makes by itself, to show what is new: it doesn't keep a session from ending.
+BY_ITSELF = "x-ris-by-itself"
 _REMEMBERED = 4096  # changes, for pages that were made just before they listen
 _GATHER = 0.3  # seconds in which changes are told together
 _ALIVE = 15.0

@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from console import forms, live, pages
 from console.asking import Desk
+from console.live import BY_ITSELF
 from console.screen import Door, Screen, does
 from console.screens import SCREENS, doors
 from console.texts import LANGUAGES, locale_of, texts
@@ -24,8 +25,6 @@ from smart_auth.sessions import Session
 
 log = structlog.get_logger()
 LANGUAGE = "ris-language"
-# A request that the page makes by itself, to show what is new: it doesn't keep a session from ending.
-BY_ITSELF = "x-ris-by-itself"
 _SESSION_LOOKED_AT = 30.0  # seconds
 
 

@@ -147,7 +147,8 @@ WORK_ITEM = lifecycle(
                 | in-progress on-hold                     |                            |       |
     draft       | requested accepted ready cancelled      | staff privacy-officer      |       |
     requested   | received accepted ready in-progress     | staff privacy-officer; RIS |       |
-                | on-hold cancelled rejected completed    |                            |       |
+                | on-hold cancelled rejected              |                            |       |
+    requested   | completed                               | staff privacy-officer interface-admin; RIS | |
     received    | accepted rejected cancelled in-progress | staff privacy-officer; RIS |       |
     accepted    | requested ready in-progress on-hold     | staff privacy-officer; RIS |       |
                 | cancelled completed                     |                            |       |

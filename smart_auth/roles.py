@@ -14,6 +14,10 @@ Confidentiality = Literal["N", "R", "V"]
 
 _UNSIGNED = "status=registered,partial,preliminary"
 REVIEW = "urn:fhir-ris:task-code|break-glass-review"
+# Work items about interfaces: what is not as usual, strangers, messages that were set aside, or refused after acceptance.
+INTERFACE_WORK = ",".join(
+    f"urn:fhir-ris:task|{kind}" for kind in ("interface-alert", "unknown-sender", "accepted-message-refused", "message-refused")
+)
 
 _DIRECTORY = """
     Practitioner.rs PractitionerRole.rs Organization.rs Location.rs HealthcareService.rs Device.rs Schedule.rs Slot.rs
@@ -52,7 +56,8 @@ _ROWS = {
         ImagingStudy.rs Procedure.rs Observation.rs Media.rs DiagnosticReport.rs DocumentReference.rs Binary.rs
         AllergyIntolerance.rs Condition.rs Communication.rs CommunicationRequest.rs
     """,
-    "interface-admin": """
+    "interface-admin": f"""
+        Task.rus?code={INTERFACE_WORK}
         Endpoint.cruds Device.cruds MessageDefinition.cruds MessageHeader.rs
         Organization.rs Location.rs Practitioner.rs PractitionerRole.rs HealthcareService.rs
         ValueSet.rs CodeSystem.rs ConceptMap.crus

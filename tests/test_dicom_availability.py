@@ -13,6 +13,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
+from bridges import contacts
 from bridges.dicom import study_watch
 from bridges.dicom.pacs_worker import PacsWorker, Timing
 from bridges.dicom.qido import NotAnswered, Qido
@@ -550,3 +551,22 @@ def test_elements_that_are_no_dicom_json_are_left_out(site: Running, pacs: Pacs)
 def test_an_address_that_could_not_be_asked_is_refused(site: Running, kind: str, address: str) -> None:
     with pytest.raises(FhirError, match="the address isn't"):
         site.run(site.department.create(endpoint(kind, address)))
+
+
+def test_when_a_pacs_was_last_reached_is_remembered(site: Running, pacs: Pacs) -> None:
+    db = site.department.interactions.store.db
+
+    async def run_until(*, ok: bool) -> str:
+        who = PacsWorker(site.department.interactions, ZONE, Timing(look=0.05, sweep=0.05))
+        (found,) = await who.endpoints()
+        reference = f"Endpoint/{found['id']}"
+        async with who.running(), asyncio.timeout(20):
+            while (known := (await contacts.last(db, [reference])).get(reference)) is None or known.ok is not ok:
+                await asyncio.sleep(0.05)
+        return known.text
+
+    assert site.run(run_until(ok=True)) == "QIDO-RS"
+    pacs.instead = (503, b"", {})
+    assert site.run(run_until(ok=False)) == "it answers 503"
+    pacs.instead = None
+    assert site.run(run_until(ok=True)) == "QIDO-RS"

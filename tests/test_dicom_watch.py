@@ -129,6 +129,7 @@ def test_what_scanners_do_on_the_network_is_noted(run_with_db: RunWithDb[None]) 
         day = f"{clock.now():%Y%m%d}"
         known = {d["_id"]: d async for d in db[habits.COLLECTION].find()}
         assert known["CT1"]["days"][day]["n"] == 2
+        assert known["CT1"]["answers"] == 0
         assert known["CT1"]["asked"] > known["CT1"]["filled"]
         assert (known["XX"]["refused_times"], known["XX"]["why"]) == (1, "the calling AE title is not registered")
 

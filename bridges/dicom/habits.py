@@ -2,6 +2,7 @@
 
 A document of `dicom_scanners`, one a calling AE title:
     {_id: "CT1", asked: date, filled: date,   when it last asked, and when it last got an entry
+     answers: so many entries it got when it last asked
      days: {"20261128": {n, gap, empty}},     of each day: queries, the longest time between two, and between two with entries (s)
      refused: date, refused_since: date, refused_times, why, accepted: date}
 Processes write what they have seen every few seconds: a query costs no write.
@@ -40,6 +41,7 @@ class _Seen:
     first: datetime | None = None
     last: datetime | None = None
     queries: int = 0
+    answers: int = 0
     gap: float = 0
     filled_first: datetime | None = None
     filled: datetime | None = None
@@ -68,6 +70,7 @@ class Habits:
             seen.gap = max(seen.gap, (now - seen.last).total_seconds())
         seen.last = now
         seen.queries += 1
+        seen.answers = answers
         if answers:
             if seen.filled is not None:
                 seen.filled_gap = max(seen.filled_gap, (now - seen.filled).total_seconds())
@@ -121,6 +124,7 @@ def _update(seen: _Seen, known: dict[str, Any]) -> dict[str, Any]:
         day = f"days.{seen.last:%Y%m%d}"
         change["$inc"] = {f"{day}.n": seen.queries}
         most["asked"] = clock.naive(seen.last)
+        to["answers"] = seen.answers
         most[f"{day}.gap"] = max(seen.gap, _since(known.get("asked"), seen.first))
         if seen.filled is not None and seen.filled_first is not None:
             most["filled"] = clock.naive(seen.filled)
@@ -155,16 +159,26 @@ async def unusual(db: AsyncDatabase[dict[str, Any]], registered: set[str], now: 
     moment = clock.naive(now)
     async for known in db[COLLECTION].find({"_id": {"$in": sorted(registered)}}):
         title = known["_id"]
-        for what, text in _findings(known, moment):
+        for what, text in findings(known, moment):
             yield f"{what} {title}", f"The scanner {title} {text}"
 
 
-def _findings(known: dict[str, Any], now: datetime) -> list[tuple[str, str]]:
-    today = f"{now:%Y%m%d}"
-    # Today's own pauses are no habit yet: a silence would explain itself.
-    days = [v for d, v in known.get("days", {}).items() if d < today]
+def usual_pause(known: dict[str, Any], now: datetime) -> timedelta | None:
+    """Within which time a scanner usually asks again; None while that isn't known yet."""
+    days = _days(known, now)
+    return _usual(days, "gap") if len(days) >= _USUAL_DAYS else None
+
+
+def findings(known: dict[str, Any], now: datetime) -> list[tuple[str, str]]:
+    """What is unusual about one scanner now (naive UTC), by its document: (`scanner-silent`, `-empty` or `-refused`, text)."""
+    days = _days(known, now)
     found = (_silent(known, days, now), _empty(known, days, now), _refused(known, now))
     return [one for one in found if one is not None]
+
+
+def _days(known: dict[str, Any], now: datetime) -> list[dict[str, Any]]:
+    """Its days before today, whose own pauses are no habit yet: a silence would explain itself."""
+    return [v for d, v in known.get("days", {}).items() if d < f"{now:%Y%m%d}"]
 
 
 def _silent(known: dict[str, Any], days: list[dict[str, Any]], now: datetime) -> tuple[str, str] | None:

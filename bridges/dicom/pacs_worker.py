@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 import structlog
 from pymongo.errors import PyMongoError
 
+from bridges import contacts
 from bridges.dicom import dicom_endpoints, study_arrival, study_watch
 from bridges.dicom.dicom_json import Attributes, is_uid, text
 from bridges.dicom.qido import PAGE, NotAnswered, Qido, number
@@ -123,27 +124,32 @@ class PacsWorker:
         renewal = asyncio.create_task(lease.keep())
         try:
             async with Qido(endpoint) as pacs:
-                await self.look_up(pacs, only=only)
+                if await self.look_up(pacs, only=only):
+                    await contacts.note(self._db, f"Endpoint/{endpoint['id']}", ok=True, text="QIDO-RS")
                 swept = self._swept.get(endpoint["id"])
                 if swept is None or clock.now() - swept >= timedelta(seconds=self.timing.sweep):
                     self._swept[endpoint["id"]] = clock.now()
                     await self.sweep(pacs)
+                    await contacts.note(self._db, f"Endpoint/{endpoint['id']}", ok=True, text="QIDO-RS")
         except NotAnswered as error:
+            await contacts.note(self._db, f"Endpoint/{endpoint['id']}", ok=False, text=str(error))
             log.warning("pacs.no_answer", endpoint=f"Endpoint/{endpoint['id']}", reason=str(error))
         finally:
             renewal.cancel()
 
     # Studies that are watched
 
-    async def look_up(self, pacs: Qido, *, only: bool = True) -> None:
-        """Look at the studies that are due, a batch at most. `only`: no other PACS may have those that this one hasn't."""
+    async def look_up(self, pacs: Qido, *, only: bool = True) -> int:
+        """Look at the studies that are due, a batch at most; how many. `only`: no other PACS has those that this one lacks."""
         due = {"due": {"$lte": clock.naive(clock.now())}}
-        for row in await self._watch.find(due, sort=[("due", 1)], limit=self.timing.batch).to_list():
+        rows = await self._watch.find(due, sort=[("due", 1)], limit=self.timing.batch).to_list()
+        for row in rows:
             try:
                 await self._look_at(pacs, row, only=only)
             except NotAnswered:
                 await self._later(row, {}, self.timing.pause(row["tries"]))
                 raise
+        return len(rows)
 
     async def _look_at(self, pacs: Qido, row: dict[str, Any], *, only: bool) -> None:
         found = await pacs.study(row["_id"])

@@ -9,6 +9,7 @@ import asyncio
 import json
 import ssl
 import time
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -65,6 +66,17 @@ class Payers:
     async def read(self, base: str, id_: str, request_id: str) -> Resource:
         """GET [base]/CoverageEligibilityResponse/[id]: one that was queued, as it is now."""
         return await self._answer(base, "GET", f"/{_ANSWER}/{id_}", None, request_id)
+
+    async def metadata(self, base: str) -> str:
+        """GET [base]/metadata, to see whether it answers: the status as text. NotAnswered where that isn't 200."""
+        try:
+            account = accounts(self.credentials).get(base) or Account(base)
+        except CredentialsError as error:
+            raise NotAnswered(str(error)) from None
+        status, _ = await self._authorized(account, "GET", f"{base}/metadata", None, str(uuid.uuid4()))
+        if status != httpx.codes.OK:
+            raise NotAnswered(f"the payer answers {status}")
+        return f"HTTP {status}"
 
     async def _answer(self, base: str, method: str, path: str, content: bytes | None, request_id: str) -> Resource:
         try:

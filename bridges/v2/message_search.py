@@ -2,9 +2,10 @@
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
+from bson import Int64
 from pymongo.asynchronous.database import AsyncDatabase
 
 from bridges.v2 import message_log
@@ -26,8 +27,10 @@ class Wanted:
         accession number)
     partner: `Endpoint/his`, its id, or the names of MSH-3 and MSH-4 as `HIS|HOSP` or `HIS`
     since, until: UTC; received or written from then on, and before
-    status: CA, AA, AE, AR or what `state` says of those received; pending, delivered, refused, dead, cancelled of those sent
+    status: CA, AA, AE, AR or what `state` says of those received; pending, delivered, refused, dead, invalid,
+        cancelled of those sent, or several of these with commas between
     kind: `ADT^A04` or `ADT`
+    place: go on there (`place`), with what is older
     """
 
     outbound: bool = False
@@ -40,11 +43,13 @@ class Wanted:
     status: str = ""
     kind: str = ""
     limit: int = 50
+    place: str = ""
 
 
 async def find(db: AsyncDatabase[Document], wanted: Wanted) -> list[Document]:
     """The newest documents, of `outbox` or `messages`, without the messages themselves."""
     store = Store(db)
+    order = "key" if wanted.outbound else "received"
     where: list[Document] = []
     if wanted.patient:
         references = await _references(store, "Patient", wanted.patient)  # a merge is about two
@@ -58,15 +63,48 @@ async def find(db: AsyncDatabase[Document], wanted: Wanted) -> list[Document]:
     period = {k: v for k, v in (("$gte", wanted.since), ("$lt", wanted.until)) if v is not None}
     if period:
         where.append({"created" if wanted.outbound else "received": period})
+    skip = 0
+    if wanted.place:
+        newest, skip = _place(wanted.place, outbound=wanted.outbound)
+        where.append({order: {"$lte": newest}})
     if wanted.outbound:
         where += [{"destination": _endpoint(wanted.partner)}] if wanted.partner else []
-        where += [{"state": wanted.status}] if wanted.status else []
-        found = db[outbox.COLLECTION].find(_all(where), {"message": 0}, sort=[("key", -1)], limit=wanted.limit)
+        where += [{"state": {"$in": wanted.status.split(",")}}] if wanted.status else []
+        collection, without = outbox.COLLECTION, {"message": 0}
     else:
         where += [_sender(wanted.partner)] if wanted.partner else []
         where += [{"outcome" if wanted.status in OUTCOMES else "state": wanted.status}] if wanted.status else []
-        found = db[message_log.COLLECTION].find(_all(where), {"raw": 0, "ack": 0}, sort=[("received", -1)], limit=wanted.limit)
-    return await found.to_list()
+        collection, without = message_log.COLLECTION, {"raw": 0, "ack": 0}
+    return await db[collection].find(_all(where), without, sort=[(order, -1)], limit=wanted.limit, skip=skip).to_list()
+
+
+def place(found: list[Document], before: str = "") -> str:
+    """The place after these documents, which were found from `before` on.
+
+    It is the moment of the last one, and how many of that moment were seen.
+    """
+    last = _moment(found[-1])
+    seen = sum(_moment(document) == last for document in found)
+    newest, _, skipped = before.partition("~")
+    return f"{last}~{seen + int(skipped) if newest == str(last) else seen}"
+
+
+def _moment(document: Document) -> int:
+    """The nanosecond of a message sent, the millisecond of one received."""
+    if "destination" in document:
+        return int(document["key"])
+    received: datetime = document["received"]
+    return round(received.replace(tzinfo=UTC).timestamp() * 1000)
+
+
+def _place(text: str, *, outbound: bool) -> tuple[Any, int]:
+    """What a place means; ValueError for what is none."""
+    newest, _, skip = text.partition("~")
+    if not re.fullmatch(r"[0-9]{1,19}~[0-9]{1,6}", text) or int(newest) >= 2**63:
+        raise ValueError("this is no place in the list of messages")
+    if outbound:
+        return Int64(newest), int(skip)
+    return datetime.fromtimestamp(int(newest) / 1000, UTC).replace(tzinfo=None), int(skip)
 
 
 def _all(where: list[Document]) -> Document:
@@ -104,5 +142,7 @@ def _endpoint(partner: str) -> str:
 
 
 def _sender(partner: str) -> Document:
+    if partner.startswith("Endpoint/"):
+        return {"partner": partner}
     names = {"sender": partner if "|" in partner else re.compile(f"^{re.escape(partner)}\\|")}
     return {"$or": [{"partner": _endpoint(partner)}, names]}

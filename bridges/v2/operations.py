@@ -94,7 +94,8 @@ class Operator:
             if not done.modified_count:
                 raise NotPossible(f"message {document['_id']} is {document['state']}")
             if event == "cancel":
-                await seen_to(unit, document, "cancelled")
+                with unit.as_department():
+                    await seen_to(unit, document, "cancelled")
 
         await self.interactions.transact(self.access, _act(event, document), work, audit.seen(document["about"]))
         self.interactions.outbox_filled.set()
