@@ -7,11 +7,12 @@ from typing import Any
 
 from console.forms import Form
 from console.screens.administration import elements
-from console.screens.administration.kinds import Field, Group, Kind
+from console.screens.administration.kinds import Field, Group, Kind, Section
 from fhir_server.outcome import Issue, fail
 from fhir_server.registry import Resource
 
 _LONGEST = 18  # digits
+_SEVERAL = {"lines": "\n", "words": " "}  # what stands between the values of a field
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,28 +37,41 @@ class Rows:
 def text_of(field: Field, resource: Resource) -> str:
     """What stands in an element, as a person would type it."""
     found = elements.values(resource, field.path)
+    if found and _is_in_another_unit(field, resource):
+        return ""
     if field.listed:
         found = [str(v) for v in found[0]] if found and isinstance(found[0], list) else []
     if field.how == "flag":
         return "yes" if found and found[0] is True else ""
     if field.how == "boolean":
         return str(found[0]).lower() if found else ""
-    if field.how == "lines":
-        return "\n".join(str(v) for v in found)
+    if field.how in _SEVERAL:
+        return _SEVERAL[field.how].join(str(v) for v in found)
     text = str(found[0]) if found else ""
     return text.removesuffix(":00") if field.how == "time" and text.count(":") == 2 else text
 
 
-def form_of(kind: Kind, resource: Resource, form: Form, issues: list[Issue]) -> list[Shown | Rows]:
+def _is_in_another_unit(field: Field, resource: Resource) -> bool:
+    """Whether a quantity is not in what the field's label says: it is left alone until another one is typed."""
+    path = field.path.removesuffix(".value")
+    wanted = field.beside.get(f"{path}.code")
+    said = elements.values(resource, f"{path}.code") or elements.values(resource, f"{path}.unit")
+    return wanted is not None and said != [wanted]
+
+
+def form_of(kind: Kind, resource: Resource, form: Form, issues: list[Issue]) -> list[Shown | Rows | Section]:
     """The fields of a form for a resource; with what was typed where it was refused."""
-    return [
-        _rows(field, resource, form) if isinstance(field, Group) else _shown(kind, field, field.name, resource, form, issues)
-        for field in kind.fields
-    ]
+    found: list[Shown | Rows | Section] = []
+    for one in kind.fields:
+        if isinstance(one, Section):
+            found.append(one)
+        else:
+            found.append(_rows(one, resource, form) if isinstance(one, Group) else _shown(kind, one, resource, form, issues))
+    return found
 
 
-def _shown(kind: Kind, field: Field, name: str, resource: Resource, form: Form, issues: list[Issue]) -> Shown:
-    stored = text_of(field, resource)
+def _shown(kind: Kind, field: Field, resource: Resource, form: Form, issues: list[Issue]) -> Shown:
+    name, stored = field.name, text_of(field, resource)
     if not form.fields:
         return Shown(field, name, stored)
     typed = form.text(name)
@@ -97,11 +111,11 @@ def _elements(resource: Resource, group: Group) -> list[Resource]:
 def applied(kind: Kind, resource: Resource, form: Form) -> Resource:
     """The resource with what was typed; FhirError for what can't be read."""
     changed: Resource = dict(resource)
-    for field in kind.fields:
-        if isinstance(field, Group):
-            _apply_rows(kind, field, changed, form)
-        else:
-            _apply(kind, field, changed, form.text(field.name))
+    for one in kind.fields:
+        if isinstance(one, Group):
+            _apply_rows(kind, one, changed, form)
+        elif isinstance(one, Field):
+            _apply(kind, one, changed, form.text(one.name))
     return changed
 
 
@@ -148,10 +162,10 @@ def _row(kind: Kind, group: Group, element: Resource, given: Mapping[str, str]) 
 
 def _typed(kind: Kind, field: Field, text: str) -> list[Any]:
     """The values that were typed. FhirError with the element's path."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = text.split() if field.how == "words" else [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         return []
-    if field.how == "lines":
+    if field.how in _SEVERAL:
         return [lines] if field.listed else lines
     if field.how in {"flag", "boolean"}:
         return [text in {"yes", "true"}]

@@ -12,7 +12,7 @@ from resources import charge_item, numbering, terms
 from resources.activity_definition import PREPARATION, PREPARATION_TIME, REASON_REQUIRED
 from resources.charging import catalogue
 
-How = Literal["text", "long", "code", "boolean", "flag", "reference", "integer", "decimal", "date", "time", "lines"]
+How = Literal["text", "long", "code", "boolean", "flag", "reference", "integer", "decimal", "date", "time", "lines", "words"]
 _UCUM = "http://unitsofmeasure.org"
 
 
@@ -47,13 +47,20 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Section:
+    """What a form has to say from here on; its fields are those for which what is usual is good."""
+
+    heading: str
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """`find`: the search parameter that the search box asks; `begin`: what a new one begins with."""
 
     name: str
     type: str
     columns: tuple[Field, ...]
-    fields: tuple[Field | Group, ...] = ()
+    fields: tuple[Field | Group | Section, ...] = ()
     find: str = ""
     sort: str = ""
     begin: Mapping[str, Any] = field(default_factory=dict)
@@ -91,20 +98,24 @@ _DEVICE = Kind(
         Field("modality", f"type.coding[system={terms.DCM}].code", "code", choices=_MODALITIES),
         Field("location", "location.reference", "reference", to=("Location",)),
         _status("active", "inactive", "entered-in-error"),
+        Section("connections"),
         _dicom("dicom-address", "lines"),
         _dicom("dicom-certificate", "lines"),
-        _dicom("dicom-any-called-title", "flag"),
         _dicom("dicom-associations", "integer"),
+        _dicom("dicom-any-called-title", "flag"),
+        Section("worklist"),
         _dicom("worklist-view", "code", "everything", "station", "modality", "location"),
         _dicom("worklist-days-back", "integer"),
         _dicom("worklist-days-ahead", "integer"),
         _dicom("worklist-limit", "integer"),
         _dicom("worklist-over-limit", "code", "cut", "refuse"),
+        Section("answers"),
         _dicom("character-set", "text"),
         _dicom("query-character-set", "text"),
         _dicom("name-groups", "code", "all", "alphabetic"),
         _dicom("name-length", "integer"),
         _dicom("empty-sequences", "code", "send", "omit"),
+        Section("mpps"),
         _dicom("mpps-checks", "code", "strict", "normal", "lenient"),
         _dicom("examination-end", "code", "mpps", "availability", "study-stable"),
         _dicom("stable-minutes", "integer"),
@@ -142,7 +153,7 @@ _HOURS = Kind(
             "open",
             "availableTime",
             (
-                Field("days", "daysOfWeek", "lines", listed=True),
+                Field("days", "daysOfWeek", "words", listed=True),
                 Field("from", "availableStartTime", "time"),
                 Field("until", "availableEndTime", "time"),
             ),
@@ -178,7 +189,7 @@ _SCHEDULE = Kind(
         Field("minutes", f"{_SLOTS}[url=minutes].valuePositiveInt", "integer"),
         Field("days-ahead", f"{_SLOTS}[url=days].valuePositiveInt", "integer"),
         Field("overbooking", f"{_OVER}[url=count].valuePositiveInt", "integer"),
-        Field("overbooking-by", f"{_OVER}[url=role]*.valueCode", "lines"),
+        Field("overbooking-by", f"{_OVER}[url=role]*.valueCode", "words"),
         Field("comment", "comment", "long"),
     ),
     begin={"active": True},
@@ -206,13 +217,15 @@ _PROCEDURE = Kind(
             "decimal",
             beside={"timingDuration.unit": "min", "timingDuration.system": _UCUM, "timingDuration.code": "min"},
         ),
+        _status(*_PUBLICATION),
+        Field("location", "location.reference", "reference", to=("Location",)),
         Field("body-site-system", "bodySite[0].coding[0].system"),
         Field("body-site", "bodySite[0].coding[0].code"),
         Field("body-site-display", "bodySite[0].coding[0].display"),
-        Field("location", "location.reference", "reference", to=("Location",)),
-        _status(*_PUBLICATION),
+        Section("rules"),
         Field("reason-required", f"extension[url={REASON_REQUIRED}].valueBoolean", "flag"),
         Field("authorization-required", "extension[url=urn:fhir-ris:authorization-required].valueBoolean", "flag"),
+        Field("not-charged", f"extension[url={catalogue.NOT_CHARGED}].valueBoolean", "flag"),
         Field("preparation", f"extension[url={PREPARATION}].valueString", "long"),
         Field(
             "preparation-time",
@@ -236,7 +249,6 @@ _PROCEDURE = Kind(
                 Field("maximum", "extension[url=maximum].valueDecimal", "decimal"),
             ),
         ),
-        Field("not-charged", f"extension[url={catalogue.NOT_CHARGED}].valueBoolean", "flag"),
     ),
     find="title",
     sort="title",

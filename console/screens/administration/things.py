@@ -9,7 +9,7 @@ from console.asking import Found
 from console.formats import human_name
 from console.screen import Door, does, shows
 from console.screens.administration import fields, json_text
-from console.screens.administration.kinds import Field, Group, Kind
+from console.screens.administration.kinds import Field, Group, Kind, Section
 from console.visit import Visit
 from fhir_server import fhir_json
 from fhir_server.elements import duplicate
@@ -104,12 +104,17 @@ class Things:
     async def form(self, visit: Visit) -> Response:
         """A new one, or one that is there."""
         resource = await self._resource(visit)
+        title = label(resource) if "id" in resource else ""
+        first = self.kind.columns[0]
+        if title and first.how == "reference":  # it is called as what it is of
+            to = fields.text_of(first, resource)
+            title = (await labels(visit, [to])).get(to, title)
         return visit.page(
             "administration/thing.html",
             kind=self.kind,
             path=self.path,
             resource=resource,
-            title=label(resource) if "id" in resource else "",
+            title=title,
             inputs=fields.form_of(self.kind, resource, visit.form, visit.errors),
             choices=await self._choices(visit),
             retires=self._publishes and resource.get("status") == "active",
@@ -122,7 +127,7 @@ class Things:
 
     async def _choices(self, visit: Visit) -> dict[str, list[tuple[str, str]]]:
         """What fields can refer to: by field."""
-        flat = [f for one in self.kind.fields for f in (one.fields if isinstance(one, Group) else (one,)) if f.to]
+        flat = [f for one in self.kind.fields for f in _fields_of(one) if f.to]
         types = sorted({t for field in flat for t in field.to})
         found = await visit.desk.together(*(visit.desk.search(t, _count=_MOST_CHOICES) for t in types))
         listed = {
@@ -216,3 +221,7 @@ class Things:
             for i in outcome.get("issue", ())
             if i["severity"] in {"error", "fatal"}
         ]
+
+
+def _fields_of(one: Field | Group | Section) -> tuple[Field, ...]:
+    return one.fields if isinstance(one, Group) else (one,) if isinstance(one, Field) else ()
