@@ -95,9 +95,11 @@ def _write(element: Resource, path: Sequence[Step], wanted: list[Any]) -> None:
     listed: list[Any] = element.get(step.name, [])
     chosen = [e for e in listed if step.chooses(e)]
     if step.several:
-        kept = {str(v): e for e in chosen for v in _values(e, rest)}
-        anew = [kept.get(str(value)) or _with(step, rest, value) for value in wanted]
-        listed = [e for e in listed if not step.chooses(e)] + anew
+        there = {str(v) for e in chosen for v in _values(e, rest)}
+        still = {str(value) for value in wanted}
+        gone = [e for e in chosen if still.isdisjoint(str(v) for v in _values(e, rest))]
+        kept = [e for e in listed if not any(e is one for one in gone)]
+        listed = kept + [_with(step, rest, value) for value in wanted if str(value) not in there]
     else:
         one = chosen[0] if chosen else step.made()
         _write(one, rest, wanted)

@@ -193,7 +193,8 @@ class Things:
         if typed.get("id") != resource.get("id") and "id" in resource:
             raise fail("value", visit.t("administration.another-id", id=resource["id"]), f"{self.kind.type}.id", status=422)
         if visit.form.get("check"):
-            await self._validate(visit, typed)
+            # Of a new one, what it would be: at an id that isn't there yet there is nothing to be compared with.
+            await self._validate(visit, typed if "id" in resource else {k: v for k, v in typed.items() if k != "id"})
             return await self.raw(visit)
         self._check_version(visit, resource)
         if "id" not in typed:
