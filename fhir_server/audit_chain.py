@@ -42,6 +42,11 @@ def head_mac(key: bytes, chain: int, n: int, last: str, newest: int = 0) -> str:
     return _mac(key, f"head {chain} {n} {last} {newest}".encode())
 
 
+def check_mac(key: bytes, check: Document) -> str:
+    """What proves that a check of the trail has found this (`audit_verify.Check`)."""
+    return _mac(key, b"check " + orjson.dumps(check, option=orjson.OPT_SORT_KEYS))
+
+
 def _mac(key: bytes, text: bytes) -> str:
     return hmac.new(key, text, hashlib.sha256).hexdigest()
 

@@ -21,19 +21,23 @@ Until = Annotated[datetime | None, typer.Option(formats=_DAY, help="stored befor
 @app.command("verify")
 def verify() -> None:
     """Check every event of the trail; exit code 1 if anything was changed or is missing."""
+    from fhir_server import audit_verify
     from fhir_server.audit_key import audit_key
-    from fhir_server.audit_verify import Verdict, faults
+
+    shown = 0
+
+    def tell(fault: audit_verify.Fault) -> None:
+        nonlocal shown
+        shown += 1
+        if shown <= _SHOWN:
+            typer.echo(str(fault))
 
     async def check(db: Db) -> None:
-        verdict, wrong = Verdict(), 0
-        async for fault in faults(db, audit_key(settings().data_dir), verdict):
-            wrong += 1
-            if wrong <= _SHOWN:
-                typer.echo(str(fault))
-        typer.echo(f"{verdict.events} events in {verdict.chains} chains: {wrong or 'no'} faults")
-        if verdict.others:
-            typer.echo(f"{verdict.others} events came from clients, and are in no chain")
-        if wrong:
+        found = await audit_verify.check(db, audit_key(settings().data_dir), operator(), tell=tell)
+        typer.echo(f"{found.events} events in {found.chains} chains: {found.count or 'no'} faults")
+        if found.others:
+            typer.echo(f"{found.others} events came from clients, and are in no chain")
+        if found.count:
             raise typer.Exit(1)
 
     run_command(check)

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pymongo import ReadPreference, WriteConcern
+from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
 
@@ -84,9 +85,10 @@ class Client:
 
 
 class Clients:
-    """The client registry."""
+    """The client registry, inside a transaction if `session` is given."""
 
-    def __init__(self, db: AsyncDatabase[dict[str, Any]]) -> None:
+    def __init__(self, db: AsyncDatabase[dict[str, Any]], session: AsyncClientSession | None = None) -> None:
+        self._session = session
         # A removal must be seen by the next request, and survive a failover.
         durable = WriteConcern("majority")
         self._clients = db.get_collection(CLIENTS, read_preference=ReadPreference.PRIMARY, write_concern=durable)
@@ -139,21 +141,21 @@ class Clients:
         document["redirect_uris"] = list(client.redirect_uris)
         document["origins"] = sorted({origin(uri) for uri in client.redirect_uris})
         try:
-            await self._clients.insert_one(document)
+            await self._clients.insert_one(document, session=self._session)
         except DuplicateKeyError as error:
             raise ClientError(f"there is a client {client.client_id!r} already; remove it first to change it") from error
 
     async def get(self, client_id: str) -> Client | None:
         if not _CLIENT_ID.fullmatch(client_id):
             return None
-        document = await self._clients.find_one({"_id": client_id})
+        document = await self._clients.find_one({"_id": client_id}, session=self._session)
         return None if document is None else _client(document)
 
     async def remove(self, client_id: str) -> bool:
         """Remove a client, its access tokens and grants; False if there is none of this id. In effect within a second."""
-        removed = await self._clients.delete_one({"_id": client_id})
+        removed = await self._clients.delete_one({"_id": client_id}, session=self._session)
         for issued in self._issued:
-            await issued.delete_many({"client_id": client_id})
+            await issued.delete_many({"client_id": client_id}, session=self._session)
         return removed.deleted_count == 1
 
     async def origins(self) -> list[str]:

@@ -22,6 +22,8 @@ CONSENTS = "oauth_consents"
 class Remembered:
     """One remembered consent."""
 
+    user_name: str
+    user_registration: str
     client_id: str
     registration: str
     scopes: list[str]
@@ -48,12 +50,23 @@ class Consents:
 
     async def of_user(self, user: User) -> list[Remembered]:
         """What this user has granted, to which app, and since when."""
-        mine = {"_id.user": user.name, "_id.user_registration": user.registration}
+        return await self._found({"_id.user": user.name, "_id.user_registration": user.registration})
+
+    async def of_client(self, client: Client) -> list[Remembered]:
+        """What this app was granted, by whom, and since when."""
+        return await self._found({"_id.client": client.client_id, "_id.registration": client.registration})
+
+    async def _found(self, which: dict[str, str]) -> list[Remembered]:
         return [
             Remembered(
-                document["_id"]["client"], document["_id"]["registration"], document["scopes"], document["at"].replace(tzinfo=UTC)
+                document["_id"]["user"],
+                document["_id"]["user_registration"],
+                document["_id"]["client"],
+                document["_id"]["registration"],
+                document["scopes"],
+                document["at"].replace(tzinfo=UTC),
             )
-            async for document in self._consents.find(mine)
+            async for document in self._consents.find(which)
         ]
 
     async def withdraw(self, user: User, client_id: str) -> None:

@@ -20,7 +20,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.read_concern import ReadConcern
 
 from smart_auth import sessions
-from smart_auth.clients import CLIENTS, GRANTS, TOKENS
+from smart_auth.clients import CLIENTS, GRANTS, TOKENS, Client
 from smart_auth.sessions import SESSIONS
 from smart_auth.users import USERS, User
 
@@ -99,7 +99,14 @@ class Grants:
     async def of_user(self, user: User) -> list[Grant]:
         """What a user has granted and is alive, the newest first."""
         mine = {"user_name": user.name, "user_registration": user.registration, "stamp": user.security_stamp}
-        found = await self._grants.aggregate([{"$match": mine}, {"$sort": {"created": -1}}, *judging(datetime.now(UTC))])
+        return await self._alive(mine)
+
+    async def of_client(self, client: Client) -> list[Grant]:
+        """What was granted to an app and is alive, the newest first."""
+        return await self._alive({"client_id": client.client_id, "registration": client.registration})
+
+    async def _alive(self, which: Mapping[str, Any]) -> list[Grant]:
+        found = await self._grants.aggregate([{"$match": which}, {"$sort": {"created": -1}}, *judging(datetime.now(UTC))])
         return [grant for grant, alive in map(judgement, await found.to_list()) if alive]
 
     async def end(self, grant_id: str) -> None:

@@ -38,6 +38,16 @@ def of_user(event: str, ok: bool, name: str | None, detail: str, peer: str) -> D
     return _typed(made, event)
 
 
+def of_administrator(event: str, by: User, whose: User | None, detail: str = "", peer: str = "") -> Document:
+    """What an administrator did at the console to a user (`whose`), or to an app."""
+    about: list[Document] = []
+    if whose is not None:
+        about = [{"what": {"reference": whose.fhir_user}, "description": f"user {whose.name}"}]
+    access = Access("console", (), "", user=by.fhir_user, user_name=by.name, role=by.role)
+    act = Act(event, source="login", detail=detail or None, peer=peer or None)
+    return _typed(audit.audit_event(act, access, about), event)
+
+
 def of_operator(event: str, user: User, detail: str = "") -> Document:
     """What was done to a user on the command line, by whom the operating system takes for its caller."""
     whose: Document = {"what": {"reference": user.fhir_user}, "description": f"user {user.name}"}

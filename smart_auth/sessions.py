@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from pymongo import ReadPreference, WriteConcern
+from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
 from starlette.requests import Request
 from starlette.responses import Response
@@ -56,6 +57,16 @@ class Session:
         if self.user.needs_second_factor and not self.user.second_factor:
             return "enrol"
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A session as an administrator sees it."""
+
+    id: str
+    since: datetime
+    seen: datetime
+    amr: tuple[str, ...]
 
 
 class Sessions:
@@ -153,6 +164,20 @@ class Sessions:
     async def end_others(self, session: Session) -> None:
         """Log the user out everywhere else."""
         await self._sessions.delete_many({"user": session.user.name, "_id": {"$ne": session.id}})
+
+    async def of_user(self, user: User) -> list[Login]:
+        """Where a user is logged in now, the last used first."""
+        now = datetime.now(UTC)
+        mine = {"user": user.name, "registration": user.registration, "stamp": user.security_stamp}
+        live = {**mine, "expires": {"$gt": now}, "seen": {"$gt": now - IDLE}}
+        return [
+            Login(d["_id"], d["authenticated_at"].replace(tzinfo=UTC), d["seen"].replace(tzinfo=UTC), tuple(d["amr"]))
+            async for d in self._sessions.find(live).sort("seen", -1)
+        ]
+
+    async def end_of(self, user: User, keep: str | None, session: AsyncClientSession) -> None:
+        """Log a user out everywhere, but for the session `keep`, in a transaction."""
+        await self._sessions.delete_many({"user": user.name, "_id": {"$ne": keep}}, session=session)
 
     async def end(self, response: Response, session: Session) -> None:
         """Log out."""

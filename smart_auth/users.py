@@ -62,7 +62,7 @@ class Users:
 
     def __init__(self, db: AsyncDatabase[dict[str, Any]], session: AsyncClientSession | None = None) -> None:
         self._users = users_collection(db)
-        self._session = session
+        self.session = session
 
     async def add(self, name: str, role: str, fhir_user: str, password: str, *, must_change_password: bool = False) -> User:
         """A new user, with the encoded hash of a password. Raises UserError, also if the name is taken."""
@@ -82,19 +82,19 @@ class Users:
             "password_changed": now,
         }
         try:
-            await self._users.insert_one(document, session=self._session)
+            await self._users.insert_one(document, session=self.session)
         except DuplicateKeyError:
             raise UserError(f"there is a user {key!r} already") from None
         return _user(document)
 
     async def get(self, name: str) -> User | None:
         """The user of this name, disabled or not."""
-        document = await self._users.find_one({"_id": name.strip().lower()}, _KNOWN, session=self._session)
+        document = await self._users.find_one({"_id": name.strip().lower()}, _KNOWN, session=self.session)
         return None if document is None else _user(document)
 
     async def password_of(self, name: str) -> tuple[User, str | None] | None:
         """The user of this name and the encoded hash of the password, None if there is no password to log in with."""
-        document = await self._users.find_one({"_id": name.strip().lower()}, {"recovery_codes": 0}, session=self._session)
+        document = await self._users.find_one({"_id": name.strip().lower()}, {"recovery_codes": 0}, session=self.session)
         return None if document is None else (_user(document), document.get("password"))
 
     async def list(self) -> "list[User]":
@@ -134,7 +134,7 @@ class Users:
 
     async def _update(self, name: str, update: Mapping[str, Any]) -> User:
         document = await self._users.find_one_and_update(
-            {"_id": name}, update, projection=_KNOWN, return_document=ReturnDocument.AFTER, session=self._session
+            {"_id": name}, update, projection=_KNOWN, return_document=ReturnDocument.AFTER, session=self.session
         )
         if document is None:
             raise UserError(f"there is no user {name!r}")

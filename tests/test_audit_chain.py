@@ -11,7 +11,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from fhir_server import clock
 from fhir_server.audit_chain import CHAINS
 from fhir_server.audit_retention import prune
-from fhir_server.audit_verify import Verdict, faults
+from fhir_server.audit_verify import CHECKS, Verdict, check, faults, last_checks, state_of
 from fhir_server.database import Document, connect
 from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError
@@ -233,5 +233,33 @@ def test_what_is_old_goes_and_the_rest_can_still_be_checked(mongodb_uri: str) ->
         assert (problems, verdict.events) == ([], new)
         await db["AuditEvent"].delete_one({})
         assert (await found(db))[0]
+
+    in_a_database(mongodb_uri, scenario)
+
+
+def test_the_newest_events_are_checked_alone_and_the_result_is_sealed(mongodb_uri: str) -> None:
+    async def scenario(db: Db) -> None:
+        await work(db, rounds=8)
+        total = await db["AuditEvent"].count_documents({})
+        some = await check(db, KEY, "me", 10)
+        assert (some.count, some.all_of_it) == (0, False)
+        assert 10 <= some.events < total
+        assert (await check(db, KEY, "me", 10 * total)).events == total
+        assert (await check(db, KEY, "me")).count == 0
+
+        last, first = await _event(db, 0), await _event(db, 1)
+        assert await state_of(db, KEY, last["_id"]) == "sealed"
+        assert await state_of(db, KEY, first["_id"]) == "sealed"
+        changed = {"$set": {"resource.outcome": "8"}}
+        await db["AuditEvent"].update_one({"_id": last["_id"]}, changed)
+        assert await state_of(db, KEY, last["_id"]) == "changed"
+        found = await check(db, KEY, "me", 10 * total)
+        assert found.faults == (f"chain {last['chain']['of']}, event {last['chain']['n']}: AuditEvent/{last['_id']} was changed",)
+
+        kept = await last_checks(db, KEY, 9)
+        assert [(k.count, k.sealed) for k in kept] == [(1, True), (0, True), (0, True), (0, True)]
+        assert kept[0] == found
+        await db[CHECKS].update_one({"count": 1}, {"$set": {"count": 0, "faults": []}})
+        assert (await last_checks(db, KEY, 1))[0].sealed is False
 
     in_a_database(mongodb_uri, scenario)
