@@ -59,10 +59,8 @@ async def listed(visit: Visit) -> list[Listed]:
     """The lists of the person's role."""
     own = _LISTS.get(visit.role, ())
     found = await visit.desk.together(*(ask(visit) for _, _, ask in own))
-    return [
-        Listed(name, *(made if isinstance(made, tuple) else (made, ())), id=id_)
-        for (name, id_, _), made in zip(own, found, strict=True)
-    ]
+    made = zip(own, (f if isinstance(f, tuple) else (f, ()) for f in found), strict=True)
+    return [Listed(name, rows, rooms, id_) for (name, id_, _), (rows, rooms) in made]
 
 
 async def _unscheduled(visit: Visit) -> list[Row]:
@@ -114,16 +112,17 @@ async def _critical(visit: Visit) -> list[Row]:
     whom = visit.me if visit.role == "referrer" else None
     found = await visit.desk.search(
         "CommunicationRequest", category=f"urn:fhir-ris:communication|{CRITICAL}", status="active", recipient=whom,
-        _sort="occurrence", _count=_MOST, _include=("CommunicationRequest:patient", "CommunicationRequest:about"),
+        _sort="occurrence", _count=_MOST, _include="CommunicationRequest:patient",
     )  # fmt: skip
+    about = {r["id"]: _report_of(r) for r in found}
+    reports = await visit.desk.search("DiagnosticReport", _id=",".join(filter(None, about.values())) or "-", _elements="code")
     rows = []
     for request in found:
-        report = next((r for r in request.get("about", ()) if str(r.get("reference", "")).startswith("DiagnosticReport/")), {})
         late = "overdue" in codes(request.get("category"), "urn:fhir-ris:communication")
-        to = f"/reading/reports/{report['reference'].partition('/')[2]}" if report else ""
-        text = concept((found.of(report) or {}).get("code"))
+        text = concept((reports.of(f"DiagnosticReport/{about[request['id']]}") or {}).get("code"))
         due = request.get("occurrenceDateTime")
         state, kind = ("late", "bad") if late else ("to-acknowledge", "warn")
+        to = f"/reading/critical/{request['id']}"
         rows.append(Row(to, text, found.of(request.get("subject")), request.get("priority", ""), due, state, kind))
     return rows
 
@@ -210,6 +209,12 @@ async def _nothing() -> Found:
 
 def _first(found: Found, references: Any) -> Resource | None:
     return next((r for each in references or () if (r := found.of(each)) is not None), None)
+
+
+def _report_of(request: Resource) -> str:
+    """The id of the report that a critical result is in."""
+    told = (str(r.get("reference", "")) for r in request.get("about", ()))
+    return next((r.removeprefix("DiagnosticReport/") for r in told if r.startswith("DiagnosticReport/")), "")
 
 
 def _numbers(n: Counter[str]) -> tuple[int, int, int, int]:

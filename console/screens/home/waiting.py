@@ -61,6 +61,7 @@ _TODAY: Final[Query] = (("date", "ge{today}"), ("date", "lt{tomorrow}"))
 _STEPS_TODAY: Final[Query] = (("intent", "plan"), ("due", "ge{today}"), ("due", "lt{tomorrow}"))
 _UNREAD: Final[Query] = (("business-status", f"{_READING}unread"),)
 _CRITICAL_OPEN: Final[Query] = (("category", f"{_COMMUNICATION}{CRITICAL}"), ("status", "active"))
+_MINE_CRITICAL: Final[Query] = (*_CRITICAL_OPEN, ("recipient", "{me}"))
 _LATE: Final[tuple[tuple[str, Query], ...]] = (("late", (("category", f"{_COMMUNICATION}overdue"),)),)
 _SAFETY: Final = Waiting("safety", "/rooms", "Task", _items("safety-clearance"), kind="warn")
 _PROTOCOLS: Final = Waiting("protocols", "/rooms", "Task", _items("protocol"))
@@ -100,12 +101,12 @@ TABLE: Final[dict[str, tuple[Waiting, ...]]] = {
         Waiting("overdue", "/reading", "Task", (("business-status", f"{_READING}overdue"),), kind="bad"),
         Waiting("mine", "/reading?view=mine", "Task", (("business-status", f"{_READING}claimed"), ("owner", "{me}"))),
         Waiting("preliminary", "/reading?view=preliminary", "Task", (("business-status", f"{_READING}preliminary"),)),
-        Waiting("critical", "#urgent", "CommunicationRequest", _CRITICAL_OPEN, _LATE, kind="bad"),
+        Waiting("critical", "/reading/critical", "CommunicationRequest", _CRITICAL_OPEN, _LATE, kind="bad"),
         _SAFETY,
         _PROTOCOLS,
     ),
     "referrer": (
-        Waiting("acknowledge", "#urgent", "CommunicationRequest", (*_CRITICAL_OPEN, ("recipient", "{me}")), _LATE, kind="bad"),
+        Waiting("acknowledge", "/reading/critical", "CommunicationRequest", _MINE_CRITICAL, _LATE, kind="bad"),
         Waiting(
             "results", "#results", "DiagnosticReport", (("status", "final,amended,corrected,appended"), ("issued", "ge{week}")),
         ),
