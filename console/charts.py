@@ -158,7 +158,13 @@ class _Frame:
             marks.append(_text(self._left - 8, self.y(tick) + 4, self._tell(tick), "end", "tick"))
         every = max(1, math.ceil((_wide(self._labels) + 14) / self.step))
         shown = range(0, len(self._labels), every)
-        return marks + [_text(self.x(n), self.bottom + 18, self._labels[n], "middle", "tick") for n in shown]
+        return marks + [self._label(n) for n in shown]
+
+    def _label(self, place: int) -> Markup:
+        """A label below its place, or ending there where it would be cut off."""
+        text, x = self._labels[place], self.x(place)
+        over = x + _wide([text]) / 2 > WIDTH
+        return _text(WIDTH - 1 if over else x, self.bottom + 18, text, "end" if over else "middle", "tick")
 
 
 def _runs(values: Sequence[float | None]) -> list[list[tuple[int, float]]]:

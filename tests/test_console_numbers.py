@@ -88,7 +88,7 @@ def test_filters_and_period_stand_in_the_address_and_narrow_everything(console: 
 def test_turn_around_times_of_a_span_by_something(console: ConsoleWorld) -> None:
     page = console.at("admin", f"/numbers?view=turn-around&span=ordered-final&by=priority&{PERIOD}")
     expect(page.locator("figure")).to_have_count(3)
-    expect(page.locator("figure").nth(2)).to_contain_text("ordered to final, by Priority")
+    expect(page.locator("figure").nth(2)).to_contain_text("Ordered to final · Priority")
     rows = figures(console, "admin", f"view=turn-around&by=priority&{PERIOD}")
     stat = next(
         r for r in rows if (r["group"], r["statistic"], r["priority"], r["week"]) == ("ordered-final", "median", "stat", "all")
@@ -141,7 +141,7 @@ def test_others_get_neither_page_nor_file(console: ConsoleWorld, role: str) -> N
 
 def test_no_grave_fault_and_in_german(console: ConsoleWorld) -> None:
     page = console.at("admin", f"/numbers?view=turn-around&{PERIOD}", language="de-DE")
-    expect(page.locator("main")).to_contain_text("angefordert bis endgültig")
+    expect(page.locator("main")).to_contain_text("Angefordert bis endgültig")
     for view in ("turn-around", "volumes", "scanners", "backlog"):
         page.goto(f"/numbers?view={view}&{PERIOD}")
         assert faults(page) == []

@@ -18,7 +18,7 @@ _SILENT: Final = {"silent": "silent-partners", "scanner-silent": "silent-scanner
 async def counts(visit: Visit) -> list[Count]:
     """For those who look after the interfaces, the dead letters and who is silent; for technologists, the silent scanners."""
     keeper = visit.can("Endpoint.u")
-    if not keeper and not visit.can("$start"):
+    if not keeper and not (visit.can("$start") and not visit.can("$claim")):
         return []
     names = list(_SILENT.values()) if keeper else ["silent-scanners"]
     to = "/interfaces" if keeper else "/rooms"

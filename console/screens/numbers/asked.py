@@ -16,6 +16,7 @@ ONLY: Final = ("modality", "priority", "scanner", "location")
 USUAL_SPANS: Final = tuple(f"{a}-{b}" for a, b in SPANS)
 _BY: Final = ("modality", "priority", "scanner", "location", "code", "weekday", "hour")
 _DAYS: Final = 30
+_LONGEST: Final = 3660  # days
 _OLDEST: Final = date(2000, 1, 1)
 Key = tuple[str, str]
 
@@ -36,6 +37,12 @@ class Asked:
         """As fine as there is room for in a chart."""
         days = (self.end - self.start).days
         return "day" if days <= 45 else "week" if days <= 370 else "month"
+
+    def steps(self) -> list[str]:
+        """All days, weeks or months of the period, as the figures name them."""
+        days = ((self.start + timedelta(days=n)) for n in range((self.end - self.start).days + 1))
+        form = {"day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m"}[self.step]
+        return list(dict.fromkeys(day.strftime(form) for day in days))
 
     def address(self, **other: str) -> str:
         """The address of the page with these parameters instead."""
@@ -73,7 +80,7 @@ def read(visit: Visit) -> Asked:
     """What the address says; for what makes no sense, what is usual."""
     view = _one_of(visit.asked("view"), VIEWS)
     end = min(_day(visit.asked("to")) or visit.today, visit.today + timedelta(days=366))
-    start = _day(visit.asked("from")) or end - timedelta(days=_DAYS - 1)
+    start = max(_day(visit.asked("from")) or end - timedelta(days=_DAYS - 1), end - timedelta(days=_LONGEST))
     only = {name: value for name in ONLY if (value := visit.asked(name)[:80]) and (view != "scanners" or name in ONLY[2:])}
     return Asked(
         view, min(start, end), end, _one_of(visit.asked("by"), choices(visit, view)),

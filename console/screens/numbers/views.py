@@ -1,5 +1,6 @@
 """The views of the figures: each some charts, and tables with the same numbers."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,8 @@ _STATISTICS = ("median", "p90")
 
 @dataclass(frozen=True, slots=True)
 class Chart:
+    """A picture under its title; "" where nothing can be said."""
+
     title: str
     picture: Markup
 
@@ -84,9 +87,9 @@ class View:
                 self._chart("span-by", charts.ranges, parts[:_MOST_BARS], told, names, MINUTES, span=name, by=self._by()),
             ],
             [
-                Table(self._t("numbers.title.spans"), [self._t("numbers.span"), *heads], rows(whole)),
+                Table(self._title("spans"), [self._t("numbers.span"), *heads], rows(whole)),
                 Table(
-                    self._t("numbers.title.span-by", span=name, by=self._by()),
+                    self._title("span-by", span=name, by=self._by()),
                     [self._by(), *heads],
                     rows([(self._words.value(by, v), m, p) for v, m, p in each]),
                 ),
@@ -134,8 +137,8 @@ class View:
             rows.append((label, [told(c["unit"], c["value"]) for c in cells]))
         return Shown(
             [
-                self._chart("utilisation", charts.bars, labels, series("utilisation", "rate"), self._words.percent),
-                self._chart("no-shows", charts.bars, labels, series("no-show-rate", "rate"), self._words.percent),
+                self._percentages("utilisation", labels, series("utilisation", "rate")),
+                self._percentages("no-shows", labels, series("no-show-rate", "rate")),
             ],
             [
                 Table(
@@ -169,7 +172,7 @@ class View:
             [
                 Table(self._t("numbers.title.backlog"), [self._t("numbers.waits-for"), self._t("numbers.all"), *heads], rows),
                 Table(
-                    self._t("numbers.title.backlog-by", by=self._by()),
+                    self._title("backlog-by", by=self._by()),
                     [self._by(), *waits.values()],
                     [
                         (n, [told(each[g].get(v, {}).get("value") or 0) for g in WAITING])
@@ -179,20 +182,35 @@ class View:
             ],
         )
 
+    def _percentages(self, title: str, labels: list[str], series: list[Series]) -> Chart:
+        """Bars, where there is anything to say."""
+        if all(v is None for v in series[0].values):
+            return Chart(self._title(title), Markup(""))
+        return self._chart(title, charts.bars, labels, series, self._words.percent)
+
     def _chart(self, title: str, draw: Any, *drawn: Any, **named: str) -> Chart:
         """A chart under a title, which is what it says to those who don't see it: the numbers stand in the table."""
-        told = self._t(f"numbers.title.{title}", **named) if named else self._t(f"numbers.title.{title}")
+        told = self._title(title, **named)
         return Chart(told, draw(self._t("numbers.picture", title=told), *drawn))
 
+    def _title(self, title: str, **named: str) -> str:
+        told = self._t(f"numbers.title.{title}", **named) if named else self._t(f"numbers.title.{title}")
+        return told[0].upper() + told[1:]
+
     def _values(self, dimension: str) -> list[str]:
-        return self._figures.values(dimension)
+        """The values of a dimension; scanners and places by their names."""
+        values = self._figures.values(dimension)
+        if dimension not in {"scanner", "location"}:
+            return values
+        parts = {v: re.split(r"(\d+)", self._words.value(dimension, v).casefold()) for v in values}
+        return sorted(values, key=lambda v: [(int(p), "") if p.isdecimal() else (-1, p) for p in parts[v]])
 
     def _labels(self) -> list[str]:
-        return [self._words.value(self._asked.step, v) for v in self._values(self._asked.step)]
+        return [self._words.value(self._asked.step, v) for v in self._asked.steps()]
 
     def _over_time(self, group: str, statistic: str, otherwise: float | None = None) -> list[float | None]:
         found = self._figures.by(self._asked.step, group, statistic)
-        return [found.get(v, {}).get("value", otherwise) for v in self._values(self._asked.step)]
+        return [found.get(v, {}).get("value", otherwise) for v in self._asked.steps()]
 
     def _by(self) -> str:
         return self._t(f"numbers.by.{self._asked.by}")

@@ -22,7 +22,7 @@ class Words:
         if value is None:
             return "–"
         size, unit, digits = (value / 1440, "day", 1) if abs(value) >= 2880 else (value / 60, "hour", 1)
-        if abs(value) < 120:
+        if (abs(value) < 120 and value % 60) or not value:
             size, unit, digits = value, "minute", 0
         shown = round(size, digits)
         return units.format_unit(int(shown) if shown == int(shown) else shown, f"duration-{unit}", "short", locale=self._t.locale)
