@@ -58,7 +58,7 @@ async def _choices(visit: Visit) -> dict[str, list[tuple[str, str]]]:
         "priority": [(p, visit.t.code("priority", p)) for p in _PRIORITIES],
         "scanner": sorted(((f"Device/{d['id']}", _name(d)) for d in found), key=lambda pair: pair[1]),
         "location": sorted(
-            ((f"Location/{x['id']}", x.get("name", x["id"])) for x in found.included("Location")), key=lambda pair: pair[1]
+            ((f"Location/{x['id']}", str(x.get("name", x["id"]))) for x in found.included("Location")), key=lambda pair: pair[1]
         ),
     }
 

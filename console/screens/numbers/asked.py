@@ -7,6 +7,7 @@ from datetime import date, timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from console.formats import human_name
 from console.visit import Visit
 from resources.numbers.question import PERSONS
 from resources.numbers.turn_around import SPANS
@@ -16,6 +17,7 @@ ONLY: Final = ("modality", "priority", "scanner", "location")
 USUAL_SPANS: Final = tuple(f"{a}-{b}" for a, b in SPANS)
 _BY: Final = ("modality", "priority", "scanner", "location", "code", "weekday", "hour")
 _DAYS: Final = 30
+_MOST_PEOPLE: Final = 500
 _LONGEST: Final = 3660  # days
 _OLDEST: Final = date(2000, 1, 1)
 Key = tuple[str, str]
@@ -98,7 +100,17 @@ def choices(visit: Visit, view: str) -> tuple[str, ...]:
 async def figures(visit: Visit, asked: Asked) -> Figures:
     """The figures of a view."""
     found = json.loads(b64decode((await _call(visit, asked))["data"]))
-    return Figures(found["figures"], found["names"], _dimensions(asked))
+    names = found["names"] | await _people(visit, {r[asked.by] for r in found["figures"]} if asked.by in PERSONS else set())
+    return Figures(found["figures"], names, _dimensions(asked))
+
+
+async def _people(visit: Visit, references: set[str]) -> dict[str, str]:
+    """The names of people, whom the figures tell by their references alone."""
+    ids = sorted(r.partition("/")[2] for r in references if r.startswith("Practitioner/"))[:_MOST_PEOPLE]
+    if not ids:
+        return {}
+    found = await visit.desk.search("Practitioner", _id=",".join(ids), _elements="name")
+    return {f"Practitioner/{p['id']}": human_name(p) for p in found}
 
 
 async def csv(visit: Visit, asked: Asked) -> bytes:

@@ -18,6 +18,7 @@ _AGES = ("under 4 hours", "4 to 24 hours", "1 to 3 days", "3 to 7 days", "7 to 3
 _DRAWN = ("ordered", "performed", "reported")
 _MOST_BARS = 24
 _STATISTICS = ("median", "p90")
+_NONE: dict[str, Any] = {"value": None, "count": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,31 +68,30 @@ class View:
         name = self._span(span)
         names = (self._t("numbers.median"), self._t("numbers.p90"))
         whole = [(self._span(s), *(self._figures.whole(s, p) for p in _STATISTICS)) for s in USUAL_SPANS]
-        each = [
-            (v, *(self._figures.by(by, span, p).get(v, {"value": None, "count": 0}) for p in _STATISTICS))
-            for v in self._values(by)
-        ]
+        of_values = [self._figures.by(by, span, p) for p in _STATISTICS]
+        each = [(self._words.value(by, v), *(f.get(v, _NONE) for f in of_values)) for v in self._values(by)]
         told = self._words.minutes
-        spans = [Range(title, median["value"], p90["value"]) for title, median, p90 in whole if median["count"]]
-        parts = [Range(self._words.value(by, v), median["value"], p90["value"]) for v, median, p90 in each if median["count"]]
         over = [Series(n, self._over_time(span, p)) for n, p in zip(names, _STATISTICS, strict=True)]
         heads = [self._t("numbers.count"), *names]
+
+        def ranges(found: list[Any]) -> list[Range]:
+            return [Range(n, m["value"], p["value"]) for n, m, p in found if m["count"]]
 
         def rows(found: list[Any]) -> list[tuple[str, list[str]]]:
             return [(n, [self._words.number(m["count"]), told(m["value"]), told(p["value"])]) for n, m, p in found]
 
         return Shown(
             [
-                self._chart("spans", charts.ranges, spans, told, names, MINUTES),
+                self._chart("spans", charts.ranges, ranges(whole), told, names, MINUTES),
                 self._chart("span-over-time", charts.lines, self._labels(), over, told, MINUTES, span=name),
-                self._chart("span-by", charts.ranges, parts[:_MOST_BARS], told, names, MINUTES, span=name, by=self._by()),
+                self._chart("span-by", charts.ranges, ranges(each)[:_MOST_BARS], told, names, MINUTES, span=name, by=self._by()),
             ],
             [
                 Table(self._title("spans"), [self._t("numbers.span"), *heads], rows(whole)),
                 Table(
                     self._title("span-by", span=name, by=self._by()),
                     [self._by(), *heads],
-                    rows([(self._words.value(by, v), m, p) for v, m, p in each]),
+                    rows(each),
                 ),
             ],
         )
