@@ -13,7 +13,8 @@ from tests.console_world import ConsoleWorld, faults
 
 GB, US, DE = Locale("en", "GB"), Locale("en", "US"), Locale("de", "DE")
 TODAY = date(2026, 11, 29)
-V3 = "http://terminology.hl7.org/CodeSystem/v3-Confidentiality"
+_HL7 = "http://terminology.hl7.org/CodeSystem"
+V3 = f"{_HL7}/v3-Confidentiality"
 REASON = "Unconscious after a fall, allergies unknown"
 
 
@@ -56,7 +57,7 @@ def people(console: ConsoleWorld) -> dict[str, Any]:
     closed = console.patient(name=[{"family": "Verborgen"}], meta={"security": [{"system": V3, "code": "V"}]})
     prior = console.patient(name=[{"family": "Früher"}])
     placer = {
-        "type": {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "PLAC"}]},
+        "type": {"coding": [{"system": f"{_HL7}/v2-0203", "code": "PLAC"}]},
         "system": "urn:x",
     }
     order = console.order(aenne, priority="urgent", identifier=[placer | {"value": "PL-77,4"}])
@@ -67,6 +68,7 @@ def people(console: ConsoleWorld) -> dict[str, Any]:
             "patient": {"reference": f"Patient/{aenne['id']}"},
             "code": {"text": "Iodinated contrast"},
             "criticality": "high",
+            "clinicalStatus": {"coding": [{"system": f"{_HL7}/allergyintolerance-clinical", "code": "active"}]},
         }
     )
     console.create(
