@@ -59,7 +59,7 @@ def test_volumes_as_charts_and_table_say_what_the_csv_says(console: ConsoleWorld
     assert {name: cells[2] for name, cells in shown.items() if name != "All"} == performed
     assert page.locator("svg.chart").count() == 2
     assert all(page.locator("svg.chart").evaluate_all("all => all.map(s => s.getAttribute('aria-label'))"))
-    bars = page.locator("svg.chart").nth(1).locator("text.value").all_inner_texts()
+    bars = page.locator("svg.chart").nth(1).locator("text.value").all_text_contents()
     assert sorted(bars, key=int) == sorted(performed.values(), key=int)
     with page.expect_download() as download:
         page.get_by_role("link", name="CSV").click()

@@ -10,7 +10,7 @@ from fhir_server.registry import Resource
 from resources import terms, work_items
 from resources.alerts import ALERT
 
-SET_ASIDE: Final = ("dead", "refused", "invalid")  # what is sent no more until somebody has seen to it
+SET_ASIDE: Final = ("refused", "dead", "invalid")  # what is sent no more until somebody has seen to it
 _MOST: Final = 1000
 _SILENT: Final = {"silent": "silent-partners", "scanner-silent": "silent-scanners"}
 
@@ -49,4 +49,4 @@ def kind(alert: Resource) -> str:
 async def _letters(visit: Visit) -> Count:
     db = visit.console.interactions.store.db
     n = await db[outbox.COLLECTION].count_documents({"state": {"$in": SET_ASIDE}}, limit=_MOST)
-    return Count("letters", "/interfaces/messages?state=set-aside", n, kind="bad" if n else "")
+    return Count("letters", f"/interfaces/messages?way=out&state={','.join(SET_ASIDE)}", n, kind="bad" if n else "")

@@ -118,8 +118,7 @@ TABLE: Final[dict[str, tuple[Waiting, ...]]] = {
     ),
     "admin": (
         Waiting(
-            "charges", "/administration/charges", "ChargeItem",
-            (("_tag", "urn:fhir-ris:charge-review|held"), ("status", "planned")),
+            "charges", "/administration/charges", "ChargeItem", (("_tag", "urn:fhir-ris:charge-review|held"),),
         ),
         *_OF_ORDERS,
         *_PROBLEMS,
