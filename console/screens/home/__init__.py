@@ -13,7 +13,7 @@ SCREEN = Screen("home", "/", "h", "")
 async def show(visit: Visit) -> Response:
     """The counts of this role, and its list."""
     counts, listed, me = await visit.desk.together(waiting.counts(visit), urgent.listed(visit), _me(visit))
-    return visit.page("home/index.html", counts=counts, listed=listed, me=me)
+    return visit.page("home/index.html", counts=counts, listed=listed, me=me, kinds=waiting.kinds(visit))
 
 
 async def _me(visit: Visit) -> Resource | None:

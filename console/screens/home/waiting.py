@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Final
 
+from console import live
 from console.screens.home import interfaces
 from console.screens.home.count import Count
 from console.visit import Visit
@@ -139,6 +140,12 @@ async def counts(visit: Visit) -> list[Count]:
     asked = [w for w in TABLE.get(visit.role, ()) if visit.allows(w.of, "s") and ("{me}" not in str(w.query) or visit.me)]
     numbers = await visit.desk.together(*(_count(visit, w) for w in asked), interfaces.counts(visit))
     return [*numbers[:-1], *numbers[-1]]
+
+
+def kinds(visit: Visit) -> list[str]:
+    """The kinds whose changes may change a count of this role."""
+    own = {waiting.of for waiting in TABLE.get(visit.role, ())} & set(live.RESOURCES)
+    return sorted(own | ({"outbox"} if visit.can("Endpoint.u") else set()))
 
 
 async def _count(visit: Visit, what: Waiting) -> Count:
