@@ -190,6 +190,11 @@ def test_the_patient_page_shows_what_the_role_may_see(console: ConsoleWorld, peo
     expect(reader.locator("tbody tr")).to_have_count(2)
     reader.emulate_media(color_scheme="dark")
     assert faults(reader) == []
+    with console.http("privacy-officer") as client:
+        office = client.get(f"/patients/{people['aenne']['id']}")
+        assert office.status_code == 200
+        assert "Müllerin, Änne" in office.text
+        assert "CT Chest" not in office.text
 
 
 def test_a_merged_record_is_shown_as_such(console: ConsoleWorld, people: dict[str, Any]) -> None:

@@ -23,6 +23,8 @@ async def counts(visit: Visit) -> list[Count]:
     names = list(_SILENT.values()) if keeper else ["silent-scanners"]
     to = "/interfaces" if keeper else "/rooms"
     raised = [kind(task) for task in await alerts(visit)]
+    if not visit.allows("Task", "s"):
+        names = []
     silent = {name: sum(_SILENT.get(k) == name for k in raised) for name in names}
     told = [Count(name, to, n, kind="bad" if n else "") for name, n in silent.items()]
     return [await _letters(visit), *told] if keeper else told

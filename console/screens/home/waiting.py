@@ -20,14 +20,24 @@ _OPEN: Final = ",".join(sorted(OPEN))
 _READING: Final = f"{terms.READING_STATUS}|"
 _TRACKED: Final = "urn:fhir-ris:tracking|"
 _COMMUNICATION: Final = "urn:fhir-ris:communication|"
-_COVERAGE: Final = (
-    "authorization-missing", "authorization-expiring", "authorization-exhausted", "eligibility-failed", "coverage-denied",
-)  # fmt: skip
-_FINDINGS: Final = ("duplicate-order", "unknown-procedure", "missing-reason", "implausible-date", "order-hold")
-_TO_BE_SORTED_OUT: Final = (
-    "patient-mismatch", "unscheduled-procedure-step", "unexpected-procedure-step", "wrong-worklist-entry", "study-without-order",
-)  # fmt: skip
-OPEN_ITEMS: Final = ",".join(f"{_ITEM}|{kind}" for kind in (*_COVERAGE, *_FINDINGS, *_TO_BE_SORTED_OUT))
+# The work items that the screen of orders lists together.
+_FAMILIES: Final[dict[str, tuple[str, ...]]] = {
+    "coverage": (
+        "authorization-missing", "authorization-expiring", "authorization-exhausted", "eligibility-failed", "coverage-denied",
+    ),
+    "order": (
+        "duplicate-order", "unknown-procedure", "missing-reason", "implausible-date", "order-hold", "order-changed",
+        "order-not-taken", "unknown-order", "parked-message-refused", "order-moved", "placer-number-refused", "unnamed-procedure",
+        "result-for-revoked-order", "numbers-run-out",
+    ),
+    "identity": ("patient-mismatch",),
+    "examination": (
+        "unscheduled-procedure-step", "unexpected-procedure-step", "wrong-worklist-entry", "performed-step-incomplete",
+        "performed-step-abandoned", "examination-stopped", "study-without-order", "unexpected-study", "study-to-be-split",
+        "images-unavailable", "started-despite-stop", "contrast-despite-stop",
+    ),
+}  # fmt: skip
+OPEN_ITEMS: Final = ",".join(f"{_ITEM}|{kind}" for family in _FAMILIES.values() for kind in family)
 _URGENT: Final = ("stat", "asap,urgent", "routine")
 
 Query = tuple[tuple[str, str], ...]
@@ -75,11 +85,13 @@ _OF_ORDERS: Final = (
     Waiting("held", "/orders?tab=hold", "ServiceRequest", (("intent", "order"), ("status", "on-hold"))),
     Waiting("unscheduled", "/schedule", "Task", (("intent", "plan"), ("status", "requested")), _by_priority()),
 )
-_PROBLEMS: Final = (
-    Waiting("coverage", "/orders?tab=items&family=coverage", "Task", _items(*_COVERAGE), kind="warn"),
-    Waiting("findings", "/orders?tab=items&family=order", "Task", _items(*_FINDINGS), kind="warn"),
-    Waiting("mismatches", "/orders?tab=items", "Task", _items(*_TO_BE_SORTED_OUT), kind="bad"),
-)
+_PROBLEMS: Final = tuple(
+    Waiting(name, f"/orders?tab=items&family={family}", "Task", _items(*_FAMILIES[family]), kind=kind)
+    for name, family, kind in (
+        ("coverage", "coverage", "warn"), ("findings", "order", "warn"), ("mismatches", "identity", "bad"),
+        ("sort-out", "examination", "bad"),
+    )
+)  # fmt: skip
 TABLE: Final[dict[str, tuple[Waiting, ...]]] = {
     "scheduler": (
         *_OF_ORDERS,
@@ -95,7 +107,7 @@ TABLE: Final[dict[str, tuple[Waiting, ...]]] = {
         Waiting("expected", "/rooms", "Task", (*_STEPS_TODAY, ("status", "accepted"))),
         _SAFETY,
         _PROTOCOLS,
-        Waiting("sort-out", "/rooms", "Task", _items(*_TO_BE_SORTED_OUT), kind="bad"),
+        Waiting("sort-out", "/rooms", "Task", _items(*_FAMILIES["identity"], *_FAMILIES["examination"]), kind="bad"),
     ),
     "radiologist": (
         Waiting("unread", "/reading", "Task", _UNREAD, _by_priority()),

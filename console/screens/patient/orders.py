@@ -33,6 +33,8 @@ def address(visit: Visit, order: str) -> str:
 async def of_patient(visit: Visit, patient: str) -> tuple[list[Order], str | None, list[Resource]]:
     """The orders of the page, where they go on, and reports that belong to none of the patient's orders."""
     about = f"Patient/{patient}"
+    if not visit.allows("ServiceRequest", "s"):
+        return [], None, []
     page = visit.asked("page")
     found, procedures, steps, reports, bookings = await visit.desk.together(
         visit.desk.page("ServiceRequest", page)
