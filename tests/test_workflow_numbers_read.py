@@ -154,3 +154,24 @@ def test_persons_and_small_cells_are_for_administrators(app, world):
     shown = {name: ["measureScore" in s for s in group["stratifier"][0]["stratum"]] for name, group in seen.items()}
     assert shown == {"scheduler": [True, False], "admin": [True, True]}
     assert "measureScore" in seen["scheduler"]
+
+
+def test_figures_are_narrowed_to_one_of_something(app, world):
+    span = f"{YEAR}&from=started&to=ended"
+
+    def seen(query, name="turn-around", caller=app):
+        answer = caller.get(f"Measure/{name}/$figures?{query}")
+        assert answer.status_code == 200, answer.text
+        return {(f["group"], f["statistic"]): (f["value"], f["count"]) for f in answer.json()["figures"]}
+
+    assert seen(f"{span}&modality=CT") == {("started-ended", "median"): (13, 5), ("started-ended", "p90"): (15, 5)}
+    assert seen(f"{span}&modality=CT&priority=stat") == seen(f"{span}&location=Location/none")
+    assert seen(f"{span}&scanner=Device/ct")["started-ended", "median"] == (12, 6)
+    assert seen(f"{YEAR}&modality=MR&group-by=priority", "volumes")["performed", "count"] == (1, 1)
+    assert seen(f"{YEAR}&scanner=Device/ct", "scanners")["busy", "sum"] == (75, 6)
+    assert seen(f"{YEAR}&scanner=Device/other", "scanners")["busy", "sum"] == (0, 0)
+    # What is too small to be shown is not shown for being asked for alone.
+    few = seen(f"{span}&modality=MR", caller=world.person("scheduler"))
+    assert few == {("started-ended", "median"): (None, 1), ("started-ended", "p90"): (None, 1)}
+    for name, only in (("interfaces", "modality=CT"), ("scanners", "priority=stat"), ("volumes", "reader=Practitioner/1")):
+        assert app.get(f"Measure/{name}/$figures?{YEAR}&{only}").status_code == 400

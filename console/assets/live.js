@@ -4,6 +4,8 @@ let waiting = false;
 let asking = false;
 let lost = false;
 let listening = null;
+let due = 0;
+let refreshedAt = 0;
 
 function say(text, back) {
   away.textContent = text;
@@ -61,6 +63,18 @@ export async function refresh() {
   if (waiting) setTimeout(refresh, 2000);
 }
 
+/** Refresh, at most as often as the page's `data-live-every` (seconds) says: pages that are dear to make say so. */
+function changed() {
+  const every = 1000 * Number(document.querySelector("[data-live-every]")?.dataset.liveEvery ?? 0);
+  const wait = refreshedAt + every - Date.now();
+  if (due) return;
+  due = setTimeout(() => {
+    due = 0;
+    refreshedAt = Date.now();
+    refresh();
+  }, Math.max(0, wait));
+}
+
 /** Listen for the kinds that `data-live` of the body names. */
 export function follow() {
   const kinds = document.body.dataset.live.trim();
@@ -68,7 +82,7 @@ export function follow() {
   const begin = () => {
     listening = new EventSource(`/events?of=${encodeURIComponent(kinds)}&since=${document.body.dataset.askedAt}`);
     listening.addEventListener("open", () => lost && refresh());
-    listening.addEventListener("changed", refresh);
+    listening.addEventListener("changed", changed);
     listening.addEventListener("ended", () => connection("ended"));
     listening.addEventListener("error", () => {
       connection("lost");

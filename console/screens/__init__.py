@@ -4,17 +4,30 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from console.screen import Door, Screen
-from console.screens import administration, exam, find, home, interfaces, numbers, orders, reading, rooms, schedule, trail
+from console.screens import (
+    administration,
+    exam,
+    find,
+    home,
+    interfaces,
+    numbers,
+    orders,
+    patient,
+    reading,
+    rooms,
+    schedule,
+    trail,
+)
 
 if TYPE_CHECKING:
     from console.visit import Visit
 
 _MODULES: tuple[ModuleType, ...] = (
-    home, orders, schedule, rooms, reading, numbers, interfaces, administration, trail, find, exam,
+    home, orders, schedule, rooms, reading, numbers, interfaces, administration, trail, find, exam, patient,
 )  # fmt: skip
 _DOORS: dict[str, list[Door]] = {module.SCREEN.name: module.DOORS for module in _MODULES}
 SCREENS: tuple[Screen, ...] = tuple(module.SCREEN for module in _MODULES)
-_NOT_IN_THE_MENU = frozenset({"find", "exam"})
+_NOT_IN_THE_MENU = frozenset({"find", "exam", "patient"})
 
 
 def doors(screen: Screen) -> list[Door]:

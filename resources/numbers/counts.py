@@ -26,7 +26,7 @@ async def volumes(db: Db, asked: Question) -> list[Figure]:
     """How many examinations reached each of these in the period."""
     figures: list[Figure] = []
     for group, milestone in VOLUMES.items():
-        stages = [{"$match": asked.period(milestone)}, _counted(asked.key(milestone))]
+        stages = [{"$match": asked.period(milestone) | asked.exams()}, _counted(asked.key(milestone))]
         figures += _figures(group, asked, await _cells(db, asked, stages, {milestone: 1}))
     return figures
 
@@ -38,7 +38,7 @@ async def backlog(db: Db, asked: Question) -> list[Figure]:
     figures: list[Figure] = []
     for group in WAITING:
         key = asked.key("since") | ({AGE: age} if AGE in asked.dimensions else {})
-        stages = [{"$match": {"waiting": group} | asked.period("since")}, _counted(key)]
+        stages = [{"$match": {"waiting": group} | asked.period("since") | asked.exams()}, _counted(key)]
         figures += _figures(group, asked, await _cells(db, asked, stages, {"waiting": 1, "since": 1}))
     return figures
 

@@ -13,7 +13,7 @@ from fhir_server.interactions import Interactions
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources.numbers import counts, interfaces, scanners, turn_around
-from resources.numbers.question import EXAM_DIMENSIONS, Db, Figure, Question
+from resources.numbers.question import EXAM_DIMENSIONS, ONLY, Db, Figure, Question
 from smart_auth.access import Access
 
 MEASURE: Final = "urn:fhir-ris:Measure/"  # the canonical of a Measure, without its id
@@ -28,6 +28,7 @@ class Figures:
     """A Measure. `groups`: name to the statistics of it; `by`: its dimensions; `first`: those it has unless others are asked for.
 
     basis: the milestone that puts an examination into the period, where it can be chosen
+    only: what it may be narrowed to
     """
 
     title: str
@@ -37,6 +38,7 @@ class Figures:
     by: tuple[str, ...]
     first: tuple[str, ...] = ()
     basis: str = ""
+    only: tuple[str, ...] = ()
 
 
 def _counted(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -52,6 +54,7 @@ FIGURES: Final[Mapping[str, Figures]] = {
         {f"{a}-{b}": tuple(turn_around.PERCENTILES) for a, b in turn_around.SPANS},
         EXAM_DIMENSIONS,
         basis=turn_around.BASIS,
+        only=ONLY,
     ),
     "volumes": Figures(
         "Volumes",
@@ -60,6 +63,7 @@ FIGURES: Final[Mapping[str, Figures]] = {
         _counted(tuple(counts.VOLUMES)),
         EXAM_DIMENSIONS,
         ("modality",),
+        only=ONLY,
     ),
     "backlog": Figures(
         "Backlog",
@@ -68,6 +72,7 @@ FIGURES: Final[Mapping[str, Figures]] = {
         _counted(counts.WAITING),
         (*EXAM_DIMENSIONS, counts.AGE),
         (counts.AGE,),
+        only=ONLY,
     ),
     "scanners": Figures(
         "Scanners",
@@ -76,6 +81,7 @@ FIGURES: Final[Mapping[str, Figures]] = {
         scanners.GROUPS,
         scanners.DIMENSIONS,
         ("scanner",),
+        only=scanners.DIMENSIONS,
     ),
     "critical-results": Figures(
         "Critical results",

@@ -17,6 +17,7 @@ PERSONS: Final = frozenset({"technologist", "reader", "referrer"})
 # By the department's clock: how a moment is written (MongoDB $dateToString).
 CLOCK: Final = {"day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m", "weekday": "%u", "hour": "%H"}
 EXAM_DIMENSIONS: Final = (*DIMENSIONS, "location", *CLOCK)
+ONLY: Final = ("modality", "priority", "scanner", "location")  # what a question may be narrowed to
 SMALL: Final = 5  # of fewer examinations, times are shown to administrators only
 
 
@@ -54,6 +55,8 @@ class Question:
     every_cell: bool = True
     # Device reference to that of its location; filled where a location is asked for.
     locations: dict[str, str] = field(default_factory=dict)
+    # A value of some of `ONLY`: what else there is counts nowhere.
+    only: dict[str, str] = field(default_factory=dict)
 
     @property
     def dimensions(self) -> tuple[str, ...]:
@@ -63,6 +66,20 @@ class Question:
     def period(self, name: str) -> dict[str, Any]:
         """The condition that a date is in the period."""
         return {name: {"$gte": self.start, "$lt": self.end}}
+
+    @property
+    def scanners(self) -> set[str] | None:
+        """The scanners that count; None for all, and for what none has done."""
+        if not {"scanner", "location"} & self.only.keys():
+            return None
+        chosen = {self.only["scanner"]} if "scanner" in self.only else set(self.locations)
+        place = self.only.get("location")
+        return chosen if place is None else {s for s in chosen if self.locations.get(s) == place}
+
+    def exams(self) -> dict[str, Any]:
+        """The condition that an examination is one of those that count."""
+        found: dict[str, Any] = {name: value for name, value in self.only.items() if name in {"modality", "priority"}}
+        return found if self.scanners is None else found | {"scanner": {"$in": sorted(self.scanners)}}
 
     def key(self, at: str) -> dict[str, Any]:
         """The `_id` of a $group into cells: the dimensions, those of the clock taken from the date `at`."""

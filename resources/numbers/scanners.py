@@ -36,7 +36,10 @@ async def evaluate(db: Db, asked: Question) -> list[Figure]:
     await _runs(db, asked, sums)
     await _offered(db, asked, sums)
     cells: dict[Cell, list[Amounts]] = {}
+    counting = asked.scanners
     for scanner, amounts in sums.items():
+        if counting is not None and scanner not in counting:
+            continue
         cells.setdefault(asked.cell(dict.fromkeys(DIMENSIONS, scanner)), []).append(amounts)
     figures: list[Figure] = []
     for stratum, own in asked.strata(list(cells)).items():

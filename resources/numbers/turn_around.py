@@ -46,7 +46,7 @@ async def _cells(db: Db, asked: Question) -> dict[Cell, Times]:
     # A document holds 16 MB: what is sent is cut into days, of which a department has none that large.
     day = {"$dateTrunc": {"date": f"${basis}", "unit": "day"}}
     stages = [
-        {"$match": asked.period(basis)},
+        {"$match": asked.period(basis) | asked.exams()},
         {"$group": {"_id": asked.key(basis) | {"_day": day}, "times": {"$push": "$times"}}},
     ]
     found: dict[Cell, Times] = {}
