@@ -182,6 +182,7 @@ def test_the_time_may_come_first_and_may_be_held(house: House, page: Page) -> No
     order = house.order(name="Hold", priority="stat")
     page.goto(BOARD)
     house.free(page, at(11)).click()
+    expect(page.locator(".picked")).to_contain_text("11:00 · CT 1")
     page.locator(f"#order-{order['id']}").click()
     expect(page.locator("#confirm")).to_be_focused()
     page.keyboard.press("h")
@@ -348,6 +349,7 @@ def test_a_patient_comes_or_does_not(console: ConsoleWorld, house: House, page: 
     assert house.now(come)["status"] == "checked-in"
     schedule.no_show(page, missed["id"], {})
     assert house.now(missed)["status"] == "noshow"
+    page.goto(f"/schedule?day={past.date().isoformat()}")
     expect(booking(page, missed)).to_have_count(1)
     later = house.booked(19)
     with pytest.raises(Refused, match="yet to come"):
@@ -391,6 +393,7 @@ def test_a_time_is_blocked_and_opened_again(console: ConsoleWorld, house: House,
         done(page)
     page.goto(BOARD)
     blocked.click()
+    expect(page.locator(".picked")).to_contain_text("helium")
     schedule.press(page, "unblock")
     done(page)
     expect(house.free(page, at(21), house.mr)).to_have_count(1)
@@ -410,8 +413,9 @@ def test_the_week_of_a_scanner_its_hours_and_its_slots(console: ConsoleWorld, ho
     page.get_by_role("link", name="Its week").click()
     expect(page.locator(".board thead th")).to_have_count(8)
     page.locator("#scanner").select_option(label="MR 1")
-    expect(page.locator("#scanner option:checked")).to_have_text("MR 1")
+    expect(page).to_have_url(re.compile(f"scanner={house.mr['id']}"))
     page.keyboard.press("w")
+    expect(page.locator(".board thead th")).to_have_count(4)
     page.locator("#modality").select_option("MR")
     expect(page.locator(".board thead th a")).to_have_text(["MR 1"])
     page.keyboard.press("t")
