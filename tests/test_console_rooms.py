@@ -325,7 +325,8 @@ def test_an_examination_without_an_order_gets_the_right_one(console: ConsoleWorl
     expect(technologist.locator("#done")).to_be_visible()
     assert console.read(f"Procedure/{performed['id']}")["subject"] == right["for"]
     assert current(console, right)["status"] == "in-progress"
-    rooms.reconcile(technologist, performed["id"], {"order": {"reference": wrong["focus"]["reference"]}})
+    order = console.read(wrong["focus"]["reference"])["basedOn"][0]
+    rooms.reconcile(technologist, performed["id"], {"order": order})
     assert console.read(f"Procedure/{performed['id']}")["subject"] == wrong["for"]
     assert current(console, right)["status"] == "accepted"
 

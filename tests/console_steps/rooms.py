@@ -148,7 +148,7 @@ def reconcile_study(page: Page, id_: str, given: dict[str, Any]) -> None:
 def _reconcile(page: Page, about: str, given: dict[str, Any]) -> None:
     order = given["order"]["reference"].rpartition("/")[2]
     page.goto(f"/rooms/settle/{about}?order={order}")
-    column = page.locator("form", has=page.locator(f'[data-of~="{order}"]'))
+    column = page.locator(f'form[data-of~="{order}"]')
     if "step" in given:
         column.locator("select").select_option(given["step"]["reference"].rpartition("/")[2])
     column.get_by_role("button").click()

@@ -114,7 +114,9 @@ async def compare(visit: Visit) -> Response:
     ids = [r.rpartition("/")[2] for r in dict.fromkeys([*chosen, *points])]
     asked = [visit.desk.search("ServiceRequest", _id=",".join(ids), **_WITH)] if ids else []
     if visit.asked("order"):
-        asked += [visit.desk.search("ServiceRequest", **{k: visit.asked("order")}, **_WITH) for k in ("_id", "based_on")]
+        name = f"ServiceRequest/{visit.asked('order')}"
+        asked += [visit.desk.search("ServiceRequest", _id=visit.asked("order"), **_WITH)]
+        asked += [visit.desk.search("ServiceRequest", based_on=name, **_WITH)]
     found: list[Candidate] = []
     if query := visit.form.get("q"):
         asked += [_by_text(visit, query)]
