@@ -3,11 +3,12 @@
 Moments are FHIR's (`2026-11-29T08:30:00Z`) and are shown in the department's time zone.
 """
 
+import functools
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any, Final
 
-from babel import dates, numbers, units
+from babel import Locale, dates, numbers, units
 from jinja2 import pass_context
 from jinja2.runtime import Context
 
@@ -37,7 +38,7 @@ def day(context: Context, value: str | datetime | date | None, form: str = "medi
     if isinstance(value, str) and len(value) == 7:
         return dates.format_skeleton("yMMM", date.fromisoformat(f"{value}-01"), locale=locale)
     at = _local(context, value)
-    return dates.format_date(at, form if form in _FORMS else "medium", locale=locale)
+    return _date(at.date() if isinstance(at, datetime) else at, form if form in _FORMS else "medium", locale)
 
 
 @pass_context
@@ -83,7 +84,7 @@ def span(context: Context, value: timedelta | float | None) -> str:
     parts = [size // 86400, size % 86400 // 3600, size % 3600 // 60]
     locale = context["t"].locale
     shown = [(unit, n) for unit, n in zip(_UNITS, parts, strict=True) if n][:2] or [("minute", 0)]
-    told = " ".join(units.format_unit(n, f"duration-{unit}", "short", locale=locale) for unit, n in shown)
+    told = " ".join(_unit(n, f"duration-{unit}", locale) for unit, n in shown)
     return f"−{told}" if seconds <= -60 else told
 
 
@@ -150,6 +151,17 @@ def age(context: Context, birth: str | None) -> str:
     if months >= 36:
         return str(t.count("person.years", months // 12))
     return str(t.count("person.months", months) if months >= 2 else t.count("person.days", (today - born).days))
+
+
+# Long lists say the same again and again, and Babel takes its time.
+@functools.lru_cache(8192)
+def _date(value: date, form: str, locale: Locale) -> str:
+    return dates.format_date(value, form, locale=locale)
+
+
+@functools.lru_cache(4096)
+def _unit(number: int, unit: str, locale: Locale) -> str:
+    return units.format_unit(number, unit, "short", locale=locale)
 
 
 _UNITS: Final = ("day", "hour", "minute")
