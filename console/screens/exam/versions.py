@@ -12,7 +12,7 @@ from console.screens.exam.record import Exam
 from fhir_server.outcome import FhirError
 from fhir_server.registry import Resource
 
-_MOST = 40  # versions of one part that the timeline shows: of a report that was saved all day long the newest
+_MOST = 30  # versions of one part that the timeline shows: of a report that was saved all day long the newest
 
 
 @dataclass(frozen=True, slots=True)
