@@ -45,10 +45,8 @@ def ordered(world: ConsoleWorld, family: str = "Muster", given: str = "Mara") ->
     number, placer = f"X{n:05}", f"PLX{n:05}"
     accept(world, ehr.registration(f"XA{n}", number, family, given))
     message = ehr.order(f"XO{n}", placer, number, family, given).decode()
-    insured = message.replace(
-        "\rORC|", "\rIN1|1|GKV^Statutory|AOK^^^^NIIP|Example Health||||||||||||||||||||||||||||||SECRET-77\rORC|"
-    )
-    accept(world, insured.encode())
+    insured = f"IN1|1|GKV^Statutory|AOK^^^^NIIP|Example Health{'|' * 32}{POLICY}"
+    accept(world, message.replace("\rORC|", f"\r{insured}\rORC|").encode())
     (order,) = world.search("ServiceRequest", identifier=placer, intent="order")
     return Story(world, number, placer, order)
 

@@ -65,6 +65,15 @@ def test_what_is_no_message_is_shown_as_bytes_and_nothing_as_nothing() -> None:
     assert not view(b"").unreadable
 
 
+def test_what_is_hidden_says_only_that_it_is_there_and_a_note_goes_with_its_segment() -> None:
+    found = _segments(hides=lambda name, owner: "OBX" in (name, owner))
+    assert [name for name, s in found.items() if s.hidden] == ["OBX1", "OBX2", "NTE1"]
+    assert not any(s.fields or s.raw for s in found.values() if s.hidden)
+    unreadable = view(b"MSHX", hides=lambda name, owner: False)
+    assert unreadable.unreadable
+    assert unreadable.raw == ""
+
+
 def test_control_characters_do_nothing_on_a_terminal_or_page() -> None:
     made = view(b"MSH|^~\\&|A|B|C|D|||ADT^A04|1|P|2.5.1\rPID|1||\x1b[2J\x00")
     assert made.segments[1].fields[-1].repetitions[0][0].text == r"\x1b[2J\x00"

@@ -4,7 +4,10 @@ const open = new Map(); // address -> what is shown
 async function unfold(link) {
   const address = link.getAttribute("href");
   if (open.has(address)) return fold(link, address);
+  if (link.ariaBusy === "true") return;
+  link.ariaBusy = "true";
   const answer = await fetch(address);
+  link.ariaBusy = "false";
   if (answer.redirected || !answer.ok) return void (location.href = address);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const found = page.querySelector("[data-detail]");

@@ -20,7 +20,6 @@ _OID = "urn:oid:"
 class Step:
     """A scheduled step: `procedure` is what it is part of; `path` leads to it in the rooms, for who works there."""
 
-    id: str
     procedure: str
     status: str
     station: str
@@ -32,7 +31,6 @@ class Step:
 class Part:
     """An appointment, study, report or charge: its name, state (with the chip's kind), facts, and the screen for it."""
 
-    id: str
     name: str
     status: str
     chip: str
@@ -44,7 +42,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """All of it. `links`: the screens for the order and for the patient."""
+    """All of it. `procedures`: names and states; `numbers`: of the order, by the codes of v2-0203."""
 
     procedures: tuple[tuple[str, str], ...]
     steps: tuple[Step, ...]
@@ -111,7 +109,7 @@ def _step(visit: Visit, exam: Exam, step: Resource) -> Step:
     period = step.get("executionPeriod") or step.get("restriction", {}).get("period", {})
     path = f"/rooms/steps/{step['id']}" if works_at(visit, "rooms") else ""
     start = moment(period.get("start"))
-    return Step(step["id"], concept(procedure.get("code")), step["status"], _station(exam, step.get("owner")), start, path)
+    return Step(concept(procedure.get("code")), step["status"], _station(exam, step.get("owner")), start, path)
 
 
 def _part(visit: Visit, resource: Resource, name: str, facts: list[str], path: str = "", text: str = "") -> Part:
@@ -119,7 +117,7 @@ def _part(visit: Visit, resource: Resource, name: str, facts: list[str], path: s
         resource.get("start") or resource.get("started") or resource.get("issued") or resource.get("occurrenceDateTime")
     )
     shown = tuple(f for f in facts if f and f != "–")
-    return Part(resource["id"], name, words.status(visit.t, resource), words.chip(resource), start, shown, path, text)
+    return Part(name, words.status(visit.t, resource), words.chip(resource), start, shown, path, text)
 
 
 def _appointment(visit: Visit, exam: Exam, appointment: Resource) -> Part:

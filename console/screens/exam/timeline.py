@@ -18,7 +18,7 @@ from fhir_server.registry import Resource
 from resources.imaging_series import availability
 
 KINDS: Final = ("received", "sent", "dicom", "change", "work", "provenance")
-_PAGE: Final = 200
+_PAGE: Final = 100
 # Which of what was written together the event is named after: the first of these that is among it.
 _FIRST: Final = (
     "DiagnosticReport", "Procedure", "Appointment", "ServiceRequest", "Task", "ImagingStudy", "MedicationAdministration",

@@ -11,7 +11,7 @@ from console.visit import Visit
 from fhir_server.outcome import fail
 from fhir_server.registry import Resource
 
-KINDS: Final = {"seen": frozenset("R"), "searched": frozenset("E"), "changed": frozenset("CUD")}
+KINDS: Final = ("seen", "called", "changed")
 _MOST: Final = 300
 _PARTS: Final = frozenset(
     "ServiceRequest Task Appointment Procedure ImagingStudy DiagnosticReport ChargeItem Observation Binary".split()
@@ -21,10 +21,11 @@ _MOST_PARTS: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One AuditEvent: who (and as what), what was done, to what."""
+    """One AuditEvent: who (and as what), what was done, to what. `kind`: one of KINDS; `action`: FHIR's code."""
 
     id: str
     at: datetime
+    kind: str
     action: str
     event: str
     who: str
@@ -43,9 +44,9 @@ async def show(visit: Visit) -> Response:
         raise fail("not-found", "nothing is on record about such an exam")
     found |= await _events(visit, _made_with(order, found.values()))
     rows = sorted((_row(e) for e in found.values()), key=lambda r: (r.at, r.id), reverse=True)
-    counts = {"": len(rows)} | {name: sum(r.action in actions for r in rows) for name, actions in KINDS.items()}
+    counts = {"": len(rows)} | {name: sum(r.kind == name for r in rows) for name in KINDS}
     kind = visit.asked("kind") if visit.asked("kind") in KINDS else ""
-    shown = [r for r in rows if not kind or r.action in KINDS[kind]][:_MOST]
+    shown = [r for r in rows if kind in ("", r.kind)][:_MOST]
     return visit.page("exam/trail.html", id=visit.id(), rows=shown, counts=counts, kind=kind, left_off=counts[kind] - len(shown))
 
 
@@ -73,9 +74,12 @@ def _row(event: Resource) -> Access:
     where = next((a["network"]["address"] for a in agents if "network" in a), "")
     entities = [e["what"].get("reference", "") for e in event.get("entity", ()) if "what" in e]
     who = person.get("who", {})
+    changed = {"created", "updated", "deleted"} & {e.get("description") for e in event.get("entity", ())}
+    kind = "changed" if changed else "seen" if event.get("action") == "R" else "called"
     return Access(
         event["id"],
         datetime.fromisoformat(event["recorded"]),
+        kind,
         event.get("action", "E"),
         next((c.get("code", "") for c in event.get("subtype", ())), ""),
         str(who.get("display") or who.get("reference") or ""),

@@ -12,7 +12,7 @@ from console.screens.exam.record import Exam
 from fhir_server.outcome import FhirError
 from fhir_server.registry import Resource
 
-_MOST = "300"  # versions of one resource: a report that was saved all day long has less
+_MOST = 30  # versions of one part that the timeline shows: of a report that was saved all day long the newest
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ async def of_parts(desk: Desk, exam: Exam, names: Iterable[str]) -> list[Version
 
 async def _of_one(desk: Desk, reference: str) -> list[Version]:
     try:
-        bundle = (await desk.ask("GET", f"{reference}/_history", query=[("_count", _MOST)])).resource
+        bundle = (await desk.ask("GET", f"{reference}/_history", query=[("_count", str(_MOST + 1))])).resource
     except FhirError:  # hidden, or gone, since it was found
         return []
     resource_type, _, id_ = reference.partition("/")
@@ -79,7 +79,8 @@ async def _of_one(desk: Desk, reference: str) -> list[Version]:
         for e in entries
     ]
     older = [v.resource for v in versions[1:]] + [None]
-    return [Version(v.type, v.id, v.number, v.at, v.resource, before) for v, before in zip(versions, older, strict=True)]
+    found = [Version(v.type, v.id, v.number, v.at, v.resource, before) for v, before in zip(versions, older, strict=True)]
+    return found[:_MOST]
 
 
 def _version(resource: Resource, number: str, at: str) -> Version:

@@ -43,7 +43,7 @@ def name(t: Texts, resource: Resource) -> str:
 
 def status(t: Texts, resource: Resource) -> str:
     """What its state is called."""
-    section = _STATES.get(str(resource.get("resourceType")))
+    section = _STATES.get(str(resource.get("resourceType"))) if kind(resource) not in {"reading", "item"} else None
     code = resource.get("status")
     return t.code(f"state.{section}", code) if section else t.code("exam.state", code)
 
