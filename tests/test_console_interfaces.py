@@ -20,6 +20,7 @@ from bridges.v2.delivery import Delivery
 from console.screens.interfaces.charts import chart
 from demo.ehr import Listener
 from fhir_server import clock, metrics, outbox
+from resources import work_items
 from resources.alerts import Alerts
 from tests.console_steps import interfaces as steps
 from tests.console_world import ConsoleWorld, faults
@@ -399,8 +400,9 @@ def test_alerts_are_seen_and_settled_and_other_tasks_are_not(console: ConsoleWor
     analyst.keyboard.press("d")
     expect(analyst.locator("#done")).to_have_text("The alert is settled.")
     expect(mine).to_have_count(0)
-    (task,) = console.search("Task", code="interface-alert")
-    assert task["status"] == "completed"
+    about = f"interface-alert silent Endpoint/{partner['id']}"
+    tasks = console.search("Task", identifier=f"{work_items.SUBJECT}|{about}")
+    assert [(t["description"], t["status"]) for t in tasks] == [(text, "completed")]
     with console.http(ROLE) as client:
         token = re.search('name="csrf" value="([^"]+)"', client.get("/interfaces").text)
         assert token is not None
