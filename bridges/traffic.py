@@ -96,12 +96,8 @@ class Traffic:
         return await self._counts(destinations, ASIDE)
 
     async def _counts(self, destinations: Iterable[str], states: Iterable[str]) -> dict[str, int]:
-        counted: list[Document] = [
-            {"$match": {"destination": {"$in": list(destinations)}, "state": {"$in": list(states)}}},
-            {"$project": {"_id": 0, "destination": 1, "state": 1}},
-            {"$group": {"_id": "$destination", "n": {"$sum": 1}}},
-        ]
-        return {row["_id"]: row["n"] async for row in await self.db[outbox.COLLECTION].aggregate(counted)}
+        match = {"destination": {"$in": list(destinations)}, "state": {"$in": list(states)}}
+        return {row["_id"]["of"]: row["n"] for row in await self._counted(outbox.COLLECTION, match, {"of": "$destination"})}
 
     async def sent(self, destinations: Iterable[str]) -> dict[str, Rate]:
         """The rate of each destination, by when its messages were written."""
