@@ -5,6 +5,7 @@ counted over time, from the indexes alone.
 """
 
 import asyncio
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,9 @@ ASIDE: Final = ("refused", "dead", "invalid")
 HOURS: Final = 24
 _HOUR: Final = timedelta(hours=1)
 _HOUR_NS: Final = 3_600_000_000_000
+_REMEMBERED: Final = 60.0  # seconds
+_MOST_REMEMBERED: Final = 200
+_over: dict[tuple[str, ...], tuple[float, list[Document]]] = {}
 _STATES: Final = ("pending", "delivered", *ASIDE, "cancelled")
 
 
@@ -92,58 +96,52 @@ class Traffic:
         return await self._counts(destinations, ASIDE)
 
     async def _counts(self, destinations: Iterable[str], states: Iterable[str]) -> dict[str, int]:
-        counted: list[Document] = [
-            {"$match": {"destination": {"$in": list(destinations)}, "state": {"$in": list(states)}}},
-            {"$project": {"_id": 0, "destination": 1, "state": 1}},
-            {"$group": {"_id": "$destination", "n": {"$sum": 1}}},
-        ]
-        return {row["_id"]: row["n"] async for row in await self.db[outbox.COLLECTION].aggregate(counted)}
+        match = {"destination": {"$in": list(destinations)}, "state": {"$in": list(states)}}
+        return {row["_id"]["of"]: row["n"] for row in await self._counted(outbox.COLLECTION, match, {"of": "$destination"})}
 
     async def sent(self, destinations: Iterable[str]) -> dict[str, Rate]:
         """The rate of each destination, by when its messages were written."""
-        since = _first_hour(clock.now())
-        start = int(since.replace(tzinfo=UTC).timestamp()) * 1_000_000_000
-        counted: list[Document] = [
-            {"$match": {"destination": {"$in": list(destinations)}, "state": {"$in": list(_STATES)}, "key": {"$gte": start}}},
-            {"$project": {"_id": 0, "destination": 1, "state": 1, "key": 1}},
-            {
-                "$group": {
-                    "_id": {
-                        "of": "$destination",
-                        "failed": {"$in": ["$state", list(ASIDE)]},
-                        "hour": {"$toInt": {"$floor": {"$divide": [{"$subtract": ["$key", start]}, _HOUR_NS]}}},
-                    },
-                    "n": {"$sum": 1},
-                }
-            },
-        ]
+        of = sorted(destinations)
+        match = {"destination": {"$in": of}, "state": {"$in": list(_STATES)}}
+        hour = {"$subtract": ["$key", {"$mod": ["$key", _HOUR_NS]}]}
+        by = {"of": "$destination", "state": "$state", "hour": hour}
         found: dict[str, Rate] = {}
-        async for row in await self.db[outbox.COLLECTION].aggregate(counted):
-            _count(found, row["_id"]["of"], row["_id"]["hour"], row["n"], failed=row["_id"]["failed"])
+        for row in await self._by_hour(outbox.COLLECTION, of, match, "key", by):
+            rate, place = found.setdefault(row["_id"]["of"], Rate()), _place(row["_id"]["hour"] // 1_000_000_000)
+            rate.all[place] += row["n"]
+            rate.failed[place] += row["n"] if row["_id"]["state"] in ASIDE else 0
         return found
 
     async def received(self, partners: Iterable[str]) -> dict[str, Rate]:
-        """The rate of each partner that sends; "" is whoever has no Endpoint."""
-        since, messages = _first_hour(clock.now()), self.db[message_log.COLLECTION]
-        hour = {"$toInt": {"$floor": {"$divide": [{"$subtract": ["$received", since]}, 3_600_000]}}}
-        wanted = list(partners)
-        counted: list[Document] = [
-            {"$match": {"partner": {"$in": wanted}, "received": {"$gte": since}}},
-            {"$project": {"_id": 0, "partner": 1, "received": 1}},
-            {"$group": {"_id": {"of": "$partner", "hour": hour}, "n": {"$sum": 1}}},
-        ]
-        refused: list[Document] = [
-            {"$match": {"outcome": {"$in": ["AE", "AR"]}, "received": {"$gte": since}}},
-            {"$group": {"_id": {"of": "$partner", "hour": hour}, "n": {"$sum": 1}}},
-        ]
+        """The rate of each partner that sends."""
+        of, hour = sorted(partners), {"$hour": "$received"}
         found: dict[str, Rate] = {}
-        async for row in await messages.aggregate(counted):
-            _count(found, row["_id"]["of"], row["_id"]["hour"], row["n"])
-        async for row in await messages.aggregate(refused):
-            if row["_id"]["of"] in wanted:
-                rate = found.setdefault(row["_id"]["of"], Rate())
-                rate.failed[min(HOURS - 1, row["_id"]["hour"])] += row["n"]
+        match, by = {"partner": {"$in": of}}, {"of": "$partner", "hour": hour}
+        first = _first_hour(clock.now())
+        for row in await self._by_hour(message_log.COLLECTION, of, match, "received", by):
+            found.setdefault(row["_id"]["of"], Rate()).all[(row["_id"]["hour"] - first.hour) % HOURS] += row["n"]
+        refused = {"outcome": {"$in": ["AE", "AR"]}, "received": {"$gte": first}}
+        for row in await self._counted(message_log.COLLECTION, refused, by):
+            if row["_id"]["of"] in found:
+                found[row["_id"]["of"]].failed[(row["_id"]["hour"] - first.hour) % HOURS] += row["n"]
         return found
+
+    async def _by_hour(self, collection: str, of: list[str], match: Document, when: str, by: Document) -> list[Document]:
+        """Counts of the last 24 hours. Those of the hours that are over are remembered for a minute."""
+        first = _first_hour(clock.now())
+        begin, now = (m if when == "received" else _nanoseconds(m) for m in (first, first + (HOURS - 1) * _HOUR))
+        key = (self.db.name, collection, str(first), *of)
+        known = _over.get(key)
+        if known is None or time.monotonic() - known[0] > _REMEMBERED:
+            if len(_over) >= _MOST_REMEMBERED:
+                _over.clear()
+            rows = await self._counted(collection, match | {when: {"$gte": begin, "$lt": now}}, by)
+            known = _over[key] = (time.monotonic(), rows)
+        return [*known[1], *await self._counted(collection, match | {when: {"$gte": now}}, by)]
+
+    async def _counted(self, collection: str, match: Document, by: Document) -> list[Document]:
+        pipeline: list[Document] = [{"$match": match}, {"$group": {"_id": by, "n": {"$sum": 1}}}]
+        return await (await self.db[collection].aggregate(pipeline)).to_list()
 
     async def newest(self, destinations: Iterable[str], partners: Iterable[str]) -> dict[str, datetime]:
         """When each destination was last delivered something, and each partner (`from Endpoint/his`) last sent something."""
@@ -237,8 +235,10 @@ def _first_hour(now: datetime) -> datetime:
     return clock.naive(now.replace(minute=0, second=0, microsecond=0)) - (HOURS - 1) * _HOUR
 
 
-def _count(found: dict[str, Rate], of: str, hour: int, n: int, *, failed: bool = False) -> None:
-    rate, place = found.setdefault(of, Rate()), max(0, min(HOURS - 1, hour))
-    rate.all[place] += n
-    if failed:
-        rate.failed[place] += n
+def _nanoseconds(moment: datetime) -> int:
+    return int(moment.replace(tzinfo=UTC).timestamp()) * 1_000_000_000
+
+
+def _place(seconds: int) -> int:
+    """Which of the last 24 hours a moment (seconds since 1970) is in."""
+    return max(0, min(HOURS - 1, (seconds - _nanoseconds(_first_hour(clock.now())) // 1_000_000_000) // 3600))

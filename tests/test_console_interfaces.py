@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from bson import ObjectId
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from bridges.dicom.server import DicomServer, DicomSettings
 from bridges.traffic import HOURS
@@ -20,6 +20,7 @@ from bridges.v2.delivery import Delivery
 from console.screens.interfaces.charts import chart
 from demo.ehr import Listener
 from fhir_server import clock, metrics, outbox
+from resources import work_items
 from resources.alerts import Alerts
 from tests.console_steps import interfaces as steps
 from tests.console_world import ConsoleWorld, faults
@@ -176,9 +177,7 @@ def test_of_two_who_see_to_a_message_the_slower_is_told(console: ConsoleWorld, a
     partner = endpoint(console, "Done", status="off")
     message = post(console, partner, state="refused", error="AE: no")
     other = console.at(ROLE, f"/interfaces/messages/{message}")
-    other.route(
-        "**/*", lambda route: route.fulfill(status=204) if route.request.headers.get("x-ris-by-itself") else route.continue_()
-    )
+    other.route("**/*", _not_by_itself)  # its page stays as it was
     steps.cancel(analyst, message, {"reason": "sent on paper"})
     other.keyboard.press("x")
     other.get_by_role("dialog").get_by_label("Reason").fill("too late")
@@ -189,6 +188,13 @@ def test_of_two_who_see_to_a_message_the_slower_is_told(console: ConsoleWorld, a
     other.context.close()
     analyst.goto("/interfaces/messages/000000000000000000000000")
     expect(analyst.get_by_role("heading", level=1)).to_have_text("Not there")
+
+
+def _not_by_itself(route: Route) -> None:
+    if "x-ris-by-itself" in route.request.headers:
+        route.fulfill(status=204)
+    else:
+        route.continue_()
 
 
 def test_settings_are_changed_and_the_slower_of_two_is_told(console: ConsoleWorld, analyst: Page) -> None:
@@ -206,7 +212,11 @@ def test_settings_are_changed_and_the_slower_of_two_is_told(console: ConsoleWorl
     dialog.get_by_role("button", name="Save").click()
     expect(other.locator("#errors")).to_contain_text(re.compile("version", re.IGNORECASE))
     expect(dialog.get_by_label("Address")).to_have_value("mllp://127.0.0.1:4711")
+    expect(dialog.get_by_role("alert")).to_contain_text("Archive 2")  # what the other one has stored
     assert console.read(f"Endpoint/{partner['id']}")["address"] == partner["address"]
+    dialog.get_by_role("button", name="Save").click()  # knowing it
+    expect(other.locator("#done")).to_be_visible()
+    assert console.read(f"Endpoint/{partner['id']}")["address"] == "mllp://127.0.0.1:4711"
 
     analyst.goto(path)
     analyst.keyboard.press("e")
@@ -390,8 +400,9 @@ def test_alerts_are_seen_and_settled_and_other_tasks_are_not(console: ConsoleWor
     analyst.keyboard.press("d")
     expect(analyst.locator("#done")).to_have_text("The alert is settled.")
     expect(mine).to_have_count(0)
-    (task,) = console.search("Task", code="interface-alert")
-    assert task["status"] == "completed"
+    about = f"interface-alert silent Endpoint/{partner['id']}"
+    tasks = console.search("Task", identifier=f"{work_items.SUBJECT}|{about}")
+    assert [(t["description"], t["status"]) for t in tasks] == [(text, "completed")]
     with console.http(ROLE) as client:
         token = re.search('name="csrf" value="([^"]+)"', client.get("/interfaces").text)
         assert token is not None

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from bson import Int64
+from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 
 from bridges.v2 import message_log
@@ -50,6 +51,7 @@ async def find(db: AsyncDatabase[Document], wanted: Wanted) -> list[Document]:
     """The newest documents, of `outbox` or `messages`, without the messages themselves."""
     store = Store(db)
     order = "key" if wanted.outbound else "received"
+    collection = db[outbox.COLLECTION if wanted.outbound else message_log.COLLECTION]
     where: list[Document] = []
     if wanted.patient:
         references = await _references(store, "Patient", wanted.patient)  # a merge is about two
@@ -59,7 +61,7 @@ async def find(db: AsyncDatabase[Document], wanted: Wanted) -> list[Document]:
     if wanted.control_id:
         where.append({"control_id": wanted.control_id})
     if wanted.kind:
-        where.append({"type": wanted.kind if "^" in wanted.kind else re.compile(f"^{re.escape(wanted.kind)}\\^")})
+        where.append({"type": wanted.kind if "^" in wanted.kind else await _kinds(collection, wanted.kind)})
     period = {k: v for k, v in (("$gte", wanted.since), ("$lt", wanted.until)) if v is not None}
     if period:
         where.append({"created" if wanted.outbound else "received": period})
@@ -70,12 +72,12 @@ async def find(db: AsyncDatabase[Document], wanted: Wanted) -> list[Document]:
     if wanted.outbound:
         where += [{"destination": _endpoint(wanted.partner)}] if wanted.partner else []
         where += [{"state": {"$in": wanted.status.split(",")}}] if wanted.status else []
-        collection, without = outbox.COLLECTION, {"message": 0}
+        without = {"message": 0}
     else:
         where += [_sender(wanted.partner)] if wanted.partner else []
         where += [{"outcome" if wanted.status in OUTCOMES else "state": wanted.status}] if wanted.status else []
-        collection, without = message_log.COLLECTION, {"raw": 0, "ack": 0}
-    return await db[collection].find(_all(where), without, sort=[(order, -1)], limit=wanted.limit, skip=skip).to_list()
+        without = {"raw": 0, "ack": 0}
+    return await collection.find(_all(where), without, sort=[(order, -1)], limit=wanted.limit, skip=skip).to_list()
 
 
 def place(found: list[Document], before: str = "") -> str:
@@ -105,6 +107,11 @@ def _place(text: str, *, outbound: bool) -> tuple[Any, int]:
     if outbound:
         return Int64(newest), int(skip)
     return datetime.fromtimestamp(int(newest) / 1000, UTC).replace(tzinfo=None), int(skip)
+
+
+async def _kinds(collection: AsyncCollection[Document], kind: str) -> Document:
+    """All types of a kind, one by one: by their index, each of them is in the order of the list."""
+    return {"$in": [known for known in await collection.distinct("type") if str(known).startswith(f"{kind}^")]}
 
 
 def _all(where: list[Document]) -> Document:
@@ -144,5 +151,6 @@ def _endpoint(partner: str) -> str:
 def _sender(partner: str) -> Document:
     if partner.startswith("Endpoint/"):
         return {"partner": partner}
-    names = {"sender": partner if "|" in partner else re.compile(f"^{re.escape(partner)}\\|")}
-    return {"$or": [{"partner": _endpoint(partner)}, names]}
+    if "|" in partner:  # no id of an Endpoint
+        return {"sender": partner}
+    return {"$or": [{"partner": _endpoint(partner)}, {"sender": re.compile(f"^{re.escape(partner)}\\|")}]}

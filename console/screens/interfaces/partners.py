@@ -52,6 +52,7 @@ async def show(visit: Visit) -> Response:
         received=[rows.message_row(d, names) for d in came],
         testable=connection_tests.can_be_tested(endpoint),
         fields=_fields(visit, endpoint),
+        meanwhile=rows.meanwhile(visit, _stored(endpoint)),
         wanted=_wanted(visit, endpoint) if state.kind == partner_states.V2 else [],
         headers=_headers() if state.kind == partner_states.V2 else [],
         statuses=[(s, visit.t.code("interfaces.endpoint", s)) for s in _statuses(endpoint)],
@@ -75,23 +76,25 @@ async def _sent(visit: Visit, to: str, states: list[str], most: int, *, newest: 
 # Settings
 
 
+_FIELDS: Final = ("name", "status", "address", "header")
+
+
 def _fields(visit: Visit, endpoint: Resource) -> dict[str, str]:
     """The fields of the form: as they are stored, or as they were typed when that was refused."""
-    if visit.errors and visit.form.get("version"):
-        return {name: visit.form.text(name) for name in ("name", "status", "address", "header", "version")}
-    return {
-        "name": str(endpoint.get("name", "")),
-        "status": str(endpoint["status"]),
-        "address": str(endpoint["address"]),
-        "header": "\n".join(endpoint.get("header", ())),
-        "version": str(endpoint["meta"]["versionId"]),
-    }
+    stored = _stored(endpoint)
+    typed = {name: visit.form.text(name) for name in _FIELDS} if rows.is_refused(visit) else stored
+    return typed | {"version": str(endpoint["meta"]["versionId"])}
+
+
+def _stored(endpoint: Resource) -> dict[str, str]:
+    header = "\n".join(endpoint.get("header", ()))
+    return {name: str(endpoint.get(name, "")) for name in _FIELDS} | {"header": header}
 
 
 def _wanted(visit: Visit, endpoint: Resource) -> list[tuple[str, bool]]:
     """Each kind of message that there is for a partner, and whether it wants it."""
     wants = {c.get("code") for payload in endpoint.get("payloadType", ()) for c in codings(payload)}
-    if visit.errors and visit.form.get("version"):
+    if rows.is_refused(visit):
         wants = set(visit.form.all("wants"))
     return [(kind, kind in wants) for kind in sorted(destination.KINDS)]
 

@@ -161,3 +161,15 @@ def back(visit: Visit, otherwise: str) -> str:
     """The page of this screen from which a form was sent."""
     said = visit.form.text("back")
     return said if said.startswith("/interfaces") and "?" not in said else otherwise
+
+
+def is_refused(visit: Visit) -> bool:
+    """Whether the form of the settings was refused, and is shown again as it was typed."""
+    return bool(visit.errors) and visit.form.get("version") is not None
+
+
+def meanwhile(visit: Visit, stored: dict[str, str]) -> list[tuple[str, str]]:
+    """What somebody else has stored, where it isn't what was typed: whoever saves again now does so knowing it."""
+    if not is_refused(visit) or visit.status != 412:
+        return []
+    return [(visit.t(f"interfaces.field.{name}"), value) for name, value in stored.items() if value != visit.form.text(name)]

@@ -21,9 +21,8 @@ async def show(visit: Visit) -> Response:
     (state,), steps = await visit.desk.together(
         scanner_states.of(store.db, [device]), scanner_states.performed(store, f"Device/{device['id']}")
     )
-    fields = {name: str(device.get(name, "")) for name in ("status", "url")} | {"version": str(device["meta"]["versionId"])}
-    if visit.errors and visit.form.get("version"):
-        fields = {name: visit.form.text(name) for name in ("status", "url", "version")}
+    stored = {name: str(device.get(name, "")) for name in ("status", "url")}
+    typed = {name: visit.form.text(name) for name in stored} if rows.is_refused(visit) else stored
     return visit.page(
         "interfaces/scanner.html",
         of=state,
@@ -32,7 +31,8 @@ async def show(visit: Visit) -> Response:
         alerts=await rows.alerts(visit, state.title),
         steps=steps,
         settings=_settings(device),
-        fields=fields,
+        fields=typed | {"version": str(device["meta"]["versionId"])},
+        meanwhile=rows.meanwhile(visit, stored),
         statuses=[(s, visit.t.code("interfaces.device", s)) for s in STATUSES],
         testable=connection_tests.can_be_tested(device),
         own_title=visit.console.settings.ae_title,
