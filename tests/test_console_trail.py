@@ -59,7 +59,7 @@ def test_events_are_found_by_who_patient_kind_outcome_and_day(console: ConsoleWo
     assert f"who={who}" in page.url
     assert faults(page) == []
     searched(page, patient="Traceworth")
-    expect(page.locator("tbody tr", has_text=who)).to_have_count(1)
+    expect(page.locator("tbody th", has_text=who)).to_have_count(1)
     assert "Traceworth" not in page.url
     assert page.locator("main #patient").input_value() == "Traceworth"
     searched(page, who=who, kind="logins")
