@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Final
+from urllib.parse import unquote
 
 from console.asking import Found
 from console.formats import human_name
@@ -153,7 +154,7 @@ def _query(event: Resource) -> str:
     for entity in event.get("entity", ()):
         if "query" in entity:
             try:
-                return base64.b64decode(entity["query"]).decode("utf-8", "replace")
+                return unquote(base64.b64decode(entity["query"]).decode("utf-8", "replace"))
             except (binascii.Error, ValueError):
                 return ""
     return ""
