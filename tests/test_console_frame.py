@@ -79,10 +79,10 @@ def test_the_home_page_has_no_grave_fault(console: ConsoleWorld, dark: bool) -> 
 
 def test_texts_are_in_the_readers_language_and_can_be_chosen(console: ConsoleWorld) -> None:
     page = console.at("scheduler", language="de-AT")
-    expect(page.get_by_role("link", name="Termine")).to_be_visible()
+    expect(page.locator(".menu").get_by_role("link", name="Termine")).to_be_visible()
     page.locator(".person summary").click()
     page.get_by_role("button", name="English").click()
-    expect(page.get_by_role("link", name="Schedule")).to_be_visible()
+    expect(page.locator(".menu").get_by_role("link", name="Schedule")).to_be_visible()
 
 
 def test_keys_lead_to_screens_and_are_listed(console: ConsoleWorld) -> None:

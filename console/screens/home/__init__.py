@@ -18,7 +18,7 @@ async def show(visit: Visit) -> Response:
 
 async def _me(visit: Visit) -> Resource | None:
     """Whose page it is."""
-    if not visit.me.startswith("Practitioner/"):
+    if not visit.me.startswith("Practitioner/") or not visit.allows("Practitioner", "s"):
         return None
     found = await visit.desk.search("Practitioner", _id=visit.me.partition("/")[2], _count="1")
     return next(iter(found), None)
