@@ -197,6 +197,7 @@ def chromium(playwright: Playwright) -> Iterator[Browser]:
 
 def faults(page: Page, only: str = "") -> list[str]:
     """What axe-core finds on a page that is serious or critical; `only`: by one of its rules, such as `color-contrast`."""
-    found = Axe().run(page, options={"runOnly": [only]} if only else None).response["violations"]
+    options: dict[str, Any] = {"resultTypes": ["violations"], **({"runOnly": [only]} if only else {})}
+    found = Axe().run(page, options=options).response["violations"]
     grave = [v for v in found if v["impact"] in ("serious", "critical")]
     return [f"{v['id']}: {v['help']}: {[n['target'] for n in v['nodes']][:5]}" for v in grave]

@@ -52,6 +52,10 @@ class PeopleApp(Served):
     async def closed(self) -> None:
         await self.db.client.close()
 
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self.ris.ending.set)
+        super().stop()
+
     def user(self, role: str = "radiologist", password: str = PASSWORD, name: str = "", **how: Any) -> User:
         """A new user with an invented name."""
         if password not in self._hashes:
