@@ -100,21 +100,21 @@ class Exam:
     # Scheduling
 
     async def book(self) -> None:
-        self.appointment = await self.stage.app.ok(
-            "POST",
-            "Appointment",
-            {
-                "resourceType": "Appointment",
-                "status": "booked",
-                "basedOn": [{"reference": f"ServiceRequest/{self.order['id']}"}],
-                "start": self.start.isoformat(),
-                "end": (self.start + _SLOT).isoformat(),
-                "participant": [
-                    {"actor": self.order["subject"], "status": "accepted"},
-                    {"actor": {"reference": self.device}, "status": "accepted"},
-                ],
-            },
-        )
+        self.appointment = await self.stage.app.ok("POST", "Appointment", self.booking())
+
+    def booking(self) -> Resource:
+        """The Appointment of this order, at its scanner and its time."""
+        return {
+            "resourceType": "Appointment",
+            "status": "booked",
+            "basedOn": [{"reference": f"ServiceRequest/{self.order['id']}"}],
+            "start": self.start.isoformat(),
+            "end": (self.start + _SLOT).isoformat(),
+            "participant": [
+                {"actor": self.order["subject"], "status": "accepted"},
+                {"actor": {"reference": self.device}, "status": "accepted"},
+            ],
+        }
 
     async def become(self, status: str) -> None:
         """The appointment: arrived, checked-in, cancelled, noshow."""

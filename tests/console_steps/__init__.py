@@ -7,6 +7,8 @@
 step has them (`tests/scenario_steps`). The function opens the screen, does it as that person would, and ends with `done(page)`.
 """
 
+import importlib
+import pkgutil
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +30,13 @@ def by(operation: str, resource_type: str) -> Callable[[How], How]:
         return how
 
     return entered
+
+
+def how(operation: str, resource_type: str) -> How | None:
+    """What does this at a screen; None where there is none."""
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")
+    return HOW.get((operation, resource_type))
 
 
 def done(page: Page) -> None:

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests.examinations import CLEAN, IOHEXOL, LOINC, SNOMED
+from tests.examinations import CLEAN, IOHEXOL, LOINC
 from tests.scenario import step
 from tests.scenario_steps.world import World
 
@@ -19,19 +19,7 @@ _SAID: dict[str, tuple[str, dict[str, Any]]] = {
 @step(f"the patient tells the technologist that ({'|'.join(_SAID)})")
 async def says(world: World, what: str) -> None:
     name, adverse = _SAID[what]
-    answers = {
-        "resourceType": "QuestionnaireResponse",
-        "questionnaire": f"urn:fhir-ris:questionnaire:{name}|1.0.0",
-        "status": "completed",
-        "subject": world.exam.order["subject"],
-        "authored": datetime.now(UTC).isoformat(timespec="seconds"),
-        "item": [{"linkId": q, "answer": [_answer(value)]} for q, value in (CLEAN[name] | adverse).items()],
-    }
-    await world.person("the technologist").ok("POST", "QuestionnaireResponse", answers)
-
-
-def _answer(value: Any) -> dict[str, Any]:
-    return {"valueBoolean": value} if isinstance(value, bool) else {"valueCoding": {"system": SNOMED, "code": value}}
+    await world.person("the technologist").answer(world.exam, name, CLEAN[name] | adverse)
 
 
 @step("the laboratory's last eGFR is ([0-9]+), of ([0-9]+) days ago")

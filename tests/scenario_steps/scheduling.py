@@ -10,7 +10,7 @@ from tests.scenario_steps.world import Case, World
 
 @step("the scheduler books it")
 async def books(world: World) -> None:
-    await world.exam.book()
+    await _scheduler(world).book(world.exam)
 
 
 @step("the scheduler moves it to ([0-9:]+)")
@@ -18,8 +18,7 @@ async def moves(world: World, time: str) -> None:
     hour, minute = time.split(":")
     exam = world.exam
     exam.start = exam.start.replace(hour=int(hour), minute=int(minute))
-    end = exam.start + timedelta(minutes=15)
-    exam.appointment = await world.stage.write(exam.appointment, start=exam.start.isoformat(), end=end.isoformat())
+    await _scheduler(world).change(exam, "$reschedule", start=exam.start)
 
 
 @step("the scheduler moves it to the other scanner")
@@ -45,12 +44,15 @@ async def books_twice(world: World) -> None:
 
 @step("the scheduler cancels the appointment")
 async def cancels_appointment(world: World) -> None:
-    await world.exam.become("cancelled")
+    await _scheduler(world).change(world.exam, "$cancel", reason="The patient has called")
 
 
 @step("the patient (arrives|is ready|does not come)")
 async def patient(world: World, what: str) -> None:
-    await world.exam.become({"arrives": "arrived", "is ready": "checked-in", "does not come": "noshow"}[what])
+    if what == "is ready":
+        await world.exam.become("checked-in")
+    else:
+        await _scheduler(world).change(world.exam, "$check-in" if what == "arrives" else "$no-show")
 
 
 @step("the ward sends the patient at once")

@@ -3,14 +3,19 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
 
 from benchmarks.department.stage import Resource
 from tests import console_steps, smart_app
 from tests.console_world import CHROMIUM
 from tests.scenario_steps.staff import Person
+
+if TYPE_CHECKING:
+    from tests.scenario_steps.world import Case
 
 T = TypeVar("T")
 
@@ -37,7 +42,7 @@ class Desks:
             self._browser = self._playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         if login not in self._pages:
             context = self._browser.new_context(base_url=self._base_url, locale="en-GB", viewport={"width": 1280, "height": 800})
-            context.set_default_timeout(20_000)
+            context.set_default_timeout(15_000)
             page = self._pages[login] = context.new_page()
             page.goto("/login")
             page.get_by_label("User name").fill(login)
@@ -64,20 +69,67 @@ class AtTheScreen(Person):
         self._desks = desks
 
     async def do(self, path: str, **given: Any) -> Resource:
-        """The same as over the API: by the screen that it has, and what it answers is then read."""
+        """The same as over the API: by the screen that it has. What it would answer is then read."""
         *whom, operation = path.split("/")
         kind, id_ = whom[0], whom[1] if len(whom) > 1 else ""
-        how = console_steps.HOW.get((operation, kind))
-        if how is None or not console_steps.has_screen(operation, kind, given):
+        if not await self._at_the_screen(operation, kind, id_, given):
             return await super().do(path, **given)
-        await self._desks.run(lambda: how(self._desks.page(self.login), id_, given))
-        return await self._answer(operation, kind, id_)
+        if operation == "$find":  # which proposals there are, no person sees by their ids
+            return await super().do(path, **given)
+        return await self._answer(operation, kind, id_, given)
 
-    async def _answer(self, operation: str, kind: str, id_: str) -> Resource:
+    async def book(self, case: "Case") -> None:
+        made = await self.do("Appointment/$book", appointment_resource=case.booking())
+        case.appointment = made["entry"][0]["resource"]
+
+    async def change(self, case: "Case", operation: str, **given: Any) -> None:
+        case.appointment = await self.do(f"Appointment/{case.appointment['id']}/{operation}", **given)
+
+    async def answer(self, case: "Case", questionnaire: str, answers: dict[str, Any]) -> None:
+        step = (await case.step())["id"]
+        await self._at_the_screen("create", "QuestionnaireResponse", step, {"questionnaire": questionnaire, "answers": answers})
+
+    async def _at_the_screen(self, operation: str, kind: str, id_: str, given: dict[str, Any]) -> bool:
+        how = console_steps.how(operation, kind)
+        if how is None:
+            return False
+        await self._desks.run(self._do, how, id_, given)
+        return True
+
+    def _do(self, how: console_steps.How, id_: str, given: dict[str, Any]) -> None:
+        page = self._desks.page(self.login)
+        try:
+            how(page, id_, given)
+        except (PlaywrightError, AssertionError) as error:
+            seen = page.locator("body").inner_text()
+            raise AssertionError(f"{self.login} at {page.url}: {str(error)[:600]}\n\nThe page says: {seen[:1500]}") from error
+
+    async def _answer(self, operation: str, kind: str, id_: str, given: dict[str, Any]) -> Resource:
         if operation == "$start-report":
-            task = await self.ok("GET", f"Task/{id_}")
-            requests = ",".join(r["reference"] for r in task["basedOn"])
-            return (await self.search(f"DiagnosticReport?based-on={requests}&_sort=-_lastUpdated"))[0]
+            requests = ",".join(r["reference"] for r in (await self.ok("GET", f"Task/{id_}"))["basedOn"])
+            return await self._newest(f"DiagnosticReport?based-on={requests}")
         if operation == "$critical":
-            return (await self.search(f"CommunicationRequest?about={kind}/{id_}&_sort=-_lastUpdated"))[0]
-        return await self.ok("GET", f"{kind}/{id_}") if id_ else {}
+            return await self._newest(f"CommunicationRequest?about={kind}/{id_}")
+        if operation in ("$hold", "$book") and kind == "Appointment":
+            return {"entry": [{"resource": one} for one in await self._booked(given)]}
+        if "replacement" in given:
+            made = await self._newest(f"ServiceRequest?replaces=ServiceRequest/{id_}")
+            made_is = {"reference": f"ServiceRequest/{made['id']}"}
+            return {"parameter": [{"name": "replacement", "valueReference": made_is}]}
+        return await self.ok("GET", f"{kind}/{id_}")
+
+    async def _booked(self, given: dict[str, Any]) -> list[Resource]:
+        """What was held or booked last of the orders that the page is about, or that are named."""
+        if "appointment_resource" in given:
+            orders = [r["reference"] for r in given["appointment_resource"]["basedOn"]]
+        else:
+            url = await self._desks.run(lambda: self._desks.page(self.login).url)
+            orders = [f"ServiceRequest/{id_}" for id_ in parse_qs(urlsplit(url).query).get("order", [])]
+            if not orders:  # a hold by its own id
+                held = await self.ok("GET", given["appointment_reference"]["reference"])
+                orders = [r["reference"] for r in held["basedOn"]]
+        found = [await self.search(f"Appointment?based-on={o}&status=pending,booked,arrived") for o in orders]
+        return [one for of in found for one in of]
+
+    async def _newest(self, query: str) -> Resource:
+        return (await self.search(f"{query}&_sort=-_lastUpdated"))[0]

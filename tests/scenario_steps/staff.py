@@ -2,15 +2,23 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from benchmarks.department.stage import Resource, Stage
 from demo.apps import App
 from demo.server import Server
 from tests import quick_command, smart_app
+from tests.console_world import CHROMIUM
+from tests.examinations import SNOMED
+
+if TYPE_CHECKING:
+    from tests.scenario_steps.screen import Desks
+    from tests.scenario_steps.world import Case
 
 _APP, _SCOPE = "department-screen", "openid fhirUser user/*.cruds"
 _ATTENDING, _RESIDENT = "405279007", "405277009"
@@ -50,6 +58,33 @@ class Person(App):
         """An operation, with these parameters. RuntimeError when it is refused."""
         return await self.ok("POST", path, parameters(**given))
 
+    # What a person of the department does in a scenario over the app, and at the screen by another way (screen.py)
+
+    async def book(self, case: "Case") -> None:
+        """Book the order for its scanner and its time."""
+        case.appointment = await self.ok("POST", "Appointment", case.booking())
+
+    async def change(self, case: "Case", operation: str, **given: Any) -> None:
+        """An operation on its appointment, such as `$cancel`."""
+        await self.do(f"Appointment/{case.appointment['id']}/{operation}", **given)
+        case.appointment = await self.ok("GET", f"Appointment/{case.appointment['id']}")
+
+    async def answer(self, case: "Case", questionnaire: str, answers: dict[str, Any]) -> None:
+        """Note what the patient answers."""
+        said = {
+            "resourceType": "QuestionnaireResponse",
+            "questionnaire": f"urn:fhir-ris:questionnaire:{questionnaire}|1.0.0",
+            "status": "completed",
+            "subject": case.order["subject"],
+            "authored": datetime.now(UTC).isoformat(timespec="seconds"),
+            "item": [{"linkId": question, "answer": [_answer(value)]} for question, value in answers.items()],
+        }
+        await self.ok("POST", "QuestionnaireResponse", said)
+
+
+def _answer(value: Any) -> dict[str, Any]:
+    return {"valueBoolean": value} if isinstance(value, bool) else {"valueCoding": {"system": SNOMED, "code": value}}
+
 
 class Code(str):
     """A valueCode."""
@@ -81,8 +116,21 @@ class Staff:
     """People by what scenarios call them."""
 
     people: dict[str, Person]
+    desks: "Desks | None" = None
+
+    @contextmanager
+    def over_the_app(self) -> Iterator[None]:
+        """What they do meanwhile they do at an app, not at the console."""
+        desks, people = self.desks, self.people
+        self.people = {name: Person(p.login, p.base_url) for name, p in people.items()} if desks else people
+        try:
+            yield
+        finally:
+            self.people = people
 
     async def close(self) -> None:
+        if self.desks is not None:
+            await self.desks.close()
         for person in self.people.values():
             await person.close()
 
@@ -94,7 +142,7 @@ async def _command(server: Server, *arguments: str, said: str = "") -> None:
 
 
 async def engage(stage: Stage) -> Staff:
-    """Make them known: as Practitioners, and as users of the server."""
+    """Make them known: as Practitioners, and as users of the server. Where there is a Chromium, they work at the console."""
     server = stage.server
     commands = [_command(server, "client", "add", _APP, "--scope", _SCOPE, "--redirect-uri", smart_app.REDIRECT)]
     for login, role, kind in _PEOPLE.values():
@@ -108,4 +156,9 @@ async def engage(stage: Stage) -> Staff:
         arguments = ("user", "add", login, "--role", role, "--fhir-user", f"Practitioner/{login}", "--password-stdin")
         commands.append(_command(server, *arguments, said=smart_app.PASSWORD))
     await asyncio.gather(*commands)
-    return Staff({name: Person(login, server.base_url) for name, (login, _, _) in _PEOPLE.items()})
+    if not CHROMIUM:
+        return Staff({name: Person(login, server.base_url) for name, (login, _, _) in _PEOPLE.items()})
+    from tests.scenario_steps.screen import AtTheScreen, Desks
+
+    desks = Desks(server.base_url)
+    return Staff({name: AtTheScreen(login, server.base_url, desks) for name, (login, _, _) in _PEOPLE.items()}, desks)
