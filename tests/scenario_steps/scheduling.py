@@ -49,10 +49,8 @@ async def cancels_appointment(world: World) -> None:
 
 @step("the patient (arrives|is ready|does not come)")
 async def patient(world: World, what: str) -> None:
-    if what == "is ready":
-        await world.exam.become("checked-in")
-    else:
-        await _scheduler(world).change(world.exam, "$check-in" if what == "arrives" else "$no-show")
+    # Days ahead, as each scenario has a day of its own: people could not say so at a screen.
+    await world.exam.become({"arrives": "arrived", "is ready": "checked-in", "does not come": "noshow"}[what])
 
 
 @step("the ward sends the patient at once")
@@ -73,7 +71,8 @@ async def finds(world: World, what: str) -> None:
 @step("the scheduler (holds|books) the time that was found")
 async def keeps(world: World, what: str) -> None:
     chosen = {"reference": f"Appointment/{world.found[0]['id']}"}
-    answer = await _scheduler(world).do(f"Appointment/${what.removesuffix('s')}", appointment_reference=chosen)
+    with world.staff.over_the_app():  # a screen shows times, not the proposals' ids
+        answer = await _scheduler(world).do(f"Appointment/${what.removesuffix('s')}", appointment_reference=chosen)
     world.found = [e["resource"] for e in answer["entry"]]
     for case in (world.first, world.exam):
         mine = [a for a in world.found if {"reference": f"ServiceRequest/{case.order['id']}"} in a["basedOn"]]

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
@@ -109,7 +108,7 @@ class AtTheScreen(Person):
             requests = ",".join(r["reference"] for r in (await self.ok("GET", f"Task/{id_}"))["basedOn"])
             return await self._newest(f"DiagnosticReport?based-on={requests}")
         if operation == "$critical":
-            return await self._newest(f"CommunicationRequest?about={kind}/{id_}")
+            return await self._newest("CommunicationRequest?category=urn:fhir-ris:communication|critical-result")
         if operation in ("$hold", "$book") and kind == "Appointment":
             return {"entry": [{"resource": one} for one in await self._booked(given)]}
         if "replacement" in given:
@@ -119,15 +118,8 @@ class AtTheScreen(Person):
         return await self.ok("GET", f"{kind}/{id_}")
 
     async def _booked(self, given: dict[str, Any]) -> list[Resource]:
-        """What was held or booked last of the orders that the page is about, or that are named."""
-        if "appointment_resource" in given:
-            orders = [r["reference"] for r in given["appointment_resource"]["basedOn"]]
-        else:
-            url = await self._desks.run(lambda: self._desks.page(self.login).url)
-            orders = [f"ServiceRequest/{id_}" for id_ in parse_qs(urlsplit(url).query).get("order", [])]
-            if not orders:  # a hold by its own id
-                held = await self.ok("GET", given["appointment_reference"]["reference"])
-                orders = [r["reference"] for r in held["basedOn"]]
+        """What was held or booked of the orders that are named."""
+        orders = [r["reference"] for r in given["appointment_resource"]["basedOn"]]
         found = [await self.search(f"Appointment?based-on={o}&status=pending,booked,arrived") for o in orders]
         return [one for of in found for one in of]
 
