@@ -26,6 +26,8 @@ from tests.people_app import PASSWORD, PeopleApp
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 REASON = "Chromium is not installed"
+FLAGS = """--no-sandbox --disable-dev-shm-usage --disable-gpu --disable-software-rasterizer --disable-extensions
+    --disable-features=Translate,OptimizationHints,MediaRouter --blink-settings=imagesEnabled=true""".split()
 DEPARTMENT = Access.system("test")
 DCM = "http://dicom.nema.org/resources/ontology/DCM"
 LOINC = "http://loinc.org"
@@ -190,7 +192,7 @@ def console_world(mongodb_uri: str, data_dir: Path, browser: Browser, **settings
 
 @contextmanager
 def chromium(playwright: Playwright) -> Iterator[Browser]:
-    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
     yield browser
     browser.close()
 
