@@ -62,7 +62,7 @@ def _ids(console: ConsoleWorld, path: str) -> list[str]:
     """What there is for an address to be about."""
     kinds = {"patients": "Patient", "orders": "ServiceRequest", "exams": "ServiceRequest", "rooms": "Task", "reading": "Task"}
     kind = "DiagnosticReport" if path.startswith("/reading/reports") else kinds.get(path.split("/")[1], "")
-    return [r["id"] for r in console.search(kind, _sort="-_lastUpdated")[:10]] if kind else []
+    return [r["id"] for r in console.search(kind, _sort="-_lastUpdated")[:5]] if kind else []
 
 
 def _filled(path: str, part: str) -> str:
@@ -102,6 +102,14 @@ def test_no_address_and_no_form_lets_in_a_role_that_it_is_not_for(
         ]
         answers = _asked(client, asked)
     assert [(a.request.method, a.url.path) for a in answers if a.status_code != 403] == []
+
+
+def test_who_is_not_logged_in_is_sent_to_the_login_from_every_door(console: ConsoleWorld) -> None:
+    with httpx.Client(base_url=console.base, timeout=60) as client:
+        answers = _asked(client, [(d.method, _filled(d.path, "x"), {}, {}) for _, d in _DOORS])
+        by_itself = client.get("/orders", headers={"X-Ris-By-Itself": "1"})
+    assert [a.url.path for a in answers if not a.headers.get("location", "").startswith("/login?next=%2F")] == []
+    assert by_itself.status_code == 401
 
 
 @pytest.mark.parametrize("role", sorted(_HIDDEN))
