@@ -267,7 +267,7 @@ def _section(among: Found, section: Resource) -> Section:
 
 def _called(who: Resource | None) -> str:
     """A name as it is spoken; "" for none."""
-    name = next(iter((who or {}).get("name", ())), {})
+    name: Resource = next(iter((who or {}).get("name", ())), {})
     return " ".join((*name.get("given", ()), name.get("family", ""))).strip() or str(name.get("text", ""))
 
 
