@@ -11,6 +11,7 @@ from fhir_server.addresses import parse
 from fhir_server.exchange import Ask, Conditions, Parameters, Patch, Prefer, Reply
 from fhir_server.outcome import fail
 from fhir_server.patching import as_patch
+from fhir_server.references import target
 from fhir_server.registry import Resource
 from fhir_server.rest import Rest
 from smart_auth.access import Access
@@ -92,6 +93,8 @@ class Desk:
 
     async def read(self, reference: str) -> Resource:
         """The current version of `Patient/1`. FhirError `not-found`, `deleted`, `forbidden`."""
+        if target(reference) is None:  # as with an id that somebody has typed
+            raise fail("not-found", f"there is no {reference[:80]}")
         found = (await self.ask("GET", reference)).resource
         assert found is not None
         return found

@@ -4,6 +4,7 @@ Moments are FHIR's (`2026-11-29T08:30:00Z`) and are shown in the department's ti
 """
 
 import functools
+import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any, Final
@@ -24,7 +25,7 @@ def moment(text: str | datetime | None) -> datetime | None:
         return text if text.tzinfo else text.replace(tzinfo=UTC)
     if text is None:
         return None
-    return datetime.fromisoformat(text) if "T" in text else None
+    return _read(text) if "T" in text else None
 
 
 @pass_context
@@ -168,13 +169,22 @@ _UNITS: Final = ("day", "hour", "minute")
 _FORMS: Final = frozenset({"short", "medium", "long", "full"})
 
 
+def _read(text: str) -> datetime:
+    """A FHIR instant; a leap second, which FHIR has and Python hasn't, as the one before it."""
+    return datetime.fromisoformat(re.sub(r"(T\d\d:\d\d):60", r"\1:59", text))
+
+
 def _local(context: Context, value: str | datetime | date) -> Any:
     zone: tzinfo = context["visit"].zone
     if isinstance(value, str):
-        value = datetime.fromisoformat(value) if "T" in value else date.fromisoformat(value)
+        value = _read(value) if "T" in value else date.fromisoformat(value)
     if not isinstance(value, datetime):
         return value
-    return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(zone)
+    at = value if value.tzinfo else value.replace(tzinfo=UTC)
+    try:
+        return at.astimezone(zone)
+    except OverflowError:  # within hours of the first or the last moment that there is: "no end"
+        return at
 
 
 FILTERS: dict[str, Callable[..., str]] = {

@@ -7,7 +7,7 @@ from urllib.parse import quote, urlsplit
 
 import structlog
 from pymongo.errors import PyMongoError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -58,6 +58,11 @@ class _Entry:
             except PyMongoError as error:
                 log.warning("the console could not reach MongoDB", error=type(error).__name__)
                 return _refused(visit, unavailable())
+            except ClientDisconnect:
+                return Response(status_code=400)
+            except Exception:
+                log.exception("a page failed", method=door.method, door=door.path)
+                return _problem(visit, 500, "problem.exception")
 
         return handle
 

@@ -1,5 +1,6 @@
 """One request of a person at the console: who it is, in which language, and what a page is made of."""
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, tzinfo
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 Handler = Callable[["Visit"], Awaitable[Response]]
 CLIENT = "console"
+_FIRST, _LAST = 1800, 9000  # years between which a day more or less is still a date
+_PART = re.compile(r"[A-Za-z0-9][\w.@:+~-]{0,199}", re.ASCII)
 _SCOPES = parse_scopes("user/*.cruds")  # what a person may do is what the role may
 
 
@@ -113,8 +116,11 @@ class Visit:
         return self.session.user.fhir_user or ""
 
     def id(self, name: str = "id") -> str:
-        """A part of the address: `/orders/{id}`."""
-        return str(self.request.path_params[name])
+        """A part of the address: `/orders/{id}`. FhirError 404 for what would be more than a part in an address of FHIR's."""
+        part = str(self.request.path_params[name])
+        if not _PART.fullmatch(part):
+            raise fail("not-found", "there is nothing of that name")
+        return part
 
     def asked(self, name: str, otherwise: str = "") -> str:
         """A parameter of the address (never one that tells of a patient)."""
@@ -123,10 +129,13 @@ class Visit:
     def moment(self, text: str) -> datetime:
         """What a person has typed or picked as a local date and time (2026-11-29T14:05). FhirError for anything else."""
         try:
-            at = datetime.fromisoformat(text)
-        except ValueError:
-            raise fail("value", self.t("say.not-a-moment", text=text[:40]), status=422) from None
-        return (at if at.tzinfo else at.replace(tzinfo=self.zone)).astimezone(UTC)
+            typed = datetime.fromisoformat(text)
+            at = (typed if typed.tzinfo else typed.replace(tzinfo=self.zone)).astimezone(UTC)
+        except (ValueError, OverflowError):
+            at = None
+        if at is None or not _FIRST <= at.year < _LAST:
+            raise fail("value", self.t("say.not-a-moment", text=text[:40]), status=422)
+        return at
 
     # What the role allows
 

@@ -177,7 +177,7 @@ class Editor {
   /** Learn what is stored now. */
   async compare() {
     if (this.saving || this.stopped) return;
-    const answer = await fetch(`${this.path}/text`, { redirect: "manual" }).catch(() => null);
+    const answer = await fetch(`${this.path}/text`, { redirect: "manual", headers: { "X-Ris-By-Itself": "1" } }).catch(() => null);
     if (!answer?.ok || this.saving) return;
     const present = await answer.json();
     if (present.draft) return void (Number(present.version) > Number(this.version) && this.merge(present));

@@ -70,8 +70,12 @@ def row(id_: str, parts: Iterable[Part]) -> dict[str, Any]:
 
 
 def packed(times: dict[str, datetime]) -> Binary:
-    """Milestones as seconds in 48 bytes: a year of them is sent to us in one go."""
-    return Binary(_PACKED.pack(*(int((times[m] - _EPOCH).total_seconds()) if m in times else NEVER for m in MILESTONES)))
+    """Milestones as seconds in 48 bytes: a year of them is sent to us in one go. One before 1932 or after 2068 is as these."""
+    return Binary(_PACKED.pack(*(_seconds(times[m]) if m in times else NEVER for m in MILESTONES)))
+
+
+def _seconds(at: datetime) -> int:
+    return max(NEVER + 1, min(int((at - _EPOCH).total_seconds()), -(NEVER + 1)))
 
 
 def _counting(steps: list[Part]) -> list[Part]:

@@ -1,5 +1,6 @@
 """The fields of a form: from a resource to texts, and from what was typed back into the resource."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -93,7 +94,7 @@ def _rows(group: Group, resource: Resource, form: Form) -> Rows:
     there = _elements(resource, group)
     count = len(there) + 1
     if form.fields:
-        count = max([int(n.partition(".")[0]) + 1 for n in form.named(f"{group.name}.") if n[:1].isdigit()], default=0) + 1
+        count = max(_numbers(group, form), default=-1) + 2
     rows = []
     for n in range(min(count, 100)):
         element = there[n] if n < len(there) else {}
@@ -101,6 +102,12 @@ def _rows(group: Group, resource: Resource, form: Form) -> Rows:
         texts = [form.text(x) if form.fields else text_of(f, element) for x, f in zip(names, group.fields, strict=True)]
         rows.append([Shown(*one) for one in zip(group.fields, names, texts, strict=True)])
     return Rows(group, rows)
+
+
+def _numbers(group: Group, form: Form) -> list[int]:
+    """The numbers of the rows that a form has."""
+    rows = (name.partition(".")[0] for name in form.named(f"{group.name}."))
+    return [int(n) for n in dict.fromkeys(rows) if re.fullmatch("[0-9]{1,2}", n)]
 
 
 def _elements(resource: Resource, group: Group) -> list[Resource]:
@@ -134,10 +141,8 @@ def _apply(kind: Kind, field: Field, element: Resource, typed: str) -> None:
 def _apply_rows(kind: Kind, group: Group, resource: Resource, form: Form) -> None:
     (step,) = elements.steps(group.path)
     typed: dict[int, Mapping[str, str]] = {}
-    for name in form.named(f"{group.name}."):
-        n = name.partition(".")[0]
-        if n.isdigit() and int(n) < 100:
-            typed.setdefault(int(n), form.named(f"{group.name}.{n}."))
+    for n in _numbers(group, form):
+        typed.setdefault(n, form.named(f"{group.name}.{n}."))
     listed: list[Resource] = []
     at = 0
     for element in resource.get(step.name, ()):

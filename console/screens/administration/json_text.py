@@ -37,6 +37,8 @@ def _syntax_line(text: str) -> int:
         json.loads(text)
     except json.JSONDecodeError as error:
         return error.lineno
+    except (ValueError, RecursionError):  # a number of thousands of digits, a nesting of thousands of levels
+        return 0
     return 0
 
 

@@ -78,7 +78,7 @@ def page(visit: Visit, events: Iterable[Event]) -> Page:
     if not oldest_first:
         wanted.reverse()
     asked = visit.asked("page", "1")
-    number = min(int(asked), 1000) if asked.isascii() and asked.isdecimal() and int(asked) else 1
+    number = max(1, int(asked)) if asked.isascii() and asked.isdecimal() and len(asked) < 4 else 1
     begin = (number - 1) * _PAGE
     later = number + 1 if len(wanted) > begin + _PAGE else 0
     shown = {"": len(every)} | {k: counts[k] for k in KINDS if counts[k]}

@@ -13,6 +13,7 @@ from fhir_server.elements import codes
 from fhir_server.outcome import FhirError
 from fhir_server.registry import Resource
 from resources import terms
+from smart_auth.pages import security_headers
 
 SCREEN = Screen("numbers", "/numbers", "n", "$figures")
 _PRIORITIES = ("stat", "asap", "urgent", "routine")
@@ -45,7 +46,7 @@ async def written(visit: Visit) -> Response:
     """The same as a CSV file."""
     asked = asking.read(visit)
     name = f"{asked.view}-{asked.start}-{asked.end}.csv"
-    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
+    headers = security_headers() | {"Content-Disposition": f'attachment; filename="{name}"'}
     return Response(await asking.csv(visit, asked), media_type="text/csv; charset=utf-8", headers=headers)
 
 

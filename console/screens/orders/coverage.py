@@ -128,7 +128,7 @@ async def _ask(visit: Visit, chosen: str) -> Resource:
         "created": visit.today.isoformat(),
         "patient": {"reference": order["subject"]["reference"]},
         "insurance": [{"coverage": {"reference": f"Coverage/{chosen}"}}],
-        "item": [{"productOrService": order["code"], "detail": [{"reference": f"ServiceRequest/{order['id']}"}]}],
+        "item": [{"productOrService": order.get("code", {}), "detail": [{"reference": f"ServiceRequest/{order['id']}"}]}],
     }
     answered: Resource = await visit.desk.operation(
         "CoverageEligibilityRequest/$submit", resource=request | ({"insurer": insurer} if insurer else {})

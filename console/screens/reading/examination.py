@@ -261,8 +261,14 @@ def _section(among: Found, section: Resource) -> Section:
     author = next((str(r.get("reference", "")) for r in section.get("performer", ())), "")
     name = next((p for r in section.get("performer", ()) if (p := person(among, r)) is not None), None)
     told = f"{section['issued']}" if "issued" in section else ""
-    by = author if name is None else " ".join((*name["name"][0].get("given", ()), name["name"][0].get("family", "")))
+    by = _called(name) or author
     return Section(loinc(section["code"]), title(section["code"]), section["valueString"], told, by)
+
+
+def _called(who: Resource | None) -> str:
+    """A name as it is spoken; "" for none."""
+    name: Resource = next(iter((who or {}).get("name", ())), {})
+    return " ".join((*name.get("given", ()), name.get("family", ""))).strip() or str(name.get("text", ""))
 
 
 def outside_text(report: Report) -> str:

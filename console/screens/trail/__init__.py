@@ -15,6 +15,7 @@ from fhir_server import audit_verify, fhir_json
 from fhir_server.audit import Act, audit_event
 from fhir_server.audit_key import audit_key
 from fhir_server.outcome import FhirError, fail
+from smart_auth.pages import security_headers
 
 SCREEN = Screen("trail", "/audit", "u", "AuditEvent.s")
 _PAGE = "50"
@@ -93,7 +94,7 @@ async def written(visit: Visit) -> Response:
         about = " ".join([*(reference for reference, _ in row.about), *([f"+{row.more}"] if row.more else []), row.query])
         cells = (row.at, row.who, row.role, row.by, row.event, about.strip(), row.outcome, row.text, row.peer)
         writer.writerow([_cell(text) for text in cells])
-    headers = {"Content-Disposition": 'attachment; filename="audit.csv"', "Cache-Control": "no-store"}
+    headers = security_headers() | {"Content-Disposition": 'attachment; filename="audit.csv"'}
     return Response(out.getvalue().encode("utf-8-sig"), media_type="text/csv; charset=utf-8", headers=headers)
 
 
