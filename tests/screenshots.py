@@ -91,7 +91,7 @@ def log_in(browser: Browser, base_url: str, who: str, codes: dict[str, list[str]
     page.get_by_label("User name").fill(who)
     page.get_by_label("Password").fill(PASSWORD)
     page.keyboard.press("Enter")
-    page.wait_for_load_state()
+    page.wait_for_url(f"{base_url}/login/second-factor*" if who in codes else f"{base_url}/")
     if who in codes:
         page.goto("/login/second-factor?recovery")
         page.get_by_label(re.compile("code", re.IGNORECASE)).fill(codes[who].pop())
