@@ -21,13 +21,12 @@ FOLDER = Path(__file__).parents[1] / "docs" / "images"
 # File name, who looks, where, and what is opened first there (the text of a link), if anything.
 PICTURES = (
     ("home", "sam", "/", ""),
-    ("orders", "sam", "/orders", ""),
-    ("order", "sam", "/orders", "first"),
+    ("orders", "sam", "/orders?tab=unscheduled", ""),
+    ("order", "sam", "/orders?tab=items", "first"),
     ("schedule", "sam", "/schedule", ""),
     ("rooms", "tilda", "/rooms", ""),
     ("step", "tilda", "/rooms", "first"),
     ("reading", "ada", "/reading", ""),
-    ("report", "ada", "/reading", "first"),
     ("numbers", "max", "/numbers", ""),
     ("interfaces", "ina", "/interfaces", ""),
     ("messages", "ina", "/interfaces/messages", ""),
@@ -35,6 +34,7 @@ PICTURES = (
     ("administration", "max", "/administration", ""),
     ("audit", "otis", "/audit", ""),
 )
+TEXTS = ("No bleeding. No fracture. Ventricles of normal width.", "No sign of injury.")
 
 
 def main() -> None:
@@ -75,6 +75,13 @@ def _take(browser: Browser, base_url: str, codes: dict[str, list[str]]) -> None:
         page.wait_for_timeout(300)  # charts and boards are placed by their scripts
         page.screenshot(path=FOLDER / f"{name}.png")
     page = pages["ada"]
+    page.goto("/reading")
+    page.locator("main [data-row] a").first.click()
+    page.keyboard.press("b")
+    for section, text in zip(page.locator("[data-section]").all(), TEXTS, strict=False):
+        section.fill(text)
+    page.wait_for_timeout(1500)  # it is saved
+    page.screenshot(path=FOLDER / "report.png")
     page.goto("/find")
     page.locator(".find input").fill("Dietz")
     page.keyboard.press("Enter")
