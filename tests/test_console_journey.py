@@ -117,15 +117,15 @@ def _booked(sam: Page) -> str:
 
 def _examined(tilda: Page, hospital: Hospital, day: str) -> None:
     """The technologist has the patient in, and sees what the scanner tells."""
-    tilda.get_by_role("link", name="Rooms").click()
+    tilda.locator(".menu").get_by_role("link", name="Rooms").click()
     if not tilda.get_by_text("Reisner, Jo").count():
         tilda.goto(f"/rooms?day={day}")  # the first free time is tomorrow, a little before midnight
     tilda.get_by_role("button", name="Arrived").click()
     expect(tilda.locator("#done")).to_be_visible()
     tilda.get_by_role("link", name="Reisner, Jo").click()
-    for key, where in (("p", "prepared"), ("i", "in the room")):
-        tilda.keyboard.press(key)
-        expect(tilda.locator(".path .now")).to_contain_text(where)
+    for state in ("Prepared", "In the room"):
+        tilda.get_by_role("button", name=state).click()
+        expect(tilda.locator(".path .now")).to_contain_text(state.lower())
     (item,) = hospital.run(hospital.scanner.worklist("", "", PatientID="P1"))
     told = hospital.run(hospital.scanner.begin(item))
     expect(tilda.locator(".path .now")).to_contain_text("started")
@@ -135,11 +135,11 @@ def _examined(tilda: Page, hospital: Hospital, day: str) -> None:
 
 def _reported(ada: Page) -> None:
     """The radiologist takes the next one, writes and signs."""
-    ada.get_by_role("link", name="Reading", exact=True).click()
-    ada.keyboard.press("n")
+    ada.locator(".menu").get_by_role("link", name="Reading").click()
+    ada.get_by_role("button", name="Claim next").click()
     expect(ada.locator("main")).to_contain_text("Reisner, Jo")
-    ada.keyboard.press("b")
+    ada.get_by_role("button", name="Begin").click()
     ada.locator("[data-section]").first.fill("No nodule.")
-    ada.keyboard.press("F8")
+    ada.get_by_role("button", name="Sign").click()
     expect(ada.locator("#done")).to_be_visible()
     expect(ada.locator("main")).to_contain_text("No nodule.")
