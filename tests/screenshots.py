@@ -83,7 +83,7 @@ def _take(browser: Browser, base_url: str, codes: dict[str, list[str]]) -> None:
     page.locator("#editor").wait_for()
     for section, text in zip(page.locator("[data-section]").all(), TEXTS, strict=False):
         section.fill(text)
-    page.wait_for_timeout(3000)  # it is saved
+    page.locator("#save-state.saved").wait_for()
     _picture(page, "report")
     page.goto("/find")
     page.locator(".find [name=q]").fill("Dietz")
