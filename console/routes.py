@@ -78,6 +78,7 @@ class _Entry:
             if door.again is None or error.code == "forbidden":
                 raise
             visit.failed(error)
+            visit.here = _page_of(visit, door)
             return await door.again(visit)
 
     async def _visit(self, request: Request) -> Visit | Response:
@@ -125,6 +126,12 @@ async def choose_language(visit: Visit) -> Response:
         secure, chosen = visit.console.people.origin.startswith("https:"), visit.form.text("language")
         response.set_cookie(LANGUAGE, chosen, max_age=31536000, path="/", secure=secure, httponly=True, samesite="lax")
     return response
+
+
+def _page_of(visit: Visit, door: Door) -> str:
+    """Where the page stands that is shown again after a refusal: it is reloaded, and asks for what is new, there."""
+    pages_ = [d.path for d in doors(visit.screen) if d.method == "GET" and d.handler is door.again] if visit.screen else []
+    return pages_[0].format(**visit.request.path_params) if pages_ else ""
 
 
 def _log_in(request: Request) -> Response:

@@ -76,7 +76,8 @@ async def access_of(session: Session, interactions: Interactions) -> Access:
 class Visit:
     """What a handler is given. `errors` are those of a form that is shown again: with FHIRPaths of elements, or "".
 
-    `asked_at` is when the request came (seconds since 1970), for the page to learn what changes from then on.
+    `asked_at` is when the request came (seconds since 1970), for the page to learn what changes from then on; `here` the address
+    of the page itself, where a refused form has made it.
     """
 
     request: Request
@@ -89,6 +90,7 @@ class Visit:
     form: Form = field(default_factory=lambda: Form({}))
     errors: list[Issue] = field(default_factory=list)
     status: int = 200
+    here: str = ""
     now: datetime = field(default_factory=lambda: clock.now())
 
     # Who, when, where

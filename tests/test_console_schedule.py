@@ -437,6 +437,11 @@ def test_the_table_has_a_row_a_slot_and_a_cell_for_all_that_overlaps() -> None:
     nothing = lay([[]])
     assert (nothing.step, nothing.rows[0].minute, nothing.rows[-1].minute) == (30, 480, 990)
     assert lay([[Item("booking", 1430, 1440)]]).rows[-1].minute == 1410
+    # What follows within a row begins with the next one; what overlaps stands beside it.
+    first, second, third, both = (Item("booking", *when) for when in ((494, 524), (524, 554), (554, 584), (570, 590)))
+    made = lay([[Item("past", 480, 490), first, second, third, both]])
+    shown = [(r.minute, c.rows, c.items) for r in made.rows for c in r.cells if c.items]
+    assert shown[1:] == [(490, 4, (first,)), (530, 3, (second,)), (560, 3, (third, both))]
     assert list(besides((480, 600), [(540, 570), (470, 490), (560, 580)])) == [(490, 540), (580, 600)]
 
 

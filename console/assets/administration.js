@@ -25,13 +25,3 @@ document.addEventListener("submit", (event) => {
     form.classList.remove("busy-now");
   }, 1000);
 });
-
-// What was refused is open again, and says why.
-const errors = document.getElementById("errors");
-const form = errors && [...document.querySelectorAll("dialog > form")].find((one) => one.getAttribute("action") === location.pathname);
-if (form) {
-  const told = errors.cloneNode(true);
-  told.removeAttribute("id");
-  form.querySelector("h2").after(told);
-  form.closest("dialog").showModal();
-}

@@ -31,8 +31,18 @@ window.addEventListener("pageshow", () => {
 for (const select of document.querySelectorAll("form[data-submits-itself] select, form[data-submits-itself] input[type=date]")) {
   select.addEventListener("change", () => select.form.requestSubmit());
 }
-// Where it was refused, its form is open as it was.
-document.getElementById("errors")?.focus();
+// What was refused says why, and its dialog is open again. The page is no longer at the form's address, but at its own.
+const errors = document.getElementById("errors");
+errors?.focus();
+const refused = errors && [...document.querySelectorAll("dialog > form")].find((form) => form.getAttribute("action") === location.pathname);
+if (refused) {
+  const told = errors.cloneNode(true);
+  told.removeAttribute("id");
+  if (!refused.querySelector(".told.bad")) refused.querySelector("h2").after(told);
+  refused.closest("dialog").showModal();
+}
+const here = document.body.dataset.here;
+if (here && location.pathname !== here) history.replaceState(null, "", here);
 tidy();
 listen();
 follow();

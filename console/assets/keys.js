@@ -1,4 +1,5 @@
-// Keys: `data-key` presses or focuses what has it; `g` and a screen's key go there; j, k and the arrows walk through `data-rows`.
+// Keys: `data-key` presses or focuses what has it, within a `data-row` only from the row that has the focus: no other row is pressed by
+// mistake. `g` and a screen's key go there; j, k and the arrows walk through `data-rows`.
 const typing = (target) => target.closest("input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable]");
 const off = () => localStorage.getItem("ris-keys") === "off";
 let going = 0;
@@ -39,8 +40,9 @@ function key(event) {
   }
   if (event.key === "g") return void (going = Date.now());
   // A key on the row where the focus is comes before the same one elsewhere.
-  const row = event.target.closest("[data-row]");
-  const found = [...(row?.querySelectorAll("[data-key]") ?? []), ...scope().querySelectorAll("[data-key]")].find(
+  const here = event.target.closest("[data-row]");
+  const elsewhere = [...scope().querySelectorAll("[data-key]")].filter((element) => !element.parentElement.closest("[data-row]"));
+  const found = [...(here?.querySelectorAll("[data-key]") ?? []), ...elsewhere].find(
     (element) => element.dataset.key === event.key && !element.disabled && (shown(element) || element.closest("details[data-menu]")),
   );
   if (found) return void (event.preventDefault(), press(found));
@@ -48,8 +50,11 @@ function key(event) {
   if (["k", "ArrowUp"].includes(event.key) && walk(-1)) event.preventDefault();
 }
 
+/** What an element is called, without the key that it shows. */
 function name(element) {
-  return (element.getAttribute("aria-label") || element.textContent || element.title || "").replace(/\s+/g, " ").trim();
+  const text = element.cloneNode(true);
+  for (const key of text.querySelectorAll("kbd")) key.remove();
+  return (element.getAttribute("aria-label") || text.textContent || element.title || "").replace(/\s+/g, " ").trim();
 }
 
 /** Fill in the list of the keys of this page. */
@@ -58,12 +63,12 @@ function list() {
   const rows = new Map();
   for (const element of document.querySelectorAll("[data-go]")) rows.set(`g ${element.dataset.go}`, name(element));
   for (const element of document.querySelectorAll("[data-key]")) if (!rows.has(element.dataset.key)) rows.set(element.dataset.key, name(element));
-  if (document.querySelector("[data-rows]")) rows.set("j k", "↓ ↑");
+  if (document.querySelector("[data-rows]")) rows.set("j k", here.dataset.walk);
   here.replaceChildren(
     ...[...rows].flatMap(([pressed, text]) => {
       const term = document.createElement("dt");
       term.append(Object.assign(document.createElement("kbd"), { textContent: pressed }));
-      return [term, Object.assign(document.createElement("dd"), { textContent: text.replace(new RegExp(`\\s*${CSS.escape(pressed)}$`), "") })];
+      return [term, Object.assign(document.createElement("dd"), { textContent: text })];
     }),
   );
 }

@@ -69,13 +69,13 @@ CASES: Final = (
     Case("Vogt", "Vera", "F", "19331204", _XR, "R", "J18.9^Pneumonia?^I10", "DX1", -140, "final"),
     Case("Wagner", "Willi", "M", "19700820", _XR, "R", "Z01.8^Before an operation^I10", "DX1", -110, "final"),
     Case("Xaver", "Xenia", "F", "19860111", _XR, "A", "R07.4^Pain in the chest^I10", "DX1", -50, "unread"),
-    Case("Yildiz", "Yusuf", "M", "19790919", _XR, "R", "R05^Cough^I10", "DX1", -45, "noshow"),
-    Case("Zeller", "Zita", "F", "20040430", _XR, "R", "Z02.1^For an employer^I10", "DX1", 5, "arrived"),
+    Case("Yildiz", "Yusuf", "M", "19790919", _XR, "R", "R05^Cough^I10", "DX1", -40, "noshow"),
+    Case("Zeller", "Zita", "F", "20040430", _XR, "R", "Z02.1^For an employer^I10", "DX1", 10, "arrived"),
     Case("Albers", "Alma", "F", "19490602", _XR, "R", "I50.9^Heart failure, course^I10", "DX1", 40),
     Case("Böhm", "Bruno", "M", "19560715", _US, "R", "R10.1^Pain in the upper abdomen^I10", "US1", -60, "unread"),
-    Case("Claus", "Cora", "F", "19910326", _US, "R", "N20.0^Kidney stones^I10", "US1", -25, "started"),
-    Case("Dörr", "Dirk", "M", "19651128", _US, "R", "K76.0^Fatty liver^I10", "US1", 15, "arrived"),
-    Case("Ebert", "Edda", "F", "19770809", _US, "R", "R94.5^Liver values raised^I10", "US1", 55),
+    Case("Claus", "Cora", "F", "19910326", _US, "R", "N20.0^Kidney stones^I10", "US1", -20, "started"),
+    Case("Dörr", "Dirk", "M", "19651128", _US, "R", "K76.0^Fatty liver^I10", "US1", 20, "arrived"),
+    Case("Ebert", "Edda", "F", "19770809", _US, "R", "R94.5^Liver values raised^I10", "US1", 60),
     Case("Frank", "Fritz", "M", "19430119", _CHEST, "R", "C18^Bowel cancer, staging^I10", state="unscheduled"),
     Case("Gerber", "Gerda", "F", "19600214", _BRAIN, "R", "G40^Epilepsy, course^I10", state="unscheduled"),
     Case("Huber", "Hugo", "M", "19880501", _KNEE, "R", "M17^Arthrosis of the knee^I10", state="unscheduled"),
@@ -98,7 +98,8 @@ class Day:
     def __init__(self, server: Server, app: App) -> None:
         self._server, self._app = server, app
         self._scanners = {s.title: Scanner(s.title, server.dicom_port) for s in STATIONS}
-        self._now = datetime.now(UTC).replace(second=0, microsecond=0)
+        now = datetime.now(UTC)
+        self._now = now.replace(minute=now.minute // 10 * 10, second=0, microsecond=0)  # where slots begin
 
     async def play(self) -> int:
         """How many patients came."""

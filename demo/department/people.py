@@ -3,6 +3,7 @@
 import asyncio
 import html
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -42,12 +43,17 @@ LOGINS: Final = (
 )
 
 
-async def engage(server: Server, app: App) -> dict[str, list[str]]:
-    """Make them known as Practitioners and as users; the recovery codes of those who need a second factor, by login."""
-    referrer = (await app.search("Practitioner?identifier=4711"))[0]["id"]
-    who = {login.name: referrer if login.role == "referrer" else login.name for login in LOGINS}
+async def engage(server: Server, app: App, logins: Sequence[Login] = LOGINS) -> dict[str, list[str]]:
+    """Make them known as Practitioners and as users; the recovery codes of those who need a second factor, by login.
+
+    The referrer is the one whose orders have come before.
+    """
+    who = {login.name: login.name for login in logins}
+    for login in logins:
+        if login.role == "referrer":
+            who[login.name] = (await app.search("Practitioner?identifier=4711"))[0]["id"]
     there: list[Resource] = []
-    for login in LOGINS:
+    for login in logins:
         if login.role != "referrer":
             there.append(
                 {"resourceType": "Practitioner", "id": login.name, "name": [{"family": login.family, "given": [login.given]}]}
@@ -58,11 +64,11 @@ async def engage(server: Server, app: App) -> dict[str, list[str]]:
             there.append({"resourceType": "PractitionerRole", "id": login.name, "practitioner": practitioner, "code": code})
     put = [{"resource": r, "request": {"method": "PUT", "url": f"{r['resourceType']}/{r['id']}"}} for r in there]
     await app.ok("POST", "", {"resourceType": "Bundle", "type": "transaction", "entry": put})
-    arguments = [("--role", login.role, "--fhir-user", f"Practitioner/{who[login.name]}", "--password-stdin") for login in LOGINS]
-    added = (server.command("user", "add", login.name, *a, said=PASSWORD) for login, a in zip(LOGINS, arguments, strict=True))
+    arguments = [("--role", login.role, "--fhir-user", f"Practitioner/{who[login.name]}", "--password-stdin") for login in logins]
+    added = (server.command("user", "add", login.name, *a, said=PASSWORD) for login, a in zip(logins, arguments, strict=True))
     await asyncio.gather(*added)
     codes = {}
-    for login in LOGINS:
+    for login in logins:
         if found := await enrolled(server.base_url, login.name):
             codes[login.name] = found
     return codes

@@ -1,5 +1,6 @@
 """The department's rooms: scanners, where they stand, their hours, what can be ordered, and whom it exchanges messages with."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -65,8 +66,8 @@ EXAMINATIONS: Final = {
 }
 
 
-async def furnish(app: App, ehr_port: int, nobody_port: int) -> None:
-    """Store all of it, and make the slots. `nobody_port`: where a PACS should listen, and doesn't."""
+async def furnish(app: App, ehr_port: int, nobody_port: int, stations: Sequence[Station] = STATIONS) -> None:
+    """Store all of it, and make the slots of the stations. `nobody_port`: where a PACS should listen, and doesn't."""
     department: Resource = {
         "resourceType": "Location",
         "id": "radiology",
@@ -75,16 +76,16 @@ async def furnish(app: App, ehr_port: int, nobody_port: int) -> None:
         "mode": "instance",
     }
     there = [department]
-    for station in STATIONS:
+    for station in stations:
         there += [_room(station), _device(station), _hours(station), _schedule(station)]
     there += [_entry(e) for e in EXAMINATIONS.values()]
     there += [
-        _endpoint("billing", "Billing", ehr_port, "DFT^P03"),
-        _endpoint("pacs", "PACS", nobody_port, "OMI^O23", "ADT^A08", "ADT^A40"),
+        endpoint("billing", "Billing", ehr_port, "DFT^P03"),
+        endpoint("pacs", "PACS", nobody_port, "OMI^O23", "ADT^A08", "ADT^A40"),
     ]
     put = [{"resource": r, "request": {"method": "PUT", "url": f"{r['resourceType']}/{r['id']}"}} for r in there]
     await app.ok("POST", "", {"resourceType": "Bundle", "type": "transaction", "entry": put})
-    for station in STATIONS:
+    for station in stations:
         await app.ok("POST", f"Schedule/{station.id}/$generate-slots")
 
 
@@ -155,7 +156,7 @@ def _charge(component: str, code: str) -> Resource:
     return {"url": "urn:fhir-ris:charge", "extension": parts}
 
 
-def _endpoint(id_: str, name: str, port: int, *kinds: str) -> Resource:
+def endpoint(id_: str, name: str, port: int, *kinds: str) -> Resource:
     return {
         "resourceType": "Endpoint",
         "id": id_,

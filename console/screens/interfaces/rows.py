@@ -108,7 +108,7 @@ def message_row(document: dict[str, Any], names: dict[str, str]) -> MessageRow:
     if sent:
         text = document.get("error") or document.get("answer") or ""
     else:
-        text = "; ".join(document["errors"]) or ", ".join(document["about"][:3])
+        text = "; ".join(document["errors"]) or ", ".join(_short(reference) for reference in document["about"][:3])
     return MessageRow(
         str(document["_id"]),
         sent,
@@ -121,6 +121,12 @@ def message_row(document: dict[str, Any], names: dict[str, str]) -> MessageRow:
         text[:_REASON],
         document.get("attempts", 0),
     )
+
+
+def _short(reference: str) -> str:
+    """A reference for a narrow place: `Patient/…b32f1c`."""
+    kind, _, id_ = reference.rpartition("/")
+    return f"{kind}/…{id_[-6:]}" if len(id_) > 16 else reference
 
 
 def names_of(states: list[PartnerState] | None = None, endpoints: list[Resource] | None = None) -> dict[str, str]:

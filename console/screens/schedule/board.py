@@ -211,9 +211,11 @@ def _column(visit: Visit, one: Scanner, day: date, items: list[Item], there: Seq
     for slot in there:
         when = times.minutes(day, slot["start"], slot["end"])
         left = list(besides(when, held))
+        if left != [when]:
+            continue  # what has a part of it is shown
         if slot["status"] in ("busy", "busy-tentative"):
-            rest += [Item("taken", *part) for part in left]
-        elif slot["status"] == "free" and left == [when]:
+            rest.append(Item("taken", *when))
+        elif slot["status"] == "free":
             at = datetime.fromisoformat(slot["start"])
             rest.append(Item("free" if at > visit.now else "past", *when, Free(instant(at), times.text(when[0]))))
     return Column(one, day, [*items, *rest], sum(i.kind == "free" for i in rest))

@@ -1,7 +1,7 @@
 """A board as the rows and cells of a table: pure, over what is in each column at which minutes of its day.
 
-A row is so many minutes; a cell goes over as many rows as what is in it lasts. What overlaps (two patients at once, a booking
-that begins within a row) is in one cell.
+A row is so many minutes; a cell goes over as many rows as what is in it lasts. What overlaps (two patients at once) is in one
+cell. What only follows within a row (a booking that begins where another has ended) begins with the next row.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -108,6 +108,8 @@ def _runs(items: Iterable[Item], first: int, rows: int, step: int) -> Iterator[t
     for item in sorted(items, key=lambda i: (i.start, i.end)):
         row = max(0, (item.start - first) // step)
         until = min(rows, max(row + 1, -(-(item.end - first) // step)))
+        if run and row < end < until and item.start >= max(i.end for i in run):
+            row = end
         if run and row < end:
             run.append(item)
             end = max(end, until)
