@@ -140,3 +140,11 @@ def console(
 
     with console_world.console_world(mongodb_uri, tmp_path_factory.mktemp("console"), chromium) as world:
         yield world
+
+
+@pytest.fixture(autouse=True)
+def _pages_at_rest(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After a test its pages listen no more."""
+    yield
+    if "console" in request.fixturenames:
+        request.getfixturevalue("console").rest()

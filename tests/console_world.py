@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Playwright
+from playwright.sync_api import Browser, Page, Playwright, expect
 
 from fhir_server.audit import Act
 from fhir_server.operations import Call, dispatch
@@ -25,6 +25,7 @@ from tests import people_app
 from tests.people_app import PASSWORD, PeopleApp
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SECONDS = 40  # for a page to become what is waited for, on a slow machine
 REASON = "Chromium is not installed"
 FLAGS = """--no-sandbox --disable-dev-shm-usage --disable-gpu --disable-software-rasterizer --disable-extensions
     --disable-features=Translate,OptimizationHints,MediaRouter --blink-settings=imagesEnabled=true""".split()
@@ -46,6 +47,7 @@ class ConsoleWorld:
         self.app, self._browser = app, browser
         self.base = app.base_url
         self.complaints: list[str] = []
+        self._pages: list[Page] = []
 
     # At the screen
 
@@ -62,8 +64,9 @@ class ConsoleWorld:
         opened = self._browser.new_context(
             base_url=self.base, locale=language, viewport=context.pop("viewport", {"width": 1280, "height": 800}), **context
         )
-        opened.set_default_timeout(20_000)
+        opened.set_default_timeout(SECONDS * 1000)
         page = opened.new_page()
+        self._pages.append(page)
         page.on("console", lambda said: self.complaints.append(f"{page.url}: {said.text}") if said.type == "error" else None)
         page.on("pageerror", lambda error: self.complaints.append(f"{page.url}: {error}"))
         opened.add_cookies([{"name": "ris", "value": self.cookie(user), "url": self.base}])
@@ -86,6 +89,12 @@ class ConsoleWorld:
         """The same without a browser: a client with the session's cookie."""
         cookie = self.cookie(who if isinstance(who, User) else self.user(who))
         return httpx.Client(base_url=self.base, cookies={"ris": cookie}, timeout=60)
+
+    def rest(self) -> None:
+        """Leave all pages: each that stays open is asked for anew whenever something changes."""
+        for page in self._pages:
+            if not page.is_closed() and page.url.startswith(self.base):
+                page.goto("about:blank")
 
     # Behind it, as the department
 
@@ -192,6 +201,7 @@ def console_world(mongodb_uri: str, data_dir: Path, browser: Browser, **settings
 
 @contextmanager
 def chromium(playwright: Playwright) -> Iterator[Browser]:
+    expect.set_options(timeout=SECONDS * 1000)
     browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
     yield browser
     browser.close()

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 
 from benchmarks.department.stage import Resource
 from tests import console_steps, smart_app
-from tests.console_world import CHROMIUM
+from tests.console_world import CHROMIUM, FLAGS, SECONDS
 from tests.scenario_steps.staff import Person
 
 if TYPE_CHECKING:
@@ -37,11 +37,11 @@ class Desks:
         """Somebody's page; in the browser's thread."""
         if self._browser is None:
             self._playwright = sync_playwright().start()
-            flags = ["--no-sandbox", "--disable-dev-shm-usage"]
-            self._browser = self._playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+            self._browser = self._playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+            expect.set_options(timeout=SECONDS * 1000)
         if login not in self._pages:
             context = self._browser.new_context(base_url=self._base_url, locale="en-GB", viewport={"width": 1280, "height": 800})
-            context.set_default_timeout(15_000)
+            context.set_default_timeout(SECONDS * 1000)
             page = self._pages[login] = context.new_page()
             page.goto("/login")
             page.get_by_label("User name").fill(login)
