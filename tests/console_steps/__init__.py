@@ -26,6 +26,7 @@ def by(operation: str, resource_type: str) -> Callable[[How], How]:
     """This function does at a screen what the operation does."""
 
     def entered(how: How) -> How:
+        assert (operation, resource_type) not in HOW, "another screen does this already"
         HOW[operation, resource_type] = how
         return how
 

@@ -59,7 +59,6 @@ def findings(page: Page) -> list[str]:
     return page.locator("tbody [data-row]").all_inner_texts()
 
 
-@by("$generate-slots", "Schedule")
 def generate_slots(page: Page, id_: str, _given: dict[str, Any]) -> None:
     page.goto(f"/administration/schedules/{id_}")
     page.locator("form[action$='/slots'] button").click()

@@ -121,14 +121,12 @@ def answer(page: Page, id_: str, given: dict[str, Any]) -> None:
     done(page)
 
 
-@by("$check-in", "Appointment")
 def check_in(page: Page, id_: str, _given: dict[str, Any]) -> None:
     open_step(page, step_of(page, id_))
     page.get_by_role("button", name="Check in").click()
     done(page)
 
 
-@by("$no-show", "Appointment")
 def no_show(page: Page, id_: str, _given: dict[str, Any]) -> None:
     open_step(page, step_of(page, id_))
     _submit(page, _dialog(page, "no-show"))
