@@ -23,8 +23,8 @@ from tests.department import ACCESS, DCM, ZONE, Department, Resource, booking, u
 
 ROLE = {"coding": [{"system": "urn:example:role", "code": "contrast-nurse"}]}
 ALL_DAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-# A week from now, at midnight of the department.
-MONDAY = (datetime.now(ZONE) + timedelta(days=7 - datetime.now(ZONE).weekday())).replace(
+# A week from now at least, at midnight of the department.
+MONDAY = (datetime.now(ZONE) + timedelta(days=14 - datetime.now(ZONE).weekday())).replace(
     hour=0, minute=0, second=0, microsecond=0
 )
 
@@ -615,7 +615,7 @@ def test_a_leap_second_and_hours_without_end_stop_nobody(ris):
         # Its hours end with the scanner; those of others go on.
         over = {"description": "Taken out of use", "during": {"start": clock.instant(clock.now())[:10], "end": "9999-12-31"}}
         ended = await open_(ris, gone, hours(notAvailable=[over]))
-        other = await open_(ris, await ris.scanner(), days=8)
+        other = await open_(ris, await ris.scanner(), days=15)
         await ris.db["schedules_kept"].delete_one({"_id": other["id"]})
         await ScheduleWatch(ris.interactions, ZONE).look()
         assert (await ris.read(hold))["status"] == "cancelled"
