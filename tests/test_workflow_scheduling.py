@@ -23,8 +23,9 @@ from tests.department import ACCESS, DCM, ZONE, Department, Resource, booking, u
 
 ROLE = {"coding": [{"system": "urn:example:role", "code": "contrast-nurse"}]}
 ALL_DAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-# A week from now at least, at midnight of the department.
-MONDAY = (datetime.now(ZONE) + timedelta(days=14 - datetime.now(ZONE).weekday())).replace(
+# The next Monday but tomorrow, at midnight of the department.
+_WEEKDAY = datetime.now(ZONE).weekday()
+MONDAY = (datetime.now(ZONE) + timedelta(days=7 - _WEEKDAY if _WEEKDAY < 6 else 8)).replace(
     hour=0, minute=0, second=0, microsecond=0
 )
 
