@@ -3,6 +3,7 @@
 import json
 import time
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -72,6 +73,11 @@ class App:
         """The matches of a search."""
         bundle = await self.ok("GET", query)
         return [e["resource"] for e in bundle.get("entry", ()) if e["search"]["mode"] == "match"]
+
+    async def put(self, resources: Iterable[Resource]) -> None:
+        """Store all of these under their own ids, in one transaction."""
+        entry = [{"resource": r, "request": {"method": "PUT", "url": f"{r['resourceType']}/{r['id']}"}} for r in resources]
+        await self.ok("POST", "", {"resourceType": "Bundle", "type": "transaction", "entry": entry})
 
     async def close(self) -> None:
         await self.http.aclose()

@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 
 from demo import ehr
 from demo.apps import App
+from demo.department import rooms
 from demo.ehr import Listener
 from demo.scanner import Scanner
 from demo.server import Server
@@ -85,9 +86,9 @@ class Play:
         """Register the apps; enter the scanner, the catalogue and the EHR's address; and another patient for tomorrow."""
         self.apps = {client_id: App(client_id, scope, self.server.base_url) for client_id, scope in _SCOPES.items()}
         await asyncio.gather(*(self._register(app) for app in self.apps.values()))
-        entries = [ct_scanner(1), self._catalogue(), self._endpoint()]
-        bundle = {"resourceType": "Bundle", "type": "transaction", "entry": [_put(r) for r in entries]}
-        await self.apps["demo-admin"].ok("POST", "", bundle)
+        kinds = ("SIU^S12", "SIU^S14", "SIU^S15", "ORM^O01", "ORU^R01")
+        ehr_ = rooms.endpoint("ehr", "EHR", self.listener.port, *kinds)
+        await self.apps["demo-admin"].put([ct_scanner(1), self._catalogue(), ehr_])
         await self._somebody_else()
 
     async def _register(self, app: App) -> None:
@@ -109,22 +110,6 @@ class Play:
             "code": {"coding": [{"system": LOINC, "code": "24627-2", "display": "CT Chest"}]},
             "topic": [{"coding": [{"system": DCM, "code": "CT"}]}],
             "timingDuration": {"value": 30, "unit": "min", "system": "http://unitsofmeasure.org", "code": "min"},
-        }
-
-    def _endpoint(self) -> Resource:
-        kinds = ("SIU^S12", "SIU^S14", "SIU^S15", "ORM^O01", "ORU^R01")
-        return {
-            "resourceType": "Endpoint",
-            "id": "ehr",
-            "status": "active",
-            "connectionType": {
-                "system": "http://terminology.hl7.org/CodeSystem/endpoint-connection-type",
-                "code": "hl7v2-mllp",
-            },
-            "name": "EHR",
-            "payloadType": [{"coding": [{"system": "urn:fhir-ris:v2-message", "code": k}]} for k in kinds],
-            "address": f"mllp://127.0.0.1:{self.listener.port}",
-            "header": ["receiving-application: EHR", "receiving-facility: EXAMPLEHOSP"],
         }
 
     async def _somebody_else(self) -> None:
@@ -341,7 +326,3 @@ def _booking(order: Resource, start: datetime, station: int = 1) -> Resource:
             {"actor": {"reference": f"Device/ct{station}"}, "status": "accepted"},
         ],
     }
-
-
-def _put(resource: Resource) -> Resource:
-    return {"resource": resource, "request": {"method": "PUT", "url": f"{resource['resourceType']}/{resource['id']}"}}

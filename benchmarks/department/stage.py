@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.stand import temporary
 from demo.apps import App
+from demo.department import rooms
 from demo.ehr import Listener
 from demo.scanner import Scanner
 from demo.server import Server
@@ -17,7 +18,6 @@ Resource = dict[str, Any]
 LOINC = "http://loinc.org"
 DCM = "http://dicom.nema.org/resources/ontology/DCM"
 CODE = "24627-2"
-_HOUSE = "urn:example:charges"
 _EHR = ("SIU^S12", "SIU^S13", "SIU^S14", "SIU^S15", "SIU^S26", "ORM^O01", "ORU^R01")
 _WANTS = {"ehr": _EHR, "pacs": ("OMI^O23", "ADT^A08", "ADT^A40"), "billing": ("DFT^P03",)}
 
@@ -79,9 +79,8 @@ async def _prepare(server: Server, app: App, place: Path, listeners: dict[str, L
     jwks = str(app.write_jwks(place))
     await server.command("client", "add", app.client_id, "--scope", app.scope, "--jwks", jwks)
     there = [_catalogue(), *(_scanner(n) for n in range(1, scanners + 1))]
-    there += [_endpoint(name, listener.port) for name, listener in listeners.items()]
-    put = [{"resource": r, "request": {"method": "PUT", "url": f"{r['resourceType']}/{r['id']}"}} for r in there]
-    await app.ok("POST", "", {"resourceType": "Bundle", "type": "transaction", "entry": put})
+    there += [rooms.endpoint(name, name, listener.port, *_WANTS[name]) for name, listener in listeners.items()]
+    await app.put(there)
 
 
 def _catalogue() -> Resource:
@@ -95,16 +94,8 @@ def _catalogue() -> Resource:
         "code": {"coding": [{"system": LOINC, "code": CODE, "display": "CT Chest"}]},
         "topic": [{"coding": [{"system": DCM, "code": "CT"}]}],
         "timingDuration": {"value": 15, "unit": "min", "system": "http://unitsofmeasure.org", "code": "min"},
-        "extension": [_charge("technical", "T71250"), _charge("professional", "P71250")],
+        "extension": [rooms.charge("technical", "71250"), rooms.charge("professional", "71250")],
     }
-
-
-def _charge(component: str, code: str) -> Resource:
-    parts: list[Resource] = [
-        {"url": "component", "valueCode": component},
-        {"url": "code", "valueCodeableConcept": {"coding": [{"system": _HOUSE, "code": code}]}},
-    ]
-    return {"url": "urn:fhir-ris:charge", "extension": parts}
 
 
 def _scanner(number: int) -> Resource:
@@ -115,17 +106,4 @@ def _scanner(number: int) -> Resource:
         "status": "active",
         "deviceName": [{"name": f"CT scanner {number}", "type": "user-friendly-name"}],
         "type": {"coding": [{"system": DCM, "code": "CT"}]},
-    }
-
-
-def _endpoint(name: str, port: int) -> Resource:
-    return {
-        "resourceType": "Endpoint",
-        "id": name,
-        "status": "active",
-        "connectionType": {"system": "http://terminology.hl7.org/CodeSystem/endpoint-connection-type", "code": "hl7v2-mllp"},
-        "name": name,
-        "payloadType": [{"coding": [{"system": "urn:fhir-ris:v2-message", "code": kind}]} for kind in _WANTS[name]],
-        "address": f"mllp://127.0.0.1:{port}",
-        "header": [f"receiving-application: {name.upper()}", "receiving-facility: EXAMPLEHOSP"],
     }

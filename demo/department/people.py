@@ -62,8 +62,7 @@ async def engage(server: Server, app: App, logins: Sequence[Login] = LOGINS) -> 
             code = [{"coding": [{"system": _SNOMED, "code": login.kind}]}]
             practitioner = {"reference": f"Practitioner/{login.name}"}
             there.append({"resourceType": "PractitionerRole", "id": login.name, "practitioner": practitioner, "code": code})
-    put = [{"resource": r, "request": {"method": "PUT", "url": f"{r['resourceType']}/{r['id']}"}} for r in there]
-    await app.ok("POST", "", {"resourceType": "Bundle", "type": "transaction", "entry": put})
+    await app.put(there)
     arguments = [("--role", login.role, "--fhir-user", f"Practitioner/{who[login.name]}", "--password-stdin") for login in logins]
     added = (server.command("user", "add", login.name, *a, said=PASSWORD) for login, a in zip(logins, arguments, strict=True))
     await asyncio.gather(*added)

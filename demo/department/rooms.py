@@ -83,8 +83,7 @@ async def furnish(app: App, ehr_port: int, nobody_port: int, stations: Sequence[
         endpoint("billing", "Billing", ehr_port, "DFT^P03"),
         endpoint("pacs", "PACS", nobody_port, "OMI^O23", "ADT^A08", "ADT^A40"),
     ]
-    put = [{"resource": r, "request": {"method": "PUT", "url": f"{r['resourceType']}/{r['id']}"}} for r in there]
-    await app.ok("POST", "", {"resourceType": "Bundle", "type": "transaction", "entry": put})
+    await app.put(there)
     for station in stations:
         await app.ok("POST", f"Schedule/{station.id}/$generate-slots")
 
@@ -146,17 +145,19 @@ def _entry(examination: Examination) -> Resource:
         "code": {"coding": [{"system": LOINC, "code": examination.code, "display": examination.name}]},
         "topic": [{"coding": [{"system": DCM, "code": examination.modality}]}],
         "timingDuration": minutes,
-        "extension": [*(_charge(part, examination.charge) for part in ("technical", "professional")), *examination.rules],
+        "extension": [*(charge(part, examination.charge) for part in ("technical", "professional")), *examination.rules],
     }
 
 
-def _charge(component: str, code: str) -> Resource:
+def charge(component: str, code: str) -> Resource:
+    """What a catalogue entry says of a charge: `technical` or `professional`."""
     coded = {"coding": [{"system": "urn:example:charges", "code": f"{component[0].upper()}{code}"}]}
     parts: list[Resource] = [{"url": "component", "valueCode": component}, {"url": "code", "valueCodeableConcept": coded}]
     return {"url": "urn:fhir-ris:charge", "extension": parts}
 
 
 def endpoint(id_: str, name: str, port: int, *kinds: str) -> Resource:
+    """A partner that listens on this port of loopback, and wants these messages."""
     return {
         "resourceType": "Endpoint",
         "id": id_,

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from benchmarks.department.stage import CODE, DCM, LOINC, Resource, Stage
+from demo.department import rooms
 from demo.scanner import Scanner
 
 
@@ -53,8 +54,7 @@ async def furnish(stage: Stage) -> None:
         _schedule("ct3"),
         _schedule("mr1"),
     ]
-    put = [{"resource": r, "request": {"method": "PUT", "url": f"{r['resourceType']}/{r['id']}"}} for r in there]
-    await stage.app.ok("POST", "", {"resourceType": "Bundle", "type": "transaction", "entry": put})
+    await stage.app.put(there)
     for name in ("ct3", "mr1"):
         await stage.app.ok("POST", f"Schedule/{name}/$generate-slots")
 
@@ -70,14 +70,8 @@ def _entry(examination: Examination, *rules: Resource) -> Resource:
         "code": examination.coded,
         "topic": [{"coding": [{"system": DCM, "code": examination.modality}]}],
         "timingDuration": {"value": 15, "unit": "min", "system": "http://unitsofmeasure.org", "code": "min"},
-        "extension": [*(_charge(c, examination) for c in ("technical", "professional")), *rules],
+        "extension": [*(rooms.charge(c, examination.code) for c in ("technical", "professional")), *rules],
     }
-
-
-def _charge(component: str, examination: Examination) -> Resource:
-    code = {"coding": [{"system": "urn:example:charges", "code": f"{component[0].upper()}{examination.code}"}]}
-    parts: list[Any] = [{"url": "component", "valueCode": component}, {"url": "code", "valueCodeableConcept": code}]
-    return {"url": "urn:fhir-ris:charge", "extension": parts}
 
 
 def _scanner() -> Resource:
