@@ -7,17 +7,16 @@ import asyncio
 import contextlib
 import functools
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.routing import Route
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from bridges.dicom import dicom_endpoints, study_watch, worklist_rows
@@ -169,6 +168,7 @@ def http_app(ris: Ris, *, fetcher: "JwksFetcher | None" = None) -> ASGIApp:
     """The ASGI application: FHIR, OAuth, the console, health and metrics. `fetcher` gets the keys of clients with a JWKS URL."""
     from fastapi import FastAPI
 
+    from capability import documents
     from capability.smart_configuration import DISCOVERY
     from capability.statement import capability_statement, terminology_capabilities
     from console import routes as console
@@ -215,10 +215,8 @@ def http_app(ris: Ris, *, fetcher: "JwksFetcher | None" = None) -> ASGIApp:
     chart, data_dir = RecordChart(ris.interactions), ris.settings.data_dir
     server = oauth.router(ris.db, ris.tokens, base_url, audit_oauth, data_dir=data_dir, chart=chart, fetcher=fetcher)
     app.router.routes.extend(server.routes)
-    app.router.routes.extend(Route(path, _document(document(base_url))) for path, document in DISCOVERY.items())
+    app.router.routes.extend(documents.routes(base_url, ris.dicom.services))
     those = people.People.over(ris.interactions.store, base_url, ris.settings.data_dir, audit_people)
-    app.router.routes.extend(_v2_profiles())
-    app.router.routes.append(_dicom_conformance(ris))
     app.router.routes.extend([*pages.routes(), *login_pages.routes(those), *account_pages.routes(those)])
     desk = Console(rest, ris.interactions, those, ris.tokens, ris.settings, Changes(ris.db, ris.ending))
     app.router.routes.extend(console.routes(desk))
@@ -249,42 +247,6 @@ def _add_health(app: "FastAPI", ris: Ris) -> None:
     app.add_route("/livez", livez)
     app.add_route("/readyz", readyz)
     app.add_route("/metrics", show_metrics)
-
-
-def _v2_profiles() -> list[Route]:
-    """The HL7 v2 conformance profiles: a list, and a document for each message and direction."""
-    from capability import v2_profile
-
-    known = {f"{direction}/{kind}_{event}.xml": (kind, event, direction) for kind, event, direction in v2_profile.profiles()}
-    make = functools.cache(v2_profile.profile)
-
-    async def show(request: Request) -> Response:
-        found = known.get(request.path_params["name"])
-        return Response(make(*found), media_type="application/xml") if found else Response(status_code=404)
-
-    return [
-        Route("/hl7v2/profiles", _document({"profiles": [f"/hl7v2/profiles/{name}" for name in sorted(known)]})),
-        Route("/hl7v2/profiles/{name:path}", show),
-    ]
-
-
-def _dicom_conformance(ris: Ris) -> Route:
-    """The DICOM Conformance Statement, for whoever connects a scanner or a PACS."""
-    from capability import dicom_conformance
-
-    make = functools.cache(lambda: dicom_conformance.page(dicom_conformance.markdown(ris.dicom.services)))
-
-    async def show(_request: Request) -> Response:
-        return HTMLResponse(make(), headers={"Cache-Control": "public, max-age=300"})
-
-    return Route("/dicom-conformance", show)
-
-
-def _document(content: dict[str, Any]) -> Callable[[Request], Awaitable[Response]]:
-    async def show(_request: Request) -> Response:
-        return JSONResponse(content, headers={"Cache-Control": "public, max-age=300"})
-
-    return show
 
 
 async def _reachable(db: AsyncDatabase[Document]) -> bool:
