@@ -1,4 +1,4 @@
-"""Charts as inline SVG, made on the server: `bars`, `columns`, `lines`, `ranges`, and `spark` for a line of a list.
+"""Charts as inline SVG, made on the server: `bars`, `columns`, `lines`, `ranges`.
 
 A chart is an image to a screen reader, whose label says what the picture says (`label`); the numbers themselves belong into a
 table beside it. Marks tell their number when pointed at. Series differ in dash, marker or place as well as in colour, and are
@@ -116,20 +116,6 @@ def lines(label: str, labels: Sequence[str], series: Sequence[Series], tell: Tel
     return _svg(label, frame.height, marks)
 
 
-def spark(
-    label: str, values: Sequence[float | None], bad: Sequence[float | None] = (), width: int = 160, height: int = 32
-) -> Markup:
-    """A small chart without axes: a column for each value; `bad`, what of it failed, stands in front."""
-    most, step = _most([*values, *bad]), width / max(1, len(values))
-    marks = [_line(0, height - 0.5, width, height - 0.5, "axis")]
-    for numbers, kind in ((values, "s1"), (bad, "failed")):
-        for n, value in enumerate(numbers):
-            if value:
-                tall = max(1.5, (height - 2) * value / most)
-                marks.append(_rect(n * step, height - 1 - tall, max(1, step - 1), tall, kind))
-    return _svg(label, height, marks, width, "spark")
-
-
 class _Frame:
     """The axes of a chart whose labels go from left to right."""
 
@@ -227,9 +213,9 @@ def _range_legend(names: tuple[str, str]) -> Markup:
     return Markup("").join(marks)
 
 
-def _svg(label: str, height: float, marks: Sequence[Markup], width: int = WIDTH, kind: str = "chart") -> Markup:
-    begin = Markup('<svg class="{}" role="img" aria-label="{}" viewBox="0 0 {} {:.0f}" width="{}" height="{:.0f}">')
-    return begin.format(kind, label, width, height, width, height) + Markup("").join(marks) + Markup("</svg>")
+def _svg(label: str, height: float, marks: Sequence[Markup]) -> Markup:
+    begin = Markup('<svg class="chart" role="img" aria-label="{}" viewBox="0 0 {} {:.0f}" width="{}" height="{:.0f}">')
+    return begin.format(label, WIDTH, height, WIDTH, height) + Markup("").join(marks) + Markup("</svg>")
 
 
 def _title(told: str) -> Markup:

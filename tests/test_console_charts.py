@@ -34,12 +34,8 @@ def _ranges(label: str, values: list[float | None]) -> Markup:
     return charts.ranges(label, rows, _tell, ("median", "most"), charts.MINUTES)
 
 
-def _spark(label: str, values: list[float | None]) -> Markup:
-    return charts.spark(label, values, values)
-
-
 @pytest.mark.parametrize("values", _VALUES, ids=str)
-@pytest.mark.parametrize("chart", [_bars, _columns, _lines, _ranges, _spark])
+@pytest.mark.parametrize("chart", [_bars, _columns, _lines, _ranges])
 def test_a_chart_is_well_formed_and_says_what_it_shows(
     chart: Callable[[str, list[float | None]], Markup], values: list[float | None]
 ) -> None:
