@@ -198,6 +198,14 @@ class ConsoleWorld:
         )
 
 
+def log_in(page: Page, name: str, password: str) -> None:
+    """At the login page, as a person does."""
+    page.goto("/login")
+    page.get_by_label("User name").fill(name)
+    page.get_by_label("Password").fill(password)
+    page.keyboard.press("Enter")
+
+
 @contextmanager
 def console_world(mongodb_uri: str, data_dir: Path, browser: Browser, **settings: Any) -> Iterator[ConsoleWorld]:
     """`settings`: those of the server, such as `viewer_url`."""

@@ -16,7 +16,7 @@ from demo.department.people import PASSWORD
 from demo.ehr import Listener
 from demo.play import Play
 from demo.server import Server
-from tests.console_world import chromium
+from tests import console_world
 
 FOLDER = Path(__file__).parents[1] / "docs" / "images"
 # File name, who looks, where, and what is opened first there (the text of a link), if anything.
@@ -46,7 +46,7 @@ def main() -> None:
         runner.run(server.start_somewhere())
         try:
             codes = runner.run(_played(server, listener))
-            with sync_playwright() as playwright, chromium(playwright) as browser:
+            with sync_playwright() as playwright, console_world.chromium(playwright) as browser:
                 _take(browser, server.base_url, codes)
         finally:
             runner.run(server.stop())
@@ -104,10 +104,7 @@ def _picture(page: Page, name: str) -> None:
 def log_in(browser: Browser, base_url: str, who: str, codes: dict[str, list[str]]) -> Page:
     """A browser in which somebody of the demo has logged in at the login page."""
     page = browser.new_context(base_url=base_url, locale="en-GB", viewport={"width": 1280, "height": 800}).new_page()
-    page.goto("/login")
-    page.get_by_label("User name").fill(who)
-    page.get_by_label("Password").fill(PASSWORD)
-    page.keyboard.press("Enter")
+    console_world.log_in(page, who, PASSWORD)
     page.wait_for_url(f"{base_url}/login/second-factor*" if who in codes else f"{base_url}/")
     if who in codes:
         page.goto("/login/second-factor?recovery")

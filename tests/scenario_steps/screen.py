@@ -10,7 +10,7 @@ from playwright.sync_api import Error as PlaywrightError
 
 from benchmarks.department.stage import Resource
 from tests import console_steps, smart_app
-from tests.console_world import CHROMIUM, FLAGS, SECONDS
+from tests.console_world import CHROMIUM, FLAGS, SECONDS, log_in
 from tests.scenario_steps.staff import Person
 
 if TYPE_CHECKING:
@@ -43,10 +43,7 @@ class Desks:
             context = self._browser.new_context(base_url=self._base_url, locale="en-GB", viewport={"width": 1280, "height": 800})
             context.set_default_timeout(SECONDS * 1000)
             page = self._pages[login] = context.new_page()
-            page.goto("/login")
-            page.get_by_label("User name").fill(login)
-            page.get_by_label("Password").fill(smart_app.PASSWORD)
-            page.keyboard.press("Enter")
+            log_in(page, login, smart_app.PASSWORD)
             page.wait_for_url(f"{self._base_url}/")
         return self._pages[login]
 
