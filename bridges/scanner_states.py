@@ -50,8 +50,7 @@ class ScannerState:
 
     @property
     def name(self) -> str:
-        names = (self.device or {}).get("deviceName", ())
-        return str(names[0]["name"]) if names else self.title
+        return device.name(self.device) or self.title
 
     @property
     def modalities(self) -> str:

@@ -2,8 +2,6 @@
 
 from datetime import UTC, datetime
 
-from starlette.responses import Response
-
 from console.visit import Visit
 from smart_auth.break_glass import FRESH, LONGEST
 from smart_auth.roles import role
@@ -36,26 +34,24 @@ async def issuers(visit: Visit) -> list[str]:
     return sorted(dict.fromkeys(systems), key=lambda s: -systems.count(s))[:8]
 
 
-async def open_by_id(visit: Visit) -> Response:
-    """Break the glass of the record at this address."""
-    await visit.desk.operation(f"Patient/{visit.id()}/$break-glass", reason=visit.form.text("reason"), minutes=_minutes(visit))
-    return visit.to(f"/patients/{visit.id()}", "patient-opened")
+async def open_record(visit: Visit, patient: str) -> None:
+    """Break the glass of the record of this id."""
+    await visit.desk.operation(f"Patient/{patient}/$break-glass", reason=visit.form.text("reason"), minutes=_minutes(visit))
 
 
-async def open_by_number(visit: Visit) -> Response:
-    """Break the glass of the record of whom the number is."""
+async def open_by_number(visit: Visit) -> str:
+    """Break the glass of the record of whom the number is; the patient's id."""
     number = f"{visit.form.text('issuer')}|{visit.form.text('number')}"
     answer = await visit.desk.operation(
         "Patient/$break-glass", identifier=number, reason=visit.form.text("reason"), minutes=_minutes(visit)
     )
     patient = next(p["valueReference"]["reference"] for p in answer["parameter"] if p["name"] == "patient")
-    return visit.to(f"/patients/{patient.partition('/')[2]}", "patient-opened")
+    return str(patient.partition("/")[2])
 
 
-async def close(visit: Visit) -> Response:
+async def close(visit: Visit, patient: str) -> None:
     """End it. What was hidden before is hidden again, perhaps the whole record."""
-    await visit.desk.operation(f"Patient/{visit.id()}/$mend-glass")
-    return visit.to(f"/patients/{visit.id()}", "patient-closed")
+    await visit.desk.operation(f"Patient/{patient}/$mend-glass")
 
 
 def _minutes(visit: Visit) -> int | str:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, tzinfo
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -138,6 +138,11 @@ class Visit:
         if at is None or not _FIRST <= at.year < _LAST:
             raise fail("value", self.t("say.not-a-moment", text=text[:40]), status=422)
         return at
+
+    def viewer(self, study_uid: str) -> str:
+        """Where the outside viewer shows a study (`RIS_VIEWER_URL`); "" without one."""
+        template = self.console.settings.viewer_url
+        return template.replace("{study}", quote(study_uid, safe="")) if template and study_uid else ""
 
     # What the role allows
 

@@ -17,6 +17,13 @@ def ae_title(device: Resource) -> str | None:
     return identifier_value(device, terms.AE_TITLE)
 
 
+def name(device: Resource | None) -> str:
+    """What it is called: as people do, else by its AE title; "" where it has neither."""
+    names: list[Resource] = [n for n in (device or {}).get("deviceName", ()) if n.get("name")]
+    preferred = next((n for n in names if n.get("type") == "user-friendly-name"), next(iter(names), {}))
+    return str(preferred.get("name") or ae_title(device or {}) or "")
+
+
 def is_ae_title(value: str) -> bool:
     """Whether this can be an AE title."""
     return _AE_TITLE.fullmatch(value) is not None

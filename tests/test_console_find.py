@@ -9,6 +9,7 @@ from babel import Locale
 from playwright.sync_api import Page, expect
 
 from console.screens.find import typed
+from fhir_server.search.values import escaped
 from tests.console_world import ConsoleWorld, faults
 
 GB, US, DE = Locale("en", "GB"), Locale("en", "US"), Locale("de", "DE")
@@ -46,7 +47,7 @@ def test_names_are_looked_for_as_they_may_be_written() -> None:
     assert set(typed.variants("Müller")) >= {"Müller", "mueller"}
     assert set(typed.variants("Mueller")) >= {"Mueller", "müller"}
     assert typed.plain("GROẞ") == typed.plain("gross")
-    assert typed.escaped("a,b|c$d\\") == "a\\,b\\|c\\$d\\\\"
+    assert escaped("a,b|c$d\\") == "a\\,b\\|c\\$d\\\\"
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """Which scheduled steps and which patient a performed step belongs to."""
 
-import re
-
 from bridges.dicom import patient_names, values
 from bridges.dicom.dicom_json import Attributes, text
 from bridges.dicom.mpps_data import ScheduledItem, scheduled
@@ -9,6 +7,7 @@ from bridges.dicom.worklist_attributes import patient_id
 from fhir_server.elements import identifier_value
 from fhir_server.references import target
 from fhir_server.registry import Resource
+from fhir_server.search.values import escaped
 from fhir_server.unit_of_work import UnitOfWork
 from resources import device, imaging_study, order_numbers, service_request, task, terms
 
@@ -103,7 +102,7 @@ async def _contradicts(unit: UnitOfWork, item: ScheduledItem, procedure: Resourc
 
 async def _with_accession(unit: UnitOfWork, accession: str) -> list[Resource]:
     found: dict[str, Resource] = {}
-    for request in await unit.search("ServiceRequest", identifier=_escaped(accession)):
+    for request in await unit.search("ServiceRequest", identifier=escaped(accession)):
         if order_numbers.accession_number(request) != accession:
             continue
         procedures = (
@@ -133,7 +132,7 @@ async def patient(unit: UnitOfWork, data: Attributes) -> Resource | None:
     """The one active patient with the data set's Patient ID (and issuer, if it has one) whom nothing else in it contradicts."""
     if not (id_ := text(data, "PatientID")):
         return None
-    candidates = await unit.search("Patient", identifier=_escaped(id_))
+    candidates = await unit.search("Patient", identifier=escaped(id_))
     found = [c for c in candidates if c.get("active", True) and not contradictions(data, c)]
     return found[0] if len(found) == 1 else None
 
@@ -191,9 +190,4 @@ def procedures_of(steps_: list[Resource]) -> list[str]:
 
 
 def _token(system: str, value: str) -> str:
-    return f"{system}|{_escaped(value)}"
-
-
-def _escaped(value: str) -> str:
-    """A value as a search parameter (FHIR R4 3.1.1.4.3)."""
-    return re.sub(r"([\\,$|])", r"\\\1", value)
+    return f"{system}|{escaped(value)}"

@@ -30,6 +30,11 @@ def unescaped(value: str) -> str:
     return _ESCAPED.sub(r"\1", value)
 
 
+def escaped(text: str) -> str:
+    """A text as a value: the inverse of `unescaped`."""
+    return re.sub(r"([,$|\\])", r"\\\1", text)
+
+
 @cache
 def implied_systems(resource_type: str, parameter: str) -> Mapping[str, frozenset[str]]:
     """Code system to codes for a token parameter on a `code` element, whose required binding implies its system; else empty."""

@@ -1,6 +1,6 @@
 """Who and what can be booked: the scanners, people and equipment with a Schedule in use, and which of them suit a need."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, product
 
@@ -101,9 +101,3 @@ async def _within(unit: UnitOfWork, location: object, parts: dict[str, str | Non
             above = target(((await unit.get(place)) or {}).get("partOf"))
             parts[place] = str(above) if above else None
         place = parts[place]
-
-
-def display(found: Resource | None) -> str:
-    """How people call a scanner."""
-    names: Iterable[Resource] = (found or {}).get("deviceName", ())
-    return next((n["name"] for n in names if n.get("name")), "") or device.ae_title(found or {}) or ""

@@ -16,7 +16,7 @@ from fhir_server.ids import new_id
 from fhir_server.outcome import fail
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import activity_definition
+from resources import activity_definition, device
 from resources.scheduling import directory, needs, occupancy, proposals
 from resources.scheduling.directory import Chosen, Directory
 from resources.scheduling.hours import Interval, overlap
@@ -220,7 +220,7 @@ def _appointment(placed: Placed, need: Need, patient: str | None, slots: Sequenc
 def _participants(placed: Placed, patient: str | None, known: Directory) -> list[Resource]:
     found: list[Resource] = [{"actor": {"reference": patient}, "status": "tentative"}] if patient else []
     for station in placed.stations:
-        named = directory.display(known.devices[station])
+        named = device.name(known.devices[station])
         found.append({"actor": {"reference": station} | ({"display": named} if named else {}), "status": "tentative"})
     rooms = [known.devices[station].get("location", {}).get("reference") for station in placed.stations]
     found += [{"actor": {"reference": room}, "status": "tentative"} for room in dict.fromkeys(rooms) if room]

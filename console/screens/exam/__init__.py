@@ -11,7 +11,7 @@ import base64
 import orjson
 from starlette.responses import Response
 
-from console import dicom_view, differences
+from console import dicom_view, differences, emergency
 from console.screen import Door, Screen, does, shows
 from console.screens.exam import actions, messages, record, summary, timeline, trail, versions, words
 from console.screens.exam.record import Exam
@@ -32,7 +32,7 @@ async def show(visit: Visit) -> Response:
     try:
         exam = await record.load(visit.desk, visit.id())
     except FhirError as error:
-        if error.code == "not-found" and actions.breaks_glass(visit):
+        if error.code == "not-found" and emergency.may(visit):
             return await actions.show_closed(visit)
         raise
     if (order := record.order_of(exam.order)) and order != exam.id:
@@ -40,8 +40,7 @@ async def show(visit: Visit) -> Response:
     events = timeline.page(visit, await _events(visit, exam))
     return visit.page(
         "exam/index.html", exam=exam, now=summary.of(visit, exam), timeline=events, may=summary.may,
-        works_at=summary.works_at, breaks_glass=actions.breaks_glass(visit), is_open=actions.is_open(visit, exam),
-        viewer=getattr(visit.console.settings, "viewer_url", None) or "",
+        works_at=summary.works_at, breaks_glass=emergency.may(visit), is_open=actions.is_open(visit, exam),
     )  # fmt: skip
 
 

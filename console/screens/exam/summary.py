@@ -10,6 +10,7 @@ from console.visit import Visit
 from fhir_server.elements import codings
 from fhir_server.registry import Resource
 from resources import terms
+from resources.device import name as device_name
 from resources.report_section import decoded, is_plain_text
 from smart_auth.scopes import Action
 
@@ -99,9 +100,7 @@ def _person(exam: Exam, reference: Resource | None) -> str:
 
 
 def _station(exam: Exam, reference: Resource | None) -> str:
-    device = exam.found.of(reference)
-    names = (device or {}).get("deviceName", [])
-    return str(names[0]["name"]) if names else str((reference or {}).get("display", ""))
+    return device_name(exam.found.of(reference)) or str((reference or {}).get("display", ""))
 
 
 def _step(visit: Visit, exam: Exam, step: Resource) -> Step:

@@ -58,11 +58,6 @@ def plain(word: str) -> str:
     return told
 
 
-def escaped(value: str) -> str:
-    """A value for a search parameter (FHIR R4 3.1.1.4.0.1)."""
-    return re.sub(r"([\\,$|])", r"\\\1", value)
-
-
 def _date(first: str, second: str, third: str, sign: str, locale: Locale, today: date) -> str:
     """The date, its parts in the order that the sign and the reader's language have; "" for none."""
     if len(first) > 2:

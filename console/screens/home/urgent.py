@@ -13,6 +13,7 @@ from console.visit import Visit
 from fhir_server.elements import codes
 from fhir_server.registry import Resource
 from resources import terms
+from resources.device import name as device_name
 from resources.reading.critical_request import CRITICAL
 from resources.reading.worklist import CLAIMED, OVERDUE, UNREAD
 from smart_auth.roles import REVIEW
@@ -153,7 +154,7 @@ async def _rooms(visit: Visit) -> tuple[list[Row], tuple[Room, ...]]:
         if step["status"] not in _ABSENT and (owner := step.get("owner", {}).get("reference")):
             by_room.setdefault(owner, Counter())[step["status"]] += 1
     rooms = [
-        Room(owner.partition("/")[2], _device_name(steps.of(owner)), _numbers(n))
+        Room(owner.partition("/")[2], device_name(steps.of(owner)), _numbers(n))
         for owner, n in by_room.items()
         if owner.startswith("Device/")
     ]
@@ -219,12 +220,6 @@ def _report_of(request: Resource) -> str:
 
 def _numbers(n: Counter[str]) -> tuple[int, int, int, int]:
     return n["accepted"] + n["requested"], n["ready"], n["in-progress"], n["completed"]
-
-
-def _device_name(device: Resource | None) -> str:
-    names = [n["name"] for n in (device or {}).get("deviceName", ()) if "name" in n]
-    titles = [i["value"] for i in (device or {}).get("identifier", ()) if i.get("system") == terms.AE_TITLE and "value" in i]
-    return next(iter([*names, *titles]), "")
 
 
 _Ask = Callable[[Visit], Awaitable[Any]]

@@ -7,6 +7,7 @@ from typing import Final
 from console import live
 from console.screens.home import interfaces
 from console.screens.home.count import Count
+from console.screens.orders.items import FAMILIES
 from console.visit import Visit
 from fhir_server.outcome import FhirError
 from resources import terms
@@ -20,24 +21,9 @@ _OPEN: Final = ",".join(sorted(OPEN))
 _READING: Final = f"{terms.READING_STATUS}|"
 _TRACKED: Final = "urn:fhir-ris:tracking|"
 _COMMUNICATION: Final = "urn:fhir-ris:communication|"
-# The work items that the screen of orders lists together.
-_FAMILIES: Final[dict[str, tuple[str, ...]]] = {
-    "coverage": (
-        "authorization-missing", "authorization-expiring", "authorization-exhausted", "eligibility-failed", "coverage-denied",
-    ),
-    "order": (
-        "duplicate-order", "unknown-procedure", "missing-reason", "implausible-date", "order-hold", "order-changed",
-        "order-not-taken", "unknown-order", "parked-message-refused", "order-moved", "placer-number-refused", "unnamed-procedure",
-        "result-for-revoked-order", "numbers-run-out",
-    ),
-    "identity": ("patient-mismatch",),
-    "examination": (
-        "unscheduled-procedure-step", "unexpected-procedure-step", "wrong-worklist-entry", "performed-step-incomplete",
-        "performed-step-abandoned", "examination-stopped", "study-without-order", "unexpected-study", "study-to-be-split",
-        "images-unavailable", "started-despite-stop", "contrast-despite-stop",
-    ),
-}  # fmt: skip
-OPEN_ITEMS: Final = ",".join(f"{_ITEM}|{kind}" for family in _FAMILIES.values() for kind in family)
+OPEN_ITEMS: Final = ",".join(
+    f"{_ITEM}|{kind}" for of in ("coverage", "order", "identity", "examination") for kind in FAMILIES[of]
+)
 _URGENT: Final = ("stat", "asap,urgent", "routine")
 
 Query = tuple[tuple[str, str], ...]
@@ -86,7 +72,7 @@ _OF_ORDERS: Final = (
     Waiting("unscheduled", "/schedule", "Task", (("intent", "plan"), ("status", "requested")), _by_priority()),
 )
 _PROBLEMS: Final = tuple(
-    Waiting(name, f"/orders?tab=items&family={family}", "Task", _items(*_FAMILIES[family]), kind=kind)
+    Waiting(name, f"/orders?tab=items&family={family}", "Task", _items(*FAMILIES[family]), kind=kind)
     for name, family, kind in (
         ("coverage", "coverage", "warn"), ("findings", "order", "warn"), ("mismatches", "identity", "bad"),
         ("sort-out", "examination", "bad"),
@@ -107,7 +93,7 @@ TABLE: Final[dict[str, tuple[Waiting, ...]]] = {
         Waiting("expected", "/rooms", "Task", (*_STEPS_TODAY, ("status", "accepted"))),
         _SAFETY,
         _PROTOCOLS,
-        Waiting("sort-out", "/rooms", "Task", _items(*_FAMILIES["identity"], *_FAMILIES["examination"]), kind="bad"),
+        Waiting("sort-out", "/rooms", "Task", _items(*FAMILIES["identity"], *FAMILIES["examination"]), kind="bad"),
     ),
     "radiologist": (
         Waiting("unread", "/reading", "Task", _UNREAD, _by_priority()),

@@ -11,8 +11,8 @@ from console.screens.numbers.views import View
 from console.visit import Visit
 from fhir_server.elements import codes
 from fhir_server.outcome import FhirError
-from fhir_server.registry import Resource
 from resources import terms
+from resources.device import name as device_name
 from smart_auth.pages import security_headers
 
 SCREEN = Screen("numbers", "/numbers", "n", "$figures")
@@ -57,16 +57,11 @@ async def _choices(visit: Visit) -> dict[str, list[tuple[str, str]]]:
     return {
         "modality": [(m, m) for m in modalities],
         "priority": [(p, visit.t.code("priority", p)) for p in _PRIORITIES],
-        "scanner": sorted(((f"Device/{d['id']}", _name(d)) for d in found), key=lambda pair: pair[1]),
+        "scanner": sorted(((f"Device/{d['id']}", device_name(d) or d["id"]) for d in found), key=lambda pair: pair[1]),
         "location": sorted(
             ((f"Location/{x['id']}", str(x.get("name", x["id"]))) for x in found.included("Location")), key=lambda pair: pair[1]
         ),
     }
-
-
-def _name(device: Resource) -> str:
-    names = (n["name"] for n in device.get("deviceName", ()) if "name" in n)
-    return str(next(names, device["id"]))
 
 
 def _periods(visit: Visit) -> list[tuple[str, str, str]]:

@@ -10,6 +10,7 @@ from fhir_server.elements import codes, extension
 from fhir_server.registry import Resource
 from resources import status_reason, terms
 from resources.coverage import marks
+from resources.device import name as device_name
 from resources.order_verdict import FINDING
 from resources.task import OPEN
 
@@ -90,11 +91,6 @@ def name_of(reference: Resource | None, found: Found) -> str:
         if called:
             return called
     return str((reference or {}).get("display") or "")
-
-
-def device_name(device: Resource | None) -> str:
-    """What a scanner is called."""
-    return next((str(n["name"]) for n in (device or {}).get("deviceName", ()) if "name" in n), "")
 
 
 def kind(item: Resource) -> str:

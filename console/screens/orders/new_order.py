@@ -2,7 +2,8 @@
 
 from starlette.responses import Response
 
-from console.screens.orders import catalogue, picking
+from console import picking
+from console.screens.orders import catalogue
 from console.screens.orders.facts import name_of
 from console.screens.orders.inbox import PRIORITIES
 from console.visit import Visit

@@ -8,12 +8,13 @@ from console.asking import Found
 from console.formats import concept
 from console.screens.orders import catalogue, coverage, history
 from console.screens.orders.compare import Compared, of_orders
-from console.screens.orders.facts import Finding, device_name, findings, kind, row
+from console.screens.orders.facts import Finding, findings, kind, row
 from console.screens.orders.items import item
 from console.visit import Visit
 from fhir_server.outcome import fail
 from fhir_server.registry import Resource
 from resources import service_request, task, terms
+from resources.device import name as device_name
 from resources.task import OPEN
 
 _OPEN_ORDER = frozenset({"draft", "active", "on-hold"})

@@ -2,7 +2,7 @@
 
 from starlette.responses import Response
 
-from console.screens.orders import picking
+from console import picking
 from console.screens.orders.compare import of_patients
 from console.visit import Visit
 from fhir_server.outcome import fail

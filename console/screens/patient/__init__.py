@@ -5,9 +5,10 @@ from typing import Any
 
 from starlette.responses import Response
 
+from console import emergency
 from console.asking import Found
 from console.screen import Door, Screen, does, shows
-from console.screens.patient import emergency, orders
+from console.screens.patient import orders
 from console.visit import Visit
 from fhir_server.elements import codings
 from fhir_server.outcome import FhirError
@@ -92,8 +93,20 @@ def _warnings(allergies: Found, flags: Found) -> list[Alert]:
     return sorted(made, key=lambda warning: not warning.severe)
 
 
+async def open_record(visit: Visit) -> Response:
+    """Break the glass of the record at this address."""
+    await emergency.open_record(visit, visit.id())
+    return visit.to(f"/patients/{visit.id()}", "patient-opened")
+
+
+async def close_record(visit: Visit) -> Response:
+    """End it."""
+    await emergency.close(visit, visit.id())
+    return visit.to(f"/patients/{visit.id()}", "patient-closed")
+
+
 DOORS: list[Door] = [
     shows("/patients/{id}", show),
-    does("/patients/{id}/open", emergency.open_by_id, show),
-    does("/patients/{id}/close", emergency.close, show),
+    does("/patients/{id}/open", open_record, show),
+    does("/patients/{id}/close", close_record, show),
 ]

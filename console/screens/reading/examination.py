@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import quote
 
 from console.asking import Found, found
 from console.formats import concept
@@ -170,9 +169,7 @@ def person(among: Found, reference: Any) -> Resource | None:
 
 def viewer(visit: Visit, study: Resource | None) -> str:
     """Where the outside viewer shows a study; "" without one."""
-    uid = imaging_study.study_uid(study or {})
-    template = visit.console.settings.viewer_url
-    return template.replace("{study}", quote(uid, safe="")) if template and uid else ""
+    return visit.viewer(imaging_study.study_uid(study or {}) or "")
 
 
 async def add_reports(visit: Visit, about: Examination) -> None:

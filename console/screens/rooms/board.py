@@ -18,6 +18,7 @@ from fhir_server import clock
 from fhir_server.registry import Resource
 from resources import device, task, terms, tracking, work_items
 from resources.alerts import ALERT
+from resources.device import name as device_name
 
 _OVER_MIDNIGHT: Final = timedelta(hours=4)  # an examination of this day may end so long after it
 _MOST: Final = "1000"
@@ -105,7 +106,7 @@ async def show(visit: Visit) -> Response:
         before=day - timedelta(days=1),
         after=day + timedelta(days=1),
         rooms=listed,
-        scanners=[(d["id"], said.device_name(d)) for d in sorted(scanners, key=said.device_name)],
+        scanners=[(d["id"], device_name(d)) for d in sorted(scanners, key=device_name)],
         groups=tuple(_GROUPS),
         totals=Counter(_GROUP_OF.get(r.state, "") for r in rows),
         late=sum(r.late is not None for r in rows),
@@ -163,7 +164,7 @@ def _row(visit: Visit, step: Resource, patients: Found) -> Row:
 def _room(one: Resource, found: Found) -> Room:
     place = found.of(one.get("location")) or {}
     where = str(place.get("name") or one.get("location", {}).get("display", ""))
-    return Room(one["id"], said.device_name(one), where, ", ".join(device.modalities(one)))
+    return Room(one["id"], device_name(one), where, ", ".join(device.modalities(one)))
 
 
 async def _tell_of_scanners(visit: Visit, rooms: dict[str, Room], scanners: Found, alerts: Iterable[Resource]) -> None:

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from console.formats import concept, moment
 from fhir_server.registry import Resource
-from resources import device, task
+from resources import task
 
 _TRANSLATION: Final = "http://hl7.org/fhir/StructureDefinition/translation"
 _OVER: Final = frozenset({"done", "stopped", "left", "cancelled"})
@@ -31,13 +31,6 @@ def late(step: Resource, state: str, now: datetime) -> timedelta | None:
 def exam(step: Resource) -> str:
     """What is examined, in words."""
     return concept(step["code"]) if "code" in step else task.modality(step) or ""
-
-
-def device_name(one: Resource) -> str:
-    """What a scanner is called: as people do, or by its AE title."""
-    names = one.get("deviceName", ())
-    preferred: Resource = next((n for n in names if n.get("type") == "user-friendly-name"), next(iter(names), {}))
-    return str(preferred.get("name") or device.ae_title(one) or one["id"])
 
 
 def translated(element: Any, name: str, language: str) -> str:

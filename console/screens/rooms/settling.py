@@ -18,7 +18,9 @@ from console.visit import Visit
 from fhir_server.elements import codes, extension, has_code
 from fhir_server.outcome import FhirError, fail
 from fhir_server.registry import Resource
+from fhir_server.search.values import escaped
 from resources import candidates, order_numbers, reconciliation, service_request, task, terms
+from resources.device import name as device_name
 
 # What technologists are asked about beside whose it was: a look at it is the answer.
 _LOOKED_AT: Final = (
@@ -183,12 +185,12 @@ def _is_candidate(detail: Resource) -> bool:
 
 async def _by_text(visit: Visit, query: str) -> Found:
     """Orders by accession or order number, or of the patient with this number or name: those that are open."""
-    escaped = query[:100].replace("\\", "\\\\").replace(",", "\\,").replace("|", "\\|").replace("$", "\\$")
+    typed = escaped(query[:100])
     ways = [
-        {"identifier": escaped},
-        {"patient.identifier": escaped},
-        {"patient.name": escaped},
-        {"based-on:ServiceRequest.identifier": escaped},
+        {"identifier": typed},
+        {"patient.identifier": typed},
+        {"patient.name": typed},
+        {"based-on:ServiceRequest.identifier": typed},
     ]
     asked = [visit.desk.search("ServiceRequest", *way.items(), ("status", ",".join(sorted(_NUMBERS))), **_WITH) for way in ways]
     together = Found([])
@@ -258,7 +260,7 @@ async def _station(visit: Visit, what: Resource) -> str:
     first: Resource = next((a for a in actors if "Device/" in a.get("reference", "") or "identifier" in a), {})
     if "reference" in first:
         found = await visit.desk.search("Device", _id=first["reference"].rpartition("/")[2])
-        return next((said.device_name(d) for d in found), "")
+        return next((device_name(d) for d in found), "")
     return str(first.get("display") or first.get("identifier", {}).get("value", ""))
 
 
@@ -271,7 +273,7 @@ async def _stations(visit: Visit, found: list[Candidate]) -> dict[str, str]:
     """What the scanners of the candidates are called, by reference."""
     owners = {s["owner"]["reference"].rpartition("/")[2] for c in found for s in c.steps if "owner" in s}
     devices = await visit.desk.search("Device", _id=",".join(sorted(owners))) if owners else ()
-    return {f"Device/{d['id']}": said.device_name(d) for d in devices}
+    return {f"Device/{d['id']}": device_name(d) for d in devices}
 
 
 def _cells(

@@ -16,6 +16,7 @@ from fhir_server.outcome import fail
 from fhir_server.references import target
 from fhir_server.registry import Resource
 from resources import contrast, procedure, protocol, task, terms, tracking
+from resources.device import name as device_name
 from resources.examination import REJECTED
 from resources.safety import answers, findings, issues, tables
 
@@ -357,7 +358,7 @@ async def show(visit: Visit) -> Response:
         p=picture,
         exam=said.exam(picture.step),
         modality=task.modality(picture.step),
-        station=said.device_name(picture.station) if picture.station else "",
+        station=device_name(picture.station) if picture.station else "",
         begin=said.begin(picture.step),
         late=said.late(picture.step, picture.state, visit.now),
         readiness=task.readiness(picture.step),

@@ -18,7 +18,7 @@ from fhir_server.references import target
 from fhir_server.registry import Resource
 from fhir_server.search.index import RANK
 from resources import appointment, device, terms
-from resources.scheduling import directory, occupancy, schedules
+from resources.scheduling import occupancy, schedules
 
 T = TypeVar("T")
 
@@ -125,7 +125,7 @@ def _scanner(one: Resource, devices: Found, known: Found) -> Scanner:
     hours = {ref: h for s in own for ref in schedules.actors(s, *schedules.HOURS) if (h := known.of(ref))}
     place = target(one.get("location"))
     named = (devices.of(one.get("location")) or {}).get("name", "")
-    name = directory.display(one) or one["id"]
+    name = device.name(one) or one["id"]
     return Scanner(
         one["id"], name, tuple(device.modalities(one)), place.id if place else "", named, tuple(own), tuple(hours.values())
     )

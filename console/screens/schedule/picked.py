@@ -15,6 +15,7 @@ from fhir_server.outcome import FhirError
 from fhir_server.references import target
 from fhir_server.registry import Resource
 from resources import appointment, task
+from resources.device import name as device_name
 from resources.scheduling import bookings, occupancy
 from resources.scheduling.finding import VISIT
 
@@ -159,8 +160,10 @@ async def booking(visit: Visit, asked: Asked) -> Booked | None:
 def _named(found: Resource | None, otherwise: str) -> str:
     if found is None:
         return otherwise
-    names = found.get("deviceName") or [{"name": found["name"]} if isinstance(found.get("name"), str) else {}]
-    return names[0].get("name") or (human_name(found) if "name" in found else otherwise)
+    if found["resourceType"] == "Device":
+        return device_name(found)
+    name = found.get("name")
+    return name if isinstance(name, str) else human_name(found) if name else otherwise
 
 
 async def _by(visit: Visit, one: Resource) -> str:
