@@ -76,14 +76,23 @@ async def engage(server: Server, app: App, logins: Sequence[Login] = LOGINS) -> 
 async def enrolled(base_url: str, name: str) -> list[str]:
     """Log in for the first time, and set up the second factor if the role needs one; its recovery codes."""
     async with httpx.AsyncClient(base_url=base_url, follow_redirects=True, timeout=60) as http:
-        page = await http.get("/login")
-        page = await http.post("/login", data={"name": name, "password": PASSWORD, "csrf": _csrf(page)})
+        page = await log_in(http, name)
         secret = re.search(r'id="secret"[^>]*>([^<]+)<', page.text)
         if secret is None:
             return []
         code = pyotp.TOTP(html.unescape(secret[1]).replace(" ", "")).now()
         page = await http.post("/account/second-factor", data={"code": code, "action": "confirm", "csrf": _csrf(page)})
         return re.findall(r'<code translate="no">([^<]+)</code>', page.text)
+
+
+async def log_in(http: httpx.AsyncClient, name: str, recovery_code: str = "") -> httpx.Response:
+    """At the login page, and with a recovery code at that of the second factor; the page that follows."""
+    page = await http.get("/login")
+    page = await http.post("/login", data={"name": name, "password": PASSWORD, "csrf": _csrf(page)})
+    if recovery_code:
+        page = await http.get("/login/second-factor?recovery")
+        page = await http.post("/login/second-factor", data={"code": recovery_code, "csrf": _csrf(page)})
+    return page
 
 
 def _csrf(page: httpx.Response) -> str:

@@ -14,12 +14,15 @@ _DAYS: Final = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 @dataclass(frozen=True, slots=True)
 class Station:
-    """A scanner: AE title, modality, what people call it, its room."""
+    """A scanner: AE title, modality, what people call it, its room, its hours of a day, and how many minutes its slots have."""
 
     title: str
     modality: str
     name: str
     room: str
+    opens: str = "00:00:00"
+    closes: str = "23:59:00"
+    minutes: int = 10
 
     @property
     def id(self) -> str:
@@ -112,7 +115,7 @@ def _device(station: Station) -> Resource:
 
 
 def _hours(station: Station) -> Resource:
-    open_ = {"daysOfWeek": _DAYS, "availableStartTime": "00:00:00", "availableEndTime": "23:59:00"}
+    open_ = {"daysOfWeek": _DAYS, "availableStartTime": station.opens, "availableEndTime": station.closes}
     return {
         "resourceType": "HealthcareService",
         "id": f"hours-{station.id}",
@@ -122,7 +125,7 @@ def _hours(station: Station) -> Resource:
 
 
 def _schedule(station: Station) -> Resource:
-    slots = [{"url": "minutes", "valuePositiveInt": 10}, {"url": "days", "valuePositiveInt": 7}]
+    slots = [{"url": "minutes", "valuePositiveInt": station.minutes}, {"url": "days", "valuePositiveInt": 7}]
     return {
         "resourceType": "Schedule",
         "id": station.id,

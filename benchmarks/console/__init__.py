@@ -1,0 +1,1 @@
+"""The console's pages at the size that they have in a large department."""
