@@ -1,5 +1,6 @@
 """Finding what `_include` and `_revinclude` ask for: each resource once, at most INCLUDE_LIMIT, and said when that is not all."""
 
+import asyncio
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -31,13 +32,16 @@ class Includes:
 
     async def find(self, includes: list[Include]) -> tuple[list[Resource], list[Issue]]:
         """The included resources, and what is to be said of them."""
-        fresh = self._matches
+        # What only the matches point at is looked for at once.
+        plain = [i for i in includes if not (i.reverse or i.iterate)]
+        await self._forward(plain, self._matches)
+        fresh = self._matches + self._found
         for round_ in range(_ROUNDS):
             begin = len(self._found)
             for include in includes:
                 # What an include finds in this round, another one that iterates sees in the same round.
-                seen = fresh + self._found[begin:] if include.iterate else fresh
-                if include.iterate or round_ == 0:
+                seen = fresh + self._found[begin:] if include.iterate else self._matches
+                if include.iterate or (include.reverse and round_ == 0):
                     await self._add(include, seen)
             fresh = self._found[begin:]
             if not fresh or self._truncated or not any(i.iterate for i in includes):
@@ -59,12 +63,15 @@ class Includes:
         if include.reverse:
             await self._referring(include, resources)
         else:
-            wanted: dict[str, list[str]] = {}
-            for to in dict.fromkeys(t for r in resources for t in _pointed_at(r, include)):
+            await self._forward([include], resources)
+
+    async def _forward(self, includes: Iterable[Include], resources: list[Resource]) -> None:
+        wanted: dict[str, dict[str, None]] = {}
+        for include in includes:
+            for to in (t for r in resources for t in _pointed_at(r, include)):
                 if to not in self._have and include.target in {None, to.type}:
-                    wanted.setdefault(to.type, []).append(to.id)
-            for resource_type, ids in wanted.items():
-                await self._fetch(resource_type, {"_id": {"$in": ids}})
+                    wanted.setdefault(to.type, {})[to.id] = None
+        await self._fetch_all({resource_type: {"_id": {"$in": [*ids]}} for resource_type, ids in wanted.items()})
 
     async def _referring(self, include: Include, resources: list[Resource]) -> None:
         mine = [Target(r["resourceType"], r["id"]) for r in resources if include.target in {None, r["resourceType"]}]
@@ -79,15 +86,28 @@ class Includes:
                 await self._fetch(source, keyed([f">{to}" for to in mine]))
 
     async def _fetch(self, resource_type: str, where: Condition) -> None:
-        if not self._look.access.allows(resource_type, "s"):
-            self._withheld.add(resource_type)
-            return
-        room = INCLUDE_LIMIT - len(self._found)
+        await self._fetch_all({resource_type: where})
+
+    async def _fetch_all(self, wanted: dict[str, Condition]) -> None:
+        """Find what is wanted of each type: all at once, but within a transaction, which has one command at a time."""
+        self._withheld.update(t for t in wanted if not self._look.access.allows(t, "s"))
+        asked = [(t, self._documents(t, where)) for t, where in wanted.items() if t not in self._withheld]
+        if self._look.session is None:
+            answers = await asyncio.gather(*(documents for _, documents in asked))
+        else:
+            answers = [await documents for _, documents in asked]
+        for (resource_type, _), documents in zip(asked, answers, strict=True):
+            self._take(resource_type, documents)
+
+    async def _documents(self, resource_type: str, where: Condition) -> list[dict[str, Any]]:
         query = Query(resource_type, filters=[where])
         if (restriction := self._look.access.filter(resource_type, "s")) is not None:
             query.filters.append(restriction)
         # Those that we have already may come again.
-        documents = await self._look.store.find(query, limit=room + 1 + len(self._have), session=self._look.session)
+        most = INCLUDE_LIMIT + 1 - len(self._found) + len(self._have)
+        return await self._look.store.find(query, limit=most, session=self._look.session)
+
+    def _take(self, resource_type: str, documents: Iterable[dict[str, Any]]) -> None:
         for document in documents:
             to = Target(resource_type, document["_id"])
             if to in self._have:
