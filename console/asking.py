@@ -82,12 +82,19 @@ class Desk:
     peer: str | None = None
 
     async def ask(
-        self, method: str, address: str, body: Any = None, *, if_match: str | None = None, query: Parameters | None = None
+        self,
+        method: str,
+        address: str,
+        body: Any = None,
+        *,
+        if_match: str | None = None,
+        unless: str | None = None,
+        query: Parameters | None = None,
     ) -> Reply:
         """An interaction by its address below the FHIR base, such as `Patient/1` or `Task?status=ready`."""
         path, _, text = address.partition("?")
         parameters = [*parse_qsl(text, keep_blank_values=True), *(query or [])]
-        conditions = Conditions(if_match=f'W/"{if_match}"' if if_match else None)
+        conditions = Conditions(if_match=f'W/"{if_match}"' if if_match else None, if_none_exist=unless)
         asked = _Asked(method, parse(path), parameters, self.access, conditions, Prefer("representation"), self.peer, body)
         return await self.rest.perform(asked)
 
@@ -115,8 +122,9 @@ class Desk:
         """What several of these come to, asked at once: `a, b = await desk.together(desk.search(...), desk.search(...))`."""
         return list(await asyncio.gather(*asked))
 
-    async def create(self, resource: Resource) -> Resource:
-        return _some(await self.ask("POST", resource["resourceType"], resource))
+    async def create(self, resource: Resource, unless: str | None = None) -> Resource:
+        """The resource as it is stored; with `unless`, a search, the one that is there already (If-None-Exist)."""
+        return _some(await self.ask("POST", resource["resourceType"], resource, unless=unless))
 
     async def update(self, resource: Resource) -> Resource:
         """Write a resource that was read before; FhirError 412 when somebody else wrote it meanwhile."""

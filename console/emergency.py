@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from console.visit import Visit
-from smart_auth.break_glass import FRESH, LONGEST
+from smart_auth.break_glass import FRESH, LONGEST, would_open
 from smart_auth.roles import role
 
 
@@ -17,6 +17,11 @@ def is_open(visit: Visit, patient: str) -> bool:
     """Whether the reader has opened this record in an emergency."""
     about = visit.access.circumstances
     return about is not None and patient in about.opened
+
+
+async def opens_more(visit: Visit, patient: str) -> bool:
+    """Whether something of a record that the reader sees is closed to it, and would open."""
+    return await would_open(visit.console.interactions, visit.access, patient)
 
 
 def is_stale(visit: Visit) -> bool:

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
@@ -23,6 +23,8 @@ RESOURCES = (
 # What is no resource: messages received and sent, what scanners ask, and when others were last reached.
 OTHERS = ("messages", "outbox", "dicom_scanners", "contacts")
 ALL = "*"
+ENOUGH = "-"  # instead of a kind: there are too many who listen
+MOST = 12  # pages of a session that listen at a time, in a process
 # The header of a request that the page makes by itself, to show what is new: it doesn't keep a session from ending.
 BY_ITSELF = "x-ris-by-itself"
 _REMEMBERED = 4096  # changes, for pages that were made just before they listen
@@ -40,20 +42,42 @@ class Changes:
         self._began = float("inf")
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._listening: dict[str, list[object]] = {}
 
     def start(self) -> None:
         """Begin to follow, unless that is being done."""
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._follow())
 
-    async def listen(self, kinds: Collection[str], since: float) -> AsyncIterator[set[str]]:
-        """The kinds that changed after `since` (seconds since 1970), now and as it happens; an empty set every now and then."""
+    async def listen(self, kinds: Collection[str], since: float, session: str) -> AsyncIterator[set[str]]:
+        """The kinds that changed after `since` (seconds since 1970), now and as it happens; an empty set every now and then.
+
+        The page of a session that has listened longest makes room for one too many, and is told `ENOUGH`: of many, people look at
+        those that they have opened last.
+        """
         self.start()
+        me, here = object(), self._listening.setdefault(session, [])
+        here.append(me)
+        if len(here) > MOST:
+            del here[0]
+            self._tell(None)
+        try:
+            async for changed in self._heard_by(kinds, since, lambda: me in here):
+                yield changed
+            if me not in here:
+                yield {ENOUGH}
+        finally:
+            if me in here:
+                here.remove(me)
+            if not here and self._listening.get(session) is here:
+                del self._listening[session]
+
+    async def _heard_by(self, kinds: Collection[str], since: float, stays: Callable[[], bool]) -> AsyncIterator[set[str]]:
         told = since - _SKEW
         if told < (self._heard[0][0] if len(self._heard) == _REMEMBERED else self._began):
             yield {ALL}
             told = time.time()
-        while not self._ending.is_set():
+        while stays() and not self._ending.is_set():
             news = self._news
             changed = self._after(told)
             told = max(told, self._heard[-1][0]) if self._heard else told

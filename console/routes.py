@@ -26,6 +26,7 @@ from smart_auth.sessions import Session
 log = structlog.get_logger()
 LANGUAGE = "ris-language"
 _SESSION_LOOKED_AT = 30.0  # seconds
+_ENDED = "event: ended\ndata: -\n\n"
 
 
 def routes(console: Console) -> list[Route]:
@@ -92,29 +93,33 @@ class _Entry:
         return Visit(request, self._console, session, Desk(self._console.rest, access, peer), t, asked_at)
 
     async def events(self, request: Request) -> Response:
-        """Server-sent events: `changed` with the kinds, as they change; `ended` when nobody is logged in any more."""
+        """Server-sent events: `changed` with the kinds, as they change; `ended` when nobody is logged in any more; `enough` where
+        a page is to make room."""
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         session = await self._console.people.sessions.current(request, counts=False)
         if session is None:
-            return Response(status_code=204)  # which tells the browser not to try again
+            return Response(_ENDED, media_type="text/event-stream", headers=headers)
         known = {*live.RESOURCES, *live.OTHERS}
         kinds = {kind for kind in request.query_params.get("of", "").split(",") if kind in known}
         try:
             since = float(request.query_params.get("since", "0"))
         except ValueError:
             since = 0.0
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(self._told(request, session, kinds, since), media_type="text/event-stream", headers=headers)
 
     async def _told(self, request: Request, session: Session, kinds: set[str], since: float) -> AsyncIterator[str]:
         yield "retry: 1000\n\n"
         looked = time.monotonic()
-        async for changed in self._console.changes.listen(kinds, since):
+        async for changed in self._console.changes.listen(kinds, since, session.id):
+            if live.ENOUGH in changed:
+                yield "event: enough\ndata: -\n\n"
+                return
             yield f"event: changed\ndata: {','.join(sorted(changed))}\n\n" if changed else ": still here\n\n"
             if time.monotonic() - looked > _SESSION_LOOKED_AT:
                 looked = time.monotonic()
                 now = await self._console.people.sessions.current(request, counts=False)
                 if now is None or now.id != session.id:
-                    yield "event: ended\ndata: -\n\n"
+                    yield _ENDED
                     return
             await asyncio.sleep(0)
 
@@ -129,9 +134,13 @@ async def choose_language(visit: Visit) -> Response:
 
 
 def _page_of(visit: Visit, door: Door) -> str:
-    """Where the page stands that is shown again after a refusal: it is reloaded, and asks for what is new, there."""
+    """Where the page stands that is shown again after a refusal: it is reloaded, and asks for what is new, there.
+
+    The form's address has the query of the page that it stands on: its filters, and what was chosen there.
+    """
     pages_ = [d.path for d in doors(visit.screen) if d.method == "GET" and d.handler is door.again] if visit.screen else []
-    return pages_[0].format(**visit.request.path_params) if pages_ else ""
+    path = door.path if door.path in pages_ else next(iter(pages_), "")
+    return visit.with_query(path.format(**visit.request.path_params)) if path else ""
 
 
 def _log_in(request: Request) -> Response:

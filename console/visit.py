@@ -128,6 +128,11 @@ class Visit:
         """A parameter of the address (never one that tells of a patient)."""
         return self.request.query_params.get(name, otherwise)
 
+    def with_query(self, path: str) -> str:
+        """A path with the query of this address."""
+        query = self.request.url.query
+        return f"{path}?{query}" if query else path
+
     def moment(self, text: str) -> datetime:
         """What a person has typed or picked as a local date and time (2026-11-29T14:05). FhirError for anything else."""
         try:

@@ -52,14 +52,15 @@ class Play:
     appointment: Resource = field(default_factory=dict)
     report: Resource = field(default_factory=dict)
     mpps: str = ""
-    # Where and when it is booked: in half an hour, or at a half-hour slot of a later day.
+    # Where and when it is booked: in about half an hour, or at a half-hour slot of a later day.
     station: int = 1
     slot: int | None = None
 
     def __post_init__(self) -> None:
         self.patient_id = f"P{self.run}"
         self.placer = f"PL-{self.run}"
-        now = datetime.now(UTC).replace(second=0, microsecond=0)
+        now = datetime.now(UTC)
+        now = now.replace(minute=now.minute // 10 * 10, second=0, microsecond=0)  # where slots begin
         later = now.replace(hour=0, minute=0) + timedelta(days=3 + (self.slot or 0) // 48, minutes=30 * ((self.slot or 0) % 48))
         self.start = now + timedelta(minutes=30) if self.slot is None else later
         self.scanner = Scanner(f"CT{self.station}", self.server.dicom_port)

@@ -13,6 +13,7 @@ Emergency Override Started and Stopped), a Task for the privacy officer, and "BT
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from pymongo.errors import PyMongoError
@@ -27,7 +28,7 @@ from fhir_server.references import Target
 from fhir_server.registry import Registry
 from fhir_server.search.conditions import keyed, keys
 from fhir_server.unit_of_work import UnitOfWork
-from smart_auth import break_glass_log, labels
+from smart_auth import break_glass_log, labels, membership
 from smart_auth.access import Access
 from smart_auth.roles import REVIEW, role
 from smart_auth.step_up import challenge
@@ -125,6 +126,22 @@ class BreakGlass:
             await call.interactions.store.ensure("AuditEvent")
             await call.interactions.reads.write(audit.audit_event(act, access, (), failed=text))
             raise fail("forbidden", text)
+
+
+async def would_open(interactions: Interactions, access: Access, patient: str) -> bool:
+    """Whether there is something of this patient that the person sees only when the record is open: what $break-glass is for."""
+    about, known = access.circumstances, role(access.role)
+    if about is None or known is None or not known.breaks_glass or patient in about.opened:
+        return False
+    opened = access.under(replace(about, opened=about.opened | {patient}))
+
+    async def hidden(kind: str) -> bool:
+        now, then = (who.filter(kind, "r") for who in (access, opened))
+        where = [membership.of(kind, [patient]), *([then] if then else []), {"$nor": [now]}]
+        return now is not None and await interactions.store.current(kind).find_one({"$and": where}, {"_id": 1}) is not None
+
+    kinds = [k for k in await interactions.store.known_types() if membership.belongs(k) and access.allows(k, "r")]
+    return any(await asyncio.gather(*map(hidden, kinds)))
 
 
 @contextlib.asynccontextmanager

@@ -69,6 +69,22 @@ def test_everything_that_happened_is_on_it(story: Story, at: Any) -> None:
     assert faults(page) == []
 
 
+def test_its_head_is_one_line_and_a_charge_without_a_name_has_its_code_once(console: ConsoleWorld, story: Story, at: Any) -> None:
+    (study,) = console.search("ImagingStudy", patient=story.order["subject"]["reference"])
+    charge = {"resourceType": "ChargeItem", "status": "billable", "subject": story.order["subject"]}
+    code = {"coding": [{"system": "urn:example:charges", "code": "T71250"}]}
+    console.create(charge | {"code": code, "service": [{"reference": f"ImagingStudy/{study['id']}"}]})
+    page = at("radiologist", story.path)
+    page.reload()
+    charges = page.locator(".exam-now li").filter(has_text="T71250")
+    assert [text.count("T71250") for text in charges.all_inner_texts()] == [1]
+    ends = page.locator(".exam-head .tools > *").evaluate_all("all => all.map(e => Math.round(e.getBoundingClientRect().bottom))")
+    title = page.locator(".exam-head > div").first.bounding_box()
+    assert title
+    assert max(ends) - min(ends) < 20
+    assert max(ends) < title["y"] + title["height"] + 20
+
+
 def test_a_received_message_unfolds_by_field_beside_what_it_became(story: Story, at: Any) -> None:
     page = at("radiologist", story.path)
     link = events(page, "received").get_by_role("button")
@@ -190,10 +206,10 @@ def test_an_auditor_sees_who_saw_it_and_nothing_else(console: ConsoleWorld, stor
         assert client.get(f"{story.path}/messages/{message_about(console, story)}").status_code == 200
     page = at("auditor", story.path)
     expect(page.get_by_role("heading", name="Who saw and changed this exam")).to_be_visible()
-    expect(page.locator("tr").filter(has_text="Radiologist").filter(has_text="message-show").first).to_be_visible()
+    expect(page.locator("tr").filter(has_text="Radiologist").filter(has_text="message read").first).to_be_visible()
     expect(page.locator("main")).not_to_contain_text("Muster")
     page.get_by_role("link", name=re.compile("^Changed")).click()
-    expect(page.locator("tbody tr").filter(has_text="mpps-create")).to_have_count(1)
+    expect(page.locator("tbody tr").filter(has_text="examination begun (MPPS)")).to_have_count(1)
     expect(page.locator("tbody")).not_to_contain_text("message-show")
     assert faults(page) == []
 
@@ -344,8 +360,15 @@ def test_what_is_hidden_of_a_record_opens_too(console: ConsoleWorld) -> None:
     other = exam_story.ordered(console)
     exam_story.reported(other)
     assert other.report is not None
-    console.update(other.report, **V)
     page = console.at("radiologist", other.path)
+    patient = console.at("radiologist", f"/patients/{other.order['subject']['reference'].partition('/')[2]}")
+    for one in (page, patient):  # nothing is closed, and so nothing is to be opened
+        expect(one.locator("h1")).to_be_visible()
+        expect(one.get_by_role("button", name="Emergency access")).to_have_count(0)
+    console.update(other.report, **V)
+    patient.reload()
+    expect(patient.get_by_role("button", name="Emergency access")).to_be_visible()
+    page.reload()
     expect(page.locator(".exam-now")).to_contain_text("Report")
     expect(page.locator(".exam-now")).not_to_contain_text("final")
     exam.break_glass(page, "", {"reason": "Bleeding, earlier findings are needed", "minutes": 10})

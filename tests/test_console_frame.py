@@ -1,18 +1,23 @@
 """What all pages of the console have in common: who gets where, the frame, keys, and languages."""
 
+import contextlib
 import re
 import string
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 import console as console_package
+from console import live, routes
 from console.screens import SCREENS
 from console.texts import LANGUAGES, catalogue
 from smart_auth.roles import ROLES
+from smart_auth.users import User
 from tests.console_world import ConsoleWorld, faults
+from tests.people_app import PASSWORD
 
 _HERE = Path(console_package.__file__).parent
 _ENTRY = {s.name: s.path for s in SCREENS if s.name not in {"exam", "patient"}}
@@ -62,13 +67,93 @@ def test_nobody_gets_anywhere_without_a_session(console: ConsoleWorld) -> None:
             answer = client.get(path)
             assert answer.status_code == 303
             assert answer.headers["location"].startswith("/login?next=")
-        assert client.get("/events?of=Task").status_code == 204
+        assert client.get("/events?of=Task").text == "event: ended\ndata: -\n\n"
 
 
 def test_a_form_without_the_sessions_token_is_refused(console: ConsoleWorld) -> None:
     with console.http("scheduler") as client:
         assert client.post("/language", data={"language": "de"}).status_code == 403
         assert client.post("/find", data={"q": "Abel"}).status_code == 403
+
+
+def _end_session(console: ConsoleWorld, user: User) -> None:
+    console.app.in_mongodb("oauth_sessions", {"$set": {"seen": datetime.now(UTC) - timedelta(hours=1)}}, user=user.name)
+
+
+def test_when_the_session_ends_nothing_of_a_patient_stays_on_an_open_page(
+    console: ConsoleWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "_ALIVE", 0.3)
+    monkeypatch.setattr(routes, "_SESSION_LOOKED_AT", 0.0)
+    sam = console.user("scheduler")
+    order = console.order(console.patient(name=[{"family": "Verborgen", "given": ["Vera"]}]))
+    page = console.at(sam, f"/orders/{order['id']}")
+    found = page.context.new_page()  # a page that shows nothing new by itself
+    found.goto(f"/orders/new?patient={order['subject']['reference'].partition('/')[2]}")
+    expect(found.locator("main")).to_contain_text("Verborgen")
+    page.locator("[data-opens=hold]").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    _end_session(console, sam)
+    for one in (page, found):
+        expect(one.locator("#away")).to_contain_text("You are logged out")
+        expect(one.locator("main")).to_be_empty()
+        expect(one).to_have_title("fhir-ris")
+        assert "Verborgen" not in one.content()
+        assert not one.locator("dialog[open]").count()
+    page.get_by_role("link", name="Log in again").click()
+    page.locator("[name=name]").fill(sam.name)
+    page.locator("[name=password]").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(f"{console.base}/orders/{order['id']}")
+    expect(page.locator("main")).to_contain_text("Verborgen")
+    page.context.close()
+
+
+@pytest.mark.parametrize("gone", [403, 404, 410])
+def test_a_page_that_can_not_be_shown_any_more_says_so_and_a_server_in_trouble_changes_nothing(
+    console: ConsoleWorld, gone: int
+) -> None:
+    order = console.order(console.patient(name=[{"family": "Verborgen"}]))
+    page = console.at("scheduler", f"/orders/{order['id']}")
+    answer = {"status": 503, "body": "<main>busy</main>"}
+    page.route(f"**/orders/{order['id']}", lambda route: route.fulfill(content_type="text/html", **answer))  # type: ignore[arg-type]
+    _look_again(page)
+    _look_again(page)
+    expect(page.locator("main")).to_contain_text("Verborgen")
+    answer |= {"status": gone, "body": "<title>Gone</title><main id=content tabindex=-1>This is gone</main>"}
+    _look_again(page)
+    expect(page.locator("main")).to_have_text("This is gone")
+    expect(page).to_have_title("Gone")
+    # It is there again, for the same person.
+    page.unroute(f"**/orders/{order['id']}")
+    _look_again(page)
+    expect(page.locator("main")).to_contain_text("Verborgen")
+    page.context.close()
+
+
+def _look_again(page: Page) -> None:
+    with page.expect_response(lambda answer: "/orders/" in answer.url):
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+
+def test_of_too_many_pages_that_listen_the_oldest_makes_room(console: ConsoleWorld) -> None:
+    with console.http("scheduler") as client, contextlib.ExitStack() as open_:
+        streams = [open_.enter_context(client.stream("GET", "/events?of=Task")).iter_lines() for _ in range(live.MOST + 2)]
+        for oldest in streams[:2]:
+            assert "event: enough" in list(oldest)  # and it has ended
+        console.order()
+        for stays in streams[2], streams[-1]:
+            assert any(said == "data: Task" for said in stays)
+    # In a browser, such a page asks when it is looked at again.
+    page = console.at("scheduler", "about:blank")
+    page.route("**/events*", lambda route: route.fulfill(content_type="text/event-stream", body="event: enough\ndata: -\n\n"))
+    with page.expect_response("**/events*"):
+        page.goto("/orders")
+    console.order(console.patient(name=[{"family": "Spaeter"}]), status="draft")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.locator("main")).to_contain_text("Spaeter")
+    expect(page.locator("#away")).to_be_hidden()
+    page.context.close()
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -96,4 +181,4 @@ def test_keys_lead_to_screens_and_are_listed(console: ConsoleWorld) -> None:
 
 def test_no_script_breaks_the_policy_and_none_fails(console: ConsoleWorld) -> None:
     """Last in this file: it looks at what the browsers have complained of so far."""
-    assert [c for c in console.complaints if "status of 403" not in c] == []
+    assert [c for c in console.complaints if not re.search("status of (401|403|404|410|503)", c)] == []

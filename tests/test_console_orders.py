@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -286,6 +287,26 @@ def test_an_order_is_taken_by_hand_by_keyboard_alone(console, page):
     expect(page.locator("[data-part=found]")).to_contain_text("Ordered twice?")
 
 
+def test_a_form_that_is_sent_twice_makes_one_order(console, page):
+    patient = console.patient()
+    with console.http("scheduler") as client:
+        form = client.get(f"/orders/new?patient={patient['id']}").text
+        fields = dict(re.findall(r'<input type="hidden" name="(csrf|patient|key)" value="([^"]*)"', form))
+        entry = re.search(r'<option value="([^"]+)"[^>]*>[^<]*CT Chest', form)
+        assert entry
+        fields |= {"examination": entry[1], "reason": "Cough"}
+        with ThreadPoolExecutor(3) as at_once:
+            answers = list(at_once.map(lambda _: client.post("/orders/new", data=fields), range(3)))
+        answers.append(client.post("/orders/new", data=fields))
+        assert {a.status_code for a in answers} == {303}
+        assert len({a.headers["location"] for a in answers}) == 1
+        assert len(console.search("ServiceRequest", subject=f"Patient/{patient['id']}", intent="order")) == 1
+        # What was changed after "back" is another order.
+        other = client.post("/orders/new", data=fields | {"reason": "Fever"})
+        assert other.headers["location"] != answers[0].headers["location"]
+        assert len(console.search("ServiceRequest", subject=f"Patient/{patient['id']}", intent="order")) == 2
+
+
 def test_nobody_is_found_and_what_is_refused_keeps_what_was_typed(console, page):
     page.goto("/orders/new")
     page.locator("#q").fill("Nobody Ofthisname")
@@ -297,6 +318,7 @@ def test_nobody_is_found_and_what_is_refused_keeps_what_was_typed(console, page)
     page.locator("#wanted").evaluate("field => { field.type = 'text'; field.value = 'soon'; }")
     page.get_by_role("button", name="Take the order").click()
     expect(page.locator("#errors")).to_be_visible()
+    assert "?patient=" in page.url  # where the form is, after a reload too
     expect(page.locator("#reason")).to_have_value("Typed before")
     expect(page.locator("#examination option:checked")).to_have_text("CT Chest")
 

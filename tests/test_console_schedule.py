@@ -4,6 +4,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -88,6 +89,13 @@ def _unaware(page: Page) -> None:
     page.route(re.compile("/events"), lambda route: route.abort())
     itself = "x-ris-by-itself"
     page.route(re.compile("/schedule"), lambda route: route.abort() if itself in route.request.headers else route.continue_())
+
+
+def _token(client: httpx.Client) -> dict[str, str]:
+    """The field that makes a form one of this session."""
+    found = re.search(r'name="csrf" value="([^"]+)"', client.get("/schedule").text)
+    assert found
+    return {"csrf": found[1]}
 
 
 def booking(page: Page, one: Resource) -> Any:
@@ -260,6 +268,11 @@ def test_who_walks_in_is_booked_for_now_and_checked_in(console: ConsoleWorld, ho
     assert abs(datetime.fromisoformat(booked["start"]) - datetime.now(UTC)) < timedelta(minutes=5)
     assert [s["status"] for s in console.steps(order)] == ["ready"]
     expect(booking(page, booked)).to_contain_text("Walker, Ida")
+    # The form sent once more, even with a reason to overbook, books nothing.
+    with console.http("scheduler") as client:
+        again = _token(client) | {"do": "walk-in", "on": house.ct2["id"], "minutes": "30", "overbook": "urgent"}
+        assert client.post(f"/schedule?order={order['id']}", data=again).status_code in {409, 422}
+    assert len(house.of(order)) == 1
 
 
 # What becomes of bookings
@@ -336,6 +349,9 @@ def test_a_booking_is_cancelled_for_a_reason_and_may_wait_for_another(house: Hou
     page.locator("#enlist-why").fill("mornings only")
     page.locator("#enlist button").click()
     done(page)
+    with house.world.http("scheduler") as client:  # the same form once more
+        form = _token(client) | {"do": "enlist", "comment": "mornings only"}
+        assert client.post(f"/schedule?order={listed['id']}", data=form).status_code == 303
     (entry,) = house.of(listed)
     expect(page.locator(f"#order-{entry['id']}")).to_contain_text("mornings only")
     schedule.cancel(page, entry["id"], {"reason": "went elsewhere"})
@@ -437,6 +453,11 @@ def test_the_table_has_a_row_a_slot_and_a_cell_for_all_that_overlaps() -> None:
     nothing = lay([[]])
     assert (nothing.step, nothing.rows[0].minute, nothing.rows[-1].minute) == (30, 480, 990)
     assert lay([[Item("booking", 1430, 1440)]]).rows[-1].minute == 1410
+    # Where nothing is, it is closed, but for what is past: nobody makes slots for that.
+    there = [Item("booking", 480, 500), Item("free", 600, 620)]
+    empty = [(c.column, r.minute, c.rows, c.over) for r in lay([there, there], [565, 0]).rows for c in r.cells if not c.items]
+    assert [e[1:] for e in empty if e[0] == 0] == [(500, 3, True), (560, 2, False), (620, 2, False)]
+    assert [e[1:] for e in empty if e[0] == 1] == [(500, 5, False), (620, 2, False)]
     # What follows within a row begins with the next one; what overlaps stands beside it.
     first, second, third, both = (Item("booking", *when) for when in ((494, 524), (524, 554), (554, 584), (570, 590)))
     made = lay([[Item("past", 480, 490), first, second, third, both]])
@@ -492,6 +513,8 @@ def test_other_roles_get_nothing_and_nonsense_does_no_harm(console: ConsoleWorld
             assert client.post(f"/schedule?booking={booked['id']}", data=deed).status_code == 403, role
     assert house.now(booked)["status"] == "booked"
     with console.http("scheduler") as client:
+        yesterday = client.get(f"/schedule?day={TOMORROW - timedelta(days=2):%Y-%m-%d}").text
+        assert '<td rowspan="18" class="past"><span class="hidden-text">over</span>' in yesterday
         moments = ("day=9999-99-99", "day=0001-01-01", "at=x&on=..", "at=9999-12-31T23:59")
         for nonsense in (*moments, "order=%3Cscript%3E", "minutes=-5"):
             answer = client.get(f"/schedule?{nonsense}&booking=nobody&slot=nobody")

@@ -3,11 +3,13 @@
 import csv
 import io
 import re
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from console.screens.trail import DOORS
+from console.texts import LANGUAGES, catalogue
 from fhir_server.audit import Act, audit_event
 from fhir_server.audit_verify import CHECKS
 from smart_auth.access import Access
@@ -191,6 +193,22 @@ def test_the_privacy_officer_reviews_emergency_access_and_the_later_one_is_told(
     other.context.close()
     page.goto("/audit/reviews?show=done")
     expect(page.locator("article", has_text="Glasswell")).to_contain_text("It was needed")
+
+
+def test_what_is_put_on_record_has_a_word_in_every_language() -> None:
+    """Codes are found where they are written; HL7 v2 messages have their own names."""
+    rooms = [Path(__file__).parent.parent / room for room in ("fhir_server", "resources", "bridges", "smart_auth", "console")]
+    source = "\n".join(path.read_text() for room in rooms for path in room.rglob("*.py"))
+    ways = (
+        r'Act\(\s*"([a-z-]+)"',
+        r'(?:\.tell|_?recorded)\(\s*\w+, "([a-z-]+)"',
+        r'desk\.handler\("([a-z-]+)"',
+        r'\bendpoint\("(\w+)"',
+    )
+    codes = {code for way in ways for code in re.findall(way, source)}
+    assert {"create", "login", "mpps-create", "introspect", "message-list", "user-add"} <= codes
+    for language in LANGUAGES:
+        assert [c for c in sorted(codes) if f"trail.events.{c}" not in catalogue(language)] == []
 
 
 def test_an_auditor_has_no_reviews_and_others_have_no_trail(console: ConsoleWorld) -> None:

@@ -42,7 +42,7 @@ if (refused) {
   refused.closest("dialog").showModal();
 }
 const here = document.body.dataset.here;
-if (here && location.pathname !== here) history.replaceState(null, "", here);
+if (here && location.pathname + location.search !== here) history.replaceState(null, "", here);
 tidy();
 listen();
 follow();

@@ -1,11 +1,18 @@
 // Server-sent events say what kind of thing has changed; the page is then asked for anew, and each `data-part` of it replaced.
+// They also say when the session has ended: then nothing of a patient stays here.
 const away = document.getElementById("away");
+const kinds = document.body.dataset.live.trim();
+const others = new BroadcastChannel("ris-session"); // the other tabs of this browser
+const UNSEEN = 10_000; // ms after which a page that nobody looks at listens no more: a browser has few connections to a server
+const GONE = [403, 404, 410];
 let waiting = false;
 let asking = false;
 let lost = false;
 let listening = null;
 let due = 0;
 let refreshedAt = 0;
+let over = false; // the session has ended
+let gone = false; // what the page shows is not there any more, or not for this person
 
 function say(text, back) {
   away.textContent = text;
@@ -15,11 +22,9 @@ function say(text, back) {
 
 /** The connection to the server is gone (for `reason`: lost or ended), or there again. Autosave tells it too. */
 export function connection(state) {
+  if (over) return;
   if (state === "ended") {
-    listening?.close();
-    say(away.dataset.ended);
-    const link = Object.assign(document.createElement("a"), { href: "/login?next=" + encodeURIComponent(location.pathname + location.search), textContent: " →" });
-    away.append(link);
+    end();
   } else if (state === "lost" && !lost) {
     lost = true;
     say(away.dataset.lost);
@@ -28,6 +33,37 @@ export function connection(state) {
     say(away.dataset.back, true);
     setTimeout(() => lost || say(""), 4000);
   }
+}
+
+function quiet() {
+  listening?.close();
+  listening = null;
+}
+
+/** Empty the page, but for where to log in. What was typed into a report is kept in the tab already (drafts.js). */
+function end() {
+  over = true;
+  quiet();
+  document.dispatchEvent(new CustomEvent("ris:ended"));
+  say(document.querySelector("main [data-ended]")?.dataset.ended ?? away.dataset.ended);
+  const link = Object.assign(document.createElement("a"), { href: "/login?next=" + encodeURIComponent(location.pathname + location.search), textContent: away.dataset.logIn });
+  away.append(" ", link);
+  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
+  for (const shown of document.querySelectorAll("main, #keys-here")) shown.replaceChildren();
+  for (const field of document.querySelectorAll("header input[type=search]")) field.value = "";
+  document.title = "fhir-ris";
+  others.postMessage("ended");
+}
+
+/** Show what the server says instead: that this can't be shown any more, and why. */
+function replace(main, title) {
+  if (!main) return; // it isn't the server who speaks
+  gone = true;
+  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
+  const shown = document.importNode(main, true);
+  document.querySelector("main").replaceWith(shown);
+  document.title = title;
+  shown.focus();
 }
 
 const inUse = (part) => part.querySelector("dialog[open]") || (part.contains(document.activeElement) && document.activeElement.matches("input, textarea, select"));
@@ -40,9 +76,11 @@ export async function refresh() {
   try {
     const answer = await fetch(location.href, { headers: { "X-Ris-By-Itself": "1" }, cache: "no-store" });
     if (answer.status === 401) return connection("ended");
-    if (!answer.ok) return;
+    if (!answer.ok && !GONE.includes(answer.status)) return;
     connection("there");
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    if (!answer.ok) return replace(page.querySelector("main"), page.title);
+    if (over || gone) return void (page.body.dataset.user === document.body.dataset.user && location.reload());
     for (const part of document.querySelectorAll("[data-part]")) {
       const fresh = page.querySelector(`[data-part="${CSS.escape(part.dataset.part)}"]`);
       if (!fresh || fresh.isEqualNode(part)) continue;
@@ -75,21 +113,36 @@ function changed() {
   }, Math.max(0, wait));
 }
 
-/** Listen for the kinds that `data-live` of the body names. */
+function listen() {
+  if (listening || over) return;
+  const source = (listening = new EventSource(`/events?of=${encodeURIComponent(kinds)}&since=${document.body.dataset.askedAt}`));
+  source.addEventListener("open", () => lost && (kinds ? refresh() : connection("there")));
+  if (kinds) source.addEventListener("changed", changed);
+  source.addEventListener("ended", () => connection("ended"));
+  source.addEventListener("enough", quiet); // other pages of this session listen; this one asks when it is looked at again
+  source.addEventListener("error", () => {
+    connection("lost");
+    // The browser tries again by itself, unless it was told not to.
+    if (source.readyState !== EventSource.CLOSED || source !== listening) return;
+    quiet();
+    setTimeout(() => !document.hidden && (kinds && refresh(), listen()), 3000);
+  });
+}
+
+/** Listen for the kinds that `data-live` of the body names, and for the end of the session, while somebody looks at the page. */
 export function follow() {
-  const kinds = document.body.dataset.live.trim();
-  if (!kinds) return;
-  const begin = () => {
-    listening = new EventSource(`/events?of=${encodeURIComponent(kinds)}&since=${document.body.dataset.askedAt}`);
-    listening.addEventListener("open", () => lost && refresh());
-    listening.addEventListener("changed", changed);
-    listening.addEventListener("ended", () => connection("ended"));
-    listening.addEventListener("error", () => {
-      connection("lost");
-      // The browser tries again by itself, unless it was told not to.
-      if (listening.readyState === EventSource.CLOSED) setTimeout(() => lost && (refresh(), begin()), 3000);
-    });
-  };
-  begin();
-  document.addEventListener("visibilitychange", () => document.hidden || refresh());
+  let unseen = 0;
+  listen();
+  document.addEventListener("visibilitychange", () => {
+    clearTimeout(unseen);
+    if (document.hidden) return void (unseen = setTimeout(quiet, UNSEEN));
+    if (kinds) refresh();
+    listen();
+  });
+  // A session has ended in another tab: perhaps it was this one's too.
+  others.addEventListener("message", () => {
+    quiet();
+    if (kinds) refresh();
+    listen();
+  });
 }

@@ -145,12 +145,7 @@ class Editor {
 
   failed(error) {
     if (error instanceof Crossed) return this.merge(error.cause);
-    if (error instanceof LoggedOut) {
-      this.stopped = this.loggedOut = true;
-      this.show("here");
-      this.warn(this.form.dataset.ended);
-      return connection("ended");
-    }
+    if (error instanceof LoggedOut) return connection("ended");
     if (error instanceof Refused) {
       this.show("refused");
       return this.warn(error.message);
@@ -166,9 +161,10 @@ class Editor {
     this.form.elements.version.value = version;
   }
 
-  /** Try again after a logout: the person may have logged in in another tab. */
-  comeBack() {
-    this.stopped = this.loggedOut = false;
+  /** The session has ended: what isn't stored is kept, and given back when the page is loaded after a login. */
+  end() {
+    clearTimeout(this.timer);
+    this.stopped = this.loggedOut = true;
     this.typed();
   }
 
@@ -340,10 +336,8 @@ function edit() {
     if (select.matches(".blocks, #add-section")) select.value = "";
   });
   document.addEventListener("ris:refreshed", () => Number(document.getElementById("stored")?.dataset.version ?? 0) !== Number(editor.version) && editor.compare());
-  document.addEventListener("visibilitychange", () => {
-    if (document.hidden) editor.save();
-    else if (editor.loggedOut) editor.comeBack();
-  });
+  document.addEventListener("ris:ended", () => editor.end());
+  document.addEventListener("visibilitychange", () => document.hidden && editor.save());
   window.addEventListener("online", () => editor.tries && editor.later(0));
   window.addEventListener("beforeunload", (event) => !leaving && !editor.loggedOut && editor.changed().length && event.preventDefault());
 }

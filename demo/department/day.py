@@ -18,6 +18,7 @@ Resource = dict[str, Any]
 State = Literal[
     "held", "unscheduled", "booked", "noshow", "arrived", "started", "unread", "claimed", "preliminary", "final", "critical"
 ]
+_CRITICAL: Final = "RID49480"  # RadLex: ACR category 1, to be told within minutes
 _SCANNED: Final = ("unread", "claimed", "preliminary", "final", "critical")
 
 
@@ -41,17 +42,18 @@ class Case:
         return EXAMINATIONS[self.code]
 
 
+# At CT 1 the time from 20 to 60 minutes is left to the patient of the play.
 _CHEST, _ABDOMEN, _HEAD, _BRAIN, _KNEE, _XR, _US = EXAMINATIONS
 CASES: Final = (
-    Case("Abel", "Anton", "M", "19520314", _CHEST, "R", "C34.1^Lung cancer, restaging^I10", "CT1", -180, "final"),
-    Case("Brandt", "Berta", "F", "19471102", _CHEST, "R", "R05^Cough for six weeks^I10", "CT1", -150, "final"),
+    Case("Abel", "Anton", "M", "19520314", _CHEST, "R", "C34.1^Lung cancer, restaging^I10", "CT1", -190, "final"),
+    Case("Brandt", "Berta", "F", "19471102", _CHEST, "R", "R05^Cough for six weeks^I10", "CT1", -160, "final"),
     Case(
-        "Conrad", "Carla", "F", "19890621", _ABDOMEN, "A", "R10.3^Pain in the right lower abdomen^I10", "CT1", -120, "preliminary"
+        "Conrad", "Carla", "F", "19890621", _ABDOMEN, "A", "R10.3^Pain in the right lower abdomen^I10", "CT1", -130, "preliminary"
     ),
-    Case("Dietz", "Dora", "F", "19631219", _CHEST, "S", "R06.0^Sudden breathlessness^I10", "CT1", -90, "critical"),
-    Case("Engel", "Emil", "M", "19780405", _ABDOMEN, "R", "K80.2^Gallstones, follow-up^I10", "CT1", -60, "unread"),
-    Case("Falk", "Frieda", "F", "19550930", _CHEST, "R", "R91^Nodule in the lung, follow-up^I10", "CT1", -20, "started"),
-    Case("Gruber", "Georg", "M", "19660117", _CHEST, "R", "R04.2^Coughing up blood^I10", "CT1", 20, "arrived"),
+    Case("Dietz", "Dora", "F", "19631219", _CHEST, "S", "R06.0^Sudden breathlessness^I10", "CT1", -100, "critical"),
+    Case("Engel", "Emil", "M", "19780405", _ABDOMEN, "R", "K80.2^Gallstones, follow-up^I10", "CT1", -70, "unread"),
+    Case("Falk", "Frieda", "F", "19550930", _CHEST, "R", "R91^Nodule in the lung, follow-up^I10", "CT1", -40, "started"),
+    Case("Gruber", "Georg", "M", "19660117", _CHEST, "R", "R04.2^Coughing up blood^I10", "CT1", -10, "arrived"),
     Case("Haas", "Hanna", "F", "19921008", _ABDOMEN, "R", "R19.0^Swelling in the abdomen^I10", "CT1", 60),
     Case("Imhof", "Ilse", "F", "19380226", _CHEST, "R", "J18.9^Pneumonia, course^I10", "CT1", 120),
     Case("Jung", "Jakob", "M", "19840713", _HEAD, "S", "S06.0^Fall, unconscious for a minute^I10", "CT2", -100, "unread"),
@@ -163,7 +165,7 @@ class Day:
         await self._app.ok("PUT", f"Task/{reading['id']}", claimed)
         if case.state == "claimed":
             return
-        await self._app.ok("POST", "DiagnosticReport", {
+        report = await self._app.ok("POST", "DiagnosticReport", {
             "resourceType": "DiagnosticReport",
             "status": "preliminary" if case.state == "preliminary" else "final",
             "basedOn": [{"reference": f"ServiceRequest/{order['id']}"}],
@@ -172,6 +174,11 @@ class Day:
             "resultsInterpreter": [{"reference": f"Practitioner/{reader}"}],
             "conclusion": _TEXTS[case.state],
         })  # fmt: skip
+        if case.state == "critical":  # who has ordered it is told, and hasn't answered yet
+            told = [{"name": "category", "valueCode": _CRITICAL}, {"name": "finding", "valueString": _TEXTS[case.state]}]
+            await self._app.ok(
+                "POST", f"DiagnosticReport/{report['id']}/$critical", {"resourceType": "Parameters", "parameter": told}
+            )
 
     async def _twice(self, case: Case, number: int) -> None:
         """The same examination of the same patient is ordered again."""

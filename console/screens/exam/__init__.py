@@ -40,7 +40,7 @@ async def show(visit: Visit) -> Response:
     events = timeline.page(visit, await _events(visit, exam))
     return visit.page(
         "exam/index.html", exam=exam, now=summary.of(visit, exam), timeline=events, may=summary.may,
-        works_at=summary.works_at, breaks_glass=emergency.may(visit), is_open=actions.is_open(visit, exam),
+        works_at=summary.works_at, opens_more=await actions.opens_more(visit, exam), is_open=actions.is_open(visit, exam),
     )  # fmt: skip
 
 

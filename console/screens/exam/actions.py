@@ -48,6 +48,11 @@ def is_open(visit: Visit, exam: Exam) -> bool:
     return exam.patient is not None and emergency.is_open(visit, exam.patient["id"])
 
 
+async def opens_more(visit: Visit, exam: Exam) -> bool:
+    """Whether more of this patient's record would open in an emergency."""
+    return exam.patient is not None and await emergency.opens_more(visit, exam.patient["id"])
+
+
 async def show_closed(visit: Visit) -> Response:
     """Nothing that may be seen is here: perhaps as the record is closed. Who may, can open it, by the patient's number."""
     visit.status = max(visit.status, 404)

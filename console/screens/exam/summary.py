@@ -149,5 +149,5 @@ def _report(visit: Visit, exam: Exam, report: Resource) -> Part:
 
 
 def _charge(visit: Visit, charge: Resource) -> Part:
-    code = next((str(c.get("code", "")) for c in codings(charge.get("code"))), "")
-    return _part(visit, charge, concept(charge.get("code")), [code, *(concept(e) for e in charge.get("reason", ()))])
+    name, code = concept(charge.get("code")), next((str(c.get("code", "")) for c in codings(charge.get("code"))), "")
+    return _part(visit, charge, name, [code if code != name else "", *(concept(e) for e in charge.get("reason", ()))])

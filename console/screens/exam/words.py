@@ -33,11 +33,12 @@ def kind(resource: Resource) -> str:
 
 
 def name(t: Texts, resource: Resource) -> str:
-    """What a part is called: "Step", "Work item order-hold", "Result Findings"."""
+    """What a part is called: "Step", "Work item: Held", "Result: Findings"."""
     what = kind(resource)
     called = t.code("exam.part", what)
     if what in {"item", "section", "Observation", "ChargeItem"} and "code" in resource:
-        return f"{called}: {concept(resource['code'])}"
+        said = concept(resource["code"])
+        return f"{called}: {t.code('orders.kind', said) if what == 'item' else said}"
     return called
 
 

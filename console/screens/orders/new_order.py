@@ -1,4 +1,13 @@
-"""An order taken by hand, as by telephone: find the patient, choose the examination, say how urgent it is and why."""
+"""An order taken by hand, as by telephone: find the patient, choose the examination, say how urgent it is and why.
+
+A form makes one order, however often it is sent (a double click, a reload, two at once): it carries a random key, and the
+order an identifier made of that and of what was filled in.
+"""
+
+import hashlib
+import uuid
+from typing import Final
+from urllib.parse import urlencode
 
 from starlette.responses import Response
 
@@ -10,6 +19,7 @@ from console.visit import Visit
 from fhir_server.outcome import fail
 from fhir_server.registry import Resource
 
+_FORM: Final = "urn:fhir-ris:form"  # system of the identifier
 _MOST_PEOPLE = "300"
 _PHYSICIANS = frozenset({"referrer", "radiologist"})  # who takes an order by hand, orders it
 
@@ -27,7 +37,8 @@ async def show(visit: Visit) -> Response:
     called = [(p["id"], name_of({"reference": f"Practitioner/{p['id']}"}, people)) for p in people]
     return visit.page(
         "orders/new.html", patient=patient, entries=entries, people=[(i, n) for i, n in called if n], priorities=PRIORITIES[::-1],
-        sides=catalogue.SIDES, mine=visit.me.partition("/")[2] if visit.role in _PHYSICIANS else "",
+        sides=catalogue.SIDES, form_key=visit.form.get("key") or uuid.uuid4(),
+        mine=visit.me.partition("/")[2] if visit.role in _PHYSICIANS else "",
     )  # fmt: skip
 
 
@@ -38,19 +49,21 @@ async def look_for(visit: Visit) -> Response:
 
 
 async def create(visit: Visit) -> Response:
-    """Take it: `$create-order`, of a known patient."""
+    """Take it, of a known patient."""
     form = visit.form
     if not form.get("patient"):
         raise fail("required", visit.t("orders.no-patient"), status=422)
     entry = await catalogue.entry(visit, form.text("examination"))
-    patient = {"resourceType": "Patient", "id": form.text("patient")}
+    # Of the fields too: a form that was changed after "back" is another order.
+    filled_in = hashlib.sha256(urlencode(sorted(form.fields.items()), doseq=True).encode()).hexdigest()
     order: Resource = {
         "resourceType": "ServiceRequest",
+        "identifier": [{"use": "secondary", "system": _FORM, "value": filled_in}],
         "status": "active",
         "intent": "order",
         "code": entry["code"],
         "priority": form.get("priority") or "routine",
-        "subject": {"reference": f"Patient/{patient['id']}"},
+        "subject": {"reference": f"Patient/{form.text('patient')}"},
         "authoredOn": visit.now.isoformat(timespec="seconds"),
     }
     if reason := form.get("reason"):
@@ -63,8 +76,5 @@ async def create(visit: Visit) -> Response:
         order["requester"] = {"reference": f"Practitioner/{by}"}
     if note := form.get("note"):
         order["note"] = [{"text": note}]
-    entries = [{"fullUrl": f"Patient/{patient['id']}", "resource": patient}, {"resource": order}]
-    bundle = {"resourceType": "Bundle", "type": "collection", "entry": entries}
-    made = await visit.desk.ask("POST", "$create-order", bundle)
-    orders = [e["resource"] for e in (made.resource or {}).get("entry", ()) if e["resource"].get("intent") == "order"]
-    return visit.to(f"/orders/{orders[0]['id']}" if orders else "/orders", "orders-created")
+    made = await visit.desk.create(order, unless=f"identifier={_FORM}|{filled_in}")
+    return visit.to(f"/orders/{made['id']}", "orders-created")

@@ -55,7 +55,7 @@ async def show(visit: Visit) -> Response:
         into=[o for kind, o in others if kind == "replaced-by"],
         of=[o for kind, o in others if kind == "replaces"],
         open=emergency.is_open(visit, patient["id"]),
-        breaks=emergency.may(visit),
+        breaks=await emergency.opens_more(visit, patient["id"]),
         stale=emergency.is_stale(visit),
     )
 

@@ -57,8 +57,9 @@ async def show(visit: Visit) -> Response:
 
 async def show_of_report(visit: Visit) -> Response:
     """The same, where the address has the report."""
-    about = await examination.of_report(visit, visit.id())
-    return await _shown(visit, await _reading_of(visit, about))
+    reading = await _reading_of(visit, await examination.of_report(visit, visit.id()))
+    visit.here = visit.with_query(f"/reading/{reading}")
+    return await _shown(visit, reading)
 
 
 async def _reading_of(visit: Visit, about: Examination) -> str:

@@ -165,7 +165,9 @@ async def reassign(visit: Visit) -> Response:
 
 async def again(visit: Visit) -> Response:
     """The page that a form came from."""
-    return await (show(visit) if visit.form.get("from") == "list" else editor.show(visit))
+    from_list = visit.form.get("from") == "list"
+    visit.here = visit.with_query("/reading" if from_list else f"/reading/{visit.id()}")
+    return await (show(visit) if from_list else editor.show(visit))
 
 
 async def claim_next(visit: Visit) -> Response:

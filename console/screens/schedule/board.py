@@ -155,9 +155,10 @@ async def board(visit: Visit, asked: Asked, shown: Sequence[Scanner]) -> Board:
         for day in asked.days:
             own = [slot for s in one.schedules for slot in made.get(f"Schedule/{s['id']}/{day}", ())]
             columns.append(_column(visit, one, day, booked.get(f"Device/{one.id}/{day}", []), own, times))
-    grid = lay([c.items for c in columns])
     now = visit.now.astimezone(visit.zone)
-    minute = now.hour * 60 + now.minute if visit.today in asked.days else None
+    today = now.hour * 60 + now.minute
+    grid = lay([c.items for c in columns], [today if c.day == visit.today else _DAY * (c.day < visit.today) for c in columns])
+    minute = today if visit.today in asked.days else None
     return Board(columns, grid, {row.minute: times.text(row.minute) for row in grid.rows}, minute)
 
 

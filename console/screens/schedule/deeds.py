@@ -135,7 +135,7 @@ async def enlist(visit: Visit, asked: Asked) -> Response:
             "created": clock.instant(visit.now),
             "participant": [{"actor": order["subject"], "status": "needs-action"}],
         } | ({"comment": why} if (why := visit.form.get("comment")) else {})
-        await visit.desk.create(entry)
+        await visit.desk.create(entry, unless=f"based-on=ServiceRequest/{id_}&status=waitlist")
     return visit.to(replace(asked.plain, waiting=True).to(), "schedule-listed")
 
 

@@ -27,11 +27,12 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell over so many rows; without items it is closed."""
+    """A cell over so many rows; without items it is closed, or `over`: no slots are made for times that are past."""
 
     column: int
     rows: int
     items: tuple[Item, ...] = ()
+    over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +51,14 @@ class Grid:
     rows: tuple[Row, ...]
 
 
-def lay(columns: Sequence[Sequence[Item]]) -> Grid:
-    """The table of these columns."""
+def lay(columns: Sequence[Sequence[Item]], over: Sequence[int] = ()) -> Grid:
+    """The table of these columns. `over`: the minute up to which each column's day is past."""
     step = _step(columns)
     first, last = _hours(columns, step)
     begins: dict[int, list[Cell]] = {}
     for number, items in enumerate(columns):
-        for row, cell in _column(number, items, first, (last - first) // step, step):
+        past = (over[number] - first) // step if over else 0
+        for row, cell in _column(number, items, first, (last - first) // step, step, past):
             begins.setdefault(row, []).append(cell)
     rows = ((last - first) // step) if last > first else 0
     return Grid(step, tuple(Row(first + n * step, tuple(begins.get(n, ()))) for n in range(rows)))
@@ -89,16 +91,18 @@ def _hours(columns: Iterable[Sequence[Item]], step: int) -> tuple[int, int]:
     return first, min(max(last, first + step), _DAY)
 
 
-def _column(number: int, items: Iterable[Item], first: int, rows: int, step: int) -> Iterator[tuple[int, Cell]]:
-    """Each cell of a column with the row that it begins in."""
+def _column(number: int, items: Iterable[Item], first: int, rows: int, step: int, past: int) -> Iterator[tuple[int, Cell]]:
+    """Each cell of a column with the row that it begins in. `past`: so many of its rows are over."""
     at = 0
-    for begin, end, together in _runs(items, first, rows, step):
-        if begin > at:
-            yield at, Cell(number, begin - at)
-        yield begin, Cell(number, end - begin, together)
+    for begin, end, together in [*_runs(items, first, rows, step), (rows, rows, ())]:
+        turns = min(max(at, past), begin)
+        if at < turns:
+            yield at, Cell(number, turns - at, over=True)
+        if turns < begin:
+            yield turns, Cell(number, begin - turns)
+        if together:
+            yield begin, Cell(number, end - begin, together)
         at = end
-    if at < rows:
-        yield at, Cell(number, rows - at)
 
 
 def _runs(items: Iterable[Item], first: int, rows: int, step: int) -> Iterator[tuple[int, int, tuple[Item, ...]]]:
