@@ -231,6 +231,7 @@ class UnitOfWork(View):
             await aside(entry, write, to, entry, self.now, *into)
             entry.written = entry.after
         self._dirty.clear()
+        self._looked.clear()
         for resource_type, writes in history.items():
             await self._apply(self._store.history(resource_type), writes)
         for resource_type, writes in current.items():

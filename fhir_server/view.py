@@ -38,6 +38,7 @@ class View(ABC):
         self._at: Part  # the one that is being done
         self._entries: dict[Target, Entry] = {}
         self._dirty: dict[Target, None] = {}  # changed since the last flush
+        self._looked: dict[str, list[Document]] = {}  # what searches have found in the database, since the last flush
 
     @abstractmethod
     async def flush(self) -> None:
@@ -222,16 +223,23 @@ class View(ABC):
         if staged is None:
             await self.flush()
             await resolve(Look(self._store, Access.system("rules"), self.session), query)
-        if limit is not None:
-            found = await self._store.newest(query, limit, self.session)
-        else:
-            found = await self._store.find(query, limit=_REACTION_SEARCH_LIMIT + 1, session=self.session)
+        found = await self._found(query, limit)
         if limit is None and len(found) > _REACTION_SEARCH_LIMIT:
             raise fail("too-costly", f"more than {_REACTION_SEARCH_LIMIT} {query.type} resources are concerned")
         if staged is None:
             return self._own(query.type, found)
         unstaged = [d for d in found if Target(query.type, d["_id"]) not in self._dirty]
         return self._own(query.type, unstaged) + [r for r in map(duplicate, staged) if r is not None]
+
+    async def _found(self, query: Query, limit: int | None) -> list[Document]:
+        """What is stored: rules ask for the same again and again, and until the next flush it is the same."""
+        asked = f"{query.type} {query.filter} {query.sort} {limit}"
+        if asked not in self._looked:
+            if limit is not None:
+                self._looked[asked] = await self._store.newest(query, limit, self.session)
+            else:
+                self._looked[asked] = await self._store.find(query, limit=_REACTION_SEARCH_LIMIT + 1, session=self.session)
+        return self._looked[asked]
 
     def _staged_matches(self, query: Query) -> list[Resource] | None:
         """What is staged but not yet written and meets a query on its own type; None where that can't be told without writing."""

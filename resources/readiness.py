@@ -22,7 +22,7 @@ from resources.safety import answers, findings, issues, tables
 CLEARANCE: Final = "safety-clearance"  # work item: a radiologist decides whether a stopped examination takes place
 DESPITE: Final = "started-despite-stop"  # work item: a scanner has begun what was stopped
 _NO_PROTOCOL: Final = "the examination has no protocol yet"
-_NOT_SCHEDULED: Final = frozenset({None, "draft", "requested", "received", "rejected"})
+_SCHEDULED: Final = frozenset({"accepted", "ready"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +115,15 @@ def refuse(obstacles: list[str], what: str) -> None:
 async def follow_step(unit: UnitOfWork, change: Change) -> None:
     """Looked at when a step is scheduled, and when it starts.
 
-    What another system hands over scheduled already is taken: it waits off the worklist. An order is not lost for that.
+    What another system hands over scheduled already is taken: it waits off the worklist. An order is not lost for that. So is
+    what comes back to its time when a hold ends.
     """
     step = change.after
     if step is None or not task.is_step(step) or settling.under_way(unit):
         return
     was = (change.before or {}).get("status")
     begins = change.became("status", "in-progress")
-    booked = step["status"] in {"accepted", "ready"} and was in _NOT_SCHEDULED
+    booked = step["status"] in _SCHEDULED and was not in {*_SCHEDULED, "in-progress", "completed", "failed"}
     if change.became("status", "completed") and was in task.BEFORE_START and not procedure.performances(step):
         _refuse_skipped(change)
     if was in task.BEFORE_START and step["status"] not in task.BEFORE_START and task.readiness(change.before or {}) == "stopped":
@@ -134,7 +135,7 @@ async def follow_step(unit: UnitOfWork, change: Change) -> None:
     if begins and task.readiness(change.before or {}) == "unprotocolled" and not protocol.of_step(step):
         obstacles.append(_NO_PROTOCOL)
     if booked:
-        if change.before is not None or not unit.access.internal:
+        if was != "on-hold" and (change.before is not None or not unit.access.internal):
             refuse(obstacles, "be scheduled")
         await protocol.prepare(unit, requested, step)
     elif unit.access.person or not procedure.performances(step):

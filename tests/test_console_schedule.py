@@ -319,6 +319,25 @@ def test_an_order_is_booked_by_mouse(house: House, page: Page) -> None:
     assert house.of(order)[0]["start"][:16] == f"{at(12):%Y-%m-%dT%H:%M}"
 
 
+def test_what_is_being_filled_in_is_left_alone_while_the_rest_shows_what_is_new(house: House, page: Page) -> None:
+    one = house.booked(5, house.ct2, name="Filled")
+    page.goto(f"{BOARD}&booking={one['id']}")
+    page.keyboard.press("c")
+    page.locator("#cancel-code").select_option("weather")
+    page.locator("#cancel [name=waiting-list]").check()
+    page.locator("#cancel button").focus()
+    other = house.booked(6, house.ct2, name="Other")
+    house.world.update(one, comment="asked to be called")
+    expect(booking(page, other)).to_be_visible()
+    expect(page.locator("#cancel [name=waiting-list]")).to_be_checked()
+    expect(page.locator("#cancel-code")).to_have_value("weather")
+    expect(page.locator("#cancel button")).to_be_focused()
+    page.locator("#cancel [name=waiting-list]").uncheck()
+    page.locator("#cancel-code").select_option("patient")
+    page.locator("#day").focus()
+    expect(page.locator(".picked")).to_contain_text("asked to be called")
+
+
 def test_a_booking_is_cancelled_for_a_reason_and_may_wait_for_another(house: House, page: Page) -> None:
     order = house.order(name="Cold")
     one = house.world.booked(order, house.ct, at(18))

@@ -64,6 +64,21 @@ def test_a_pacemaker_can_t_be_booked_for_mri_until_a_radiologist_says_why(ward):
     assert issue["_detail"]["extension"][0]["extension"][1]["valueString"] == "Herzschrittmacher oder Defibrillator"
 
 
+def test_a_step_that_comes_from_a_hold_to_a_time_is_looked_at_as_any_that_is_booked(ward):
+    patient, scanner = ward.patient(), ward.scanner("MR")
+    assert ward.answer(patient, "mri-safety", cardiac_device=True).status_code == 201
+    step = ward.step(ward.order(patient, "MR"))
+    assert ward.technologist.put(step | {"status": "on-hold"}).status_code == 200
+    begin, end = ago(hours=-1), ago(hours=-2)
+    there = {"owner": {"reference": f"Device/{scanner['id']}"}, "restriction": {"period": {"start": begin, "end": end}}}
+    released = ward.technologist.put(ward.read(f"Task/{step['id']}") | there | {"status": "accepted"})
+    assert released.status_code == 200
+    step = ward.read(f"Task/{step['id']}")
+    assert readiness(step) == "stopped"
+    assert ward.row(step) is None
+    assert "Cardiac pacemaker" in ward.do(ward.technologist, step, "start").text
+
+
 def test_an_operation_does_no_more_than_the_scopes_in_the_callers_hands_say(ward):
     world, patient = ward.world, ward.patient()
     procedure = ward.order(patient, "MR")

@@ -10,6 +10,7 @@ let asking = false;
 let lost = false;
 let listening = null;
 let due = 0;
+let held = 0;
 let refreshedAt = 0;
 let over = false; // the session has ended
 let gone = false; // what the page shows is not there any more, or not for this person
@@ -66,9 +67,44 @@ function replace(main, title) {
   shown.focus();
 }
 
-const inUse = (part) => part.querySelector("dialog[open]") || (part.contains(document.activeElement) && document.activeElement.matches("input, textarea, select"));
+/** Whether somebody has changed a field from what the page came with. */
+function altered(field) {
+  if (field.matches("[type=checkbox], [type=radio]")) return field.checked !== field.defaultChecked;
+  if (!field.matches("select")) return field.value !== field.defaultValue;
+  const options = [...field.options];
+  const were = options.filter((option) => option.defaultSelected);
+  if (!were.length && !field.multiple) were.push(...options.slice(0, 1));
+  return options.some((option) => option.selected !== were.includes(option));
+}
 
-/** Ask for this page anew, and show what is new on it. Parts that somebody types into are left for later. */
+/** Whether somebody fills in a form of a part: it must not be made anew under their hands. */
+function inUse(part) {
+  const focused = part.contains(document.activeElement) ? document.activeElement : null;
+  const form = focused?.closest("form");
+  const fields = [...part.querySelectorAll("input:not([type=hidden]), textarea, select")];
+  return part.querySelector("dialog[open]") || fields.some((field) => field === focused || (form && field.form === form) || altered(field));
+}
+
+/** Put what is new in the place of a part; the focus stays where it can't be mistaken. */
+function renew(part, fresh) {
+  const focused = part.contains(document.activeElement) ? document.activeElement : null;
+  const made = document.importNode(fresh, true);
+  const same = focused && !focused.id ? [...made.querySelectorAll(focused.localName)].filter((element) => element.isEqualNode(focused)) : [];
+  part.replaceWith(made);
+  if (focused?.id) document.getElementById(focused.id)?.focus();
+  else if (same.length === 1) same[0].focus();
+}
+
+/** Ask again once nobody fills in anything any more. */
+function later() {
+  held ||= setTimeout(() => {
+    held = 0;
+    if ([...document.querySelectorAll("[data-part]")].some(inUse)) later();
+    else refresh();
+  }, 2000);
+}
+
+/** Ask for this page anew, and show what is new on it. Parts that somebody works in are left for later. */
 export async function refresh() {
   if (asking) return void (waiting = true);
   asking = true;
@@ -84,13 +120,8 @@ export async function refresh() {
     for (const part of document.querySelectorAll("[data-part]")) {
       const fresh = page.querySelector(`[data-part="${CSS.escape(part.dataset.part)}"]`);
       if (!fresh || fresh.isEqualNode(part)) continue;
-      if (inUse(part)) {
-        waiting = true;
-        continue;
-      }
-      const focused = part.contains(document.activeElement) ? document.activeElement.id : "";
-      part.replaceWith(document.importNode(fresh, true));
-      if (focused) document.getElementById(focused)?.focus();
+      if (inUse(part)) later();
+      else renew(part, fresh);
     }
     document.dispatchEvent(new CustomEvent("ris:refreshed"));
   } catch {

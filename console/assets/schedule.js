@@ -1,7 +1,6 @@
 // The board by keyboard and mouse: arrows walk over it, orders and bookings are dragged to a free time. Without it all is by links.
 const board = document.getElementById("board");
 const open = new Set();
-const typed = new Map();
 
 /** What can be pressed on the board, with where it is. */
 function places() {
@@ -80,8 +79,7 @@ board.addEventListener("drop", (event) => {
   location.assign(to);
 });
 
-// What is made anew stays open where it was, with what was typed there.
-document.addEventListener("input", (event) => event.target.id && event.target.closest("[data-part]") && typed.set(event.target.id, event.target));
+// What is made anew stays open where it was.
 document.addEventListener(
   "toggle",
   (event) => {
@@ -95,13 +93,6 @@ document.addEventListener("ris:refreshed", () => {
   for (const id of [...open]) {
     const details = document.getElementById(id);
     if (details && !details.open) details.open = true;
-  }
-  for (const [id, was] of typed) {
-    const field = document.getElementById(id);
-    if (!field || field === was) continue;
-    if (field.type === "checkbox") field.checked = was.checked;
-    else field.value = was.value;
-    typed.set(id, field);
   }
 });
 

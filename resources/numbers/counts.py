@@ -1,5 +1,7 @@
 """Volumes, and what waits: counts of examinations."""
 
+import asyncio
+from collections.abc import Awaitable
 from datetime import timedelta
 from typing import Any, Final
 
@@ -24,11 +26,13 @@ _AGES: Final = (
 
 async def volumes(db: Db, asked: Question) -> list[Figure]:
     """How many examinations reached each of these in the period."""
-    figures: list[Figure] = []
-    for group, milestone in VOLUMES.items():
+
+    def of(milestone: str) -> Awaitable[dict[Cell, int]]:
         stages = [{"$match": asked.period(milestone) | asked.exams()}, _counted(asked.key(milestone))]
-        figures += _figures(group, asked, await _cells(db, asked, stages, {milestone: 1}))
-    return figures
+        return _cells(db, asked, stages, {milestone: 1})
+
+    found = await asyncio.gather(*map(of, VOLUMES.values()))
+    return [figure for group, cells in zip(VOLUMES, found, strict=True) for figure in _figures(group, asked, cells)]
 
 
 async def backlog(db: Db, asked: Question) -> list[Figure]:

@@ -1,5 +1,6 @@
 """Interface health by partner, and critical results that nobody has acknowledged yet."""
 
+import asyncio
 from typing import Any, Final
 
 from fhir_server import outbox
@@ -36,18 +37,28 @@ async def health(db: Db, asked: Question) -> list[Figure]:
             own[name] = max(own.get(name, 0), amount) if name == "oldest" else own.get(name, 0) + amount
 
     counted: dict[str, Any] = {"n": {"$sum": 1}}
-    received = [{"$match": asked.period("received")}, {"$group": {"_id": {"p": "$partner", "s": "$outcome"}} | counted}]
-    async for row in await db[_RECEIVED].aggregate(received, hint=dict(RECEIVED_INDEX)):
-        partner, n = row["_id"].get("p"), row["n"]
-        add(partner, received=n, failed=n if row["_id"].get("s") in {"AE", "AR"} else 0)
-    sent = [{"$match": asked.period("created")}, {"$group": {"_id": {"p": "$destination", "s": "$state"}} | counted}]
-    async for row in await db[outbox.COLLECTION].aggregate(sent, hint=dict(SENT_INDEX)):
-        partner, state, n = _partner(row["_id"]["p"]), row["_id"]["s"], row["n"]
-        add(partner, sent=n, delivered=n if state == "delivered" else 0, set_aside=n if state in _ASIDE else 0)
-    queued = [{"$match": {"state": "pending"}}, {"$group": {"_id": "$destination", "oldest": {"$min": "$created"}} | counted}]
-    async for row in await db[outbox.COLLECTION].aggregate(queued, hint={"state": 1, "key": 1}):
-        minutes = round((asked.now - row["oldest"]).total_seconds() / 60, 2)
-        add(_partner(row["_id"]), queued=row["n"], oldest=minutes)
+
+    async def come() -> None:
+        stages = [{"$match": asked.period("received")}, {"$group": {"_id": {"p": "$partner", "s": "$outcome"}} | counted}]
+        async for row in await db[_RECEIVED].aggregate(stages, hint=dict(RECEIVED_INDEX)):
+            partner, n = row["_id"].get("p"), row["n"]
+            add(partner, received=n, failed=n if row["_id"].get("s") in {"AE", "AR"} else 0)
+
+    async def gone() -> None:
+        stages = [{"$match": asked.period("created")}, {"$group": {"_id": {"p": "$destination", "s": "$state"}} | counted}]
+        async for row in await db[outbox.COLLECTION].aggregate(stages, hint=dict(SENT_INDEX)):
+            partner, state, n = _partner(row["_id"]["p"]), row["_id"]["s"], row["n"]
+            add(partner, sent=n, delivered=n if state == "delivered" else 0, set_aside=n if state in _ASIDE else 0)
+
+    async def queued() -> None:
+        waits = {"_id": "$destination", "oldest": {"$min": "$created"}} | counted
+        async for row in await db[outbox.COLLECTION].aggregate(
+            [{"$match": {"state": "pending"}}, {"$group": waits}], hint={"state": 1, "key": 1}
+        ):
+            minutes = round((asked.now - row["oldest"]).total_seconds() / 60, 2)
+            add(_partner(row["_id"]), queued=row["n"], oldest=minutes)
+
+    await asyncio.gather(come(), gone(), queued())
     return _figures(asked, sums, INTERFACE)
 
 

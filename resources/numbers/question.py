@@ -1,7 +1,8 @@
 """What is asked of the figures: which period, broken down by what; and what is answered, a figure at a time."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -66,6 +67,11 @@ class Question:
     def period(self, name: str) -> dict[str, Any]:
         """The condition that a date is in the period."""
         return {name: {"$gte": self.start, "$lt": self.end}}
+
+    def parts(self, n: int) -> "list[Question]":
+        """The same of each of so many equal parts of the period."""
+        cuts = [self.start + (self.end - self.start) * i / n for i in range(n)] + [self.end]
+        return [replace(self, start=begin, end=end) for begin, end in pairwise(cuts)]
 
     @property
     def scanners(self) -> set[str] | None:

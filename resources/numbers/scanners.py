@@ -7,6 +7,7 @@ utilisation  busy in percent of offered; where nothing is offered, it can't be s
 no-show-rate bookings whose patient didn't come, in percent of those whose patient came or should have
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, Final
@@ -32,9 +33,7 @@ async def ensure_indexes(db: Db) -> None:
 
 async def evaluate(db: Db, asked: Question) -> list[Figure]:
     sums: Sums = {}
-    await _bookings(db, asked, sums)
-    await _runs(db, asked, sums)
-    await _offered(db, asked, sums)
+    await asyncio.gather(_bookings(db, asked, sums), _runs(db, asked, sums), _offered(db, asked, sums))
     cells: dict[Cell, list[Amounts]] = {}
     counting = asked.scanners
     for scanner, amounts in sums.items():
