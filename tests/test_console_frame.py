@@ -12,7 +12,7 @@ import console as console_package
 from console.screens import SCREENS
 from console.texts import LANGUAGES, catalogue
 from smart_auth.roles import ROLES
-from tests.console_world import ConsoleWorld, faults
+from tests.console_world import ConsoleWorld
 
 _HERE = Path(console_package.__file__).parent
 _ENTRY = {s.name: s.path for s in SCREENS if s.name not in {"exam", "patient"}}
@@ -69,12 +69,6 @@ def test_a_form_without_the_sessions_token_is_refused(console: ConsoleWorld) -> 
     with console.http("scheduler") as client:
         assert client.post("/language", data={"language": "de"}).status_code == 403
         assert client.post("/find", data={"q": "Abel"}).status_code == 403
-
-
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_the_home_page_has_no_grave_fault(console: ConsoleWorld, dark: bool) -> None:
-    page = console.at("scheduler", color_scheme="dark" if dark else "light")
-    assert faults(page) == []
 
 
 def test_texts_are_in_the_readers_language_and_can_be_chosen(console: ConsoleWorld) -> None:
