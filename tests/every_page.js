@@ -6,7 +6,7 @@ window.look = (() => {
   const grave = ["serious", "critical"];
   const pressed = "a, button, summary";
   // Meant to be moved sideways when they are wider than the window, or cut for the eye only.
-  const moves = ".wide-table, .planner-board, pre, textarea, select, option, .hidden-text";
+  const moves = ".compare, .wide-table:has(.compared), .planner-board, pre, textarea, select, option, .hidden-text";
 
   const cut = ".planner-board"; // whose bookings are as long as they take: their names are cut with "…", and whole where they are picked
 
