@@ -5,7 +5,7 @@ window.look = (() => {
   const place = (e) => [e.localName, e.id && `#${e.id}`, ...[...e.classList].map((c) => `.${c}`)].join("");
   const grave = ["serious", "critical"];
   const pressed = "a, button, summary";
-  // Meant to be moved sideways when they are wider than the window, or cut for the eye only.
+  // Meant to be moved sideways when they are wider than their place, or cut for the eye only; a long table on a tablet, too.
   const moves = ".compare, .wide-table:has(.compared), .planner-board, pre, textarea, select, option, .hidden-text";
 
   const cut = ".planner-board"; // whose bookings are as long as they take: their names are cut with "…", and whole where they are picked
@@ -25,6 +25,7 @@ window.look = (() => {
     const root = document.documentElement;
     const told = root.scrollWidth > root.clientWidth ? [`the page is ${root.scrollWidth} wide, the window ${root.clientWidth}`] : [];
     for (const e of document.querySelectorAll("body *")) {
+      if (e.matches(".wide-table") && innerWidth < 1280) continue;
       if (!(e instanceof HTMLElement) || !shown(e) || getComputedStyle(e).overflowX === "visible" || e.matches(moves) || e.closest(cut)) continue;
       if (e.scrollWidth > e.clientWidth + 1) told.push(`${place(e)} is ${e.scrollWidth} wide in ${e.clientWidth}`);
     }
