@@ -427,6 +427,7 @@ def test_it_goes_by_keyboard_alone_and_in_german(console: ConsoleWorld) -> None:
     page.keyboard.press("Enter")
     expect(page.locator("#secret")).to_be_visible()
     page.keyboard.press("u")
+    expect(page.locator("[data-opens=disable]")).to_be_visible()
     page.keyboard.press("x")
     page.keyboard.press("Enter")
     expect(page.locator("h1")).to_contain_text("gesperrt")
