@@ -29,6 +29,9 @@ window.look = (() => {
       if (!(e instanceof HTMLElement) || !shown(e) || getComputedStyle(e).overflowX === "visible" || e.matches(moves) || e.closest(cut)) continue;
       if (e.scrollWidth > e.clientWidth + 1) told.push(`${place(e)} is ${e.scrollWidth} wide in ${e.clientWidth}`);
     }
+    for (const e of document.querySelectorAll("main dd")) {
+      if (shown(e) && e.clientWidth < 48 && name(e).length > 8) told.push(`no room for ${name(e)}`);
+    }
     return told;
   }
 
