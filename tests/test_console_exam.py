@@ -66,7 +66,6 @@ def test_everything_that_happened_is_on_it(story: Story, at: Any) -> None:
     written = page.locator("article.change").filter(has_text="by ORM O01 from EHR")
     expect(written).to_contain_text("Order made · active")
     expect(page.locator("article.change").filter(has_text="Report preliminary → final")).to_have_count(1)
-    assert faults(page) == []
 
 
 def test_its_head_is_one_line_and_a_charge_without_a_name_has_its_code_once(console: ConsoleWorld, story: Story, at: Any) -> None:
@@ -110,7 +109,6 @@ def test_a_sent_message_says_what_became_of_it(story: Story, at: Any) -> None:
     expect(report).to_contain_text("waits to be sent")
     page.goto(str(report.get_by_role("button").get_attribute("href")))
     expect(page.locator("main")).to_contain_text("Lungs clear. No effusion.")
-    assert faults(page) == []
 
 
 def test_a_version_shows_what_differs_from_the_one_before(story: Story, at: Any) -> None:
@@ -119,7 +117,6 @@ def test_a_version_shows_what_differs_from_the_one_before(story: Story, at: Any)
     row = page.locator("tr").filter(has_text="conclusion").first
     expect(row.locator("del")).to_have_text("Lungs clear.")
     expect(row.locator("ins")).to_have_text("Lungs clear. No effusion.")
-    assert faults(page) == []
     page.keyboard.press("[")
     expect(page).to_have_url(re.compile("/1$"))
     expect(page.locator("tr").filter(has_text="conclusion")).to_contain_text("Lungs clear.")
@@ -165,7 +162,6 @@ def test_in_german(console: ConsoleWorld, story: Story) -> None:
     page = console.at("technologist", story.path, language="de-DE", color_scheme="dark")
     expect(page.get_by_role("heading", name="Verlauf")).to_be_visible()
     expect(page.locator("article.dicom").first).to_contain_text("Bilder sind da")
-    assert faults(page) == []
 
 
 # Who sees what
@@ -211,7 +207,6 @@ def test_an_auditor_sees_who_saw_it_and_nothing_else(console: ConsoleWorld, stor
     page.get_by_role("link", name=re.compile("^Changed")).click()
     expect(page.locator("tbody tr").filter(has_text="examination begun (MPPS)")).to_have_count(1)
     expect(page.locator("tbody")).not_to_contain_text("message-show")
-    assert faults(page) == []
 
 
 @pytest.mark.parametrize("role", sorted(ROLES))

@@ -16,7 +16,7 @@ from console.screens import SCREENS
 from console.texts import LANGUAGES, catalogue
 from smart_auth.roles import ROLES
 from smart_auth.users import User
-from tests.console_world import ConsoleWorld, faults
+from tests.console_world import ConsoleWorld
 from tests.people_app import PASSWORD
 
 _HERE = Path(console_package.__file__).parent
@@ -154,12 +154,6 @@ def test_of_too_many_pages_that_listen_the_oldest_makes_room(console: ConsoleWor
     expect(page.locator("main")).to_contain_text("Spaeter")
     expect(page.locator("#away")).to_be_hidden()
     page.context.close()
-
-
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_the_home_page_has_no_grave_fault(console: ConsoleWorld, dark: bool) -> None:
-    page = console.at("scheduler", color_scheme="dark" if dark else "light")
-    assert faults(page) == []
 
 
 def test_texts_are_in_the_readers_language_and_can_be_chosen(console: ConsoleWorld) -> None:

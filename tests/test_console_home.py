@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from console.screens.home.waiting import TABLE
 from smart_auth.roles import ROLES
-from tests.console_world import ConsoleWorld, faults
+from tests.console_world import ConsoleWorld
 
 READING = "urn:fhir-ris:reading-status"
 
@@ -121,14 +121,6 @@ def test_those_who_look_after_interfaces_charges_and_records_have_theirs(console
     office = console.at("privacy-officer")
     assert count(office, "reviews") == "0"
     expect(office.locator("main")).to_contain_text("Nothing is left to review.")
-
-
-@pytest.mark.parametrize("role", ["scheduler", "technologist", "radiologist"])
-def test_the_page_has_no_grave_fault_in_light_and_dark(console: ConsoleWorld, department: dict[str, Any], role: str) -> None:
-    page = console.at(role)
-    assert faults(page) == []
-    page.emulate_media(color_scheme="dark")
-    assert faults(page) == []
 
 
 def test_every_role_has_something_and_it_is_told_in_german(console: ConsoleWorld) -> None:

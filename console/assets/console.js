@@ -28,8 +28,22 @@ window.addEventListener("pageshow", () => {
   }
 });
 
-for (const select of document.querySelectorAll("form[data-submits-itself] select, form[data-submits-itself] input[type=date]")) {
-  select.addEventListener("change", () => select.form.requestSubmit());
+// What is chosen is sent at once; by keys, which pass what one doesn't want on the way, when one presses Enter or goes on.
+for (const field of document.querySelectorAll("form[data-submits-itself] :is(select, input[type=date])")) {
+  let byKeys = false;
+  let changed = false;
+  const send = () => {
+    if (!changed || !field.checkValidity()) return;
+    changed = false;
+    field.form.requestSubmit();
+  };
+  field.addEventListener("pointerdown", () => (byKeys = false));
+  field.addEventListener("keydown", (event) => {
+    byKeys = true;
+    if (event.key === "Enter" && changed) (event.preventDefault(), send());
+  });
+  field.addEventListener("change", () => ((changed = true), byKeys || send()));
+  field.addEventListener("blur", send);
 }
 // What was refused says why, and its dialog is open again. The page is no longer at the form's address, but at its own.
 const errors = document.getElementById("errors");
