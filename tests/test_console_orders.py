@@ -205,8 +205,10 @@ def test_of_two_who_decide_at_once_the_second_is_told_who_was_first(console, pag
     expect(told).to_contain_text("Radiologist")
     expect(told).to_contain_text("active")
     assert status(console, order) == "active"
-    # The page is the present one: what is offered now, with what was typed.
+    # The page is the present one, and stays so: what is offered now, with what was typed.
     expect(page.locator("[data-opens=reject]")).to_have_count(0)
+    console.update(order, note=[{"text": "patient will call back"}])
+    expect(page.locator("main")).to_contain_text("patient will call back")
     page.keyboard.press("h")
     expect(page.locator("#hold-reason")).to_have_value("No room this week")
 

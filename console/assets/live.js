@@ -13,6 +13,11 @@ let due = 0;
 let held = 0;
 let refreshedAt = 0;
 let over = false; // the session has ended
+// What a page that tells of a refusal came with in its fields: another page doesn't have it.
+const typed = new Map();
+if (document.getElementById("errors")) {
+  for (const field of document.querySelectorAll("[data-part] :is(textarea, input:not([type=hidden], [type=checkbox], [type=radio]))[id]")) typed.set(field.id, field.value);
+}
 let gone = false; // what the page shows is not there any more, or not for this person
 
 function say(text, back) {
@@ -90,6 +95,7 @@ function renew(part, fresh) {
   const focused = part.contains(document.activeElement) ? document.activeElement : null;
   const made = document.importNode(fresh, true);
   const same = focused && !focused.id ? [...made.querySelectorAll(focused.localName)].filter((element) => element.isEqualNode(focused)) : [];
+  for (const field of made.querySelectorAll("textarea, input")) if (!field.value && typed.get(field.id)) field.defaultValue = typed.get(field.id);
   part.replaceWith(made);
   if (focused?.id) document.getElementById(focused.id)?.focus();
   else if (same.length === 1) same[0].focus();
