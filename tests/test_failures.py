@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Set
+from collections.abc import AsyncIterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from bridges.v2.message import Message
@@ -217,7 +218,7 @@ async def persistent(play: Play, placers: list[str]) -> None:
             await asyncio.sleep(0.1)
 
 
-async def listed(play: Play, state: str, count: int, wanted: Set[str] = frozenset()) -> list[list[str]]:
+async def listed(play: Play, state: str, count: int, wanted: AbstractSet[str] = frozenset()) -> list[list[str]]:
     """The outbox's messages in a state, once there are this many, and these control ids among them."""
     async with asyncio.timeout(40):
         while True:
