@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 import httpx
 
@@ -32,12 +33,23 @@ def free_port(preferred: int = 0) -> int:
     raise RuntimeError("no port is free")
 
 
+class Process(Protocol):
+    """What we need of `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int) -> None: ...
+    def kill(self) -> None: ...
+
+
 class Server:
     """One server with an embedded MongoDB under `directory`; its log is `directory/serve.log`."""
 
     def __init__(self, directory: Path, *, preferred_ports: bool = False, **settings: str) -> None:
         self.directory = directory
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
         self._more = settings
         self._take_ports(preferred=preferred_ports)
 
@@ -62,14 +74,7 @@ class Server:
         """Start and wait until it is ready. RuntimeError with the end of the log when it isn't."""
         said = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(  # noqa: ASYNC220, S603 - it returns at once; our own command
-                [*_command(), "serve"],
-                env=self._environment(),
-                cwd=self.directory,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+            self.process = self._spawn(log)
         async with httpx.AsyncClient() as http:
             for _ in range(int(_READY_SECONDS / 0.05)):
                 if self.process.poll() is not None:
@@ -83,6 +88,16 @@ class Server:
                         return
                 await asyncio.sleep(0.05)
         raise RuntimeError("the server did not start: " + self.log.read_text(errors="replace")[-500:])
+
+    def _spawn(self, log: BinaryIO) -> Process:
+        return subprocess.Popen(  # noqa: S603 - our own command
+            [*_command(), "serve"],
+            env=self._environment(),
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
 
     @property
     def log(self) -> Path:

@@ -20,7 +20,8 @@ from bridges.v2.message import parse
 from bridges.v2.mllp import MllpServer, Peer
 from demo import ehr
 from demo.apps import App
-from demo.server import Server, free_port
+from demo.server import free_port
+from tests.quick_command import QuickServer
 
 # What happens to each order: the order control codes, one message each, and the statuses that it then has had.
 LIFE = ("NW", "HD", "RL", "HD", "CA")
@@ -86,7 +87,7 @@ class Chaos:
     """A server, senders and receivers under a random hand. `seed` names the run; `cuts` is how often the server is killed."""
 
     def __init__(self, directory: Path, *, messages: int, seed: int, cuts: int, senders: int = 6) -> None:
-        self.server = Server(directory)
+        self.server = QuickServer(directory)
         self.random = random.Random(seed)
         self.cuts = cuts
         self.receivers = {"ours": Receiver(theirs=False), "theirs": Receiver(theirs=True)}

@@ -12,6 +12,7 @@ from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 
 from fhir_server.database import Document, connect
+from fhir_server.garbage import spare_tables
 from fhir_server.mongod import EmbeddedMongod
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ for phase in ("connect", "read", "write", "pool"):
 # Each client reads all the world's certificates, 50 ms, which no test on loopback needs more than once.
 httpx._transports.default.create_ssl_context = functools.cache(httpx._transports.default.create_ssl_context)
 
+# As in a server: thousands of tests and all that is imported are nothing to look through again and again.
+spare_tables()
+
 Result = TypeVar("Result")
 RunWithDb = Callable[[Callable[[AsyncDatabase[Document]], Awaitable[Result]]], Result]
 
@@ -40,6 +44,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--chaos-messages", type=int, default=150, help="how many v2 messages go through the chaos (test_v2_chaos.py)"
     )
     parser.addoption("--chaos-seed", type=int, default=1, help="of the chaos")
+
+
+def pytest_collection_finish() -> None:
+    spare_tables()
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ CHROMIUM = (
 )
 SECONDS = 40  # for a page to become what is waited for, on a slow machine
 REASON = "Chromium is not installed"
-FLAGS = """--no-sandbox --disable-dev-shm-usage --disable-gpu --disable-software-rasterizer --disable-extensions
+FLAGS = """--no-sandbox --disable-dev-shm-usage --disable-gpu --in-process-gpu --disable-software-rasterizer --disable-extensions
     --disable-features=Translate,OptimizationHints,MediaRouter --blink-settings=imagesEnabled=true""".split()
 DEPARTMENT = Access.system("test")
 DCM = "http://dicom.nema.org/resources/ontology/DCM"

@@ -10,7 +10,6 @@ import re
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
-from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 from bridges.v2 import message_log, order_parked, outbound
@@ -27,6 +26,7 @@ from fhir_server.store import Store
 from resources import numbers, patient_merge, registration
 from resources.scheduling import operations as scheduling_operations
 from smart_auth.access import Access
+from tests import databases
 
 T = TypeVar("T")
 Resource = dict[str, Any]
@@ -61,7 +61,7 @@ class Department:
         return self._runner.run(scenario)
 
     async def _open(self) -> None:
-        self.db = await connect(self._uri, f"test_{uuid4().hex[:12]}")
+        self.db = await connect(self._uri, databases.take(self._uri))
         self.registry = Registry()
         registration.register(self.registry, uid_root="2.25")
         self.registry.projection(outbound.Outbound(ZONE).project)
@@ -77,8 +77,8 @@ class Department:
         self.inbound = Inbound(self.interactions, ZONE, Partners(self.store, max_age=0))
 
     async def close(self) -> None:
-        await self.db.client.drop_database(self.db.name)
         await self.db.client.close()
+        await asyncio.to_thread(databases.give_back, self._uri, self.db.name)
 
     # By HL7 v2
 

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
-from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 from pydicom.dataset import Dataset
@@ -33,6 +32,7 @@ from fhir_server.store import Store
 from resources import reconcile_operation, registration, terms
 from resources.worklist_preferences import EXTENSIONS, PREFIX
 from smart_auth.access import Access
+from tests import databases
 
 T = TypeVar("T")
 Resource = dict[str, Any]
@@ -366,19 +366,19 @@ class Running:
 
 @contextmanager
 def running_department(uri: str) -> Iterator[Running]:
-    """One department on a database of its own, which is dropped afterwards."""
+    """One department on a database of its own, which is given back afterwards (tests/databases.py)."""
     ready: concurrent.futures.Future[Running] = concurrent.futures.Future()
     ended = threading.Event()
 
     async def serve() -> None:
-        db = await connect(uri, f"test_{uuid4().hex[:12]}")
+        db = await connect(uri, databases.take(uri))
         try:
             async with department(db) as running:
                 ready.set_result(Running(running, asyncio.get_running_loop()))
                 await asyncio.to_thread(ended.wait)
         finally:
-            await db.client.drop_database(db.name)
             await db.client.close()
+            await asyncio.to_thread(databases.give_back, uri, db.name)
 
     def thread() -> None:
         try:

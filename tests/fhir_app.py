@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator, MutableSequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
-from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 import httpx
@@ -41,6 +40,7 @@ from smart_auth.break_glass import BreakGlass
 from smart_auth.clients import Client
 from smart_auth.routes import authenticate
 from smart_auth.tokens import Tokens, ensure_indexes
+from tests import databases
 
 T = TypeVar("T")
 Resource = dict[str, Any]
@@ -85,7 +85,7 @@ class FhirApp:
             raise
 
     async def _run(self) -> None:
-        self.db = await connect(self._uri, f"test_{uuid4().hex[:12]}")
+        self.db = await connect(self._uri, databases.take(self._uri))
         self.registry = Registry()
         standard.register(self.registry)
         self.tokens = Tokens(self.db)
@@ -229,15 +229,15 @@ class FhirApp:
 
 @contextmanager
 def serving(mongodb_uri: str, **options: Any) -> Iterator[FhirApp]:
-    """A server for as long as the block lasts; its database goes with it. What it logs is in `logs`, and not rendered."""
+    """A server for as long as the block lasts, on an empty database. What it logs is in `logs`, and not rendered."""
     with capture_logs() as logs:
         app = FhirApp(mongodb_uri, **options)
         app.logs = logs
         try:
             yield app
-            app.run(app.db.client.drop_database(app.db.name))
         finally:
             app.stop()
+            databases.give_back(mongodb_uri, app.db.name)
 
 
 def load(answer: httpx.Response) -> Resource:

@@ -21,6 +21,7 @@ from fhir_server.settings import Settings
 from smart_auth.people import second_factor_key
 from smart_auth.second_factor import SecondFactors
 from smart_auth.users import User, Users
+from tests import databases
 from tests.quick_passwords import QuickPasswords
 from tests.served import Served
 
@@ -100,12 +101,12 @@ class PeopleApp(Served):
 
 @contextmanager
 def serving_people(mongodb_uri: str, data_dir: Path, database: str = "", **how: Any) -> Iterator[PeopleApp]:
-    app = PeopleApp(mongodb_uri, data_dir, database or f"test_{uuid4().hex[:12]}", **how)
+    app = PeopleApp(mongodb_uri, data_dir, database or databases.take(mongodb_uri), **how)
     try:
         yield app
-        app.run(app.db.client.drop_database(app.db.name))
     finally:
         app.stop()
+        databases.give_back(mongodb_uri, app.db.name)
 
 
 class Device:

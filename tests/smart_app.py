@@ -25,6 +25,7 @@ from smart_auth import people
 from smart_auth.clients import Client, Clients, new_secret
 from smart_auth.jwks_fetcher import JwksFetcher
 from smart_auth.users import Users
+from tests import databases
 from tests.quick_passwords import QuickPasswords
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ class SmartApp:
 
     async def _run(self) -> None:
         beside = self._beside
-        self.db = await connect(self._uri, beside.db.name if beside else f"test_{uuid4().hex[:12]}")
+        self.db = await connect(self._uri, beside.db.name if beside else databases.take(self._uri))
         listening = socket.create_server(("127.0.0.1", 0))
         self.here = f"http://127.0.0.1:{listening.getsockname()[1]}"
         self.base = beside.base if beside else self.here
@@ -81,9 +82,9 @@ class SmartApp:
                 await asyncio.sleep(0.005)
             self._started.set()
             await serving
-        if beside is None:
-            await self.db.client.drop_database(self.db.name)
         await self.db.client.close()
+        if beside is None:
+            await asyncio.to_thread(databases.give_back, self._uri, self.db.name)
 
     def stop(self) -> None:
         self._uvicorn.should_exit = True

@@ -20,7 +20,8 @@ from demo.apps import App
 from demo.department import people, rooms
 from demo.ehr import Listener
 from demo.scanner import Scanner
-from demo.server import Server, free_port
+from demo.server import free_port
+from tests.quick_command import QuickServer
 from tests.screenshots import log_in
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ class Hospital:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        self.server, self.listener = Server(place), Listener()
+        self.server, self.listener = QuickServer(place), Listener()
         self.scanner = Scanner("CT1", 0)
         self.run(self._open())
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from bridges.v2.message import Message
@@ -11,12 +12,13 @@ from demo import ehr
 from demo.ehr import Listener
 from demo.play import Play
 from demo.server import Server
+from tests.quick_command import QuickServer
 
 
 @contextlib.asynccontextmanager
 async def stage(directory: Path) -> AsyncIterator[Play]:
     """A server, an EHR and apps, ready for the first step."""
-    server, listener = Server(directory), Listener()
+    server, listener = QuickServer(directory), Listener()
     await listener.start()
     play = Play(server, listener)
     try:
@@ -131,7 +133,8 @@ def test_a_message_that_the_ehr_refuses_is_set_aside_shown_and_sent_again_as_it_
             play.listener.answer = "AA"
             for row in refused:
                 await play.server.command("messages", "replay", row[0])
-            assert {row[3] for row in await listed(play, "delivered", 2)} >= {row[3] for row in refused}
+            again = {row[3] for row in refused}
+            assert {row[3] for row in await listed(play, "delivered", 2, again)} >= again
             assert {m.control_id: m.raw for m in play.listener.received} == before
 
     asyncio.run(scenario())
@@ -215,12 +218,12 @@ async def persistent(play: Play, placers: list[str]) -> None:
             await asyncio.sleep(0.1)
 
 
-async def listed(play: Play, state: str, count: int) -> list[list[str]]:
-    """The outbox's messages in a state, once there are this many."""
+async def listed(play: Play, state: str, count: int, wanted: AbstractSet[str] = frozenset()) -> list[list[str]]:
+    """The outbox's messages in a state, once there are this many, and these control ids among them."""
     async with asyncio.timeout(40):
         while True:
             output = await play.server.command("messages", "list", "--out", "--plain", "--state", state)
             rows = [line.split("\t") for line in output.splitlines() if line]
-            if len(rows) >= count:
+            if len(rows) >= count and wanted <= {row[3] for row in rows}:
                 return rows
             await asyncio.sleep(0.3)

@@ -1,5 +1,6 @@
 """Who is turned away at the door (401) is on record, and can't fill the record."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from fhir_server.database import connect
 from fhir_server.refusal_trail import EACH, ELSEWHERE, RefusalTrail
 from fhir_server.settings import Settings
 from fhir_server.validation import validate
+from tests import databases
 from tests.served import Served
 
 Resource = dict[str, Any]
@@ -26,15 +28,15 @@ class Door(Served):
         super().__init__()
 
     async def opened(self, port: int) -> Any:
-        settings = Settings(http_port=port, data_dir=self._data_dir, mongodb_database=f"test_door_{port}")
+        settings = Settings(http_port=port, data_dir=self._data_dir, mongodb_database=databases.take(self._uri))
         self.db = await connect(self._uri, settings.mongodb_database)
         self.ris = await assemble(settings, self.db)
         self.base = f"http://127.0.0.1:{port}/fhir"
         return http_app(self.ris)
 
     async def closed(self) -> None:
-        await self.db.client.drop_database(self.db.name)
         await self.db.client.close()
+        await asyncio.to_thread(databases.give_back, self._uri, self.db.name)
 
     @property
     def trail(self) -> RefusalTrail:

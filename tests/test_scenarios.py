@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.department.stage import Stage, stage
 from tests import scenario, scenario_steps
+from tests.quick_command import QuickServer
 from tests.scenario import Scenario
 from tests.scenario_steps.staff import Staff
 
@@ -21,7 +22,7 @@ class Running:
     def __init__(self) -> None:
         self.runner = asyncio.Runner()
         self._stack = AsyncExitStack()
-        self.stage: Stage = self.runner.run(self._stack.enter_async_context(stage(3)))
+        self.stage: Stage = self.runner.run(self._stack.enter_async_context(stage(3, QuickServer)))
         self.staff = self.runner.run(self._prepared())
 
     async def _prepared(self) -> Staff:

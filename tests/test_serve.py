@@ -15,6 +15,7 @@ from demo import ehr
 from demo.apps import App
 from demo.server import Server, free_port
 from tests import quick_command
+from tests.quick_command import QuickServer
 
 
 def processes_of(directory: Path) -> list[int]:
@@ -94,7 +95,7 @@ def test_when_the_supervising_process_is_killed_its_workers_and_mongod_end_too(t
 
 def test_a_client_that_is_added_or_removed_beside_the_server_is_known_or_unknown_at_once(tmp_path: Path) -> None:
     async def scenario() -> None:
-        server = Server(tmp_path)
+        server = QuickServer(tmp_path)
         await server.start()
         try:
             app = App("beside", "system/Patient.rs", server.base_url)

@@ -54,14 +54,14 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(scanners: int) -> AsyncIterator[Stage]:
-    """A server with everything that the day needs, in a temporary directory."""
+async def stage(scanners: int, kind: type[Server] = Server) -> AsyncIterator[Stage]:
+    """A server (of this kind) with everything that the day needs, in a temporary directory."""
     listeners = {name: Listener() for name in _WANTS}
     for listener in listeners.values():
         await listener.start()
     try:
         with temporary() as place:
-            server = Server(place)
+            server = kind(place)
             await server.start_somewhere()
             try:
                 async with App("department", "system/*.cruds", server.base_url) as app:
