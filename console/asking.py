@@ -1,7 +1,6 @@
 """FHIR interactions asked for by a page: the same door as HTTP's, in the rights of the person at the browser."""
 
 import asyncio
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,7 +65,7 @@ class Found:
     def of(self, reference: Any) -> Resource | None:
         """What a Reference element (or the text of one) leads to, if it came too."""
         to = reference.get("reference") if isinstance(reference, dict) else reference
-        return self.by_reference.get(re.sub("/_history/.*", "", to)) if isinstance(to, str) else None
+        return self.by_reference.get(to.partition("/_history/")[0]) if isinstance(to, str) else None
 
     def included(self, resource_type: str) -> list[Resource]:
         """Everything of a type that came, matches too."""

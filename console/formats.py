@@ -17,6 +17,8 @@ from fhir_server.registry import Resource
 
 NONE: Final = "–"
 _MRN: Final = "MR"
+# By HumanName.use, the one to be shown first.
+_NAMES: Final = {"official": 0, "usual": 1, None: 2, "temp": 3, "nickname": 4, "anonymous": 5, "old": 6, "maiden": 7}
 
 
 def moment(text: str | datetime | None) -> datetime | None:
@@ -118,8 +120,7 @@ def human_name(names: Any) -> str:
     listed = [names] if isinstance(names, dict) else [n for n in names or () if isinstance(n, dict)]
     if not listed:
         return NONE
-    order = {"official": 0, "usual": 1, None: 2, "temp": 3, "nickname": 4, "anonymous": 5, "old": 6, "maiden": 7}
-    name = min(listed, key=lambda n: order.get(n.get("use"), 2))
+    name = min(listed, key=lambda n: _NAMES.get(n.get("use"), 2)) if len(listed) > 1 else listed[0]
     given = " ".join(str(g) for g in name.get("given", ()) if g)
     return ", ".join(part for part in (name.get("family"), given) if part) or name.get("text") or NONE
 

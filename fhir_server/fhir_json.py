@@ -168,20 +168,22 @@ _FROM_BSON: dict[type, Callable[[Any], Any]] = {Decimal128: Decimal128.to_decima
 
 
 def _mapped(value: Any, conversions: dict[type, Callable[[Any], Any]]) -> Any:
-    """`value` with its leaves converted; the parts that hold none are shared with the original, not copied."""
-    kind = type(value)
+    """An object or array with its leaves converted; the parts that hold none are shared with the original, not copied."""
     changed: Any = None
-    if kind is dict or kind is list:
-        for key, item in value.items() if kind is dict else enumerate(value):
-            if type(item) is str:
-                continue
+    for key, item in value.items() if type(value) is dict else enumerate(value):
+        kind = type(item)
+        if kind is str:
+            continue
+        if kind is dict or kind is list:
             mapped = _mapped(item, conversions)
-            if mapped is not item:
-                changed = value.copy() if changed is None else changed
-                changed[key] = mapped
-        return value if changed is None else changed
-    conversion = conversions.get(kind)
-    return value if conversion is None else conversion(value)
+        elif (conversion := conversions.get(kind)) is not None:
+            mapped = conversion(item)
+        else:
+            continue
+        if mapped is not item:
+            changed = value.copy() if changed is None else changed
+            changed[key] = mapped
+    return value if changed is None else changed
 
 
 def to_bson(resource: dict[str, Any]) -> dict[str, Any]:

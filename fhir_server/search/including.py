@@ -125,8 +125,8 @@ def _pointed_at(resource: Resource, include: Include) -> Iterator[Target]:
     if include.source not in {None, resource_type}:
         return
     known = parameters(resource_type)
-    names: Iterable[str] = [n for n, (kind, _) in known.items() if kind == "reference"]
-    for name in [include.parameter] if include.parameter else names:
+    names = [include.parameter] if include.parameter else [n for n, (kind, _) in known.items() if kind == "reference"]
+    for name in names:
         for _, value in known[name][1](resource):
             if (to := target(value)) is not None:
                 yield to

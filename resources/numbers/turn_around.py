@@ -56,11 +56,11 @@ async def _cells(db: Db, asked: Question) -> dict[Cell, Times]:
 
 async def _groups(db: Db, asked: Question) -> list[dict[str, Any]]:
     basis = asked.basis
-    # A document holds 16 MB: what is sent is cut into days, of which a department has none that large.
-    day = {"$dateTrunc": {"date": f"${basis}", "unit": "day"}}
+    # A document holds 16 MB: what is sent is cut into months, of which a department has none that large (350,000 examinations).
+    month = {"$dateTrunc": {"date": f"${basis}", "unit": "month"}}
     stages = [
         {"$match": asked.period(basis) | asked.exams()},
-        {"$group": {"_id": asked.key(basis) | {"_day": day}, "times": {"$push": "$times"}}},
+        {"$group": {"_id": asked.key(basis) | {"_month": month}, "times": {"$push": "$times"}}},
     ]
     found = await db[COLLECTION].aggregate(stages, allowDiskUse=True, hint={basis: 1})
     return await found.to_list()

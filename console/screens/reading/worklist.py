@@ -85,13 +85,13 @@ async def _rows(visit: Visit) -> tuple[list[Row], bool]:
         _count=str(_LOOKED_AT),
         _total="none",
     )
-    catalogue = await _catalogue(visit, found)
-    return [_row(visit, found, catalogue, reading) for reading in found], found.next is None
+    places = await _places(visit, found)
+    return [_row(visit, found, places, reading) for reading in found], found.next is None
 
 
-def _row(visit: Visit, found: Found, catalogue: dict[str, Resource], reading: Resource) -> Row:
+def _row(visit: Visit, found: Found, places: dict[str, tuple[str, str]], reading: Resource) -> Row:
     procedure = next((p for r in reading.get("basedOn", ()) if (p := found.of(r)) is not None), {})
-    entry = next((e for c in _tokens(procedure) if (e := catalogue.get(c)) is not None), {})
+    modality, site = places.get(procedure.get("id", ""), ("", ""))
     states = codes(reading.get("businessStatus"), terms.READING_STATUS)
     owner = str(reading.get("owner", {}).get("reference", ""))
     due = moment(reading.get("restriction", {}).get("period", {}).get("end"))
@@ -99,8 +99,8 @@ def _row(visit: Visit, found: Found, catalogue: dict[str, Resource], reading: Re
         id=reading["id"],
         patient=found.of(reading.get("for")),
         examination=reading.get("description") or concept(procedure.get("code")),
-        modality=_modality(procedure, entry),
-        site=_site(procedure) or _site(entry),
+        modality=modality,
+        site=site,
         subspecialty=next((concept(c) for c in reading.get("performerType", ())), ""),
         priority=reading.get("priority", "routine"),
         since=moment(reading.get("authoredOn")),
@@ -113,8 +113,20 @@ def _row(visit: Visit, found: Found, catalogue: dict[str, Resource], reading: Re
     )
 
 
-def _modality(procedure: Resource, entry: Resource) -> str:
-    said = (procedure.get("orderDetail"), procedure.get("category"), entry.get("topic"))
+async def _places(visit: Visit, found: Found) -> dict[str, tuple[str, str]]:
+    """Modality and body site of each procedure, by its id: as it says itself, else as the catalogue does."""
+    said = {p["id"]: (_modality(p), _site(p)) for p in found.included("ServiceRequest")}
+    silent = [p for p in found.included("ServiceRequest") if not all(said[p["id"]])]
+    of_code = await _catalogue(visit, silent)
+    for procedure in silent:
+        modality, site = said[procedure["id"]]
+        entry = next((of_code[c] for c in _tokens(procedure) if c in of_code), ("", ""))
+        said[procedure["id"]] = modality or entry[0], site or entry[1]
+    return said
+
+
+def _modality(of: Resource) -> str:
+    said = (of.get("orderDetail"), of.get("category"), of.get("topic"))
     return next((c for element in said for c in codes(element, terms.DCM)), "")
 
 
@@ -126,16 +138,15 @@ def _tokens(procedure: Resource) -> list[str]:
     return [f"{c.get('system', '')}|{c['code']}" for c in codings(procedure.get("code")) if "code" in c]
 
 
-async def _catalogue(visit: Visit, found: Found) -> dict[str, Resource]:
-    """The catalogue's entries, by their codes, for procedures that don't say modality and body site themselves."""
-    silent = (p for p in found.included("ServiceRequest") if not _site(p) or not _modality(p, {}))
-    wanted = list(dict.fromkeys(token for p in silent for token in _tokens(p)))[:_CATALOGUED]
+async def _catalogue(visit: Visit, procedures: Iterable[Resource]) -> dict[str, tuple[str, str]]:
+    """Modality and body site by the catalogue's codes."""
+    wanted = list(dict.fromkeys(token for p in procedures for token in _tokens(p)))[:_CATALOGUED]
     if not wanted:
         return {}
     entries = await visit.desk.search(
         "ActivityDefinition", identifier=",".join(wanted), status="active", _elements="identifier,topic,bodySite"
     )
-    return {f"{i.get('system', '')}|{i.get('value')}": e for e in entries for i in e.get("identifier", ())}
+    return {f"{i.get('system', '')}|{i.get('value')}": (_modality(e), _site(e)) for e in entries for i in e.get("identifier", ())}
 
 
 # What is done with it
