@@ -40,6 +40,7 @@ from bridges.dicom.upper_layer import command, pdu, requestor
 from bridges.dicom.upper_layer.items import UserInformation
 from bridges.dicom.upper_layer.pdu import AssociateRequest, ProposedContext
 from bridges.dicom.upper_layer.requestor import Remote
+from demo.bookings import booking
 from demo.server import free_port
 
 _PARTS = ("query", "million", "visible", "mpps", "poll")
@@ -178,38 +179,22 @@ async def scheduled(stand: Stand, number: int, start: datetime) -> dict[str, Any
             "orderDetail": [{"coding": [{"system": _DCM, "code": "CT"}]}],
         },
     )
-    actors = (f"Patient/{patient['id']}", "Device/ct1")
-    return await stand.app.ok(
-        "POST",
-        "Appointment",
-        {
-            "resourceType": "Appointment",
-            "status": "booked",
-            "basedOn": [{"reference": f"ServiceRequest/{order['id']}"}],
-            "start": start.isoformat(),
-            "end": (start + timedelta(minutes=5)).isoformat(),
-            "participant": [{"actor": {"reference": a}, "status": "accepted"} for a in actors],
-        },
-    )
+    return await stand.app.ok("POST", "Appointment", booking(order, "Device/ct1", start, 5))
 
 
 async def register(stand: Stand, titles: dict[str, str]) -> None:
     """Devices by id and AE title."""
     for start in range(0, len(titles), 50):
-        entries = [
+        await stand.app.put(
             {
-                "resource": {
-                    "resourceType": "Device",
-                    "id": id_,
-                    "identifier": [{"system": "urn:fhir-ris:ae-title", "value": title}],
-                    "status": "active",
-                    "type": {"coding": [{"system": _DCM, "code": "CT"}]},
-                },
-                "request": {"method": "PUT", "url": f"Device/{id_}"},
+                "resourceType": "Device",
+                "id": id_,
+                "identifier": [{"system": "urn:fhir-ris:ae-title", "value": title}],
+                "status": "active",
+                "type": {"coding": [{"system": _DCM, "code": "CT"}]},
             }
             for id_, title in list(titles.items())[start : start + 50]
-        ]
-        await stand.app.ok("POST", "", {"resourceType": "Bundle", "type": "transaction", "entry": entries})
+        )
 
 
 def row_like(sample: dict[str, Any], number: int, station: str, start: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from demo import ehr
+from demo import bookings, ehr
 from demo.apps import App
 from demo.department import rooms
 from demo.ehr import Listener
@@ -119,7 +119,9 @@ class Play:
         await ehr.send(port, ehr.registration(f"X1{self.run}", other, "Andersen", "Anke"))
         await ehr.send(port, ehr.order(f"X2{self.run}", f"PX-{self.run}", other, "Andersen", "Anke"))
         order = (await self.apps["demo-admin"].search(f"ServiceRequest?identifier=PX-{self.run}&intent=order"))[0]
-        await self.apps["demo-scheduler"].ok("POST", "Appointment", _booking(order, self.start + timedelta(days=1)))
+        await self.apps["demo-scheduler"].ok(
+            "POST", "Appointment", bookings.booking(order, "Device/ct1", self.start + timedelta(days=1), 30)
+        )
 
     # The ten steps
 
@@ -168,7 +170,7 @@ class Play:
 
     def booking(self) -> Resource:
         """The Appointment that books the order."""
-        return _booking(self.order, self.start, self.station)
+        return bookings.booking(self.order, f"Device/ct{self.station}", self.start, 30)
 
     async def arrive(self) -> None:
         self.appointment = await self.apps["demo-scheduler"].ok("GET", f"Appointment/{self.appointment['id']}")
@@ -311,19 +313,4 @@ def ct_scanner(number: int) -> Resource:
         "status": "active",
         "deviceName": [{"name": f"CT scanner {number}", "type": "user-friendly-name"}],
         "type": {"coding": [{"system": DCM, "code": "CT"}]},
-    }
-
-
-def _booking(order: Resource, start: datetime, station: int = 1) -> Resource:
-    end = start + timedelta(minutes=30)
-    return {
-        "resourceType": "Appointment",
-        "status": "booked",
-        "basedOn": [{"reference": f"ServiceRequest/{order['id']}"}],
-        "start": start.isoformat(),
-        "end": end.isoformat(),
-        "participant": [
-            {"actor": order["subject"], "status": "accepted"},
-            {"actor": {"reference": f"Device/ct{station}"}, "status": "accepted"},
-        ],
     }

@@ -11,51 +11,18 @@ navigation on), measured in Chromium where there is one.
 import argparse
 import statistics
 import time
-from dataclasses import dataclass
 
 import httpx
 import uvloop
 
-from benchmarks.console.real_size import STATIONS, Seeded, Size, fill
+from benchmarks.console.pages import Page, pages
+from benchmarks.console.real_size import STATIONS, Size, fill
 from benchmarks.load import machine
 from benchmarks.stand import Stand, cpu_seconds, standing
 from demo.department import people, rooms
 from demo.server import free_port
 
 _LOGINS = [login for login in people.LOGINS if login.role != "referrer"]
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """What is measured: a name, who looks, and where."""
-
-    name: str
-    who: str
-    path: str
-
-
-def pages(there: Seeded, tomorrow: str) -> list[Page]:
-    """Those of the console that grow with the department."""
-    return [
-        Page("home, scheduler", "sam", "/"),
-        Page("home, technologist", "tilda", "/"),
-        Page("home, radiologist", "ada", "/"),
-        Page("home, interface analyst", "ina", "/"),
-        Page("orders, waiting for a time", "sam", "/orders?tab=unscheduled"),
-        Page("order", "sam", f"/orders/{there.booked}"),
-        Page("schedule, day", "sam", f"/schedule?day={tomorrow}"),
-        Page("schedule, day, booking an order", "sam", f"/schedule?day={tomorrow}&order={there.waiting}"),
-        Page("schedule, week of a scanner", "sam", f"/schedule?day={tomorrow}&view=week&scanner={STATIONS[0].id}"),
-        Page("rooms", "tilda", "/rooms"),
-        Page("worklist of the readings", "ada", "/reading"),
-        Page("report", "ada", f"/reading/{there.reading}"),
-        Page("one exam", "ada", f"/exams/{there.examined}"),
-        Page("interfaces", "ina", "/interfaces"),
-        Page("messages", "ina", "/interfaces/messages"),
-        Page("messages that failed", "ina", "/interfaces/messages?state=failed"),
-        Page("numbers", "max", "/numbers"),
-        Page("audit", "otis", "/audit"),
-    ]
 
 
 async def measure(size: Size, times: int) -> None:

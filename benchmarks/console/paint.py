@@ -3,12 +3,11 @@
 import shutil
 import statistics
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from playwright.async_api import async_playwright
 
-if TYPE_CHECKING:
-    from benchmarks.console.__main__ import Page
+from benchmarks.console.pages import Page
 
 _TIMES: Final = 5
 _PAINTED: Final = """() => new Promise(done => new PerformanceObserver((list, observer) => {
@@ -17,7 +16,7 @@ _PAINTED: Final = """() => new Promise(done => new PerformanceObserver((list, ob
 }).observe({type: "paint", buffered: true}))"""
 
 
-async def first_paints(base_url: str, pages: Iterable["Page"], cookies: Mapping[str, str]) -> dict[str, float]:
+async def first_paints(base_url: str, pages: Iterable[Page], cookies: Mapping[str, str]) -> dict[str, float]:
     """Milliseconds to the first contentful paint, by the pages' names: the median of some. Empty without a Chromium."""
     chromium = shutil.which("chromium-headless-shell") or shutil.which("chromium")
     if not chromium:

@@ -20,9 +20,12 @@ from pymongo.asynchronous.database import AsyncDatabase
 from benchmarks.stand import Stand
 from demo import ehr
 from demo.apps import App
+from demo.bookings import booking
 from demo.department.rooms import EXAMINATIONS, Station
 from demo.scanner import Scanner
 from fhir_server import outbox
+from fhir_server.elements import concept
+from resources import terms
 from resources.numbers import exam_rows
 from resources.order_numbers import accession_number
 
@@ -92,7 +95,7 @@ async def _day(app: App, exams: int, opens: datetime, first: int) -> list[str]:
         async with free:
             order = await _ordered(app, first + n, station)
             start = opens + timedelta(minutes=30 * (n // len(STATIONS)))
-            await _booked(app, order, station, start)
+            await app.ok("POST", "Appointment", booking(order, f"Device/{station.id}", start, station.minutes))
         return str(order["id"])
 
     return list(await asyncio.gather(*map(one, range(exams))))
@@ -101,7 +104,7 @@ async def _day(app: App, exams: int, opens: datetime, first: int) -> list[str]:
 async def _ordered(app: App, number: int, station: Station) -> Resource:
     chance = random.Random(number)
     name = {"family": chance.choice(_FAMILIES), "given": [chance.choice(_GIVEN)]}
-    record = {"type": _kind("MR"), "system": "urn:example:mrn", "value": f"N{number}"}
+    record = {"type": concept(terms.V2_0203, "MR"), "system": "urn:example:mrn", "value": f"N{number}"}
     patient = await app.ok(
         "POST",
         "Patient",
@@ -112,27 +115,11 @@ async def _ordered(app: App, number: int, station: Station) -> Resource:
         "resourceType": "ServiceRequest",
         "status": "active",
         "intent": "order",
-        "identifier": [{"type": _kind("PLAC"), "system": "urn:example:placer", "value": f"N-{number}"}],
+        "identifier": [{"type": concept(terms.V2_0203, "PLAC"), "system": "urn:example:placer", "value": f"N-{number}"}],
         "code": {"coding": [{"system": "http://loinc.org", "code": examination.code, "display": examination.name}]},
         "subject": {"reference": f"Patient/{patient['id']}"},
         "priority": chance.choice(("routine",) * 6 + ("urgent", "asap", "stat")),
         "reasonCode": [{"text": "Cough for six weeks"}],
-    })  # fmt: skip
-
-
-def _kind(code: str) -> Resource:
-    return {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": code}]}
-
-
-async def _booked(app: App, order: Resource, station: Station, start: datetime) -> None:
-    people = [order["subject"]["reference"], f"Device/{station.id}"]
-    await app.ok("POST", "Appointment", {
-        "resourceType": "Appointment",
-        "status": "booked",
-        "basedOn": [{"reference": f"ServiceRequest/{order['id']}"}],
-        "start": start.isoformat(),
-        "end": (start + timedelta(minutes=30)).isoformat(),
-        "participant": [{"actor": {"reference": r}, "status": "accepted"} for r in people],
     })  # fmt: skip
 
 
@@ -144,7 +131,7 @@ async def _examined(stand: Stand) -> str:
             raise RuntimeError(ack.raw.decode("utf-8", "replace"))
     (order,) = await stand.app.search(f"ServiceRequest?identifier={_PLACER}&intent=order")
     start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(days=1)
-    await _booked(stand.app, order, STATIONS[0], start)
+    await stand.app.ok("POST", "Appointment", booking(order, f"Device/{STATIONS[0].id}", start, 30))
     scanner = Scanner(STATIONS[0].title, stand.server.dicom_port)
     item = (await scanner.worklist(f"{start:%Y%m%d}", ""))[0]
     uid = await scanner.begin(item, at=start)

@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from benchmarks.department.stage import CODE, LOINC, Resource, Stage
-from demo import ehr
+from demo import bookings, ehr
 
 _SLOT = timedelta(minutes=15)
 _AUTHORITY = "urn:fhir-ris:v2-authority:"
@@ -104,17 +104,7 @@ class Exam:
 
     def booking(self) -> Resource:
         """The Appointment of this order, at its scanner and its time."""
-        return {
-            "resourceType": "Appointment",
-            "status": "booked",
-            "basedOn": [{"reference": f"ServiceRequest/{self.order['id']}"}],
-            "start": self.start.isoformat(),
-            "end": (self.start + _SLOT).isoformat(),
-            "participant": [
-                {"actor": self.order["subject"], "status": "accepted"},
-                {"actor": {"reference": self.device}, "status": "accepted"},
-            ],
-        }
+        return bookings.booking(self.order, self.device, self.start, _SLOT / timedelta(minutes=1))
 
     async def become(self, status: str) -> None:
         """The appointment: arrived, checked-in, cancelled, noshow."""

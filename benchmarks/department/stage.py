@@ -10,6 +10,7 @@ from benchmarks.stand import temporary
 from demo.apps import App
 from demo.department import rooms
 from demo.ehr import Listener
+from demo.play import ct_scanner
 from demo.scanner import Scanner
 from demo.server import Server
 
@@ -78,7 +79,7 @@ async def stage(scanners: int, kind: type[Server] = Server) -> AsyncIterator[Sta
 async def _prepare(server: Server, app: App, place: Path, listeners: dict[str, Listener], scanners: int) -> None:
     jwks = str(app.write_jwks(place))
     await server.command("client", "add", app.client_id, "--scope", app.scope, "--jwks", jwks)
-    there = [_catalogue(), *(_scanner(n) for n in range(1, scanners + 1))]
+    there = [_catalogue(), *(ct_scanner(n) for n in range(1, scanners + 1))]
     there += [rooms.endpoint(name, name, listener.port, *_WANTS[name]) for name, listener in listeners.items()]
     await app.put(there)
 
@@ -95,15 +96,4 @@ def _catalogue() -> Resource:
         "topic": [{"coding": [{"system": DCM, "code": "CT"}]}],
         "timingDuration": {"value": 15, "unit": "min", "system": "http://unitsofmeasure.org", "code": "min"},
         "extension": [rooms.charge("technical", "71250"), rooms.charge("professional", "71250")],
-    }
-
-
-def _scanner(number: int) -> Resource:
-    return {
-        "resourceType": "Device",
-        "id": f"ct{number}",
-        "identifier": [{"system": "urn:fhir-ris:ae-title", "value": f"CT{number}"}],
-        "status": "active",
-        "deviceName": [{"name": f"CT scanner {number}", "type": "user-friendly-name"}],
-        "type": {"coding": [{"system": DCM, "code": "CT"}]},
     }

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 from demo import ehr
 from demo.apps import App
+from demo.bookings import booking
 from demo.department.rooms import EXAMINATIONS, STATIONS, Examination
 from demo.scanner import Scanner
 from demo.server import Server
@@ -134,16 +135,8 @@ class Day:
     async def _booked(self, case: Case, order: Resource) -> None:
         start = self._now + timedelta(minutes=case.minutes)
         status = {"booked": "booked", "noshow": "booked"}.get(case.state, "arrived")
-        people = [order["subject"]["reference"], f"Device/{case.station.lower()}"]
-        booking: Resource = {
-            "resourceType": "Appointment",
-            "status": status,
-            "basedOn": [{"reference": f"ServiceRequest/{order['id']}"}],
-            "start": start.isoformat(),
-            "end": (start + timedelta(minutes=case.examination.minutes)).isoformat(),
-            "participant": [{"actor": {"reference": r}, "status": "accepted"} for r in people],
-        }
-        made = await self._app.ok("POST", "Appointment", booking)
+        appointment = booking(order, f"Device/{case.station.lower()}", start, case.examination.minutes, status)
+        made = await self._app.ok("POST", "Appointment", appointment)
         if case.state == "noshow":
             await self._app.ok("POST", f"Appointment/{made['id']}/$no-show")
 
