@@ -198,12 +198,18 @@ class ConsoleWorld:
         )
 
 
+def press(page: Page, key: str) -> None:
+    """A key, once the page it is meant for listens: a new page has its address before its scripts."""
+    page.wait_for_load_state()
+    page.keyboard.press(key)
+
+
 def log_in(page: Page, name: str, password: str) -> None:
     """At the login page, as a person does."""
     page.goto("/login")
     page.get_by_label("User name").fill(name)
     page.get_by_label("Password").fill(password)
-    page.keyboard.press("Enter")
+    press(page, "Enter")
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from playwright.sync_api import Page, sync_playwright
 from fhir_server.mongod import EmbeddedMongod
 from tests import console_world
 from tests.console_pages import LOOKS, Furnished, Look
+from tests.console_world import press
 
 SIZES = {"desk": {"width": 1280, "height": 800}, "tablet": {"width": 820, "height": 1180}}
 Theme = Literal["light", "dark"]
@@ -58,7 +59,7 @@ class Looker:
         answer = page.goto(self._of.path(look))
         if look.typed:
             page.locator("main input[type=search]").first.fill(self._of.typed(look))
-            page.keyboard.press("Enter")
+            press(page, "Enter")
             page.wait_for_load_state()
             page.locator(look.shows).first.wait_for()
         return page, answer.status if answer else 0
@@ -69,7 +70,7 @@ def wrong(page: Page) -> list[str]:
     page.evaluate(_SCRIPT)
     told = list(page.evaluate("[...look.keys(), ...look.sideways()]"))
     page.evaluate("document.activeElement.blur()")
-    page.keyboard.press("j")
+    press(page, "j")
     told += page.evaluate("look.walked()")
     page.evaluate("document.querySelectorAll('main details').forEach((each) => { each.open = true })")
     told += grave(page)

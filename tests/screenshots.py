@@ -17,6 +17,7 @@ from demo.ehr import Listener
 from demo.play import Play
 from demo.server import Server
 from tests import console_world
+from tests.console_world import press
 
 FOLDER = Path(__file__).parents[1] / "docs" / "images"
 # File name, who looks, where, and what is opened first there (the text of a link), if anything.
@@ -79,7 +80,7 @@ def _take(browser: Browser, base_url: str, codes: dict[str, list[str]]) -> None:
     page.goto("/reading")
     page.locator("main [data-row] a").first.click()
     page.wait_for_url("**/reading/*")
-    page.keyboard.press("b")
+    press(page, "b")
     page.locator("#editor").wait_for()
     for section, text in zip(page.locator("[data-section]").all(), TEXTS, strict=False):
         section.fill(text)
@@ -87,7 +88,7 @@ def _take(browser: Browser, base_url: str, codes: dict[str, list[str]]) -> None:
     _picture(page, "report")
     page.goto("/find")
     page.locator(".find [name=q]").fill("Dietz")
-    page.keyboard.press("Enter")
+    press(page, "Enter")
     page.wait_for_load_state()
     page.locator("main a[href^='/exams/']").first.click()
     page.wait_for_url("**/exams/*")
@@ -109,7 +110,7 @@ def log_in(browser: Browser, base_url: str, who: str, codes: dict[str, list[str]
     if who in codes:
         page.goto("/login/second-factor?recovery")
         page.get_by_label(re.compile("code", re.IGNORECASE)).fill(codes[who].pop())
-        page.keyboard.press("Enter")
+        press(page, "Enter")
         page.wait_for_url(f"{base_url}/")
     return page
 

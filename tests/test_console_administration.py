@@ -14,7 +14,7 @@ from smart_auth.clients import Clients
 from smart_auth.consents import Consents
 from tests import people_app
 from tests.console_steps.administration import generate_slots
-from tests.console_world import DCM, LOINC, ConsoleWorld, Resource, faults
+from tests.console_world import DCM, LOINC, ConsoleWorld, Resource, faults, press
 from tests.people_app import PASSWORD
 
 HOSTILE = "<script>alert(1)</script>\"'&"
@@ -50,7 +50,7 @@ def audited(console: ConsoleWorld, event: str) -> list[Resource]:
 def test_a_user_is_added_with_a_password_that_is_shown_once_and_must_be_changed(console: ConsoleWorld, page: Page) -> None:
     console.put({"resourceType": "Practitioner", "id": "nina", "name": [{"family": HOSTILE, "given": ["Nina"]}]})
     page.goto("/administration/users")
-    page.keyboard.press("n")
+    press(page, "n")
     page.get_by_label("User name").fill("nina.new")
     page.get_by_label("Role").select_option("technologist")
     page.get_by_label("Person in the directory").fill("Practitioner/nina")
@@ -149,7 +149,7 @@ def test_nobody_shuts_out_themselves_and_a_form_sent_twice_does_nothing_twice(co
 
 def test_apps_are_added_looked_at_revoked_and_removed(console: ConsoleWorld, page: Page) -> None:
     page.goto("/administration/apps")
-    page.keyboard.press("n")
+    press(page, "n")
     page.get_by_label("Client id").fill("shoe-viewer")
     page.get_by_label("Name shown to people").fill(HOSTILE)
     page.get_by_label("Scopes").fill("launch openid fhirUser user/Patient.rs")
@@ -251,7 +251,7 @@ def test_who_saves_later_is_told_and_sees_what_is_stored_now(console: ConsoleWor
 
 def test_a_catalogue_entry_is_made_with_charges_and_is_found_by_its_code(console: ConsoleWorld, page: Page) -> None:
     page.goto("/administration/procedures")
-    page.keyboard.press("n")
+    press(page, "n")
     for label, text in {"Title": "CT Chest", "Display of the code": "CT Chest", "Minutes": "20"}.items():
         page.get_by_label(label, exact=False).first.fill(text)
     page.locator("[id='code-system']").fill(LOINC)
@@ -323,7 +323,7 @@ def test_hours_and_schedules_are_made_and_slots_follow(console: ConsoleWorld, pa
 
 def test_a_template_is_imported_as_json_with_faults_at_their_lines(console: ConsoleWorld, page: Page) -> None:
     page.goto("/administration/questionnaires")
-    page.keyboard.press("i")
+    press(page, "i")
     template = {
         "resourceType": "Questionnaire",
         "id": "chest-template",
@@ -411,34 +411,34 @@ def test_it_goes_by_keyboard_alone_and_in_german(console: ConsoleWorld) -> None:
     page = console.at("admin", "/administration", language="de-DE")
     expect(page.get_by_role("heading", name="Verwaltung")).to_be_visible()
     page.goto("/administration/users")
-    page.keyboard.press("f")
+    press(page, "f")
     page.keyboard.type("Dat")  # Datenschutz, which alone isn't sent yet
-    page.keyboard.press("Enter")
+    press(page, "Enter")
     page.wait_for_url("**role=privacy-officer*")
-    page.keyboard.press("j")
-    page.keyboard.press("Enter")
+    press(page, "j")
+    press(page, "Enter")
     page.wait_for_url(f"**/{user.name}")
-    page.keyboard.press("f")
+    press(page, "f")
     page.keyboard.type("MTR")
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")
+    press(page, "Tab")
+    press(page, "Enter")
     expect(page.locator("#done")).to_be_visible()
-    page.keyboard.press("p")
-    page.keyboard.press("Enter")
+    press(page, "p")
+    press(page, "Enter")
     expect(page.locator("#secret")).to_be_visible()
-    page.keyboard.press("u")
+    press(page, "u")
     expect(page.locator("[data-opens=disable]")).to_be_visible()
-    page.keyboard.press("x")
-    page.keyboard.press("Enter")
+    press(page, "x")
+    press(page, "Enter")
     expect(page.locator("h1")).to_contain_text("gesperrt")
     now = console.app.run(console.app.users.get(user.name))
     assert now is not None
     assert (now.role, now.disabled) == ("technologist", True)
     page.goto("/administration/users")
-    page.keyboard.press("j")
-    page.keyboard.press("Enter")
+    press(page, "j")
+    press(page, "Enter")
     page.wait_for_url("**/administration/users/*")
-    page.keyboard.press("u")
+    press(page, "u")
     page.wait_for_url("**/administration/users")
 
 

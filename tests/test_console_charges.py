@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from tests.console_steps import HOW, Refused, done
 from tests.console_steps.administration import charge, correct, findings, reconcile, release, void
-from tests.console_world import ConsoleWorld, Resource, faults
+from tests.console_world import ConsoleWorld, Resource, faults, press
 
 CPT = "http://www.ama-assn.org/go/cpt"
 ICD = "http://hl7.org/fhir/sid/icd-10"
@@ -43,7 +43,7 @@ def test_what_is_held_is_listed_with_its_reason_and_is_released(console: Console
     expect(row).to_contain_text("no diagnosis")
     page.goto(f"/administration/charges/{held['id']}")
     page.locator("#release-reason").evaluate("area => area.required = false")
-    page.keyboard.press("r")
+    press(page, "r")
     page.locator("#release .buttons button").first.click()
     with pytest.raises(Refused, match="held for review"):
         done(page)
@@ -87,7 +87,7 @@ def test_a_charge_is_voided_once_and_the_later_one_is_told(console: ConsoleWorld
     other = console.at("admin", f"/administration/charges/{held['id']}")
     void(other, held["id"], {"reason": "Courtesy"})
     other.context.close()
-    page.keyboard.press("v")
+    press(page, "v")
     page.locator("#void-reason").fill("A mistake")
     page.locator("#void .buttons button").first.click()
     expect(page.locator("#errors")).to_contain_text("meanwhile: it is voided now")

@@ -8,7 +8,7 @@ from console.screen import Door
 from console.screens import SCREENS, doors
 from tests import every_page
 from tests.console_pages import LOOKS, Furnished, Look
-from tests.console_world import ConsoleWorld
+from tests.console_world import ConsoleWorld, press
 from tests.every_page import How, Looker
 
 # What is no page: files, and the form of which another page is the answer.
@@ -63,7 +63,7 @@ def test_the_frame_is_right_in_every_way(looker: Looker) -> None:
         page, _ = looker.at(Look("scheduler", "/"), how)
         page.locator(".person summary").click()
         told += [f"{how}: {each}" for each in every_page.wrong(page)]
-        page.keyboard.press("?")
+        press(page, "?")
         told += [f"{how}, keys: {each}" for each in every_page.grave(page, "#keys")]
     assert not told, "\n".join(told)
 

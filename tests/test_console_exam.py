@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from smart_auth.roles import ROLES
 from tests import exam_story, smart_world
 from tests.console_steps import HOW, Refused, exam
-from tests.console_world import ConsoleWorld, faults
+from tests.console_world import ConsoleWorld, faults, press
 from tests.exam_story import POLICY, Story
 
 V = {"meta": {"security": [{"system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality", "code": "V"}]}}
@@ -117,10 +117,10 @@ def test_a_version_shows_what_differs_from_the_one_before(story: Story, at: Any)
     row = page.locator("tr").filter(has_text="conclusion").first
     expect(row.locator("del")).to_have_text("Lungs clear.")
     expect(row.locator("ins")).to_have_text("Lungs clear. No effusion.")
-    page.keyboard.press("[")
+    press(page, "[")
     expect(page).to_have_url(re.compile("/1$"))
     expect(page.locator("tr").filter(has_text="conclusion")).to_contain_text("Lungs clear.")
-    page.keyboard.press("b")
+    press(page, "b")
     expect(page).to_have_url(re.compile(f"{story.path}$"))
 
 
@@ -135,14 +135,14 @@ def test_the_scanners_data_sets_are_readable(story: Story, at: Any) -> None:
 
 def test_it_goes_by_keyboard_alone(story: Story, at: Any) -> None:
     page = at("radiologist", story.path)
-    page.keyboard.press("j")
-    page.keyboard.press("j")
-    page.keyboard.press("Enter")
+    press(page, "j")
+    press(page, "j")
+    press(page, "Enter")
     expect(page.locator(".unfolded")).to_have_count(1)
-    page.keyboard.press("k")
-    page.keyboard.press(" ")
+    press(page, "k")
+    press(page, " ")
     expect(page.locator(".unfolded")).to_have_count(2)
-    page.keyboard.press("t")
+    press(page, "t")
     expect(page.get_by_role("link", name="Newest first")).to_be_visible()
     expect(page.locator("article").first).to_contain_text("ORM O01 from EHR")
 
@@ -281,7 +281,7 @@ def test_an_order_on_the_wrong_patient_is_moved(console: ConsoleWorld, at: Any) 
     version = wrong.now(wrong.order)["meta"]["versionId"]
     page.goto(f"{wrong.path}/move")
     page.get_by_label("The right patient").fill(right.number)
-    page.keyboard.press("Enter")
+    press(page, "Enter")
     expect(page.get_by_role("radio")).to_have_count(1)
     page.get_by_label("Reason").fill("Ordered on the mother's record")
     # Somebody else is faster.
@@ -328,7 +328,7 @@ def test_a_closed_record_opens_in_an_emergency_and_closes_again(console: Console
     console.update(patient, **V)
     page = console.at("radiologist", other.path)
     expect(page.get_by_role("heading", name="Not there")).to_be_visible()
-    page.keyboard.press("e")
+    press(page, "e")
     page.get_by_label("Patient number").fill(other.number)
     page.get_by_label("Who gave the number").fill(next(i["system"] for i in patient["identifier"] if i["value"] == other.number))
     page.get_by_label("Why").fill("Unconscious")

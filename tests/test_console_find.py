@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from console.screens.find import typed
 from fhir_server.search.values import escaped
-from tests.console_world import ConsoleWorld
+from tests.console_world import ConsoleWorld, press
 
 GB, US, DE = Locale("en", "GB"), Locale("en", "US"), Locale("de", "DE")
 TODAY = date(2026, 11, 29)
@@ -92,10 +92,10 @@ def number(resource: dict[str, Any], code: str) -> str:
 
 
 def look_for(page: Page, text: str) -> None:
-    page.keyboard.press("Escape")
-    page.keyboard.press("/")
+    press(page, "Escape")
+    press(page, "/")
     page.keyboard.type(text)
-    page.keyboard.press("Enter")
+    press(page, "Enter")
     page.wait_for_load_state()
 
 
@@ -108,8 +108,8 @@ def test_a_name_is_found_however_it_is_written(console: ConsoleWorld, people: di
     look_for(page, "müllerin")
     expect(page.locator("#results")).to_contain_text("Muellerin, Anton")
     page.locator("main h1").click()
-    page.keyboard.press("j")
-    page.keyboard.press("Enter")
+    press(page, "j")
+    press(page, "Enter")
     expect(page).to_have_url(re.compile("/patients/[^/?]+$"))
 
 
@@ -153,7 +153,7 @@ def test_results_are_paged(console: ConsoleWorld) -> None:
     expect(page.locator("#patients-title")).to_contain_text("30")
     expect(page.locator("#results tbody tr")).to_have_count(25)
     page.locator("main h1").click()
-    page.keyboard.press("n")
+    press(page, "n")
     expect(page.locator("#results tbody tr")).to_have_count(5)
     assert page.url.endswith("/find")
 

@@ -16,7 +16,7 @@ from console.screens import SCREENS
 from console.texts import LANGUAGES, catalogue
 from smart_auth.roles import ROLES
 from smart_auth.users import User
-from tests.console_world import ConsoleWorld
+from tests.console_world import ConsoleWorld, press
 from tests.people_app import PASSWORD
 
 _HERE = Path(console_package.__file__).parent
@@ -103,7 +103,7 @@ def test_when_the_session_ends_nothing_of_a_patient_stays_on_an_open_page(
     page.get_by_role("link", name="Log in again").click()
     page.locator("[name=name]").fill(sam.name)
     page.locator("[name=password]").fill(PASSWORD)
-    page.keyboard.press("Enter")
+    press(page, "Enter")
     expect(page).to_have_url(f"{console.base}/orders/{order['id']}")
     expect(page.locator("main")).to_contain_text("Verborgen")
     page.context.close()
@@ -166,10 +166,10 @@ def test_texts_are_in_the_readers_language_and_can_be_chosen(console: ConsoleWor
 
 def test_keys_lead_to_screens_and_are_listed(console: ConsoleWorld) -> None:
     page = console.at("scheduler")
-    page.keyboard.press("g")
-    page.keyboard.press("o")
+    press(page, "g")
+    press(page, "o")
     expect(page).to_have_url(re.compile("/orders$"))
-    page.keyboard.press("?")
+    press(page, "?")
     expect(page.get_by_role("dialog")).to_contain_text("Orders")
 
 

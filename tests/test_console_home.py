@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from console.screens.home.waiting import TABLE
 from smart_auth.roles import ROLES
-from tests.console_world import ConsoleWorld
+from tests.console_world import ConsoleWorld, press
 
 READING = "urn:fhir-ris:reading-status"
 
@@ -46,16 +46,16 @@ def test_a_scheduler_sees_what_waits_and_gets_there(console: ConsoleWorld, depar
     expect(first).to_contain_text("emergency")
     assert first.get_attribute("href", timeout=1000) == f"/schedule?day={_day()}&order={department['stat']}"
     page.locator("#count-validate").focus()
-    page.keyboard.press("Enter")
+    press(page, "Enter")
     expect(page).to_have_url(re.compile(r"/orders\?tab=new$"))
 
 
 def test_the_list_is_walked_by_keyboard(console: ConsoleWorld, department: dict[str, Any]) -> None:
     page = console.at("scheduler")
     for _ in range(len(TABLE["scheduler"]) + 1):
-        page.keyboard.press("j")
+        press(page, "j")
     expect(page.locator(".urgent a").first).to_be_focused()
-    page.keyboard.press("Enter")
+    press(page, "Enter")
     expect(page).to_have_url(re.compile(f"order={department['stat']}$"))
 
 

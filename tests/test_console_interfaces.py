@@ -23,7 +23,7 @@ from fhir_server import clock, metrics, outbox
 from resources import work_items
 from resources.alerts import Alerts
 from tests.console_steps import interfaces as steps
-from tests.console_world import ConsoleWorld
+from tests.console_world import ConsoleWorld, press
 from tests.test_delivery import QUICK
 
 ROLE = "interface-admin"
@@ -148,7 +148,7 @@ def test_what_a_partner_refuses_is_set_aside_read_sent_again_or_cancelled(consol
         expect(alert).to_contain_text("Set aside")
 
         analyst.goto(f"/interfaces/messages/{second}")
-        analyst.keyboard.press("x")
+        press(analyst, "x")
         analyst.get_by_role("dialog").get_by_role("button", name="Don't send").click()  # a reason is needed
         expect(analyst.get_by_role("dialog")).to_be_visible()
         steps.cancel(analyst, second, {"reason": "the visit was cancelled"})
@@ -179,7 +179,7 @@ def test_of_two_who_see_to_a_message_the_slower_is_told(console: ConsoleWorld, a
     other = console.at(ROLE, f"/interfaces/messages/{message}")
     other.route("**/*", _not_by_itself)  # its page stays as it was
     steps.cancel(analyst, message, {"reason": "sent on paper"})
-    other.keyboard.press("x")
+    press(other, "x")
     other.get_by_role("dialog").get_by_label("Reason").fill("too late")
     other.get_by_role("dialog").get_by_role("button", name="Don't send").click()
     expect(other.locator("#errors")).to_contain_text("is cancelled")
@@ -201,7 +201,7 @@ def test_settings_are_changed_and_the_slower_of_two_is_told(console: ConsoleWorl
     partner = endpoint(console, "Archive", header=["receiving-application: PACS"])
     path = f"/interfaces/partners/{partner['id']}"
     other = console.at(ROLE, path)
-    other.keyboard.press("e")
+    press(other, "e")
     headers = ["receiving-application: PACS", "ack-timeout: 20"]
     steps.change_partner(analyst, partner["id"], {"name": "Archive 2", "header": headers})
     expect(analyst.locator("[data-part=settings]")).to_contain_text("20")
@@ -219,7 +219,7 @@ def test_settings_are_changed_and_the_slower_of_two_is_told(console: ConsoleWorl
     assert console.read(f"Endpoint/{partner['id']}")["address"] == "mllp://127.0.0.1:4711"
 
     analyst.goto(path)
-    analyst.keyboard.press("e")
+    press(analyst, "e")
     mine = analyst.get_by_role("dialog")
     mine.get_by_label("Headers").fill("report-style: z")
     mine.get_by_label("SIU^S12").check()
@@ -243,7 +243,7 @@ def test_a_test_message_is_answered_or_not(console: ConsoleWorld, analyst: Page)
         partner = endpoint(console, "Reachable", there.port)
         analyst.goto(f"/interfaces/partners/{partner['id']}")
         expect(analyst.locator("[data-part=state] .chip").first).to_have_text("nothing yet")
-        analyst.keyboard.press("t")
+        press(analyst, "t")
         expect(analyst.locator("#done")).to_have_text("The test was answered.")
         expect(analyst.locator("#contact")).to_contain_text("AR")
         expect(analyst.locator("[data-part=state] .chip").first).to_have_text("up")
@@ -305,7 +305,7 @@ def test_a_scanner_shows_its_habits_and_is_called(console: ConsoleWorld, analyst
     settings = DicomSettings("127.0.0.1", 0, "FHIR_RIS", ZoneInfo("UTC"))
     server = DicomServer(console.app.ris.interactions, settings)
     console.app.run(server.start())
-    analyst.keyboard.press("e")
+    press(analyst, "e")
     dialog = analyst.get_by_role("dialog")
     dialog.get_by_label("Address").fill(f"dicom://FHIR_RIS@127.0.0.1:{server.port}")
     dialog.get_by_role("button", name="Save").click()
@@ -336,7 +336,7 @@ def test_messages_are_searched_and_read_by_field(console: ConsoleWorld, analyst:
     analyst.get_by_label("Partner").select_option("Registration desk")
     analyst.get_by_label("Type").fill("adt^a04")
     analyst.get_by_label("Outcome").select_option("refused (AE)")
-    analyst.keyboard.press("Enter")
+    press(analyst, "Enter")
     analyst.get_by_role("button", name="Search", exact=False).first.click()
     expect(analyst.locator("tbody tr")).to_have_count(1)
     expect(analyst.locator("tbody tr")).to_contain_text(bad)
@@ -374,7 +374,7 @@ def test_a_long_list_is_read_page_by_page_each_message_once(console: ConsoleWorl
         older = analyst.get_by_role("link", name="Older")
         if not older.count():
             break
-        analyst.keyboard.press("o")
+        press(analyst, "o")
         expect(analyst.locator(f"a[href='{links[0]}']")).to_have_count(0)
     assert (len(seen), set(seen)) == (130, ids)
     analyst.goto("/interfaces/messages?place=elsewhere")
@@ -396,7 +396,7 @@ def test_alerts_are_seen_and_settled_and_other_tasks_are_not(console: ConsoleWor
     expect(row(analyst, "Quiet sender")).to_contain_text("silent")
     mine = analyst.locator("[data-part=alerts] tr", has_text=text)
     mine.get_by_role("button").focus()
-    analyst.keyboard.press("d")
+    press(analyst, "d")
     expect(analyst.locator("#done")).to_have_text("The alert is settled.")
     expect(mine).to_have_count(0)
     about = f"interface-alert silent Endpoint/{partner['id']}"
@@ -441,14 +441,14 @@ def test_the_pages_by_keyboard_and_in_german(console: ConsoleWorld) -> None:
     page = console.at(ROLE, "/interfaces", language="de-DE")
     expect(page.get_by_role("heading", level=1)).to_have_text("Schnittstellen")
     page.get_by_role("link", name="Tastatur").focus()
-    page.keyboard.press("Enter")
+    press(page, "Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text("Tastatur")
-    page.keyboard.press("j")
-    page.keyboard.press("r")
+    press(page, "j")
+    press(page, "r")
     expect(page.locator("#done")).to_have_text("Sie geht noch einmal.")
-    page.keyboard.press("m")
+    press(page, "m")
     expect(page.get_by_role("heading", level=1)).to_have_text("Nachrichten")
-    page.keyboard.press("u")
+    press(page, "u")
     page.get_by_role("link", name="Waldblick").press("Enter")
     expect(page.get_by_role("heading", level=1)).to_contain_text("Waldblick")
     page.context.close()

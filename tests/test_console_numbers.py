@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 
 from benchmarks import numbers as year
 from resources.numbers import bookings, exam_rows
-from tests.console_world import DCM, ConsoleWorld
+from tests.console_world import DCM, ConsoleWorld, press
 
 PERIOD = "from=2025-01-01&to=2025-02-20"
 
@@ -82,7 +82,7 @@ def test_filters_and_period_stand_in_the_address_and_narrow_everything(console: 
     page.get_by_label("Scanner").select_option(label="CT 1")
     expect(page).to_have_url(re.compile("scanner=Device%2Fscanner1"))
     assert 0 < int(page.locator("tbody tr").first.locator("td").nth(2).inner_text()) < ct
-    page.keyboard.press("1")
+    press(page, "1")
     expect(page).to_have_url(re.compile("view=turn-around.*modality=CT"))
     page.reload()
     expect(page.get_by_label("Scanner")).to_have_value("Device/scanner1")

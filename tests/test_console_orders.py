@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from resources.coverage import submit_operation
 from tests.console_steps import Refused, orders
-from tests.console_world import CT_CHEST, DCM, DEPARTMENT, LOINC, ConsoleWorld, Resource, faults
+from tests.console_world import CT_CHEST, DCM, DEPARTMENT, LOINC, ConsoleWorld, Resource, faults, press
 
 CATALOGUE = {
     "CT Chest": ("24627-2", "CT", ()),
@@ -89,9 +89,9 @@ def test_new_orders_come_by_urgency_and_are_accepted_by_keyboard_alone(console, 
     expect(rows).to_have_count(2)
     expect(rows.first).to_contain_text("emergency")
     expect(page.locator(".tabs [aria-current]")).to_contain_text("2")
-    page.keyboard.press("a")  # on no row: nothing
-    page.keyboard.press("j")
-    page.keyboard.press("a")
+    press(page, "a")  # on no row: nothing
+    press(page, "j")
+    press(page, "a")
     expect(page.locator("#done")).to_have_text("The order is accepted.")
     assert (status(console, urgent), status(console, routine)) == ("active", "draft")
     expect(rows).to_have_count(1)
@@ -103,13 +103,13 @@ def test_new_orders_come_by_urgency_and_are_accepted_by_keyboard_alone(console, 
     console.operation(f"ServiceRequest/{odd['id']}/$reject", [{"name": "reason", "valueString": "not done here"}])
     expect(page.get_by_role("row").filter(has_text="Thermography")).to_have_count(0)
     # The lists by their keys: what was accepted waits for its time.
-    page.keyboard.press("4")
+    press(page, "4")
     expect(
         page.get_by_role("row").filter(has_text=console.read(urgent["subject"]["reference"])["name"][0]["family"])
     ).to_be_visible()
     expect(page.get_by_role("link", name="Book").first).to_have_attribute("href", re.compile("/schedule\\?order="))
     console.operation(f"ServiceRequest/{routine['id']}/$accept")
-    page.keyboard.press("1")
+    press(page, "1")
     expect(page.get_by_text("No new orders.")).to_be_visible()
 
 
@@ -125,7 +125,7 @@ def test_lists_are_paged_and_filtered(console, page):
     page.goto("/orders?tab=items&family=schedule")
     expect(page.locator("[data-row]")).to_have_count(50)
     expect(page.locator("[data-row]").first).to_contain_text("Scanner unknown")
-    page.keyboard.press(".")
+    press(page, ".")
     expect(page.locator("[data-row]")).to_have_count(1)
     page.get_by_role("link", name="First page").click()
     page.locator("#priority").select_option("stat")
@@ -145,10 +145,10 @@ def test_what_was_found_is_settled_with_a_reason_and_the_page_tells_who_decided(
     page.goto("/orders")
     page.get_by_role("row").filter(has_text="Ordered twice?").get_by_role("link").click()
     expect(page.locator("dd").first).to_have_text("<script>alert(1)</script>")
-    page.keyboard.press("a")
+    press(page, "a")
     page.keyboard.type("The ward wants both")
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")
+    press(page, "Tab")
+    press(page, "Enter")
     expect(page.locator("#done")).to_be_visible()
     assert status(console, order) == "active"
     (task,) = console.search("Task", focus=f"ServiceRequest/{order['id']}", intent="order")
@@ -195,11 +195,11 @@ def test_a_draft_is_rejected_and_a_requested_procedure_leads_to_its_order(consol
 def test_of_two_who_decide_at_once_the_second_is_told_who_was_first(console, page, reader):
     order = console.order(status="draft")
     page.goto(f"/orders/{order['id']}")
-    page.keyboard.press("x")
+    press(page, "x")
     page.locator("#reject-reason").fill("No room this week")
     orders.accept(reader, order["id"], {})
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")
+    press(page, "Tab")
+    press(page, "Enter")
     told = page.locator("#errors")
     expect(told).to_contain_text("was faster")
     expect(told).to_contain_text("Radiologist")
@@ -209,7 +209,7 @@ def test_of_two_who_decide_at_once_the_second_is_told_who_was_first(console, pag
     expect(page.locator("[data-opens=reject]")).to_have_count(0)
     console.update(order, note=[{"text": "patient will call back"}])
     expect(page.locator("main")).to_contain_text("patient will call back")
-    page.keyboard.press("h")
+    press(page, "h")
     expect(page.locator("#hold-reason")).to_have_value("No room this week")
 
 
@@ -250,7 +250,7 @@ def test_double_orders_stand_side_by_side_and_one_is_cancelled(console, page):
     expect(table.get_by_role("row").filter(has_text="Reason")).to_contain_text("differs")
     expect(table.get_by_role("row").filter(has_text="Suspected embolism").locator(".marked")).to_have_count(2)
     expect(table.get_by_role("row").filter(has_text="CT Chest").locator(".marked")).to_have_count(0)
-    page.keyboard.press("2")
+    press(page, "2")
     page.get_by_role("dialog").get_by_role("button", name="Yes, cancel the order").click()
     expect(page.locator("#done")).to_be_visible()
     assert (status(console, first), status(console, second)) == ("revoked", "active")
@@ -266,14 +266,14 @@ def test_double_orders_stand_side_by_side_and_one_is_cancelled(console, page):
 def test_an_order_is_taken_by_hand_by_keyboard_alone(console, page):
     patient = console.patient(name=[{"family": "Zaubermann", "given": ["Zita"]}], birthDate="1981-04-05")
     page.goto("/orders")
-    page.keyboard.press("n")
+    press(page, "n")
     expect(page.locator("#q")).to_be_focused()
     page.keyboard.type("zita Zaubermann 5.4.1981")
-    page.keyboard.press("Enter")
+    press(page, "Enter")
     expect(page.locator(".picks a")).to_have_count(1)
     assert "auberm" not in page.url
-    page.keyboard.press("j")
-    page.keyboard.press("Enter")
+    press(page, "j")
+    press(page, "Enter")
     page.locator("#examination").focus()
     page.keyboard.type("CT Chest")
     page.locator("#reason").focus()
@@ -281,8 +281,8 @@ def test_an_order_is_taken_by_hand_by_keyboard_alone(console, page):
     page.locator("#priority").focus()
     page.keyboard.type("urgent")
     page.locator("#note").focus()
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")
+    press(page, "Tab")
+    press(page, "Enter")
     expect(page.locator("#done")).to_have_text("The order is taken.")
     (order,) = console.search("ServiceRequest", subject=f"Patient/{patient['id']}", intent="order")
     assert (order["priority"], order["code"], order["reasonCode"]) == ("urgent", CT_CHEST, [{"text": "Fell from a ladder"}])
@@ -395,26 +395,26 @@ def test_a_mismatch_stands_side_by_side_and_records_of_one_patient_become_one(co
     ]
     task = console.create(item("patient-mismatch", f"Patient/{mara['id']}", mara, input=said))
     page.goto("/orders?tab=items&family=identity")
-    page.keyboard.press("j")
-    page.keyboard.press("Enter")
+    press(page, "j")
+    press(page, "Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text("Patient in doubt")
     row = page.locator(".compared").get_by_role("row").filter(has_text="Born")
     expect(row).to_contain_text("31 Jan 1970")
     expect(row).to_contain_text("1 Feb 1970")
-    page.keyboard.press("m")
+    press(page, "m")
     expect(page.locator(".compared").get_by_role("row").filter(has_text="Name").locator(".marked")).to_have_count(2)
     expect(page.locator(".compared").get_by_role("row").filter(has_text="Sex").locator(".marked")).to_have_count(0)
-    page.keyboard.press("1")
+    press(page, "1")
     page.get_by_role("dialog").get_by_role("button", name="Merge").press("Enter")
     expect(page.locator("#done")).to_have_text("The records are one now.")
     assert console.read(f"ServiceRequest/{order['id']}")["subject"]["reference"] == f"Patient/{mara['id']}"
     page.get_by_role("button", name="Take the merge back").click()
     expect(page.locator("#done")).to_have_text("The merge is taken back.")
     assert console.read(f"ServiceRequest/{order['id']}")["subject"]["reference"] == f"Patient/{lea['id']}"
-    page.keyboard.press("s")
+    press(page, "s")
     page.keyboard.type("Two sisters, I called the ward")
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")
+    press(page, "Tab")
+    press(page, "Enter")
     expect(page.locator("#done")).to_have_text("Settled.")
     closed = console.read(f"Task/{task['id']}")
     assert (closed["status"], closed["statusReason"]["text"]) == ("completed", "Two sisters, I called the ward")
@@ -435,7 +435,7 @@ def test_records_are_found_and_merged_and_a_question_is_settled_once(console, pa
         orders.merge(page, keep["id"], {"prior": prior["id"]})
     task = console.create(item("order-changed", f"Patient/{keep['id']}", keep))
     page.goto(f"/orders/items/{task['id']}")
-    page.keyboard.press("s")
+    press(page, "s")
     console.update(task, description="it is wanted even later")
     page.locator("#settle-reason").fill("Moved to Monday")
     page.get_by_role("dialog").get_by_role("button", name="Settle").click()
@@ -515,7 +515,7 @@ def test_every_page_is_in_german(console):
         page.goto(path)
         expect(page.get_by_role("heading", level=1)).to_have_text(re.compile(f"^{re.escape(title)}"))
     page.goto(f"/orders/{order['id']}")
-    page.keyboard.press("a")
+    press(page, "a")
     expect(page.get_by_role("dialog")).to_be_visible()
     assert faults(page) == []
 

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 from smart_auth.users import User
 from tests import console_steps, console_world
 from tests.console_steps import reading as steps
-from tests.console_world import CT_CHEST, LOINC, ConsoleWorld, Resource, faults
+from tests.console_world import CT_CHEST, LOINC, ConsoleWorld, Resource, faults, press
 from tests.people_app import PASSWORD, Device
 
 FINDINGS, IMPRESSION, RECOMMENDATION, ADDENDUM = "59776-5", "19005-8", "18783-1", "55107-7"
@@ -155,31 +155,31 @@ def test_the_list_is_by_urgency_and_filtered_and_read_by_keyboard_alone(room: Ro
     expect(rows).to_have_count(1)
     # Claim what is first, begin, write, sign, go on: by keys alone.
     ada.goto("/reading")
-    ada.keyboard.press("j")
-    ada.keyboard.press("c")
+    press(ada, "j")
+    press(ada, "c")
     expect(ada.locator("#done")).to_have_text("It is yours.")
     assert room.console.read(f"Task/{stat['id']}")["owner"]["reference"] == room.ada.fhir_user
-    ada.keyboard.press("b")
+    press(ada, "b")
     expect(field(ada)).to_have_value(re.compile("Lungs clear"))
-    ada.keyboard.press("F4")
+    press(ada, "F4")
     expect(field(ada)).to_be_focused()
-    ada.keyboard.press("F2")
+    press(ada, "F2")
     ada.keyboard.type("left")
-    ada.keyboard.press("F2")
+    press(ada, "F2")
     ada.keyboard.type("normal")
     expect(field(ada)).to_have_value("Lungs clear, left pleura free.\nHeart normal size.")
-    ada.keyboard.press("F4")
+    press(ada, "F4")
     expect(field(ada, IMPRESSION)).to_be_focused()
     ada.keyboard.type("No acute finding.")
-    ada.keyboard.press("F8")
+    press(ada, "F8")
     expect(ada.locator("#done")).to_have_text("The report is signed and on its way.")
     report = room.report(stat)
     assert report["status"] == "final"
     assert room.said(report) == {FINDINGS: "Lungs clear, left pleura free.\nHeart normal size.", IMPRESSION: "No acute finding."}
-    ada.keyboard.press("n")
+    press(ada, "n")
     expect(ada.locator("#done")).to_have_text("It is yours.")
     expect(ada).to_have_url(re.compile(urgent["id"]))
-    ada.keyboard.press("r")
+    press(ada, "r")
     expect(ada.locator("#done")).to_have_text("It is back on the list.")
     assert "owner" not in room.console.read(f"Task/{urgent['id']}")
 

@@ -16,7 +16,7 @@ from bridges.dicom.mpps import PerformedSteps
 from resources import task
 from resources.safety import questionnaires
 from tests.console_steps import Refused, rooms
-from tests.console_world import DCM, LOINC, ConsoleWorld, faults
+from tests.console_world import DCM, LOINC, ConsoleWorld, faults, press
 from tests.dicom_client import Scheduled, mpps, mpps_end
 from tests.examinations import CLEAN, IOHEXOL, readiness, tracked
 
@@ -93,22 +93,22 @@ def test_a_patient_goes_from_list_to_done_by_keyboard_alone(console: ConsoleWorl
     step = scheduled(console, priority="urgent")
     page = console.at("technologist", f"/rooms?scanner={step['owner']['reference'].partition('/')[2]}")
     expect(row(page, step)).to_contain_text("urgent")
-    page.keyboard.press("j")
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")  # arrived, from the list
+    press(page, "j")
+    press(page, "Tab")
+    press(page, "Enter")  # arrived, from the list
     expect(page.locator("#done")).to_be_visible()
     expect(row(page, step)).to_contain_text("arrived")
-    page.keyboard.press("j")
-    page.keyboard.press("Enter")
+    press(page, "j")
+    press(page, "Enter")
     expect(page.locator("h1")).to_contain_text("CT Chest")
     for key, state in (("p", "prepared"), ("i", "in the room"), ("s", "started")):
-        page.keyboard.press(key)
+        press(page, key)
         expect(page.locator(".path .now")).to_contain_text(state)
-    page.keyboard.press("d")
+    press(page, "d")
     page.locator("dialog#complete").get_by_label("Images").press_sequentially("120")
-    page.keyboard.press("Enter")
+    press(page, "Enter")
     expect(page.locator("#done")).to_have_text("The examination is done.")
-    page.keyboard.press("l")
+    press(page, "l")
     expect(page.locator(".path .now")).to_contain_text("left")
     assert tracked(current(console, step)) == ["scheduled", "arrived", "prepared", "in-room", "in-progress", "done", "left"]
     (study,) = console.search("ImagingStudy", basedon=step["focus"]["reference"])
@@ -311,16 +311,16 @@ def test_an_examination_without_an_order_gets_the_right_one(console: ConsoleWorl
     data.PatientName, data.PatientBirthDate = f"{name['family']}^{name['given'][0]}", patient["birthDate"].replace("-", "")
     performed = Scanner(console, title_of(console, right)).begin(data)
     technologist.goto("/rooms")
-    technologist.keyboard.press("u")
+    press(technologist, "u")
     technologist.locator(f'a[href="/rooms/settle/Procedure/{performed["id"]}"]').click()
     technologist.get_by_label("Order by number").fill("Quast")
-    technologist.keyboard.press("Enter")
+    press(technologist, "Enter")
     expect(technologist.locator("thead form")).to_have_count(2)
     for heading, marked in (("Name", True), ("Patient number", True), ("Sex", True), ("Born", False), ("Modality", False)):
         line = technologist.locator("tbody tr", has=technologist.get_by_role("rowheader", name=heading, exact=True)).locator("td")
         expect(line.nth(1)).not_to_have_class("marked")  # the one that is proposed
         expect(line.nth(2)).to_have_class("marked" if marked else "")
-    technologist.keyboard.press("1")
+    press(technologist, "1")
     expect(technologist.locator("#done")).to_be_visible()
     assert console.read(f"Procedure/{performed['id']}")["subject"] == right["for"]
     assert current(console, right)["status"] == "in-progress"

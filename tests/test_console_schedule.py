@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from console.screens.schedule.grid import Item, besides, lay
 from smart_auth.roles import ROLES
 from tests.console_steps import HOW, Refused, done, schedule
-from tests.console_world import DCM, LOINC, ConsoleWorld, Resource
+from tests.console_world import DCM, LOINC, ConsoleWorld, Resource, press
 
 TOMORROW = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
 BOARD = f"/schedule?day={TOMORROW.date().isoformat()}"
@@ -108,15 +108,15 @@ def booking(page: Page, one: Resource) -> Any:
 def test_an_order_is_booked_by_keyboard_alone(console: ConsoleWorld, house: House, page: Page) -> None:
     order = house.order(name="Keyboard", priority="stat")
     page.goto(BOARD)
-    page.keyboard.press("j")
+    press(page, "j")
     expect(page.locator(f"#order-{order['id']}")).to_be_focused()
-    page.keyboard.press("Enter")
+    press(page, "Enter")
     expect(page.locator(".picked")).to_contain_text("Keyboard, Ida")
     expect(page.locator(".free-times a").first).to_be_focused()
-    page.keyboard.press("j")
-    page.keyboard.press("Enter")
+    press(page, "j")
+    press(page, "Enter")
     expect(page.locator("#confirm")).to_be_focused()
-    page.keyboard.press("Enter")
+    press(page, "Enter")
     done(page)
     (booked,) = house.of(order)
     assert booked["status"] == "booked"
@@ -126,21 +126,21 @@ def test_an_order_is_booked_by_keyboard_alone(console: ConsoleWorld, house: Hous
 
     other = house.order(name="Arrows", priority="stat")
     page.goto(f"{BOARD}&order={other['id']}")
-    page.keyboard.press("b")
+    press(page, "b")
     expect(page.locator("td a[data-free]").first).to_be_focused()
     for key in ("ArrowDown", "ArrowDown", "ArrowRight"):
-        page.keyboard.press(key)
+        press(page, key)
     focused = page.evaluate("document.activeElement.id")
     assert house.ct2["id"] in focused
-    page.keyboard.press("Enter")
+    press(page, "Enter")
     expect(page.locator("#confirm")).to_be_focused()
-    page.keyboard.press("Enter")
+    press(page, "Enter")
     done(page)
     (booked,) = house.of(other)
     assert focused == f"f-{house.ct2['id']}-{datetime.fromisoformat(booked['start']):%Y-%m-%dT%H:%MZ}"
-    page.keyboard.press("?")
+    press(page, "?")
     expect(page.get_by_role("dialog")).to_contain_text("Today")
-    page.keyboard.press("Escape")
+    press(page, "Escape")
 
 
 def test_who_comes_too_late_sees_who_was_first_and_loses_nothing(console: ConsoleWorld, house: House) -> None:
@@ -193,13 +193,13 @@ def test_the_time_may_come_first_and_may_be_held(house: House, page: Page) -> No
     expect(page.locator(".picked")).to_contain_text("11:00 · CT 1")
     page.locator(f"#order-{order['id']}").click()
     expect(page.locator("#confirm")).to_be_focused()
-    page.keyboard.press("h")
+    press(page, "h")
     done(page)
     (held,) = house.of(order)
     assert (held["status"], held["start"]) == ("pending", f"{at(11):%Y-%m-%dT%H:%M:%S}.000Z")
     expect(page.locator(".picked")).to_contain_text("until")
     expect(page.locator("#confirm")).to_be_focused()
-    page.keyboard.press("Enter")
+    press(page, "Enter")
     done(page)
     assert house.now(held)["status"] == "booked"
 
@@ -236,7 +236,7 @@ def test_a_taken_time_is_given_for_a_reason_alone(house: House, page: Page) -> N
     address = f"{BOARD}&at={at(13):%Y-%m-%dT%H:%MZ}&on={house.ct['id']}"
     page.goto(f"{address}&order={urgent['id']}")
     form = page.locator("#all-the-same form")
-    page.keyboard.press("a")
+    press(page, "a")
     expect(form.locator("[name=minutes]")).to_be_focused()
     form.locator("button").click()
     with pytest.raises(Refused, match="is taken at that time by"):
@@ -259,7 +259,7 @@ def test_who_walks_in_is_booked_for_now_and_checked_in(console: ConsoleWorld, ho
     order = house.order(name="Walker", priority="stat")
     page.goto(f"/schedule?order={order['id']}")
     expect(page.locator(".picked")).to_be_visible()
-    page.keyboard.press("i")
+    press(page, "i")
     page.locator("#walk-in select").select_option(label="CT 2")
     page.locator("#walk-in button").click()
     done(page)
@@ -281,13 +281,13 @@ def test_who_walks_in_is_booked_for_now_and_checked_in(console: ConsoleWorld, ho
 def test_a_booking_is_moved_by_keyboard_by_form_and_by_mouse(house: House, page: Page) -> None:
     one = house.booked(14, name="Mover")
     page.goto(f"{BOARD}&booking={one['id']}")
-    page.keyboard.press("m")
+    press(page, "m")
     expect(page.locator(".free-times a").first).to_be_focused()
-    page.keyboard.press("b")
+    press(page, "b")
     house.free(page, at(15), house.ct2).focus()
-    page.keyboard.press("Enter")
+    press(page, "Enter")
     expect(page.locator("#confirm")).to_be_focused()
-    page.keyboard.press("Enter")
+    press(page, "Enter")
     done(page)
     moved = house.now(one)
     assert moved["start"].startswith(f"{at(15):%Y-%m-%dT%H:%M}")
@@ -322,7 +322,7 @@ def test_an_order_is_booked_by_mouse(house: House, page: Page) -> None:
 def test_what_is_being_filled_in_is_left_alone_while_the_rest_shows_what_is_new(house: House, page: Page) -> None:
     one = house.booked(5, house.ct2, name="Filled")
     page.goto(f"{BOARD}&booking={one['id']}")
-    page.keyboard.press("c")
+    press(page, "c")
     page.locator("#cancel-code").select_option("weather")
     page.locator("#cancel [name=waiting-list]").check()
     page.locator("#cancel button").focus()
@@ -342,11 +342,11 @@ def test_a_booking_is_cancelled_for_a_reason_and_may_wait_for_another(house: Hou
     order = house.order(name="Cold")
     one = house.world.booked(order, house.ct, at(18))
     page.goto(f"{BOARD}&booking={one['id']}")
-    page.keyboard.press("c")
+    press(page, "c")
     page.locator("#cancel-reason").fill("has a cold")
     page.locator("#cancel [name=waiting-list]").check()
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")
+    press(page, "Tab")
+    press(page, "Enter")
     done(page)
     assert house.now(one)["cancelationReason"]["coding"][0]["code"] == "patient"
     (entry,) = [a for a in house.of(order) if a["status"] == "waitlist"]
@@ -364,7 +364,7 @@ def test_a_booking_is_cancelled_for_a_reason_and_may_wait_for_another(house: Hou
 
     listed = house.order(name="Listed")
     page.goto(f"{BOARD}&order={listed['id']}")
-    page.keyboard.press("q")
+    press(page, "q")
     page.locator("#enlist-why").fill("mornings only")
     page.locator("#enlist button").click()
     done(page)
@@ -411,7 +411,7 @@ def test_a_time_is_blocked_and_opened_again(console: ConsoleWorld, house: House,
     page.goto(BOARD)
     house.free(page, at(21), house.mr).click()
     expect(page.locator(".picked")).to_contain_text("MR 1")
-    page.keyboard.press("z")
+    press(page, "z")
     page.locator("#block-until").fill(f"{at(22):%Y-%m-%dT%H:%M}")
     page.locator("#block-why").fill("helium")
     page.locator("#block button").click()
@@ -449,11 +449,11 @@ def test_the_week_of_a_scanner_its_hours_and_its_slots(console: ConsoleWorld, ho
     expect(page.locator(".board thead th")).to_have_count(8)
     page.locator("#scanner").select_option(label="MR 1")
     expect(page).to_have_url(re.compile(f"scanner={house.mr['id']}"))
-    page.keyboard.press("w")
+    press(page, "w")
     expect(page.locator(".board thead th")).to_have_count(4)
     page.locator("#modality").select_option("MR")
     expect(page.locator(".board thead th a")).to_have_text(["MR 1"])
-    page.keyboard.press("t")
+    press(page, "t")
     expect(page.locator("[aria-current=time]")).to_be_visible()
 
 

@@ -14,7 +14,7 @@ from fhir_server.audit import Act, audit_event
 from fhir_server.audit_verify import CHECKS
 from smart_auth.access import Access
 from smart_auth.scopes import parse_scopes
-from tests.console_world import ConsoleWorld, Resource, faults
+from tests.console_world import ConsoleWorld, Resource, faults, press
 
 HOSTILE = "=cmd|'<script>alert(1)</script>"
 
@@ -78,8 +78,8 @@ def test_events_are_found_by_who_patient_kind_outcome_and_day(console: ConsoleWo
 def test_one_event_is_shown_with_its_details_and_its_seal(console: ConsoleWorld, page: Page) -> None:
     who = read_by_somebody(console, console.patient())
     searched(page, who=who)
-    page.keyboard.press("j")
-    page.keyboard.press("Enter")
+    press(page, "j")
+    press(page, "Enter")
     expect(page.locator("h1")).to_contain_text("read")
     expect(page.locator(".head")).to_contain_text("as it was stored")
     expect(page.locator("main")).to_contain_text(who)
@@ -100,7 +100,7 @@ def test_it_is_paged_with_its_filter_and_patients_stay_out_of_addresses(console:
     searched(page, patient="Pagewell")
     expect(page.locator("tbody tr")).to_have_count(50)
     first = page.locator("tbody tr a").first.get_attribute("href")
-    page.keyboard.press("m")
+    press(page, "m")
     expect(page.locator("tbody tr")).not_to_have_count(50)
     assert page.locator("tbody tr").count() >= 11
     assert page.locator("tbody tr a").first.get_attribute("href") != first
@@ -111,7 +111,7 @@ def test_it_is_paged_with_its_filter_and_patients_stay_out_of_addresses(console:
 
 def test_a_trail_that_was_tampered_with_is_shown_as_such(console: ConsoleWorld) -> None:
     page = console.at("auditor", "/audit/checks")
-    page.keyboard.press("c")
+    press(page, "c")
     expect(page.locator("#done")).to_be_visible()
     expect(page.locator("section h2").first).to_contain_text("whole")
     page.goto("/audit")
@@ -176,7 +176,7 @@ def opened(console: ConsoleWorld, name: str) -> Resource:
 def test_the_privacy_officer_reviews_emergency_access_and_the_later_one_is_told(console: ConsoleWorld, page: Page) -> None:
     review = opened(console, "Glasswell")
     page.goto("/audit")
-    page.keyboard.press("r")
+    press(page, "r")
     article = page.locator("article", has_text="Glasswell")
     expect(article).to_contain_text("Unconscious, <b>trauma</b>")
     other = console.at("privacy-officer", "/audit/reviews")
