@@ -232,6 +232,7 @@ class UnitOfWork(View):
             entry.written = entry.after
         self._dirty.clear()
         self._looked.clear()
+        self._flushed = True
         for resource_type, writes in history.items():
             await self._apply(self._store.history(resource_type), writes)
         for resource_type, writes in current.items():

@@ -9,13 +9,14 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from fhir_server import clock, visibility
 from fhir_server.elements import duplicate
+from fhir_server.foresight import Asked, Look, asked, look
 from fhir_server.outcome import fail
 from fhir_server.references import Target, target, walk
 from fhir_server.registry import Change, Resource
+from fhir_server.search import resolve
 from fhir_server.search.index import NO_HOLD
 from fhir_server.search.matching import resource_matches
 from fhir_server.search.query import Query, compile_query
-from fhir_server.search.resolve import Look, resolve
 from fhir_server.staging import Entry, Part
 from fhir_server.store import Document, Store, Version, version
 from smart_auth.access import Access
@@ -38,7 +39,9 @@ class View(ABC):
         self._at: Part  # the one that is being done
         self._entries: dict[Target, Entry] = {}
         self._dirty: dict[Target, None] = {}  # changed since the last flush
+        self._queries: dict[tuple[str, tuple[tuple[str, str], ...]], Query] = {}  # what was asked for, compiled
         self._looked: dict[str, list[Document]] = {}  # what searches have found in the database, since the last flush
+        self._flushed = False
 
     @abstractmethod
     async def flush(self) -> None:
@@ -206,23 +209,52 @@ class View(ABC):
 
     async def search(self, resource_type: str, **parameters: str) -> list[Resource]:
         """The resources that match, own writes included: `search("Task", based_on="ServiceRequest/1")`."""
-        return await self.search_all(resource_type, [(name.replace("_", "-"), value) for name, value in parameters.items()])
+        return await self.ask(asked(resource_type, parameters))
 
     async def search_all(self, resource_type: str, parameters: list[tuple[str, str]]) -> list[Resource]:
         """The same with parameters that may repeat. More than 500 matches are refused: a rule must not work on part of them."""
-        query = compile_query(resource_type, parameters)
-        return await self._matches(query, None)
+        return await self.ask(Asked(resource_type, tuple(parameters)))
 
     async def some(self, resource_type: str, limit: int, **parameters: str) -> list[Resource]:
         """The newest that match, at most `limit` of those stored and all that this transaction makes: for who needs no more."""
-        parameters_ = [(name.replace("_", "-"), value) for name, value in parameters.items()]
-        return await self._matches(compile_query(resource_type, parameters_), limit)
+        return await self.ask(asked(resource_type, parameters, limit))
+
+    async def ask(self, what: Asked) -> list[Resource]:
+        """The same for a search that may have been foreseen."""
+        return await self._matches(self._query(what.type, what.parameters), what.newest)
+
+    async def foresee(self, *what: Asked | Target) -> None:
+        """Look for all of this at once, with one command: for whoever knows what will be asked for, or read, next."""
+        targets = {str(to): to for to in what if isinstance(to, Target) and to not in self._entries}
+        looks = {key: Look(to.type, {"_id": to.id}) for key, to in targets.items()}
+        for one in what:
+            if isinstance(one, Asked):
+                query = self._query(one.type, one.parameters)
+                key = _key(query, one.newest)
+                if not query.pending and not query.sort and key not in self._looked and not self._finds_nothing(query):
+                    looks[key] = Look(one.type, query.filter, one.newest)
+        if len(looks) < 2:
+            return
+        for key, documents in (await look(self._store.db, looks, self.session)).items():
+            if key not in targets:
+                self._looked[key] = documents
+            for document in documents:
+                self._entries.setdefault(Target(looks[key].type, document["_id"]), Entry(version(document, document["_id"])))
+
+    def _query(self, resource_type: str, parameters: tuple[tuple[str, str], ...]) -> Query:
+        """The search, compiled once. One that has to be resolved first is changed by that, and made anew."""
+        known = self._queries.get((resource_type, parameters))
+        if known is None:
+            known = compile_query(resource_type, list(parameters))
+            if not known.pending:
+                self._queries[resource_type, parameters] = known
+        return known
 
     async def _matches(self, query: Query, limit: int | None) -> list[Resource]:
         staged = self._staged_matches(query)
         if staged is None:
             await self.flush()
-            await resolve(Look(self._store, Access.system("rules"), self.session), query)
+            await resolve.resolve(resolve.Look(self._store, Access.system("rules"), self.session), query)
         found = await self._found(query, limit)
         if limit is None and len(found) > _REACTION_SEARCH_LIMIT:
             raise fail("too-costly", f"more than {_REACTION_SEARCH_LIMIT} {query.type} resources are concerned")
@@ -233,13 +265,24 @@ class View(ABC):
 
     async def _found(self, query: Query, limit: int | None) -> list[Document]:
         """What is stored: rules ask for the same again and again, and until the next flush it is the same."""
-        asked = f"{query.type} {query.filter} {query.sort} {limit}"
-        if asked not in self._looked:
-            if limit is not None:
-                self._looked[asked] = await self._store.newest(query, limit, self.session)
+        key = _key(query, limit)
+        if key not in self._looked:
+            if self._finds_nothing(query):
+                self._looked[key] = []
+            elif limit is not None:
+                self._looked[key] = await self._store.newest(query, limit, self.session)
             else:
-                self._looked[asked] = await self._store.find(query, limit=_REACTION_SEARCH_LIMIT + 1, session=self.session)
-        return self._looked[asked]
+                self._looked[key] = await self._store.find(query, limit=_REACTION_SEARCH_LIMIT + 1, session=self.session)
+        return self._looked[key]
+
+    def _finds_nothing(self, query: Query) -> bool:
+        """Whether only what refers to a resource of this transaction can match: nothing that is stored does so before a flush."""
+        if self._flushed or query.pending:
+            return False
+        keys = [condition.get("search.t") for condition in query.filters]
+        referred = [target(key.partition(">")[2]) for key in keys if isinstance(key, str)]
+        entries = [self._entries.get(to) for to in referred if to is not None]
+        return any(entry is not None and entry.before is None and entry.method == "POST" for entry in entries)
 
     def _staged_matches(self, query: Query) -> list[Resource] | None:
         """What is staged but not yet written and meets a query on its own type; None where that can't be told without writing."""
@@ -271,7 +314,7 @@ class View(ABC):
         query = compile_query(resource_type, parse_qsl(criteria, keep_blank_values=True))
         if not query.has_condition:
             raise fail("invalid", "a condition needs at least one search parameter", status=400)
-        await resolve(Look(self._store, self.access, self.session), query)
+        await resolve.resolve(resolve.Look(self._store, self.access, self.session), query)
         return self._own(query.type, await self._store.find(query, limit=limit, session=self.session))
 
     async def referring(self, to: Target, first: Iterable[str], limit: int) -> list[Resource]:
@@ -296,3 +339,7 @@ class View(ABC):
         if to not in self._entries:
             self._entries[to] = Entry(await self._store.read(to.type, to.id, self.session))
         return self._entries[to]
+
+
+def _key(query: Query, newest: int | None) -> str:
+    return f"{query.type} {query.filter} {query.sort} {newest}"

@@ -2,7 +2,9 @@
 
 from datetime import timedelta
 
+from fhir_server import foresight
 from fhir_server.elements import codes, codings, extension
+from fhir_server.foresight import Asked
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import terms
@@ -62,9 +64,17 @@ async def catalogue_entry(unit: UnitOfWork, request: Resource) -> Resource | Non
 
     R4 can't search ActivityDefinition by code, so an entry also carries its procedure code as an identifier.
     """
-    wanted = [(c.get("system", ""), c["code"]) for c in codings(request.get("code")) if "code" in c]
-    if not wanted:
-        return None
-    found = await unit.search("ActivityDefinition", identifier=",".join(token(*w) for w in wanted), status="active")
+    wanted = _codes(request)
+    found = [entry for one in asked(request) for entry in await unit.ask(one)]
     entries = {(i.get("system", ""), i.get("value")): e for e in found for i in e.get("identifier", ())}
     return next((entries[w] for w in wanted if w in entries), None)
+
+
+def asked(request: Resource) -> list[Asked]:
+    """What `catalogue_entry` will ask for, for `View.foresee`; nothing where no code is."""
+    tokens = ",".join(token(*w) for w in _codes(request))
+    return [foresight.asked("ActivityDefinition", {"identifier": tokens, "status": "active"})] if tokens else []
+
+
+def _codes(request: Resource) -> list[tuple[str, str]]:
+    return [(c.get("system", ""), c["code"]) for c in codings(request.get("code")) if "code" in c]

@@ -2,7 +2,9 @@
 
 import re
 
+from fhir_server import foresight
 from fhir_server.elements import codes, identifier_value
+from fhir_server.foresight import Asked
 from fhir_server.outcome import fail
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
@@ -60,8 +62,13 @@ async def by_ae_title(unit: UnitOfWork, title: str) -> Resource | None:
     """The active station with this AE title."""
     if not title:
         return None
-    found = await unit.search("Device", identifier=token(terms.AE_TITLE, title))
+    found = await unit.ask(asked(title))
     return next((d for d in found if _active(d)), None)
+
+
+def asked(title: str) -> Asked:
+    """What `by_ae_title` will ask for, for `View.foresee`."""
+    return foresight.asked("Device", {"identifier": token(terms.AE_TITLE, title)})
 
 
 def _active(device: Resource) -> bool:

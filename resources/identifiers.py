@@ -3,7 +3,9 @@
 import re
 from collections.abc import Callable, Iterable
 
+from fhir_server import foresight
 from fhir_server.elements import has_code
+from fhir_server.foresight import Asked
 from fhir_server.outcome import fail
 from fhir_server.registry import Change, Resource
 from fhir_server.unit_of_work import UnitOfWork
@@ -47,11 +49,17 @@ def learned(known: Iterable[Resource], said: Iterable[Resource]) -> list[Resourc
 async def carriers(unit: UnitOfWork, resource_type: str, identifiers: Iterable[Resource], **also: str) -> list[Resource]:
     """The resources that carry one of these identifiers, found by one search; `also` are further search parameters."""
     wanted = list(identifiers)
+    found = await unit.ask(asked(resource_type, wanted, **also))
+    return [r for r in found if carries(r, wanted)]
+
+
+def asked(resource_type: str, identifiers: Iterable[Resource], **also: str) -> Asked:
+    """What `carriers` will ask for, for `View.foresee`."""
+    wanted = list(identifiers)
     # By the bare value too: a system alone would miss the authority that another sender names in another way.
     tokens = {token(i.get("system", ""), i["value"]) for i in wanted}
     tokens |= {escaped(i["value"]) for i in wanted if "|" not in i["value"]}
-    found = await unit.search(resource_type, identifier=",".join(sorted(tokens)), **also)
-    return [r for r in found if carries(r, wanted)]
+    return foresight.asked(resource_type, {"identifier": ",".join(sorted(tokens)), **also})
 
 
 def token(system: str, value: str) -> str:

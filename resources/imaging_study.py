@@ -3,6 +3,8 @@
 import re
 import uuid
 
+from fhir_server import foresight
+from fhir_server.foresight import Asked
 from fhir_server.outcome import fail
 from fhir_server.references import ref
 from fhir_server.registry import Change, Registry, Resource
@@ -72,8 +74,13 @@ def registered(procedure: Resource, uid: str = "") -> Resource:
 
 async def by_uid(unit: UnitOfWork, uid: str) -> Resource | None:
     """The study with this Study Instance UID."""
-    found = await unit.search("ImagingStudy", identifier=token(terms.DICOM_UID, f"urn:oid:{uid}"))
+    found = await unit.ask(asked(uid))
     return found[0] if found else None
+
+
+def asked(uid: str) -> Asked:
+    """What `by_uid` will ask for, for `View.foresee`."""
+    return foresight.asked("ImagingStudy", {"identifier": token(terms.DICOM_UID, f"urn:oid:{uid}")})
 
 
 async def of_procedure(unit: UnitOfWork, procedure_id: str) -> list[Resource]:

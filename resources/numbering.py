@@ -19,6 +19,7 @@ from typing import Final
 from weakref import WeakKeyDictionary
 
 from fhir_server.elements import codes, extension, identifier_value
+from fhir_server.foresight import Asked, asked
 from fhir_server.outcome import FhirError, fail
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
@@ -53,6 +54,8 @@ class Numbering:
     site: str = ""
 
 
+# What is asked for once in a transaction, for `View.foresee`.
+ASKED: Final = Asked("NamingSystem", (("value:exact", ",".join(sorted(ASSIGNED))), ("status", "active")))
 _of_transaction: "WeakKeyDictionary[UnitOfWork, Mapping[str, Numbering]]" = WeakKeyDictionary()
 
 
@@ -60,8 +63,7 @@ async def numberings(unit: UnitOfWork) -> Mapping[str, Numbering]:
     """The systems whose numbers a NamingSystem describes. Read once in a transaction."""
     known = _of_transaction.get(unit)
     if known is None:
-        wanted = ",".join(sorted(ASSIGNED))
-        found = await unit.search_all("NamingSystem", [("value:exact", wanted), ("status", "active")])
+        found = await unit.ask(ASKED)
         known = {n.system: n for one in found for n in _said(one)}
         _of_transaction[unit] = known
     return known
@@ -85,7 +87,9 @@ async def order_digits(unit: UnitOfWork) -> str:
         digits = f"{await unit.next_number('order'):09d}"
         numbers = ",".join(f"{letter}{digits}" for system, letter in ASSIGNED.items() if system != terms.SCHEDULED_STEP_ID)
         step = f"{ASSIGNED[terms.SCHEDULED_STEP_ID]}{digits}"
-        if not (await unit.some("ServiceRequest", 1, identifier=numbers) or await unit.some("Task", 1, identifier=step)):
+        held = asked("ServiceRequest", {"identifier": numbers}, newest=1), asked("Task", {"identifier": step}, newest=1)
+        await unit.foresee(*held)
+        if not any([await unit.ask(one) for one in held]):
             return digits
     raise fail("business-rule", "the order numbers that come next are all taken: a NamingSystem is to give them a pattern")
 

@@ -10,6 +10,7 @@ from datetime import date, datetime, timedelta
 from typing import Final, Literal
 
 from fhir_server.elements import codings, identifier_of_type
+from fhir_server.foresight import asked
 from fhir_server.registry import Resource
 from fhir_server.search import dates
 from fhir_server.unit_of_work import UnitOfWork
@@ -19,6 +20,7 @@ from resources.identifiers import token
 Kind = Literal["unknown-procedure", "missing-reason", "duplicate-order", "implausible-date"]
 KINDS: Final[tuple[Kind, ...]] = ("unknown-procedure", "missing-reason", "duplicate-order", "implausible-date")
 DUPLICATE_DAYS: Final = 30
+CATALOGUED: Final = asked("ActivityDefinition", {"status": "active"}, newest=1)
 _OPEN: Final = "draft,active,on-hold"
 _LOOKED_AT: Final = 100  # open orders of one patient for one procedure, the newest: a phantom may have thousands
 _NAMED: Final = 10  # of those that are duplicates
@@ -66,7 +68,7 @@ async def examine(
 
 async def _unknown_procedure(unit: UnitOfWork, entries: Collection[Resource]) -> Finding | None:
     """Only where there is a catalogue at all."""
-    if entries or not await unit.some("ActivityDefinition", 1, status="active"):
+    if entries or not await unit.ask(CATALOGUED):
         return None
     return Finding("unknown-procedure", "the procedure is not in the department's catalogue", "ServiceRequest.code")
 

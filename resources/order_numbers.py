@@ -1,11 +1,16 @@
 """The numbers of an order (placer, filler, accession): finding orders by them, keeping them apart, assigning them."""
 
+from typing import Final
+
 from fhir_server.elements import concept, identifier_of_type
+from fhir_server.foresight import Asked
 from fhir_server.outcome import FhirError, Issue, fail
 from fhir_server.registry import Change, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import numbering, terms
+from resources import identifiers, numbering, terms
 from resources.identifiers import carriers, escaped, keep, of_system, of_type, same
+
+_ORDERS: Final = "order,original-order"
 
 
 class PlacerNumberTaken(FhirError):
@@ -29,11 +34,16 @@ def placer_number(order: Resource) -> Resource | None:
     return identifier_of_type(order, terms.V2_0203, "PLAC")
 
 
+def asked(placer: Resource) -> Asked:
+    """What `by_placer_number` will ask for, for `View.foresee`."""
+    return identifiers.asked("ServiceRequest", [placer], intent=_ORDERS)
+
+
 async def by_placer_number(unit: UnitOfWork, placer: Resource) -> Resource | None:
     """The order with this placer order number; of one that was replaced under its own number, the order that replaced it."""
     found = [
         order
-        for order in await carriers(unit, "ServiceRequest", [placer], intent="order,original-order")
+        for order in await carriers(unit, "ServiceRequest", [placer], intent=_ORDERS)
         if order.get("status") != "entered-in-error" and same(placer_number(order) or {}, placer)
     ]
     replaced = {r.get("reference") for order in found for r in order.get("replaces", ())}
@@ -44,7 +54,7 @@ async def with_placer_value(unit: UnitOfWork, value: str) -> list[Resource]:
     """The orders whose placer order number has this value, whoever assigned it; without those that were replaced under it."""
     found = [
         order
-        for order in await unit.search("ServiceRequest", identifier=escaped(value), intent="order,original-order")
+        for order in await unit.search("ServiceRequest", identifier=escaped(value), intent=_ORDERS)
         if order.get("status") != "entered-in-error" and (placer_number(order) or {}).get("value") == value
     ]
     replaced = {r.get("reference") for order in found for r in order.get("replaces", ())}
@@ -126,7 +136,7 @@ async def check_accession_number(unit: UnitOfWork, change: Change, order: Resour
 
 async def assign(unit: UnitOfWork, order: Resource) -> None:
     """An accepted order gets the numbers that it lacks."""
-    identifiers = order.setdefault("identifier", [])
+    numbers = order.setdefault("identifier", [])
     missing = [c for c in ("FILL", "ACSN") if identifier_of_type(order, terms.V2_0203, c) is None]
     if not missing:
         return
@@ -135,4 +145,4 @@ async def assign(unit: UnitOfWork, order: Resource) -> None:
     digits = "" if all(systems[code] in described for code in missing) else await numbering.order_digits(unit)
     for code in missing:
         value = await numbering.fresh(unit, systems[code], order, digits)
-        identifiers.append({"type": concept(terms.V2_0203, code), "system": systems[code], "value": value})
+        numbers.append({"type": concept(terms.V2_0203, code), "system": systems[code], "value": value})

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, cast
 
 from fhir_server.elements import codes, concept, extension, has_code
+from fhir_server.foresight import asked
 from fhir_server.outcome import fail
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
@@ -34,7 +35,9 @@ DEFAULTS: Final[Mapping[Kind, Rule]] = {
 INTAKE_RULE: Final = "urn:fhir-ris:intake-rule"
 CATALOGUE: Final = "urn:fhir-ris:catalogue"  # identifier of the entry `any`, for what has no entry of its own
 FINDING: Final = "urn:fhir-ris:order-finding"  # code system of the kinds
-_ANY: Final = f"{CATALOGUE}|any"
+_GENERAL: Final = asked("ActivityDefinition", {"identifier": f"{CATALOGUE}|any", "status": "active"})
+# What is asked about every order, for `View.foresee`.
+ASKED: Final = (_GENERAL, order_intake.CATALOGUED)
 
 
 @dataclass(slots=True)
@@ -76,7 +79,7 @@ async def judge(
 
 async def _rules(unit: UnitOfWork, entries: Iterable[Resource], agreed: Mapping[Kind, Rule]) -> dict[Kind, Rule]:
     said = [_said(entry) for entry in entries]
-    general = [_said(e) for e in await unit.search("ActivityDefinition", identifier=_ANY, status="active")]
+    general = [_said(e) for e in await unit.ask(_GENERAL)]
     rules: dict[Kind, Rule] = {}
     for kind in KINDS:
         own = [rules_[kind] for rules_ in said if kind in rules_] or [rules_[kind] for rules_ in general if kind in rules_]

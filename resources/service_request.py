@@ -1,6 +1,8 @@
 """ServiceRequest: the order (intent `order`) and its requested procedures (intent `filler-order`, based on the order)."""
 
+from fhir_server import foresight
 from fhir_server.elements import concept, has_code, identifier_value
+from fhir_server.foresight import Asked
 from fhir_server.outcome import fail
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
@@ -91,7 +93,12 @@ OTHER = lifecycle(
 
 async def procedures_of(unit: UnitOfWork, order_id: str) -> list[Resource]:
     """The requested procedures of an order."""
-    return await unit.search("ServiceRequest", based_on=f"ServiceRequest/{order_id}", intent="filler-order")
+    return await unit.ask(asked_procedures(order_id))
+
+
+def asked_procedures(order_id: str) -> Asked:
+    """What `procedures_of` will ask for, for `View.foresee`."""
+    return foresight.asked("ServiceRequest", {"based-on": f"ServiceRequest/{order_id}", "intent": "filler-order"})
 
 
 async def steps_of(unit: UnitOfWork, request_id: str) -> list[Resource]:

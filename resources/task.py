@@ -2,8 +2,9 @@
 
 from typing import Any, Final
 
-from fhir_server import clock
+from fhir_server import clock, foresight
 from fhir_server.elements import concept, extension, has_code, identifier_value
+from fhir_server.foresight import Asked
 from fhir_server.outcome import fail
 from fhir_server.references import ref
 from fhir_server.registry import Change, Registry, Resource
@@ -288,9 +289,13 @@ def _set_readiness(step: Resource, word: str) -> None:
 
 async def steps_of(unit: UnitOfWork, *procedure_ids: str) -> list[Resource]:
     """The steps of these requested procedures."""
-    if not procedure_ids:
-        return []
-    return await unit.search("Task", based_on=",".join(f"ServiceRequest/{p}" for p in procedure_ids), intent="plan")
+    return await unit.ask(asked(*procedure_ids)) if procedure_ids else []
+
+
+def asked(*procedure_ids: str) -> Asked:
+    """What `steps_of` will ask for, for `View.foresee`."""
+    based_on = ",".join(f"ServiceRequest/{p}" for p in procedure_ids)
+    return foresight.asked("Task", {"based-on": based_on, "intent": "plan"})
 
 
 # Rules

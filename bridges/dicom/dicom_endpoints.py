@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from fhir_server import foresight
+from fhir_server.foresight import Asked
 from fhir_server.outcome import fail
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
@@ -41,8 +43,12 @@ class Place:
 
 async def active(unit: UnitOfWork, kind: str) -> list[Resource]:
     """The active Endpoints of this connectionType."""
-    found = await unit.search("Endpoint", status="active", connection_type=kind)
-    return [e for e in found if kind_of(e) == kind]
+    return [e for e in await unit.ask(asked(kind)) if kind_of(e) == kind]
+
+
+def asked(kind: str) -> Asked:
+    """What `active` will ask for, for `View.foresee`."""
+    return foresight.asked("Endpoint", {"status": "active", "connection-type": kind})
 
 
 def kind_of(endpoint: Resource) -> str | None:

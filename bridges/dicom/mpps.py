@@ -5,13 +5,23 @@ appointment and the reading worklist follow is the business of `resources/proced
 because we don't know its step or doubt its patient: it is kept, and a person is asked to look (a work item Task).
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
 import structlog
 
-from bridges.dicom import dimse, mpps_begin, mpps_checks, mpps_forward, mpps_progress
+from bridges.dicom import (
+    dicom_endpoints,
+    dimse,
+    mpps_begin,
+    mpps_checks,
+    mpps_data,
+    mpps_forward,
+    mpps_progress,
+    mpps_records,
+    mpps_steps,
+)
 from bridges.dicom.callers import Caller
 from bridges.dicom.dicom_json import Attributes, is_uid, text
 from bridges.dicom.mpps_checks import Checked, Station
@@ -52,6 +62,10 @@ class PerformedSteps:
 
         async def work(unit: UnitOfWork) -> Checked:
             await unit.lock(f"mpps:{uid}")
+            titles = {text(data, "PerformedStationAETitle"), caller.ae_title} - {""}
+            stations = (device.asked(title) for title in sorted(titles))
+            forwarded = dicom_endpoints.asked(dicom_endpoints.MPPS)
+            await unit.foresee(mpps_records.asked(uid), *stations, *mpps_steps.asked(data), forwarded)
             known = await by_uid(unit, uid)
             if known is not None:
                 await self._note_repetition(unit, known, data, caller)
@@ -65,7 +79,8 @@ class PerformedSteps:
             await mpps_forward.forward(unit, "N-CREATE", uid, data, performed, caller.ae_title)
             return checked
 
-        return Outcome.of(await self._transact("mpps-create", uid, caller, work))
+        touched = (uid, *(item.step_id for item in mpps_data.scheduled(data) if item.step_id))
+        return Outcome.of(await self._transact("mpps-create", uid, caller, work, touched))
 
     async def _note_repetition(self, unit: UnitOfWork, known: Resource, data: Attributes, caller: Caller) -> None:
         """Scanners do send a step twice. That another one comes under the same UID is worth a look."""
@@ -92,12 +107,14 @@ class PerformedSteps:
             await mpps_forward.forward(unit, "N-SET", uid, change, performed, caller.ae_title)
             return checked
 
-        return Outcome.of(await self._transact("mpps-set", uid, caller, work))
+        return Outcome.of(await self._transact("mpps-set", uid, caller, work, (uid,)))
 
-    async def _transact(self, event: str, uid: str, caller: Caller, work: Callable[[UnitOfWork], Awaitable[Checked]]) -> Checked:
+    async def _transact(
+        self, event: str, uid: str, caller: Caller, work: Callable[[UnitOfWork], Awaitable[Checked]], touched: Iterable[str]
+    ) -> Checked:
         act = Act(event, "dicom", f"SOP instance {uid}", peer=caller.address)
         try:
-            return await self._interactions.transact(caller.access, act, work)
+            return await self._interactions.transact(caller.access, act, work, small=(), turns=touched)
         except FhirError as error:
             log.warning("mpps.refused", operation=event, sop_instance=uid, code=error.code)
             raise dimse.Refused(dimse.PROCESSING_FAILURE, f"{error.code}: {error.issues[0].diagnostics}") from error

@@ -7,10 +7,12 @@ from bridges.dicom import mpps_data, mpps_records, mpps_steps
 from bridges.dicom.dicom_json import Attributes, text
 from bridges.dicom.mpps_checks import Checked
 from fhir_server.elements import concept
-from fhir_server.references import ref
+from fhir_server.foresight import Asked
+from fhir_server.references import Target, ref
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import candidates, device, imaging_study, terms, work_items
+from resources import candidates, device, imaging_study, service_request, task, terms, work_items
+from resources.safety import findings
 
 _CAN_BE_PERFORMED = frozenset({"requested", "accepted", "ready", "in-progress", "completed"})
 
@@ -19,6 +21,7 @@ async def begin(unit: UnitOfWork, uid: str, checked: Checked, zone: ZoneInfo) ->
     """The Procedure of a performed step that begins, with its Binary, its study and its work items."""
     data = checked.data
     steps = await mpps_steps.steps(unit, data)
+    await unit.foresee(*[asked for step in steps for asked in await _expected(unit, step)])
     station = await device.by_ae_title(unit, text(data, "PerformedStationAETitle"))
     patient = await unit.get(steps[0].get("for")) if steps else await mpps_steps.patient(unit, data)
     proposed = [] if steps else await _proposed(unit, data, patient, station, zone)
@@ -49,6 +52,17 @@ async def begin(unit: UnitOfWork, uid: str, checked: Checked, zone: ZoneInfo) ->
         text_ = f"The scanner's record of an examination is incomplete: {'; '.join(doubts)}."
         await work_items.open_work_item(unit, "performed-step-incomplete", text_, about, whose)
     return performed
+
+
+async def _expected(unit: UnitOfWork, step: Resource) -> list[Asked | Target]:
+    """What follows from a step that begins will look at: its examination, and whether it is the last of its order."""
+    procedure = await unit.get(step.get("focus"))
+    if procedure is None or procedure["resourceType"] != "ServiceRequest":
+        return []
+    found = findings.asked_of(procedure)
+    for order in [one for one in found if isinstance(one, Target)]:
+        found += [service_request.asked_procedures(order.id), task.asked(order.id, procedure["id"])]
+    return found
 
 
 async def _ask_about_state(unit: UnitOfWork, steps: list[Resource], about: str, whose: str | None) -> None:

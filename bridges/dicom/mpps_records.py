@@ -7,7 +7,9 @@ import orjson
 
 from bridges.dicom import dimse
 from bridges.dicom.dicom_json import Attributes
+from fhir_server import foresight
 from fhir_server.elements import extension
+from fhir_server.foresight import Asked
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import terms
@@ -19,8 +21,13 @@ MAX_DATA_SET: Final = 6 * 1024 * 1024  # bytes of its JSON form; a resource must
 
 async def by_uid(unit: UnitOfWork, uid: str) -> Resource | None:
     """The Procedure of an MPPS SOP Instance UID."""
-    found = await unit.search("Procedure", identifier=token(terms.DICOM_UID, f"urn:oid:{uid}"))
+    found = await unit.ask(asked(uid))
     return found[0] if found else None
+
+
+def asked(uid: str) -> Asked:
+    """What `by_uid` will ask for, for `View.foresee`."""
+    return foresight.asked("Procedure", {"identifier": token(terms.DICOM_UID, f"urn:oid:{uid}")})
 
 
 async def of_study(unit: UnitOfWork, study_uid: str) -> list[Resource]:

@@ -4,8 +4,10 @@ from bridges.dicom import patient_names, values
 from bridges.dicom.dicom_json import Attributes, text
 from bridges.dicom.mpps_data import ScheduledItem, scheduled
 from bridges.dicom.worklist_attributes import patient_id
+from fhir_server import foresight
 from fhir_server.elements import identifier_value
-from fhir_server.references import target
+from fhir_server.foresight import Asked
+from fhir_server.references import Target, target
 from fhir_server.registry import Resource
 from fhir_server.search.values import escaped
 from fhir_server.unit_of_work import UnitOfWork
@@ -34,7 +36,8 @@ def named(data: Attributes) -> list[ScheduledItem]:
 async def _step(unit: UnitOfWork, item: ScheduledItem, modality: str, ae_title: str) -> Resource | None:
     """By step id with requested procedure or study; else by these; else by accession number, where that leaves no doubt."""
     if item.step_id:
-        for step in await unit.search("Task", identifier=_token(terms.SCHEDULED_STEP_ID, item.step_id)):
+        for step in await unit.ask(_by_step_id(item)):
+            await unit.foresee(*_around(step))
             if task.is_step(step) and await _agrees(unit, step, item):
                 return step
     for procedure in (*await _by_id(unit, item), *await _by_study(unit, item)):
@@ -48,6 +51,23 @@ async def _step(unit: UnitOfWork, item: ScheduledItem, modality: str, ae_title: 
         s for s in by_accession if s["status"] in {"requested", "accepted", "ready"} and task.modality(s) in {None, modality}
     ]
     return waiting[0] if len(waiting) == 1 else None
+
+
+def asked(data: Attributes) -> list[Asked]:
+    """What will be asked for first, for `View.foresee`."""
+    found = [_by_step_id(item) for item in scheduled(data) if item.step_id]
+    uids = {uid for item in scheduled(data) for uid in (*item.planned_studies, item.study_uid) if uid}
+    return [*found, *(imaging_study.asked(uid) for uid in sorted(uids))]
+
+
+def _by_step_id(item: ScheduledItem) -> Asked:
+    return foresight.asked("Task", {"identifier": _token(terms.SCHEDULED_STEP_ID, item.step_id)})
+
+
+def _around(step: Resource) -> list[Target]:
+    """What is read of a step that begins: its requested procedure, patient and appointment."""
+    references = step.get("focus"), step.get("for"), task.appointment_of(step)
+    return [to for reference in references if (to := target(reference))]
 
 
 async def _agrees(unit: UnitOfWork, step: Resource, item: ScheduledItem) -> bool:

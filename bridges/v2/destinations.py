@@ -7,6 +7,7 @@ a message is written for exactly those destinations, in exactly the dialect, tha
 
 from datetime import tzinfo
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from bridges.v2.destination import Destination, is_v2
 from bridges.v2.partner import headers
@@ -25,12 +26,18 @@ class Destinations:
         self._zone = zone
         self._generation = -1
         self._known: tuple[Destination, ...] = ()
+        self._seen: WeakKeyDictionary[UnitOfWork, tuple[Destination, ...]] = WeakKeyDictionary()  # by its parts so far
 
     async def active(self, unit: UnitOfWork, changes: list[Change]) -> tuple[Destination, ...]:
         """Those that this transaction sees, its own changes included."""
         if any(_counts(change) for change in changes):
             await unit.db[COLLECTION].update_one({"_id": _GENERATION}, {"$inc": {"n": 1}}, upsert=True, session=unit.session)
-            return await self._read(unit)
+            self._seen[unit] = await self._read(unit)
+        elif unit not in self._seen:
+            self._seen[unit] = await self._present(unit)
+        return self._seen[unit]
+
+    async def _present(self, unit: UnitOfWork) -> tuple[Destination, ...]:
         found = await unit.db[COLLECTION].find_one({"_id": _GENERATION}, session=unit.session)
         generation = int(found["n"]) if found else 0
         if generation == self._generation:

@@ -5,7 +5,7 @@ They wait beside the parked order groups (`order_parked.py`), and `parked_sweep.
      shown: what the work item will say, received, until}
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -27,6 +27,8 @@ from fhir_server import clock
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError
+from fhir_server.references import Target
+from fhir_server.registry import Resource
 from fhir_server.search.query import compile_query
 from fhir_server.unit_of_work import UnitOfWork
 from resources import work_items
@@ -67,13 +69,15 @@ async def park(reception: Reception, numbers: Iterable[str], shown: str) -> Repl
     return Reply(text="kept until the order arrives", state="parked")
 
 
-async def play(interactions: Interactions, order_id: str) -> None:
-    """Receive again what has waited for this order, oldest first, each in its own transaction. What is refused, people see."""
-    found = await interactions.store.read("ServiceRequest", order_id)
-    order = found.resource if found else None
-    numbers = [i["value"] for i in (order or {}).get("identifier", ()) if "value" in i]
+async def play(interactions: Interactions, order_id: str, numbers: Collection[str]) -> None:
+    """Receive again what has waited for this order, oldest first, each in its own transaction. What is refused, people see.
+
+    numbers: those of the order
+    """
     waiting = (
-        interactions.store.db[COLLECTION].find({"numbers": {"$in": numbers}}, {"_id": 1}).sort([("received", 1), ("_id", 1)])
+        interactions.store.db[COLLECTION]
+        .find({"numbers": {"$in": list(numbers)}}, {"_id": 1})
+        .sort([("received", 1), ("_id", 1)])
     )
     act = Act("parked-message", source="v2", detail="its order is here")
     for document in await waiting.to_list():
@@ -98,13 +102,20 @@ async def play_left(interactions: Interactions) -> None:
     store = interactions.store
     waiting = await store.db[COLLECTION].find({"numbers.0": {"$exists": True}}, {"numbers": 1}).sort("received", 1).to_list()
     numbers = sorted({n for document in waiting for n in document["numbers"] if len(n) <= _LONGEST})
-    orders: dict[str, None] = {}
+    seen: set[str] = set()
     for start in range(0, len(numbers), _AT_ONCE):
         some = ",".join(escaped(n) for n in numbers[start : start + _AT_ONCE])
         query = compile_query("ServiceRequest", [("identifier", some), ("intent", "order")])
-        orders |= dict.fromkeys(await store.find_ids(query, _MOST))
-    for order_id in orders:
-        await play(interactions, order_id)
+        new = set(await store.find_ids(query, _MOST)) - seen
+        seen |= new
+        for to, found in (await store.read_many(Target("ServiceRequest", order_id) for order_id in sorted(new))).items():
+            if found.resource is not None:
+                await play(interactions, to.id, numbers_of(found.resource))
+
+
+def numbers_of(order: Resource) -> tuple[str, ...]:
+    """The numbers by which a message may have named an order."""
+    return tuple(i["value"] for i in order.get("identifier", ()) if "value" in i)
 
 
 async def _play(unit: UnitOfWork, id_: ObjectId, order_id: str) -> None:

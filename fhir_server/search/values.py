@@ -11,6 +11,8 @@ _ESCAPED = re.compile(r"\\([,$|\\])")
 
 def split(value: str, separator: str) -> list[str]:
     """The parts between separators that no backslash escapes; their escapes stay as they are."""
+    if "\\" not in value:
+        return value.split(separator)
     found = [""]
     position = 0
     while position < len(value):
@@ -27,7 +29,7 @@ def split(value: str, separator: str) -> list[str]:
 
 def unescaped(value: str) -> str:
     """The value meant by one whose `,`, `$`, `|` and backslashes are escaped by a backslash."""
-    return _ESCAPED.sub(r"\1", value)
+    return _ESCAPED.sub(r"\1", value) if "\\" in value else value
 
 
 def escaped(text: str) -> str:

@@ -142,8 +142,9 @@ async def _apply(unit: UnitOfWork, change: Change, rows: Rows, anew: set[str]) -
         return
     for id_ in belongs - anew:
         if id_ not in rows:
-            stored = await _row(unit, id_)
-            if stored is None and not _is_new(unit, id_):
+            new = _is_new(unit, id_)
+            stored = None if new else await _row(unit, id_)
+            if stored is None and not new:
                 anew.add(id_)
                 continue
             rows[id_] = stored or {}
@@ -153,7 +154,8 @@ async def _apply(unit: UnitOfWork, change: Change, rows: Rows, anew: set[str]) -
 
 
 def _is_new(unit: UnitOfWork, procedure_id: str) -> bool:
-    return any(c.type == "ServiceRequest" and c.id == procedure_id and c.before is None for c in unit.changes())
+    """Whether the request that is being done makes it: another one that shares the transaction may have made its row."""
+    return any(c.type == "ServiceRequest" and c.id == procedure_id and c.before is None for c in unit.changes(unit.part))
 
 
 async def _part(unit: UnitOfWork, resource: Resource) -> Part | None:

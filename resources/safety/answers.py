@@ -4,7 +4,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from fhir_server import foresight
 from fhir_server.elements import concept, has_code
+from fhir_server.foresight import Asked
 from fhir_server.outcome import fail
 from fhir_server.references import ref, target
 from fhir_server.registry import Change, Registry, Resource
@@ -50,14 +52,18 @@ def moment(given: object) -> datetime:
 async def latest(unit: UnitOfWork, patient: str, wanted: Iterable[str]) -> dict[str, Resource]:
     """The last response of a patient (`Patient/1`) to each of these questionnaires (their URLs)."""
     urls = set(wanted)
-    if not urls:
-        return {}
-    found = await unit.some("QuestionnaireResponse", _SEEN, patient=patient, questionnaire=",".join(sorted(urls)))
+    found = [response for one in asked(patient, urls) for response in await unit.ask(one)]
     last: dict[str, Resource] = {}
     for one in sorted(found, key=lambda r: (moment(r.get("authored")), r["id"])):
         if one.get("status") in GIVEN and (of := questionnaire_of(one)) is not None and of.url in urls:
             last[of.url] = one
     return last
+
+
+def asked(patient: str, urls: Iterable[str]) -> list[Asked]:
+    """What `latest` will ask for, for `View.foresee`; nothing without URLs."""
+    wanted = ",".join(sorted(urls))
+    return [foresight.asked("QuestionnaireResponse", {"patient": patient, "questionnaire": wanted}, _SEEN)] if wanted else []
 
 
 def counts_for(response: Resource, one: tables.Questionnaire, requests: Iterable[str], now: datetime) -> bool:

@@ -1,13 +1,15 @@
 """What speaks against an examination: the rules of the two tables, on what was answered and on what the chart says."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from fhir_server.elements import codes, codings, extension, identifier_value
-from fhir_server.references import ref
+from fhir_server.foresight import Asked, asked
+from fhir_server.references import Target, ref, target
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources import activity_definition, service_request, task, terms
@@ -89,6 +91,7 @@ async def examination(unit: UnitOfWork, procedure: Resource) -> Examination | No
     patient = await unit.get(procedure.get("subject"))
     if patient is None:
         return None
+    await unit.foresee(*asked_of(procedure))
     order = await service_request.order_of(unit, procedure)
     agents = contrast_agents(procedure) or ([] if is_decided(procedure) else contrast_agents(order))
     kinds = frozenset(kind for agent in agents for kind in tables.facts().kinds(agent))
@@ -96,16 +99,26 @@ async def examination(unit: UnitOfWork, procedure: Resource) -> Examination | No
     return Examination(procedure, order, steps, patient, await activity_definition.catalogue_entry(unit, procedure), kinds)
 
 
+def asked_of(procedure: Resource) -> list[Asked | Target]:
+    """What `examination` will ask for beside the patient, for `View.foresee`."""
+    orders = [to for r in procedure.get("basedOn", ()) if (to := target(r))]
+    return [*orders, task.asked(procedure["id"]), *activity_definition.asked(procedure)]
+
+
 async def find(unit: UnitOfWork, what: Examination) -> list[Finding]:
     """All that speaks against it, by the tables."""
     chart = Chart(unit, what)
-    asked = questionnaires(what, unit.now)
-    given = await answers.latest(unit, chart.whose, (q.url for q in asked))
-    found: list[Finding] = []
-    for one in asked:
-        found += _of_answers(one, given.get(one.url), what, unit.now)
-    yes = {f"{q.name}/{i}" for q in asked for i, v in answers.values(given.get(q.url, {})).items() if v == [True]}
+    questions = questionnaires(what, unit.now)
     rules = [r for r in tables.facts().rules if r.fits.all_of(what.modality, what.contrast)]
+    await unit.foresee(
+        *answers.asked(chart.whose, (q.url for q in questions)),
+        *(chart.asked(kind) for kind in _looked_at(rules)),
+    )
+    given = await answers.latest(unit, chart.whose, (q.url for q in questions))
+    found: list[Finding] = []
+    for one in questions:
+        found += _of_answers(one, given.get(one.url), what, unit.now)
+    yes = {f"{q.name}/{i}" for q in questions for i, v in answers.values(given.get(q.url, {})).items() if v == [True]}
     for rule in rules:
         if rule.looks_at == "egfr" and any(f.rule.startswith("egfr") for f in found):
             continue  # the first that holds is the most severe
@@ -179,9 +192,14 @@ class Chart:
             found = [c for c in told if stands(c) and group.has(c.get("code"))]
         return tuple(sorted(ref(f)["reference"] for f in found)) or None
 
-    async def _of(self, kind: str, **parameters: str) -> list[Resource]:
+    def asked(self, kind: str) -> Asked:
+        """The search for all facts of a kind."""
+        wanted = ",".join(f"{terms.LOINC}|{c}" for c in sorted({*tables.facts().egfr_codes, answers.PREGNANCY}))
+        return asked(kind, {"patient": self.whose} | ({"code": wanted} if kind == "Observation" else {}), newest=_MOST)
+
+    async def _of(self, kind: str) -> list[Resource]:
         if kind not in self._known:
-            self._known[kind] = await self.unit.some(kind, _MOST, patient=self.whose, **parameters)
+            self._known[kind] = await self.unit.ask(self.asked(kind))
         return self._known[kind]
 
     def _is_meant(self, rule: Rule, allergy: Resource) -> bool:
@@ -189,8 +207,7 @@ class Chart:
         return severe is bool(rule.severe) and tables.facts().concerns(allergy.get("code"), self.what.contrast)
 
     async def _observations(self) -> list[Resource]:
-        wanted = ",".join(f"{terms.LOINC}|{c}" for c in sorted({*tables.facts().egfr_codes, answers.PREGNANCY}))
-        found = await self._of("Observation", code=wanted)
+        found = await self._of("Observation")
         return sorted((o for o in found if o.get("status") not in _NOT_SO), key=_taken)
 
     async def _egfr(self, rule: Rule, yes: set[str]) -> tuple[str, ...] | None:
@@ -218,6 +235,18 @@ class Chart:
         if last is not None and said == "no" and age <= _NOT_PREGNANT_LASTS:  # what was recorded after it, counts
             found = [c for c in found if answers.moment(c.get("recordedDate")) > _taken(last)]
         return tuple(sorted(ref(c)["reference"] for c in found)) or None
+
+
+# What a rule looks at -> the facts that it is told by.
+_FACTS: Final = {
+    "egfr": ("Observation",), "pregnancy": ("Observation", "Condition"), "allergy": ("AllergyIntolerance",),
+    "condition": ("Condition",),
+}  # fmt: skip
+
+
+def _looked_at(rules: Iterable[Rule]) -> dict[str, None]:
+    """The kinds of facts, each once."""
+    return dict.fromkeys(kind for rule in rules for kind in _FACTS.get(rule.looks_at, ("Flag",)))
 
 
 def _pregnant(observation: Resource) -> str:
