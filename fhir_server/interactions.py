@@ -10,6 +10,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from fhir_server import audit, definitions, visibility
 from fhir_server.audit import Act
 from fhir_server.exchange import Parameters, Patch
+from fhir_server.foresight import Asked
 from fhir_server.history import HistoryPage, HistoryQuery, history_of_many, history_of_one, history_query
 from fhir_server.outcome import FhirError, fail
 from fhir_server.page_links import PageLinks
@@ -52,18 +53,20 @@ class Interactions:
         *,
         small: Iterable[Target] | None = None,
         turns: Iterable[str] = (),
+        foreseen: Iterable[Asked | Target] = (),
     ) -> T:
         """Run `work`, its reactions and its AuditEvent in one transaction, again from a clean state on a conflict.
 
         `entities` are those of the AuditEvent beyond what is changed. `small`: `work` is about one resource, beginning with
         these, and may share its transaction with others that come at the same time, but not with those that name one of the same
         `turns`: these go one after the other.
+        `foreseen`: what it will look for (`View.foresee`); what is foreseen of a group, is looked for at once.
         FhirError when a rule refuses, `forbidden` (403, and on record) when `work` requires more than `access` allows,
         `lock-error` (409) when others kept changing the same resources,
         `too-long` (413) for a resource that MongoDB can't hold, `transient` (503) when MongoDB is away.
         """
         async with self._refusals_recorded(access, act):
-            return await self._transactions.run(access, act, work, entities, small=small, turns=turns)
+            return await self._transactions.run(access, act, work, entities, small=small, turns=turns, foreseen=foreseen)
 
     # Interactions on one resource
 

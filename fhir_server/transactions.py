@@ -28,6 +28,7 @@ from pymongo.write_concern import WriteConcern
 
 from fhir_server import audit
 from fhir_server.audit import Act
+from fhir_server.foresight import Asked
 from fhir_server.outcome import FhirError, Issue, fail
 from fhir_server.references import Target
 from fhir_server.registry import Registry
@@ -62,6 +63,7 @@ class Job:
     targets: list[Target] = field(default_factory=list)
     small: bool = False
     turns: frozenset[str] = frozenset()  # what else it touches: others that do wait
+    foreseen: tuple[Asked | Target, ...] = ()  # what it will look for
     # What came of it when it was run with others; `alone` while it has yet to be run on its own.
     alone: bool = True
     result: Any = None
@@ -89,13 +91,15 @@ class Transactions:
         *,
         small: Iterable[Target] | None = None,
         turns: Iterable[str] = (),
+        foreseen: Iterable[Asked | Target] = (),
     ) -> T:
         """Run `work`, its reactions and its AuditEvent in one transaction. The errors are those of `Interactions.transact`.
 
         `small`: it may share a transaction with others, and begins with these resources, which are read ahead.
         `turns`: names of what else it works on; of those that name the same, one goes after the other.
+        `foreseen`: what it will look for.
         """
-        job = Job(access, act, work, list(entities), turns=frozenset(turns))
+        job = Job(access, act, work, list(entities), turns=frozenset(turns), foreseen=tuple(foreseen))
         if small is not None:
             job.targets, job.small = list(small), True
             await self._together.do(job)
@@ -200,6 +204,7 @@ class Transactions:
                 late = all(job.small for job in jobs)
                 unit = UnitOfWork(self._store, self._registry, session, strict=self._strict, late_locks=late, place=place)
                 await unit.load(to for job in jobs for to in job.targets)
+                await unit.foresee(*[one for job in jobs for one in job.foreseen])
                 done = [(job, part) for job in jobs if (part := await _part(unit, job, together=len(jobs) > 1))]
                 await unit.complete()
                 events = [

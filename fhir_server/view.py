@@ -10,7 +10,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from fhir_server import clock, visibility
 from fhir_server.elements import duplicate
 from fhir_server.foresight import Asked, Look, asked, look
-from fhir_server.outcome import fail
+from fhir_server.outcome import FhirError, fail
 from fhir_server.references import Target, target, walk
 from fhir_server.registry import Change, Resource
 from fhir_server.search import resolve
@@ -228,10 +228,9 @@ class View(ABC):
         targets = {str(to): to for to in what if isinstance(to, Target) and to not in self._entries}
         looks = {key: Look(to.type, {"_id": to.id}) for key, to in targets.items()}
         for one in what:
-            if isinstance(one, Asked):
-                query = self._query(one.type, one.parameters)
+            if isinstance(one, Asked) and (query := self._foreseeable(one)) is not None:
                 key = _key(query, one.newest)
-                if not query.pending and not query.sort and key not in self._looked and not self._finds_nothing(query):
+                if key not in self._looked:
                     looks[key] = Look(one.type, query.filter, one.newest)
         if len(looks) < 2:
             return
@@ -240,6 +239,14 @@ class View(ABC):
                 self._looked[key] = documents
             for document in documents:
                 self._entries.setdefault(Target(looks[key].type, document["_id"]), Entry(version(document, document["_id"])))
+
+    def _foreseeable(self, one: Asked) -> Query | None:
+        """A search that is one look into the database; None for others."""
+        try:
+            query = self._query(one.type, one.parameters)
+        except FhirError:
+            return None  # who asks for it is told
+        return None if query.pending or query.sort or self._finds_nothing(query) else query
 
     def _query(self, resource_type: str, parameters: tuple[tuple[str, str], ...]) -> Query:
         """The search, compiled once. One that has to be resolved first is changed by that, and made anew."""

@@ -596,7 +596,7 @@ def test_an_internal_error_is_rejected_and_the_message_is_processed_when_it_come
     ris.run(scenario())
 
 
-@pytest.mark.parametrize("where", ["answered", "keep"])
+@pytest.mark.parametrize("where", ["Answers.of", "keep"])
 def test_without_mongodb_a_message_is_rejected_and_processed_when_it_comes_again(ris, monkeypatch, where):
     def away(*_, **__):
         raise AutoReconnect("away")

@@ -27,6 +27,7 @@ from bridges.dicom.dicom_json import Attributes, is_uid, text
 from bridges.dicom.mpps_checks import Checked, Station
 from bridges.dicom.mpps_records import DATA_SET, MAX_DATA_SET, by_uid, data_set_of
 from fhir_server.audit import Act
+from fhir_server.foresight import Asked
 from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError
 from fhir_server.registry import Resource
@@ -62,10 +63,6 @@ class PerformedSteps:
 
         async def work(unit: UnitOfWork) -> Checked:
             await unit.lock(f"mpps:{uid}")
-            titles = {text(data, "PerformedStationAETitle"), caller.ae_title} - {""}
-            stations = (device.asked(title) for title in sorted(titles))
-            forwarded = dicom_endpoints.asked(dicom_endpoints.MPPS)
-            await unit.foresee(mpps_records.asked(uid), *stations, *mpps_steps.asked(data), forwarded)
             known = await by_uid(unit, uid)
             if known is not None:
                 await self._note_repetition(unit, known, data, caller)
@@ -80,7 +77,9 @@ class PerformedSteps:
             return checked
 
         touched = (uid, *(item.step_id for item in mpps_data.scheduled(data) if item.step_id))
-        return Outcome.of(await self._transact("mpps-create", uid, caller, work, touched))
+        titles = {text(data, "PerformedStationAETitle"), caller.ae_title} - {""}
+        foreseen = [*(device.asked(title) for title in sorted(titles)), *mpps_steps.asked(data)]
+        return Outcome.of(await self._transact("mpps-create", uid, caller, work, touched, foreseen))
 
     async def _note_repetition(self, unit: UnitOfWork, known: Resource, data: Attributes, caller: Caller) -> None:
         """Scanners do send a step twice. That another one comes under the same UID is worth a look."""
@@ -110,11 +109,18 @@ class PerformedSteps:
         return Outcome.of(await self._transact("mpps-set", uid, caller, work, (uid,)))
 
     async def _transact(
-        self, event: str, uid: str, caller: Caller, work: Callable[[UnitOfWork], Awaitable[Checked]], touched: Iterable[str]
+        self,
+        event: str,
+        uid: str,
+        caller: Caller,
+        work: Callable[[UnitOfWork], Awaitable[Checked]],
+        touched: Iterable[str],
+        foreseen: Iterable[Asked] = (),
     ) -> Checked:
         act = Act(event, "dicom", f"SOP instance {uid}", peer=caller.address)
         try:
-            return await self._interactions.transact(caller.access, act, work, small=(), turns=touched)
+            asked = [mpps_records.asked(uid), dicom_endpoints.asked(dicom_endpoints.MPPS), *foreseen]
+            return await self._interactions.transact(caller.access, act, work, small=(), turns=touched, foreseen=asked)
         except FhirError as error:
             log.warning("mpps.refused", operation=event, sop_instance=uid, code=error.code)
             raise dimse.Refused(dimse.PROCESSING_FAILURE, f"{error.code}: {error.issues[0].diagnostics}") from error

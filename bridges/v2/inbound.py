@@ -21,6 +21,7 @@ from bridges.v2.ack import AckError, acknowledge, read_ack
 from bridges.v2.ack_modes import AckMode
 from bridges.v2.admission import admit
 from bridges.v2.concerned import concerned, named_in
+from bridges.v2.foresight import foreseen
 from bridges.v2.message import Message
 from bridges.v2.message_log import ACCEPTED, Outcome
 from bridges.v2.mllp import Peer
@@ -71,6 +72,7 @@ class Inbound:
         self.stranger_rate = _STRANGER_RATE
         self._rates = Rates()
         self._unreadable = Allowance(_UNREADABLE_AN_HOUR, 3600)
+        self._answers = message_log.Answers(self._db)
         self.accepted = Accepted(self._db, self._take_over)
 
     async def admits(self, host: str) -> bool:
@@ -153,7 +155,7 @@ class Inbound:
             if len(received.frame) > MAX_SIZE:
                 return self._ack(message, "AR", AckError(code=207, text=f"a message has at most {MAX_SIZE} bytes"))
             await self._earlier_first(received)
-            if not received.is_strange and (answer := await message_log.answered(self._db, received.key)):
+            if not received.is_strange and (answer := await self._answers.of(received.key)):
                 log.info("a message came again and got its first answer", type=received.label)
                 return answer
             return (await self._outcome(received))[1]
@@ -200,7 +202,7 @@ class Inbound:
             if len(received.frame) > MAX_SIZE:
                 return "CR", self._ack(message, "CR", AckError(code=207, text=f"a message has at most {MAX_SIZE} bytes"))
             await self._earlier_first(received)
-            if not received.is_strange and await message_log.answered(self._db, received.key):
+            if not received.is_strange and await self._answers.of(received.key):
                 return ACCEPTED, accepted
             if (failure := _not_for_us(received)) is not None:
                 return await self._refuse(received, failure, accept_level=True)
@@ -217,7 +219,7 @@ class Inbound:
         for attempt in range(_TRIES):
             try:
                 await self._earlier_first(received)
-                if answer := await message_log.answered(self._db, received.key):
+                if answer := await self._answers.of(received.key):
                     return read_ack(answer).code, answer
                 return await self._outcome(received, told)
             except DuplicateKeyError:
@@ -276,7 +278,9 @@ class Inbound:
             await self._store(unit, received, outcome)
 
         try:
-            await self._interactions.transact(received.access, received.act("AA"), work, small=(), turns=touched(message))
+            await self._interactions.transact(
+                received.access, received.act("AA"), work, small=(), turns=touched(message), foreseen=foreseen(message, sender)
+            )
         except (Refused, PyMongoError):
             raise
         except FhirError as error:
@@ -356,7 +360,7 @@ class Inbound:
 
     async def _answered_elsewhere(self, received: Received) -> bytes:
         try:
-            answer = None if received.is_strange else await message_log.answered(self._db, received.key)
+            answer = None if received.is_strange else await self._answers.of(received.key)
         except PyMongoError:
             answer = None
         return answer or self._ack(received.message, "AR", _TRY_AGAIN)

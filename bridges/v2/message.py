@@ -6,7 +6,8 @@ unescaped. Numbers count as the standard counts: fields and components from 1 (M
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from bridges.v2.charset import (
@@ -154,7 +155,7 @@ class Segment:
     number: which one of its name it is in the message, from 1, as an error location counts (ERL.2)
     """
 
-    __slots__ = ("_asked", "_context", "_fields", "_line", "name", "number")
+    __slots__ = ("_context", "_fields", "_line", "asked", "name", "number")
 
     def __init__(self, line: str, context: _Context, number: int = 1) -> None:
         self.name = line[:3]
@@ -162,7 +163,7 @@ class Segment:
         self._line = line
         self._context = context
         self._fields: list[str] | None = None
-        self._asked = 0  # a bit for each field that was asked for
+        self.asked = 0  # a bit for each field that was asked for
 
     def most_repeated(self) -> tuple[int, int]:
         """The field that repeats most, and how often."""
@@ -174,12 +175,12 @@ class Segment:
     @property
     def was_read(self) -> bool:
         """Whether a field of it was asked for."""
-        return bool(self._asked)
+        return bool(self.asked)
 
     def unread(self) -> list[int]:
         """The fields that hold something and that nobody has asked for."""
         fields = self.values()
-        return [n for n, text in enumerate(fields) if n and text and text != DELETE and not self._asked >> n & 1]
+        return [n for n, text in enumerate(fields) if n and text and text != DELETE and not self.asked >> n & 1]
 
     @property
     def repetition(self) -> str:
@@ -199,7 +200,7 @@ class Segment:
     def raw(self, field: int) -> str:
         """The field as it came, with all its repetitions and escape sequences."""
         if field >= 0:
-            self._asked |= 1 << field
+            self.asked |= 1 << field
         fields = self._fields
         if fields is None:
             separator = self._context.separators.field
@@ -267,6 +268,16 @@ class Message:
             segment = Segment(line, context, len(same) + 1)
             same.append(segment)
             self.segments.append(segment)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What is asked for in here doesn't count as read."""
+        asked = [segment.asked for segment in self.segments]
+        try:
+            yield
+        finally:
+            for segment, before in zip(self.segments, asked, strict=True):
+                segment.asked = before
 
     @property
     def codec(self) -> str:

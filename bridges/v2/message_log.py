@@ -23,6 +23,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from bridges.v2.message import Message, readable
 from fhir_server import clock
 from fhir_server.registry import Resource
+from fhir_server.together import Together
 from fhir_server.unit_of_work import UnitOfWork
 
 COLLECTION = "messages"
@@ -90,10 +91,33 @@ async def ensure_indexes(db: AsyncDatabase[Document]) -> None:
     )
 
 
-async def answered(db: AsyncDatabase[Document], key: Key) -> bytes | None:
-    """The answer that this very message got before, if it was processed."""
-    found = await db[COLLECTION].find_one(key.filter() | {"final": True}, {"ack": 1})
-    return bytes(found["ack"]) if found else None
+@dataclass(slots=True)
+class _Look:
+    key: Key
+    ack: bytes | None = None
+
+
+class Answers:
+    """The answers that messages got before. Those who ask at the same time share the round trip."""
+
+    def __init__(self, db: AsyncDatabase[Document]) -> None:
+        self._messages = db[COLLECTION]
+        self._together = Together[_Look](self._look, lambda _: (), largest=50, in_flight=1)
+
+    async def of(self, key: Key) -> bytes | None:
+        """The answer that this very message got, if it was processed."""
+        look = _Look(key)
+        await self._together.do(look)
+        return look.ack
+
+    async def _look(self, looks: list[_Look]) -> None:
+        where: Document = {"$or": [k.filter() for k in {look.key for look in looks}], "final": True}
+        found = {
+            Key(d["sender"], d["control_id"], d["digest"]): bytes(d["ack"])
+            async for d in self._messages.find(where, {"sender": 1, "control_id": 1, "digest": 1, "ack": 1})
+        }
+        for look in looks:
+            look.ack = found.get(look.key)
 
 
 async def taken(db: AsyncDatabase[Document], key: Key) -> bool:

@@ -63,6 +63,16 @@ class OrderGroup:
     number: int = 0
 
     @property
+    def obrs(self) -> list[Segment]:
+        return [p.obr for p in self.procedures]
+
+    @property
+    def numbered(self) -> list[Segment]:
+        """The segments that may hold the order numbers (field 2 and 3), the one that counts first."""
+        found = [self.orc, *self.obrs[:1]]
+        return found[::-1] if self.own_numbers else found
+
+    @property
     def details(self) -> list[Details]:
         """Of all its OBRs, in their order."""
         return [p.details for p in self.procedures] or [self.loose]
@@ -138,13 +148,12 @@ class Order:
 
     @property
     def obrs(self) -> list[Segment]:
-        return [p.obr for p in self.group.procedures]
+        return self.group.obrs
 
     @property
     def numbered(self) -> list[Segment]:
         """The segments that may hold the order numbers (field 2 and 3), the one that counts first."""
-        found = [self.orc, *self.obrs[:1]]
-        return found[::-1] if self.group.own_numbers else found
+        return self.group.numbered
 
     @property
     def numbers(self) -> list[tuple[Segment, int]]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from bridges.v2 import order_foresight, order_parked, parked_messages
+from bridges.v2 import order_parked, parked_messages
 from bridges.v2.ack import AckError
 from bridges.v2.message import Message, readable
 from bridges.v2.order_control import Batch, Control, UnknownOrder, check_alone, control_of, unknown_order
@@ -27,12 +27,11 @@ async def receive_order(reception: Reception) -> Reply | None:
     check_one_patient(reception.message)
     groups = order_groups(reception.message)
     people = People(reception.unit, reception.sender)
-    orders = [Order(reception.unit, reception.sender, reception.message, people, group) for group in groups]
-    await reception.unit.foresee(*order_foresight.of_message(reception.message, reception.sender, orders))
     batch = Batch()
     answers: list[Answer] = []
     parked = 0
-    for i, (group, order) in enumerate(zip(groups, orders, strict=True)):
+    for i, group in enumerate(groups):
+        order = Order(reception.unit, reception.sender, reception.message, people, group)
         batch.next_control = groups[i + 1].orc.field(1).strip().upper() if i + 1 < len(groups) else ""
         try:
             control = control_of(order)

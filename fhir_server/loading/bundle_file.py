@@ -8,6 +8,7 @@ from fhir_server.audit import Act
 from fhir_server.bundle_entries import EntryAsk
 from fhir_server.bundles import MAX_ENTRIES
 from fhir_server.exchange import Prefer
+from fhir_server.foresight import Asked
 from fhir_server.interactions import Interactions
 from fhir_server.loading.ledger import Ledger, Left, Tally, note_range
 from fhir_server.loading.loader import ACCESS, ACT, OF_THE_MOMENT
@@ -37,6 +38,7 @@ class _Noting(Interactions):
         *,
         small: Iterable[Target] | None = None,  # noqa: ARG002 - what is noted is never shared with others
         turns: Iterable[str] = (),
+        foreseen: Iterable[Asked | Target] = (),
     ) -> T:
         async def noted(unit: UnitOfWork) -> T:
             result = await work(unit)
@@ -44,7 +46,7 @@ class _Noting(Interactions):
             await note_range(unit, self._file, start, end, end + 1, end - start, ())
             return result
 
-        return await self._of.transact(access, act, noted, entities, turns=turns)
+        return await self._of.transact(access, act, noted, entities, turns=turns, foreseen=foreseen)
 
 
 async def load_bundle(interactions: Interactions, ledger: Ledger, file: Opened, base_url: str) -> Tally:
