@@ -65,6 +65,7 @@ class UnitOfWork(View):
         self._strict = strict
         self._locks: set[int] | None = set() if late_locks else None  # those to be taken at the end
         self._kept: dict[str, list[UpdateOne]] = {}
+        self._rows: dict[str, list[ReplaceOne[Document] | DeleteOne]] = {}
         self._following = 0  # rules and reactions at work: what they do is the department's, not the caller's
         self._queue: deque[Target] = deque()  # changed, with reactions to come
 
@@ -182,8 +183,15 @@ class UnitOfWork(View):
         self._at.wrote = True
         self._kept.setdefault(collection, []).append(write)
 
-    async def write_rows(self, collection: str, writes: list[ReplaceOne[Document] | DeleteOne]) -> None:
-        """Write documents that follow from resources, in this transaction. Conflict where another one was quicker to make one."""
+    def put_rows(self, collection: str, writes: list[ReplaceOne[Document] | DeleteOne]) -> None:
+        """Have documents that follow from resources written with this transaction, in this order."""
+        self._rows.setdefault(collection, []).extend(writes)
+
+    async def flush_rows(self, collection: str) -> None:
+        """Write those of a collection, so that they are found. Conflict where another transaction was quicker to make one."""
+        writes = self._rows.pop(collection, None)
+        if not writes:
+            return
         try:
             await self._store.db[collection].bulk_write(writes, session=self.session)
         except BulkWriteError as error:
@@ -207,6 +215,8 @@ class UnitOfWork(View):
                 for projection in self._registry.projections:
                     await projection(self, changes)
         await self.take_locks()
+        for collection in [*self._rows]:
+            await self.flush_rows(collection)
         await self.flush()
         for collection, writes in self._kept.items():
             try:

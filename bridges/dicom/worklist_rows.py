@@ -92,6 +92,7 @@ class WorklistRows:
 
     async def _rows_of(self, unit: UnitOfWork, parts: list[Change]) -> set[str]:
         names = {f"{c.type}/{c.id}" for c in parts} | {p for c in parts if c.type in _CLINICAL for p in _patients(c)}
+        await unit.flush_rows(COLLECTION)
         made_of = {"of": {"$in": sorted(names)}}
         cursor = unit.db[COLLECTION].find(made_of, {"_id": 1}, session=unit.session)
         return {row["_id"] async for row in cursor}
@@ -107,7 +108,7 @@ class WorklistRows:
             await unit.lock(*_locks(step.task))
             writes.append(ReplaceOne({"_id": id_}, row, upsert=True))
         if writes:
-            await unit.write_rows(COLLECTION, writes)
+            unit.put_rows(COLLECTION, writes)
 
     def _row(self, step: ScheduledStep) -> dict[str, Any] | None:
         start = values.local(step.task.get("restriction", {}).get("period", {}).get("start"), self._zone)

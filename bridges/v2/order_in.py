@@ -40,7 +40,8 @@ async def receive_order(reception: Reception) -> Reply | None:
                 continue
             if stored is not None and control.done in _COMES:
                 numbers = parked_messages.numbers_of(reception.unit.final(stored))
-                reception.afterwards.append(partial(parked_messages.play, order_id=stored["id"], numbers=numbers))
+                if await order_parked.play(order, stored, numbers, perform):
+                    reception.afterwards.append(partial(parked_messages.play, order_id=stored["id"], numbers=numbers))
             if control.done and (_wants_order_response(reception) or control.done == "SR"):
                 answers.append(await answer(reception.unit, reception.message, control.done, group, stored))
         except FhirError as error:
@@ -69,8 +70,6 @@ async def _act(order: Order, control: Control, batch: Batch) -> Resource | None:
     if control.done not in {"PA", "CH"}:
         batch.parent = None
     await order.unit.react()
-    if stored is not None and control.done in _COMES:
-        await order_parked.play(order, stored, perform)
     return stored
 
 

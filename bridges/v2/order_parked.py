@@ -6,7 +6,7 @@ A document of `parked_orders`, one for each order group that waits:
      shown: what the work item will say, received, until}
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -74,15 +74,20 @@ async def park(order: Order) -> None:
     )
 
 
-async def play(order: Order, stored: Resource, perform: Callable[[Order], Awaitable[None]]) -> None:
+async def play(order: Order, stored: Resource, numbers: Collection[str], perform: Callable[[Order], Awaitable[None]]) -> bool:
     """Do what was said of this order before it came, in the order in which it was said, in the order's own transaction.
 
     What is refused becomes a work item: the order itself is right.
+    Returns whether whole messages wait for one of its numbers (`parked_messages.py`). Who parks one from now on, takes a lock of
+    these numbers that we hold, and finds the order.
     """
     unit = order.unit
     placer = placer_number(order)
-    waiting = unit.db[COLLECTION].find({"placer": placer["value"]}, session=unit.session).sort([("received", 1), ("_id", 1)])
-    for document in await waiting.to_list():
+    sought = {"$or": [{"placer": placer["value"]}, {"numbers": {"$in": list(numbers)}}]}
+    waiting = await unit.db[COLLECTION].find(sought, sort=[("received", 1), ("_id", 1)], session=unit.session).to_list()
+    for document in waiting:
+        if document.get("placer") != placer["value"]:
+            continue
         if not same(document["identifier"], placer) and not await _means(unit, document, stored):
             continue
         state = "played"
@@ -98,6 +103,7 @@ async def play(order: Order, stored: Resource, perform: Callable[[Order], Awaita
         if state == "played" and await unit.db[COLLECTION].find_one(_of_message(document), session=unit.session):
             state = "parked"  # another order of the same message is still to come
         await message_log.mark(unit.db, unit.session, document["message"], state, stored)
+    return any("numbers" in document for document in waiting)
 
 
 async def _means(unit: UnitOfWork, document: Document, stored: Resource) -> bool:

@@ -51,7 +51,7 @@ async def park(reception: Reception, numbers: Iterable[str], shown: str) -> Repl
     """Keep the message until an order with one of these numbers comes."""
     unit, partner, message = reception.unit, reception.sender.partner, reception.message
     known = sorted({n for n in numbers if n})
-    await unit.lock(*(f"{kind}:{n}" for n in known for kind in ("accession", "placer")))  # as who brings the order does
+    await unit.lock(*(f"{kind}:{n}" for n in known for kind in ("accession", "filler", "placer")))  # as who brings the order does
     await unit.db[COLLECTION].insert_one(
         {
             "numbers": known,

@@ -38,7 +38,7 @@ async def project(unit: UnitOfWork, changes: list[Change]) -> None:
     """The projection."""
     writes = [_write(c.id, c.after) for c in changes if c.type == "Appointment" and not c.redirected]
     if writes:
-        await unit.write_rows(COLLECTION, writes)
+        unit.put_rows(COLLECTION, writes)
 
 
 async def rebuild(interactions: Interactions) -> AsyncIterator[int]:
@@ -54,7 +54,7 @@ async def rebuild(interactions: Interactions) -> AsyncIterator[int]:
 async def _rebuilt(interactions: Interactions, ids: list[str]) -> None:
     async def work(unit: UnitOfWork) -> None:
         writes = [_write(id_, await unit.read("Appointment", id_)) for id_ in ids]
-        await unit.write_rows(COLLECTION, writes)
+        unit.put_rows(COLLECTION, writes)
 
     await interactions.transact(_ACCESS, _ACT, work)
 

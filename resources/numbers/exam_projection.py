@@ -40,7 +40,7 @@ async def project(unit: UnitOfWork, changes: list[Change]) -> None:
         await _apply(unit, change, rows, anew)
     for id_ in anew:
         rows[id_] = await _gather(unit, id_)
-    await _write(unit, rows)
+    _write(unit, rows)
 
 
 async def note_deliveries(unit: UnitOfWork, messages: Iterable[Resource]) -> None:
@@ -49,7 +49,7 @@ async def note_deliveries(unit: UnitOfWork, messages: Iterable[Resource]) -> Non
     rows = await _stored(unit, about) if about else {}
     for parts in rows.values():
         await _note_sent(unit, parts)
-    await _write(unit, rows)
+    _write(unit, rows)
 
 
 async def rebuild(interactions: Interactions) -> AsyncIterator[int]:
@@ -71,7 +71,7 @@ async def rebuild(interactions: Interactions) -> AsyncIterator[int]:
 
 async def _rebuilt(interactions: Interactions, ids: list[str]) -> None:
     async def work(unit: UnitOfWork) -> None:
-        await _write(unit, {id_: await _gather(unit, id_) for id_ in ids})
+        _write(unit, {id_: await _gather(unit, id_) for id_ in ids})
 
     await interactions.transact(_ACCESS, _ACT, work)
 
@@ -254,19 +254,21 @@ async def _stored(unit: UnitOfWork, keys: set[str]) -> Rows:
     """The rows that are made of one of these."""
     if not keys:
         return {}
+    await unit.flush_rows(COLLECTION)
     cursor = unit.db[COLLECTION].find({"parts.of": {"$in": sorted(keys)}}, {"parts": 1}, session=unit.session)
     return {d["_id"]: {p["of"]: p for p in d["parts"]} for d in await cursor.to_list()}
 
 
 async def _row(unit: UnitOfWork, id_: str) -> dict[str, Part] | None:
+    await unit.flush_rows(COLLECTION)
     found = await unit.db[COLLECTION].find_one({"_id": id_}, {"parts": 1}, session=unit.session)
     return {p["of"]: p for p in found["parts"]} if found else None
 
 
-async def _write(unit: UnitOfWork, rows: Rows) -> None:
+def _write(unit: UnitOfWork, rows: Rows) -> None:
     writes: list[ReplaceOne[dict[str, Any]] | DeleteOne] = []
     for id_, parts in rows.items():
         there = f"ServiceRequest/{id_}" in parts
         writes.append(ReplaceOne({"_id": id_}, row(id_, parts.values()), upsert=True) if there else DeleteOne({"_id": id_}))
     if writes:
-        await unit.write_rows(COLLECTION, writes)
+        unit.put_rows(COLLECTION, writes)
