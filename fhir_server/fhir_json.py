@@ -4,6 +4,7 @@ In memory a JSON number with a point or an exponent is a `decimal.Decimal` (as i
 an `int`; in BSON a Decimal is a Decimal128. A float never appears.
 """
 
+import codecs
 import json
 import re
 from collections.abc import Callable
@@ -19,8 +20,11 @@ from fhir_server.outcome import FhirError, fail
 MAX_NESTING = 80
 """Levels of objects and arrays in one document; MongoDB stops at 100, and wraps a resource in some of its own."""
 
-_NOT_STRUCTURE = bytes(b for b in range(256) if b not in b'{}[]"')
+_NOT_BRACKETS = bytes(b for b in range(256) if b not in b"{}[]")
+# Numbers that only the thorough way reads as they are: decimals, -0, and what may be beyond 64 bits.
+_PARTICULAR = re.compile(rb"[.E]|[0-9]e|-0|[0-9]{19}")
 _DIGITS = 100_000
+_NOT_UTF8 = "The content is not valid UTF-8"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -28,18 +32,37 @@ def _refuse(text: str) -> FhirError:
     return fail("structure", text, status=400)
 
 
-def _is_nested_too_deeply(data: bytes) -> bool:
-    """Whether brackets outside strings nest deeper than MAX_NESTING, found without recursion (unbalanced ones count as too deep).
+def _outside_strings(data: bytes) -> bytes:
+    """What stands outside of strings: they are cut out after their escaped quotes."""
+    if b"\\" in data:
+        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return b"".join(data.split(b'"')[::2])
 
-    Strings are cut out after their escaped quotes; then each pass takes the innermost level away.
+
+def _is_nested_too_deeply(outside: bytes) -> bool:
+    """Whether brackets nest deeper than MAX_NESTING, found without recursion (unbalanced ones count as too deep).
+
+    Each pass takes the innermost level away.
     """
-    quoted = data.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _NOT_STRUCTURE)
-    brackets = b"".join(quoted.split(b'"')[::2])
+    brackets = outside.translate(None, _NOT_BRACKETS)
     for _ in range(MAX_NESTING):
         if not brackets:
             return False
         brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
     return bool(brackets)
+
+
+def _quickly(raw: bytes, outside: bytes) -> Any:
+    """What orjson makes of it; None where it can't be trusted: numbers that it would change, or a property given twice."""
+    if _PARTICULAR.search(outside):
+        return None
+    try:
+        value = orjson.loads(raw)
+        written = orjson.dumps(value)
+    except (orjson.JSONDecodeError, TypeError):
+        return None
+    # Of a property that is given twice, orjson keeps one: then there are fewer colons.
+    return value if outside.count(b":") == _outside_strings(written).count(b":") else None
 
 
 def _unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -100,15 +123,25 @@ def loads_array(data: bytes | bytearray | memoryview | str) -> list[Any]:
 def _decoded(data: bytes | bytearray | memoryview | str) -> Any:
     try:
         raw = data.encode() if isinstance(data, str) else bytes(data)
-        text = data if isinstance(data, str) else raw.decode()
     except UnicodeError:
-        raise _refuse("The content is not valid UTF-8") from None
-    if text.startswith("\ufeff"):
+        raise _refuse(_NOT_UTF8) from None
+    if raw.startswith(codecs.BOM_UTF8):
         raise _refuse("The content begins with a byte order mark, which JSON does not allow")
-    if _is_nested_too_deeply(raw):
+    outside = _outside_strings(raw)
+    if _is_nested_too_deeply(outside):
         raise _refuse(f"The content nests deeper than {MAX_NESTING} levels, or its brackets do not match")
+    if (value := _quickly(raw, outside)) is not None:
+        return value
+    return _thoroughly(raw)
+
+
+def _thoroughly(raw: bytes) -> Any:
+    """Read with each decimal as it is, and with a refusal that says what is wrong."""
     try:
+        text = raw.decode()
         value = _DECODER.decode(text)
+    except UnicodeError:
+        raise _refuse(_NOT_UTF8) from None
     except json.JSONDecodeError as error:
         raise _refuse(f"Not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     if _SURROGATE.search(text):

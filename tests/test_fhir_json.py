@@ -64,6 +64,14 @@ def test_a_property_given_twice_is_refused_at_any_level():
     assert "'status' stands twice" in refusal('{"a":[{"status":"draft","x":1,"status":"active"}]}')
 
 
+@given(st.dictionaries(texts, json_values, min_size=1), st.data())
+def test_a_property_given_twice_is_refused_whatever_else_is_there(value, data):
+    name, other = data.draw(st.sampled_from(sorted(value))), data.draw(json_values)
+    twice = dumps(value)[:-1] + b", " + dumps(name) + b" : " + dumps(other) + b"}"
+    assert "stands twice" in refusal(twice)
+    assert "stands twice" in refusal(b'{"a": [1, ' + twice + b"]}")
+
+
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e99999999999999999999", "01", "+1", ".5", "1."])
 def test_what_is_not_a_json_number_is_refused(number):
     refusal(f'{{"value":{number}}}')

@@ -13,23 +13,22 @@
 """
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from decimal import Decimal
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 from fhir_server import definitions
 from fhir_server.definitions import SearchParameter
-from fhir_server.references import literals, target
 from fhir_server.search.composites import Composite, composite
-from fhir_server.search.dates import interval
-from fhir_server.search.intervals import number, quantities
-from fhir_server.search.keys import KEYS, MAX_KEY, plain, shortened
+from fhir_server.search.index_writer import Extractor, Row, Writer, referred_to
+from fhir_server.search.keys import MAX_KEY, shortened
 from fhir_server.search.paths import compile_path
 
 # What these refer to may be deleted: they tell what was, or carry resources of elsewhere.
 NO_HOLD = frozenset({"AuditEvent", "Provenance", "Bundle"})
 RANK = {"routine": 0, "urgent": 1, "asap": 2, "stat": 3}
+_OF_LISTS = frozenset("=@>")  # a code, a token with its system, a reference: not the text beside them
 # Served from the document itself, not from the index.
 _BUILT_IN = frozenset({"_id", "_lastUpdated"})
 DENIES = "!denies"
@@ -45,8 +44,6 @@ LISTED: dict[str, tuple[str, tuple[str, ...]]] = {
 # Its definition asks for what sounds alike, which is not what a string index finds.
 _UNSUPPORTED = frozenset({"phonetic"})
 _TYPES = frozenset({"token", "reference", "string", "date", "uri", "number", "quantity"})
-
-Extractor = Callable[[dict[str, Any]], list[tuple[str, Any]]]
 
 
 @cache
@@ -140,15 +137,17 @@ def is_caseless(resource_type: str, parameter: str) -> bool:
 
 
 @cache
-def _by_element(resource_type: str) -> dict[str, tuple[tuple[str, str, Extractor], ...]]:
-    """JSON name of an element of the resource (`meta.tag` in its meta) -> the parameters that look there.
+def _by_element(resource_type: str) -> dict[str, tuple[Row, ...]]:
+    """JSON name of an element of the resource (`meta.tag` in its meta) -> the parameters that look there and nowhere else.
 
-    Most resources have few of their elements, so few of their parameters need a look.
+    Under `resourceType`, which is always there, those that look at the whole. Most resources have few of their elements, so few
+    of their parameters need a look.
     """
-    found: dict[str, list[tuple[str, str, Extractor]]] = {}
+    listed = LISTED.get(resource_type, ("", ()))[1]
+    found: dict[str, list[Row]] = {}
     for name, (kind, extract) in parameters(resource_type).items():
         if name not in unions(resource_type):
-            row = (name, _kind_of_keys(resource_type, name, kind), extract)
+            row = Row(name, _kind_of_keys(resource_type, name, kind), extract, name in listed)
             for json_name in looks_at(resource_type, name):
                 found.setdefault(json_name, []).append(row)
     return {json_name: tuple(rows) for json_name, rows in found.items()}
@@ -161,21 +160,13 @@ def _kind_of_keys(resource_type: str, parameter: str, kind: str) -> str:
     return "name" if kind == "string" and is_of_names(resource_type, parameter) else kind
 
 
-@lru_cache(16_384)  # resources of a source are alike
-def _rows(resource_type: str, elements: tuple[str, ...], of_meta: tuple[str, ...]) -> tuple[tuple[str, str, Extractor], ...]:
-    """What has to be looked at in a resource that has these elements."""
-    by_element = _by_element(resource_type)
-    names = [*elements, *(f"meta.{member}" for member in of_meta)]
-    return tuple(dict.fromkeys(row for name in names for row in by_element.get(name, ())))
-
-
 @cache
 def looks_at(resource_type: str, parameter: str) -> set[str]:
     """The JSON names that a parameter's expression begins with; `resourceType`, which is always there, if that is not plain."""
     known = definitions.elements(resource_type)
     expression = definitions.search_parameters(resource_type)[parameter].expression
     found: set[str] = set()
-    if "exists()" in expression:  # says something of what is not there, too
+    if "exists()" in expression or "%resource" in expression:  # says something of what is not there, or elsewhere, too
         return {"resourceType"}
     for element, rest in re.findall(rf"\b(?:Resource|DomainResource|{resource_type})\.([a-z]\w*)([^|]*)", expression):
         if element not in known:
@@ -201,12 +192,19 @@ def ranked(resource_type: str) -> bool:
 def index(resource: dict[str, Any]) -> dict[str, Any]:
     """The `search` sub-document of a resource."""
     resource_type = resource["resourceType"]
-    writer = _Writer()
-    for name, kind, extract in _rows(resource_type, tuple(resource), tuple(resource.get("meta", ()))):
-        writer.add(kind, name, extract(resource))
+    rows, held = _by_element(resource_type), resource_type not in NO_HOLD
+    writer = Writer()
+    for element, value in resource.items():
+        if element == "resourceType":
+            writer.add(rows.get(element, ()), resource)
+        elif element == "meta":
+            for member in value:
+                writer.add(rows.get(f"meta.{member}", ()), resource)
+            if held:
+                writer.keys.update(referred_to(value))
+        else:
+            writer.add_element(resource_type, element, value, rows.get(element, ()), held=held)
     keys = writer.keys
-    if resource_type not in NO_HOLD:
-        keys.update(f">{to}" for text in literals(resource) if (to := target(text)))
     found: dict[str, Any] = {"d": _single(writer.dates)}
     if resource_type in LISTED:
         found |= _of_lists(resource_type, writer)
@@ -228,7 +226,7 @@ def index(resource: dict[str, Any]) -> dict[str, Any]:
     return {"t": sorted(_shortened(keys)), **found}
 
 
-def _of_lists(resource_type: str, writer: "_Writer") -> dict[str, Any]:
+def _of_lists(resource_type: str, writer: Writer) -> dict[str, Any]:
     date, names = LISTED[resource_type]
     by = [key for name in names for key in writer.by_parameter.get(name, ()) if key[len(name)] in _OF_LISTS]
     found: dict[str, Any] = {"by": _shortened(by)}
@@ -255,52 +253,6 @@ def denies(provision: Any) -> bool:
 def _single(intervals: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Lists of one as that one."""
     return {name: spans[0] if len(spans) == 1 else spans for name, spans in intervals.items()}
-
-
-class _Writer:
-    """Collects the index of one resource."""
-
-    __slots__ = ("by_parameter", "dates", "keys", "numbers", "quantities")
-
-    def __init__(self) -> None:
-        self.keys: set[str] = set()
-        self.by_parameter: dict[str, list[str]] = {}
-        self.dates: dict[str, list[dict[str, Any]]] = {}
-        self.numbers: dict[str, list[dict[str, Any]]] = {}
-        self.quantities: dict[str, list[dict[str, Any]]] = {}
-
-    def add(self, kind: str, name: str, values: list[tuple[str, Any]]) -> None:
-        """The values of one parameter. What nothing can be made of is at least known to be there (`:missing`)."""
-        if kind == "plain":
-            self.keys.update([f"{name}={value.casefold() if t == 'string' else plain(value)}" for t, value in values])
-        elif (make := KEYS.get(kind)) is not None:
-            for element_type, value in values:
-                made = list(make(name, element_type, value)) or [f"{name}:"]
-                self.keys.update(made)
-                if name in _LISTED_BY:
-                    self.by_parameter.setdefault(name, []).extend(made)
-        else:
-            into: dict[str, list[dict[str, Any]]] = getattr(self, _INTERVALS[kind])
-            for element_type, value in values:
-                if found := _intervals(kind, element_type, value):
-                    into.setdefault(name, []).extend(found)
-                else:
-                    self.keys.add(f"{name}:")
-
-
-_LISTED_BY = frozenset(name for _, names in LISTED.values() for name in names)
-_OF_LISTS = frozenset("=@>")  # a code, a token with its system, a reference: not the text beside them
-_INTERVALS = {"date": "dates", "number": "numbers", "quantity": "quantities"}
-
-
-def _intervals(kind: str, element_type: str, value: Any) -> list[dict[str, Any]]:
-    if kind == "date":
-        span = interval(element_type, value)
-        return [{"s": span[0], "e": span[1]}] if span else []
-    if kind == "number":
-        at = number(value)
-        return [at] if at else []
-    return quantities(value)
 
 
 def _point(location: dict[str, Any]) -> dict[str, Any] | None:
