@@ -272,6 +272,41 @@ def test_a_report_waits_on_where_only_the_number_is_the_same_and_no_longer_than_
     ris.run(scenario())
 
 
+def test_what_waited_is_done_when_its_order_comes_by_fhir(ris):
+    async def scenario():
+        async with partner(ris, "accept-unknown-order: park") as sender:
+            patient, placer, elsewhere = unused("P"), unused("L"), unused("L")
+            await ris.accepted(order(sender, patient, unused("L")))
+            known = await ris.one("ServiceRequest", identifier=f"{(await numbers(ris, patient))[0]}", intent="order")
+            early, other = order(sender, patient, placer, "HD"), order(sender, patient, elsewhere, "HD")
+            await ris.accepted(early)
+            await ris.accepted(other)
+            waiting = await ris.db[order_parked.COLLECTION].find_one({"placer": placer})
+            made = await ris.create(
+                {
+                    "resourceType": "ServiceRequest",
+                    "status": "active",
+                    "intent": "order",
+                    "subject": known["subject"],
+                    "code": known["code"],
+                    "identifier": [waiting["identifier"], {"system": "urn:example:other", "value": elsewhere}],
+                }
+            )
+            await parked_sweep.sweep(ris.interactions)
+            assert (await ris.read(made))["status"] == "on-hold"
+            assert (await message(ris, early))["state"] == "played"
+            assert (await message(ris, other))["state"] == "parked"  # the number of something else is none of the placer's
+
+    ris.run(scenario())
+
+
+async def numbers(ris: Department, patient: str) -> list[str]:
+    """The placer order numbers of a patient's orders."""
+    whose = await ris.one("Patient", identifier=patient)
+    orders = await ris.search("ServiceRequest", subject=f"Patient/{whose['id']}", intent="order")
+    return [i["value"] for o in orders for i in o["identifier"] if i["type"]["coding"][0]["code"] == "PLAC"]
+
+
 def test_the_listener_s_process_gives_up_what_waits_by_itself(ris):
     async def scenario():
         async with partner(ris, "accept-unknown-order: park") as sender:

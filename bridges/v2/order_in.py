@@ -40,7 +40,7 @@ async def receive_order(reception: Reception) -> Reply | None:
                 continue
             if stored is not None and control.done in _COMES:
                 numbers = parked_messages.numbers_of(reception.unit.final(stored))
-                if await order_parked.play(order, stored, numbers, perform):
+                if await order_parked.play(reception.unit, stored, numbers, perform):
                     reception.afterwards.append(partial(parked_messages.play, order_id=stored["id"], numbers=numbers))
             if control.done and (_wants_order_response(reception) or control.done == "SR"):
                 answers.append(await answer(reception.unit, reception.message, control.done, group, stored))

@@ -32,16 +32,21 @@ from bridges.v2.refused import Refused
 from fhir_server import clock
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
+from fhir_server.references import Target
 from fhir_server.registry import Resource
+from fhir_server.search.query import compile_query
 from fhir_server.unit_of_work import UnitOfWork
-from resources import work_items
-from resources.identifiers import same
+from resources import order_numbers, work_items
+from resources.identifiers import escaped, same
 from smart_auth.access import Access
 
 log = structlog.get_logger()
 
 COLLECTION = "parked_orders"
 Document = dict[str, Any]
+Perform = Callable[[Order], Awaitable[None]]
+_AT_ONCE = 10  # numbers that are looked for at once
+_MOST = 1_000
 
 
 async def ensure_indexes(db: AsyncDatabase[Document]) -> None:
@@ -74,19 +79,18 @@ async def park(order: Order) -> None:
     )
 
 
-async def play(order: Order, stored: Resource, numbers: Collection[str], perform: Callable[[Order], Awaitable[None]]) -> bool:
-    """Do what was said of this order before it came, in the order in which it was said, in the order's own transaction.
+async def play(unit: UnitOfWork, stored: Resource, numbers: Collection[str], perform: Perform) -> bool:
+    """Do what was said of this order before it came, in the order in which it was said: in the order's own transaction, or later.
 
     What is refused becomes a work item: the order itself is right.
     Returns whether whole messages wait for one of its numbers (`parked_messages.py`). Who parks one from now on, takes a lock of
     these numbers that we hold, and finds the order.
     """
-    unit = order.unit
-    placer = placer_number(order)
-    sought = {"$or": [{"placer": placer["value"]}, {"numbers": {"$in": list(numbers)}}]}
+    placer = order_numbers.placer_number(stored) or {}
+    sought = {"$or": [{"placer": placer.get("value", "")}, {"numbers": {"$in": list(numbers)}}]}
     waiting = await unit.db[COLLECTION].find(sought, sort=[("received", 1), ("_id", 1)], session=unit.session).to_list()
     for document in waiting:
-        if document.get("placer") != placer["value"]:
+        if "placer" not in document:
             continue
         if not same(document["identifier"], placer) and not await _means(unit, document, stored):
             continue
@@ -104,6 +108,32 @@ async def play(order: Order, stored: Resource, numbers: Collection[str], perform
             state = "parked"  # another order of the same message is still to come
         await message_log.mark(unit.db, unit.session, document["message"], state, stored)
     return any("numbers" in document for document in waiting)
+
+
+async def play_left(interactions: Interactions, perform: Perform) -> None:
+    """Do what waits for an order that is here though it came by another door than HL7 v2."""
+    store = interactions.store
+    waiting = await store.db[COLLECTION].find({"placer": {"$exists": True}}, {"placer": 1, "identifier": 1, "bare": 1}).to_list()
+    values = sorted({document["placer"] for document in waiting})
+    orders: dict[str, Resource] = {}
+    for start in range(0, len(values), _AT_ONCE):
+        some = ",".join(escaped(v) for v in values[start : start + _AT_ONCE])
+        query = compile_query("ServiceRequest", [("identifier", some), ("intent", "order,original-order")])
+        ids = await store.find_ids(query, _MOST)
+        found = await store.read_many(Target("ServiceRequest", id_) for id_ in ids)
+        orders |= {to.id: v.resource for to, v in found.items() if v.resource is not None}
+    for order_id, order in sorted(orders.items()):
+        number = order_numbers.placer_number(order) or {}
+        if not any(same(one["identifier"], number) or one.get("bare") for one in waiting if one["placer"] == number.get("value")):
+            continue
+        act = Act("parked-order", source="v2", detail="its order is here")
+        await interactions.transact(Access.system("v2"), act, partial(_play_left, order_id=order_id, perform=perform))
+
+
+async def _play_left(unit: UnitOfWork, order_id: str, perform: Perform) -> None:
+    stored = await unit.read("ServiceRequest", order_id)
+    if stored is not None and order_numbers.placer_number(stored) is not None:
+        await play(unit, stored, (), perform)
 
 
 async def _means(unit: UnitOfWork, document: Document, stored: Resource) -> bool:

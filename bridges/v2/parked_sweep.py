@@ -8,6 +8,7 @@ import structlog
 from pymongo.errors import PyMongoError
 
 from bridges.v2 import order_parked, parked_messages
+from bridges.v2.order_in import perform
 from fhir_server.background import beside
 from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError
@@ -16,7 +17,8 @@ log = structlog.get_logger()
 
 
 async def sweep(interactions: Interactions) -> None:
-    """Look once. A process may have died between an order's commit and the messages that waited for it."""
+    """Look once. An order may have come by FHIR, or a process died between its commit and the messages that waited for it."""
+    await order_parked.play_left(interactions, perform)
     await parked_messages.play_left(interactions)
     await order_parked.expire(interactions)
 
