@@ -3,7 +3,7 @@
 | of | what is sent |
 |---|---|
 | Endpoint `hl7v2-mllp` | NMD^N02 with our clock (NCK), which is about nobody; any acknowledgement of it will do |
-| Endpoint `dicom-mpps`, Device with `url` dicom://AETITLE@host:port | C-ECHO |
+| Endpoint `dicom-mpps`, Device with `url` dicom(s)://AETITLE@host:port | C-ECHO |
 | Endpoint `dicom-qido-rs` | a search for a study that nobody has |
 | Endpoint `hl7-fhir-rest` | GET [base]/metadata |
 
@@ -18,12 +18,11 @@ from typing import Final
 from bridges import contacts
 from bridges.dicom import dicom_endpoints
 from bridges.dicom.qido import NotAnswered, Qido
-from bridges.dicom.upper_layer.requestor import VERIFICATION, CallFailed, Remote, associate
+from bridges.dicom.upper_layer.requestor import VERIFICATION, CallFailed, associate
 from bridges.payer import client as payer
 from bridges.v2.destination import Destination, is_v2
 from bridges.v2.line import Line
 from bridges.v2.mllp import MllpError
-from bridges.v2.mllp_tls import TlsError, TlsFiles
 from bridges.v2.segments_out import moment, msh, new_control_id
 from bridges.v2.writing import Seg, encode
 from fhir_server import clock
@@ -31,6 +30,7 @@ from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
 from fhir_server.registry import Resource
 from fhir_server.settings import Settings
+from fhir_server.tls_files import TlsError, dicom_tls, mllp_tls
 from resources.coverage import payers
 from smart_auth.access import Access
 
@@ -77,12 +77,12 @@ async def run(interactions: Interactions, access: Access, resource: Resource, se
 async def _answer(resource: Resource, settings: Settings) -> str:
     """What is answered; one of the errors above where nothing is."""
     if resource["resourceType"] == "Device":
-        return await _echo({"address": resource.get("url")}, settings.ae_title)
+        return await _echo({"address": resource.get("url")}, settings)
     if is_v2(resource):
         return await _acknowledgement(resource, settings)
     kind = dicom_endpoints.kind_of(resource)
     if kind == dicom_endpoints.MPPS:
-        return await _echo(resource, settings.ae_title)
+        return await _echo(resource, settings)
     if kind == dicom_endpoints.QIDO:
         async with Qido(resource) as pacs:
             await pacs.study(f"2.25.{uuid.uuid4().int}")
@@ -97,7 +97,7 @@ async def _acknowledgement(endpoint: Resource, settings: Settings) -> str:
     """MSA-1 and what stands beside it. AE and AR are answers too: the message is one that many receivers don't know."""
     to, now, control_id = Destination.of(endpoint, settings.zone), clock.now(), new_control_id()
     message = encode([msh(to, "NMD^N02", "NMD_N02", control_id, now), Seg("NCK", {1: moment(now, to)})], to.charset)
-    line = Line(5.0, _SECONDS, TlsFiles(settings.mllp_tls_cert, settings.mllp_tls_key, settings.mllp_tls_ca))
+    line = Line(5.0, _SECONDS, mllp_tls(settings))
     try:
         await line.to(endpoint)
         if line.client is None:
@@ -108,11 +108,12 @@ async def _acknowledgement(endpoint: Resource, settings: Settings) -> str:
     return f"{ack.code} {ack.text}".strip()
 
 
-async def _echo(resource: Resource, own_title: str) -> str:
+async def _echo(resource: Resource, settings: Settings) -> str:
     place = dicom_endpoints.place_of(resource)
     if place is None:
-        raise Failed("the address isn't dicom://AETITLE@host:port")
-    async with associate(Remote(place.host, place.port, place.ae_title, own_title), [VERIFICATION], timeout=_SECONDS) as client:
+        raise Failed("the address isn't dicom://AETITLE@host:port or dicoms://AETITLE@host:port")
+    remote = place.remote(settings.ae_title, dicom_tls(settings))
+    async with associate(remote, [VERIFICATION], timeout=_SECONDS) as client:
         status = await client.echo()
     if status:
         raise Failed(f"C-ECHO {status:04X}")

@@ -25,7 +25,6 @@ from bridges.v2 import message_log, order_parked, outbound, parked_sweep, routes
 from bridges.v2.delivery import Delivery
 from bridges.v2.door import listener
 from bridges.v2.inbound import Inbound
-from bridges.v2.mllp_tls import TlsError, TlsFiles
 from bridges.v2.watch import Watcher
 from fhir_server import audit, clock, cors, metrics, outbox
 from fhir_server.audit import Act
@@ -42,6 +41,7 @@ from fhir_server.rest import Rest
 from fhir_server.settings import Settings
 from fhir_server.start_error import StartError, taken_address
 from fhir_server.store import Document, Store
+from fhir_server.tls_files import TlsError, TlsFiles, dicom_tls, mllp_tls
 from resources import numbers, patient_merge, reconcile_operation, registration
 from resources.coverage import watch as authorization_watch
 from resources.numbers import measures
@@ -130,7 +130,7 @@ async def assemble(settings: Settings, db: AsyncDatabase[Document]) -> Ris:
     from smart_auth import people
     from smart_auth import routes as oauth
 
-    tls = TlsFiles(settings.mllp_tls_cert, settings.mllp_tls_key, settings.mllp_tls_ca)
+    tls = mllp_tls(settings)
     try:
         tls.check()
     except TlsError as error:
@@ -293,20 +293,19 @@ def _dicom_settings(settings: Settings) -> "DicomSettings":
     from bridges.dicom.server import DicomSettings
     from bridges.dicom.upper_layer.acceptor import Limits
     from bridges.dicom.upper_layer.association import Times
-    from bridges.v2.mllp_tls import TlsError, TlsFiles
 
-    files = TlsFiles(settings.dicom_tls_cert, settings.dicom_tls_key, settings.dicom_tls_ca)
+    files = dicom_tls(settings)
     try:
         files.check()
     except TlsError as error:
-        raise StartError(str(error).replace("RIS_MLLP_TLS", "RIS_DICOM_TLS")) from None
+        raise StartError(str(error)) from None
     return DicomSettings(
         settings.dicom_host,
         settings.dicom_port,
         settings.ae_title,
         settings.zone,
         tls_port=settings.dicom_tls_port,
-        tls=files.server if files.listens else None,
+        tls=files if files.listens else None,
         last_worklist_seconds=settings.dicom_last_worklist_seconds,
         times=Times(idle=settings.dicom_idle_seconds, total=settings.dicom_association_seconds),
         limits=Limits(total=settings.dicom_max_associations),
@@ -338,7 +337,8 @@ async def pacs_workers(ris: Ris) -> AsyncIterator[None]:
     from bridges.dicom.pacs_worker import PacsWorker
 
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(MppsDelivery(ris.interactions, ris.settings.ae_title).running())
+        delivery = MppsDelivery(ris.interactions, ris.settings.ae_title, tls=dicom_tls(ris.settings))
+        await stack.enter_async_context(delivery.running())
         await stack.enter_async_context(PacsWorker(ris.interactions, ris.settings.zone).running())
         await stack.enter_async_context(mpps_watch.watching(ris.interactions))
         await stack.enter_async_context(ScheduleWatch(ris.interactions, ris.settings.zone).running())

@@ -1,6 +1,7 @@
 """A small PACS: QIDO-RS over HTTP on a real socket, and an SCP that takes forwarded performed steps."""
 
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -137,8 +138,8 @@ class StepTaker:
 
 
 @contextmanager
-def taking_steps(title: str = "PACS", port: int = 0) -> Iterator[StepTaker]:
-    """An application entity that takes N-CREATE and N-SET of performed steps."""
+def taking_steps(title: str = "PACS", port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[StepTaker]:
+    """An application entity that takes N-CREATE and N-SET of performed steps, over TLS where a context is given."""
     taker = StepTaker()
     entity = AE(ae_title=title)
     entity.require_called_aet = True
@@ -147,7 +148,7 @@ def taking_steps(title: str = "PACS", port: int = 0) -> Iterator[StepTaker]:
         (evt.EVT_N_CREATE, lambda e: taker.take("N-CREATE", str(e.request.AffectedSOPInstanceUID), e.attribute_list)),
         (evt.EVT_N_SET, lambda e: taker.take("N-SET", str(e.request.RequestedSOPInstanceUID), e.modification_list)),
     ]
-    server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
+    server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers, ssl_context=tls)
     assert server is not None
     taker.port = server.server_address[1]
     try:

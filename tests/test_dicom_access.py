@@ -1,7 +1,9 @@
 """Who may connect: by AE title, address and certificate of the Device, and what each refusal is; what a scanner may see."""
 
+import asyncio
+import contextlib
 import datetime as dt
-import ipaddress
+import hashlib
 import ssl
 import time
 from collections.abc import Iterator
@@ -10,28 +12,25 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from bridges.dicom.stations import CALLING_TITLE_UNKNOWN, Stations
 from bridges.dicom.upper_layer import requestor
 from bridges.dicom.upper_layer.messages import Message
 from bridges.dicom.upper_layer.pdu import AssociateRequest
-from bridges.dicom.upper_layer.requestor import VERIFICATION, CallFailed, Remote
+from bridges.dicom.upper_layer.requestor import VERIFICATION, CallFailed, Client, Remote
 from bridges.dicom.upper_layer.services import Peer
-from bridges.v2.mllp_tls import TlsFiles
 from fhir_server import app, clock
 from fhir_server.outcome import FhirError
 from fhir_server.references import ref
 from fhir_server.settings import load_settings
 from fhir_server.start_error import StartError
 from fhir_server.store import Store
+from fhir_server.tls_files import TlsFiles
 from resources import terms, worklist_preferences
 from resources.worklist_preferences import EXTENSIONS, PREFIX
 from tests.conftest import RunWithDb
 from tests.dicom_client import OUR_TITLE, Department, Running, department, running_department, worklist_keys
+from tests.dicom_tls import Authority
 from tests.dicom_wire import Wire, status
 
 
@@ -249,41 +248,34 @@ def test_answers_are_in_the_scanners_character_set(site: Running) -> None:
 # TLS
 
 
-class Authority:
-    """A certificate authority with files."""
+def test_a_certificate_that_is_replaced_is_shown_from_then_on(run_with_db: RunWithDb[None], tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    cert, key, before = authority.issue("ris")
+    trusted = ssl.create_default_context(cafile=str(authority.file))
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.certificate = self._sign(self.key, "authority", self.key, "authority", is_authority=True)
-        self.file = place / "ca.pem"
-        self.file.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+    async def scenario(db: Any) -> None:
+        async with department(db, tls=TlsFiles(cert, key)) as dep:
+            await dep.station("ANY")
+            remote = Remote("127.0.0.1", dep.server.tls_port, OUR_TITLE, "ANY", trusted)
 
-    def _sign(self, key: Any, name: str, by: Any, issuer: str, *, is_authority: bool = False) -> x509.Certificate:
-        now = dt.datetime.now(dt.UTC)
-        names = [x509.DNSName(f"{name}.example"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        return (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(hours=1))
-            .not_valid_after(now + dt.timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName(names), critical=False)
-            .sign(by, hashes.SHA256())
-        )
+            def shown(client: Client) -> str:
+                transport = client.association.provider.transport
+                assert transport is not None
+                return hashlib.sha256(transport.get_extra_info("ssl_object").getpeercert(binary_form=True)).hexdigest()
 
-    def issue(self, name: str) -> tuple[Path, Path, str]:
-        """Certificate file, key file and SHA-256 fingerprint."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._sign(key, name, self.key, "authority")
-        files = self.place / f"{name}.pem", self.place / f"{name}.key"
-        files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-        files[1].write_bytes(key.private_bytes(encoding, form, serialization.NoEncryption()))
-        return *files, certificate.fingerprint(hashes.SHA256()).hex()
+            async with requestor.associate(remote, [VERIFICATION], timeout=10) as open_one:
+                assert shown(open_one) == before
+                *_, after = authority.issue("ris")
+                async with asyncio.timeout(20):
+                    while True:
+                        with contextlib.suppress(CallFailed):  # in the moment in which it listens anew
+                            async with requestor.associate(remote, [VERIFICATION], timeout=10) as client:
+                                if shown(client) == after:
+                                    break
+                        await asyncio.sleep(0.1)
+                assert await open_one.echo() == 0
+
+    run_with_db(scenario)
 
 
 def test_over_tls_a_scanner_is_known_by_its_certificate(run_with_db: RunWithDb[None], tmp_path: Path) -> None:
@@ -308,7 +300,7 @@ def test_over_tls_a_scanner_is_known_by_its_certificate(run_with_db: RunWithDb[N
             await call(dep, title, tls)
 
     async def scenario(db: Any) -> None:
-        async with department(db, tls=files.server) as dep:
+        async with department(db, tls=files) as dep:
             one, fingerprint = context("ct1")
             other, _ = context("other")
             nobody, _ = context(None)

@@ -1,9 +1,11 @@
 """Performed steps that are forwarded to a PACS: in order, under their own UID, whatever the PACS does meanwhile."""
 
 import asyncio
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,9 @@ from pydicom.uid import generate_uid
 from bridges.dicom.mpps_delivery import MppsDelivery, Timing
 from fhir_server import outbox
 from fhir_server.references import ref
+from fhir_server.tls_files import TlsFiles
 from tests.dicom_client import Resource, Running, mpps, mpps_end, running_department
+from tests.dicom_tls import Authority
 from tests.pacs import StepTaker, taking_steps
 from tests.test_dicom_availability import endpoint
 
@@ -85,6 +89,36 @@ def test_both_messages_reach_the_pacs_in_order_as_they_were_sent(site: Running, 
     assert end.PerformedProcedureStepStatus == "COMPLETED"
     assert len(end.PerformedSeriesSequence[0].ReferencedImageSequence) == 3
     assert "PatientID" not in end
+
+
+def test_over_tls_both_sides_know_each_other(site: Running, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    cert, key, _ = authority.issue("pacs")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.file))
+    context.load_cert_chain(cert, key)
+    context.verify_mode = ssl.CERT_REQUIRED
+    own_cert, own_key, _ = authority.issue("ris")
+
+    def deliver(files: TlsFiles) -> AsyncExitStack:
+        stack = AsyncExitStack()
+        running = MppsDelivery(site.department.interactions, "FHIR_RIS", QUICK, files).running()
+        site.run(stack.enter_async_context(running))
+        return stack
+
+    with taking_steps(tls=context) as pacs:
+        endpoint_ = endpoint("dicom-mpps", f"dicoms://PACS@127.0.0.1:{pacs.port}")
+        site.run(site.department.create(endpoint_))
+        uid = perform(site)
+        for stranger in (TlsFiles(), TlsFiles(None, None, authority.file)):  # who doesn't trust it, and whom it doesn't know
+            stack = deliver(stranger)
+            time.sleep(0.5)
+            site.run(stack.aclose())
+            assert [m["state"] for m in messages(site)] == ["pending", "pending"]
+        assert messages(site)[0]["attempts"] > 0
+        stack = deliver(TlsFiles(own_cert, own_key, authority.file))
+        until(site, ["delivered", "delivered"])
+        site.run(stack.aclose())
+        assert [(operation, u) for operation, u, _ in pacs.received] == [("N-CREATE", uid), ("N-SET", uid)]
 
 
 def test_nothing_is_forwarded_when_the_step_was_refused(site: Running, taker: StepTaker, delivering: None) -> None:

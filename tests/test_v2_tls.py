@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from bridges.v2.delivery import Delivery
 from bridges.v2.mllp import MllpServer
-from bridges.v2.mllp_tls import TlsError, TlsFiles
 from fhir_server.app import assemble
 from fhir_server.settings import load_settings
 from fhir_server.start_error import StartError
+from fhir_server.tls_files import TlsError, TlsFiles
 from tests.department import Department, code, condition, text, unused, v2
 from tests.test_delivery import QUICK, Line, until
 from tests.test_v2_mllp import ack

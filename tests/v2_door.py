@@ -9,7 +9,7 @@ from typing import Any
 from bridges.v2.door import listener
 from bridges.v2.message import Message, parse
 from bridges.v2.mllp import FrameReader, MllpServer, frame
-from bridges.v2.mllp_tls import TlsFiles
+from fhir_server.tls_files import TlsFiles
 from tests.department import Department, Resource
 
 Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]

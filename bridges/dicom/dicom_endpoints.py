@@ -2,7 +2,7 @@
 
 | connectionType | address | what for |
 |---|---|---|
-| `urn:fhir-ris:endpoint-connection-type` `dicom-mpps` | `dicom://AETITLE@host:port` | gets each N-CREATE and N-SET |
+| `urn:fhir-ris:endpoint-connection-type` `dicom-mpps` | `dicom://AETITLE@host:port`, by TLS `dicoms://` | gets each step |
 | `.../endpoint-connection-type` `dicom-qido-rs` | `https://pacs.example.org/dicom-web` | is asked what has arrived |
 | `.../endpoint-connection-type` `dicom-wado-rs` | the same, of WADO-RS | goes into ImagingStudy.endpoint |
 
@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from bridges.dicom.upper_layer.requestor import Remote
 from fhir_server import foresight
 from fhir_server.foresight import Asked
 from fhir_server.outcome import fail
 from fhir_server.registry import Change, Registry, Resource
+from fhir_server.tls_files import TlsFiles
 from fhir_server.unit_of_work import UnitOfWork
 from resources.endpoint import web_address
 
@@ -29,7 +31,7 @@ _SYSTEM: Final = "http://terminology.hl7.org/CodeSystem/endpoint-connection-type
 _OWN_SYSTEM: Final = "urn:fhir-ris:endpoint-connection-type"
 _AE_TITLE: Final = re.compile(r"(?! )[\x20-\x5b\x5d-\x7e]{1,16}(?<! )")
 _SECONDS: Final = re.compile(r"[1-9][0-9]?|1[01][0-9]|120")
-_DEFAULT_PORT: Final = 104
+_DEFAULT_PORTS: Final = {"dicom": 104, "dicoms": 2762}  # PS3.8 9.1.1, PS3.15 B.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,11 @@ class Place:
     ae_title: str
     host: str
     port: int
+    tls: bool = False
+
+    def remote(self, calling: str, files: TlsFiles) -> Remote:
+        """Whom to call, as `calling`. Over TLS it is judged by, and shown, what these files hold."""
+        return Remote(self.host, self.port, self.ae_title, calling, files.client() if self.tls else None)
 
 
 async def active(unit: UnitOfWork, kind: str) -> list[Resource]:
@@ -59,15 +66,15 @@ def kind_of(endpoint: Resource) -> str | None:
 
 
 def place_of(endpoint: Resource) -> Place | None:
-    """Where a `dicom://AETITLE@host:port` points; None when it is no such address."""
+    """Where a `dicom://AETITLE@host:port` points, or `dicoms://` over TLS; None when it is no such address."""
     try:
         address = urlsplit(str(endpoint.get("address", "")))
-        title, port = unquote(address.username or ""), address.port or _DEFAULT_PORT
-    except ValueError:
+        title, port = unquote(address.username or ""), address.port or _DEFAULT_PORTS[address.scheme]
+    except (KeyError, ValueError):
         return None
-    if address.scheme != "dicom" or not address.hostname or address.password or not _AE_TITLE.fullmatch(title):
+    if address.scheme not in _DEFAULT_PORTS or not address.hostname or address.password or not _AE_TITLE.fullmatch(title):
         return None
-    return Place(title, address.hostname, port)
+    return Place(title, address.hostname, port, address.scheme == "dicoms")
 
 
 def base_url(endpoint: Resource) -> str | None:
@@ -92,7 +99,8 @@ async def check(_unit: UnitOfWork, change: Change) -> None:
     if endpoint is None or kind is None:
         return
     if kind == MPPS and place_of(endpoint) is None:
-        raise fail("value", "the address isn't dicom://AETITLE@host:port", "Endpoint.address", status=422)
+        text = "the address isn't dicom://AETITLE@host:port or dicoms://AETITLE@host:port"
+        raise fail("value", text, "Endpoint.address", status=422)
     if kind in {QIDO, WADO} and base_url(endpoint) is None:
         text = "the address isn't an http or https URL without user, query and fragment"
         raise fail("value", text, "Endpoint.address", status=422)

@@ -16,11 +16,11 @@ import structlog
 from bridges.dicom import dicom_endpoints, dimse, mpps_scu
 from bridges.dicom.mpps_forward import N_CREATE, N_SET
 from bridges.dicom.mpps_scu import Answer, NotSent
-from bridges.dicom.upper_layer.requestor import Remote
 from fhir_server import audit, clock, metrics, outbox
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
 from fhir_server.outbox_workers import OutboxWorkers
+from fhir_server.tls_files import TlsFiles
 from fhir_server.unit_of_work import UnitOfWork
 from smart_auth.access import Access
 
@@ -44,11 +44,14 @@ class Timing:
 
 
 class MppsDelivery:
-    """The worker. `own_title` is the AE title that we call with."""
+    """The worker. `own_title` is the AE title that we call with; `tls` is for destinations that are called over it."""
 
-    def __init__(self, interactions: Interactions, own_title: str, timing: Timing | None = None) -> None:
+    def __init__(
+        self, interactions: Interactions, own_title: str, timing: Timing | None = None, tls: TlsFiles | None = None
+    ) -> None:
         self._interactions = interactions
         self._own_title = own_title
+        self._tls = tls or TlsFiles()
         self._timing = timing or Timing()
         self._outbox = interactions.store.db[outbox.COLLECTION]
         self._workers = OutboxWorkers(
@@ -78,7 +81,7 @@ class MppsDelivery:
             await self._failed(message, "the Endpoint is not active", 0)
             return 3 * self._timing.look
         try:
-            remote = Remote(place.host, place.port, place.ae_title, self._own_title)
+            remote = place.remote(self._own_title, self._tls)
             data = orjson.loads(message["message"])
             answer = await mpps_scu.send(remote, message["type"], message["control_id"], data, self._timing.answer)
         except NotSent as error:

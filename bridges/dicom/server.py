@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -26,11 +25,13 @@ from bridges.dicom.upper_layer.requestor import VERIFICATION
 from bridges.dicom.upper_layer.services import Operation, Peer, Rejection, Request, Response, Service
 from bridges.dicom.worklist_service import WorklistFind
 from fhir_server.interactions import Interactions
+from fhir_server.tls_files import TlsFiles
 
 log = structlog.get_logger()
 
 _GRACE_SECONDS: Final = 1.0  # for requests under way when the server stops
 _FLUSH_SECONDS: Final = 10.0
+_RENEW_SECONDS: Final = 1.0  # between two looks at the files of TLS
 
 
 class DicomServerError(Exception):
@@ -41,7 +42,7 @@ class DicomServerError(Exception):
 class DicomSettings:
     """Where to listen, as whom, and in which time zone the department is. Port 0 takes any free one.
 
-    tls_port: where associations over TLS are taken, with the context that `tls` gives; 0: nowhere
+    tls_port: where associations over TLS are taken, with these files; 0: any free one
     last_worklist_seconds: for how long a scanner is answered from memory while the database is away
     """
 
@@ -50,7 +51,7 @@ class DicomSettings:
     ae_title: str
     zone: ZoneInfo
     tls_port: int = 0
-    tls: Callable[[], ssl.SSLContext] | None = None
+    tls: TlsFiles | None = None
     last_worklist_seconds: float = 300
     times: Times = field(default_factory=Times)
     limits: Limits = field(default_factory=Limits)
@@ -66,7 +67,7 @@ class DicomServer:
         self._desk = Desk(interactions)
         self.services = self._services()
         self._acceptor: Acceptor | None = None
-        self._flushing: asyncio.Task[None] | None = None
+        self._beside: list[asyncio.Task[None]] = []
         self._port, self._tls_port = settings.port, settings.tls_port
         self.listening = False
 
@@ -104,12 +105,13 @@ class DicomServer:
         self._port = await self._listen(made, settings.port, None)
         if settings.tls is not None:
             try:
-                self._tls_port = await self._listen(made, settings.tls_port, settings.tls())
+                self._tls_port = await self._listen(made, settings.tls_port, settings.tls.server())
             except DicomServerError:
                 await made.stop(0)
                 raise
+            self._beside.append(asyncio.create_task(self._renewing(made, settings.tls)))
         self._acceptor = made
-        self._flushing = asyncio.create_task(self._desk.habits.flushing(_FLUSH_SECONDS))
+        self._beside.append(asyncio.create_task(self._desk.habits.flushing(_FLUSH_SECONDS)))
         self.listening = True
         tls_port = self._tls_port if settings.tls is not None else None
         log.info("dicom.listening", host=settings.host, port=self.port, tls_port=tls_port, ae_title=settings.ae_title)
@@ -122,6 +124,19 @@ class DicomServer:
             why = os.strerror(error.errno) if error.errno else str(error)
             raise DicomServerError(f"DICOM can't listen on {host}:{port}: {why}") from None
 
+    async def _renewing(self, made: Acceptor, files: TlsFiles) -> None:
+        """Files that are replaced are taken for the next association; those that are open go on."""
+        present = files.server()
+        while True:
+            await asyncio.sleep(_RENEW_SECONDS)
+            if (new := files.server()) is present:
+                continue
+            try:
+                await made.listen(self._settings.host, self._tls_port, new)
+                present = new
+            except OSError as error:  # somebody else has the port: it is tried again
+                log.error("dicom.tls_port_lost", reason=type(error).__name__)  # noqa: TRY400 - a line for an operator
+
     async def stop(self) -> None:
         """Stop listening, let requests under way end for a second, and abort what is still open."""
         if self._acceptor is None:
@@ -129,9 +144,10 @@ class DicomServer:
         self.listening = False
         made, self._acceptor = self._acceptor, None
         await made.stop(_GRACE_SECONDS)
-        if self._flushing is not None:
-            self._flushing.cancel()
-            await asyncio.gather(self._flushing, return_exceptions=True)
+        for task in self._beside:
+            task.cancel()
+        await asyncio.gather(*self._beside, return_exceptions=True)
+        self._beside.clear()
         with contextlib.suppress(PyMongoError, TimeoutError):
             async with asyncio.timeout(_GRACE_SECONDS):
                 await self._desk.habits.flush()

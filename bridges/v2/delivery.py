@@ -24,11 +24,11 @@ from bridges.v2.ack import Ack
 from bridges.v2.line import Line
 from bridges.v2.mllp import MllpError
 from bridges.v2.mllp_client import ConnectError
-from bridges.v2.mllp_tls import TlsFiles
 from bridges.v2.settlement import Settled, Settlement, described
 from fhir_server import clock, leases, metrics, outbox
 from fhir_server.interactions import Interactions
 from fhir_server.leases import Lease
+from fhir_server.tls_files import TlsFiles
 
 log = structlog.get_logger()
 

@@ -9,10 +9,10 @@ from pymongo.errors import PyMongoError
 
 from bridges.v2.inbound import Inbound
 from bridges.v2.mllp import MllpServer
-from bridges.v2.mllp_tls import TlsFiles
 from fhir_server import audit, metrics
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
+from fhir_server.tls_files import TlsFiles
 from smart_auth.access import Access
 
 log = structlog.get_logger()

@@ -3,9 +3,9 @@
 from bridges.v2.ack import Ack
 from bridges.v2.destination import ack_timeout, address, enhanced
 from bridges.v2.mllp_client import MllpClient
-from bridges.v2.mllp_tls import TlsFiles
 from bridges.v2.partner import headers
 from fhir_server.registry import Resource
+from fhir_server.tls_files import TlsFiles
 
 
 class Line:

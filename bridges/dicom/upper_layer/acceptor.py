@@ -73,19 +73,25 @@ class Acceptor:
         self.times = times or Times()
         self._limits = limits or Limits()
         self._observer = observer or Observer()
-        self._servers: list[asyncio.Server] = []
+        self._servers: dict[int, asyncio.Server] = {}  # by port
         self._open: set[_Incoming] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._established: set[_Incoming] = set()
 
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
-        """Listen on an address (port 0: any free one); the port. OSError when it can't be had."""
+        """Listen on an address (port 0: any free one); the port. OSError when it can't be had.
+
+        On a port that it listens on, it listens anew, with another context; what is open stays open.
+        """
+        if (before := self._servers.pop(port, None)) is not None:
+            before.close()
         handshake = _TLS_HANDSHAKE_SECONDS if tls else None
         server = await asyncio.get_running_loop().create_server(
             lambda: _Incoming(self).provider, host, port, backlog=_BACKLOG, ssl=tls, ssl_handshake_timeout=handshake
         )
-        self._servers.append(server)
-        return int(server.sockets[0].getsockname()[1])
+        port = int(server.sockets[0].getsockname()[1])
+        self._servers[port] = server
+        return port
 
     @property
     def associations(self) -> list[Association]:
@@ -94,7 +100,7 @@ class Acceptor:
 
     async def stop(self, grace: float) -> None:
         """Stop listening, let requests under way end for so many seconds, and abort what is still open."""
-        for server in self._servers:
+        for server in self._servers.values():
             server.close()
         self._servers.clear()
         if busy := [asyncio.ensure_future(a.idle()) for a in self._established if a.busy]:

@@ -1,4 +1,4 @@
-"""TLS for MLLP (RIS_MLLP_TLS_*; IHE ITI TF-2 3.19, ATNA "STX: TLS 1.2 Floor using BCP195", RFC 9325)."""
+"""TLS for MLLP and DICOM (RIS_MLLP_TLS_*, RIS_DICOM_TLS_*; IHE ITI TF-2 3.19, "STX: TLS 1.2 Floor using BCP195", RFC 9325)."""
 
 import ssl as tls
 import time
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+
+from fhir_server.settings import Settings
 
 log = structlog.get_logger()
 
@@ -25,12 +27,13 @@ class TlsFiles:
 
     With `ca`, whoever connects must show a certificate of it (mutual TLS), and receivers are judged by it instead of by what the
     system trusts. Files that are replaced are taken for the next connection; ones that can't be used are logged, and those before
-    them stay in use.
+    them stay in use. `setting` is what the settings of these files begin with.
     """
 
     cert: Path | None = None
     key: Path | None = None
     ca: Path | None = None
+    setting: str = "RIS_MLLP_TLS"
     _server: tls.SSLContext | None = None
     _stamp: tuple[tuple[int, int], ...] = ()
     _looked: float = field(default=float("-inf"))
@@ -44,7 +47,7 @@ class TlsFiles:
         """TlsError when the files can't be used, or one is missing."""
         if self.cert is None:
             if self.key or self.ca:
-                raise TlsError(f"RIS_MLLP_TLS_{'KEY' if self.key else 'CA'} needs RIS_MLLP_TLS_CERT")
+                raise TlsError(f"{self.setting}_{'KEY' if self.key else 'CA'} needs {self.setting}_CERT")
             return
         self._server, self._stamp = self._made(), self._stamps()
 
@@ -82,19 +85,29 @@ class TlsFiles:
             assert self.cert is not None
             context.load_cert_chain(self.cert, self.key, password=_no_password)
         except (OSError, ValueError):
-            text = "RIS_MLLP_TLS_CERT and RIS_MLLP_TLS_KEY are no certificate with its key, as PEM, without a password"
+            text = f"{self.setting}_CERT and {self.setting}_KEY are no certificate with its key, as PEM, without a password"
             raise TlsError(text) from None
         if self.ca is not None:
             try:
                 context.load_verify_locations(self.ca)
             except OSError:
-                raise TlsError("RIS_MLLP_TLS_CA holds no certificates, as PEM") from None
+                raise TlsError(f"{self.setting}_CA holds no certificates, as PEM") from None
             context.verify_mode = tls.CERT_REQUIRED
         return context
 
     def _stamps(self) -> tuple[tuple[int, int], ...]:
         stats = [file.stat() for file in (self.cert, self.key, self.ca) if file is not None]
         return tuple((stat.st_mtime_ns, stat.st_ino) for stat in stats)
+
+
+def dicom_tls(settings: Settings) -> TlsFiles:
+    """Those of RIS_DICOM_TLS_*."""
+    return TlsFiles(settings.dicom_tls_cert, settings.dicom_tls_key, settings.dicom_tls_ca, "RIS_DICOM_TLS")
+
+
+def mllp_tls(settings: Settings) -> TlsFiles:
+    """Those of RIS_MLLP_TLS_*."""
+    return TlsFiles(settings.mllp_tls_cert, settings.mllp_tls_key, settings.mllp_tls_ca)
 
 
 def _strict(context: tls.SSLContext) -> None:
