@@ -84,7 +84,7 @@ async def _answer(resource: Resource, settings: Settings) -> str:
     if kind == dicom_endpoints.MPPS:
         return await _echo(resource, settings)
     if kind == dicom_endpoints.QIDO:
-        async with Qido(resource) as pacs:
+        async with Qido(resource, settings.dicomweb_credentials) as pacs:
             await pacs.study(f"2.25.{uuid.uuid4().int}")
         return "QIDO-RS"
     base = payers.base_url(resource)

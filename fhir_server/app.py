@@ -339,7 +339,9 @@ async def pacs_workers(ris: Ris) -> AsyncIterator[None]:
     async with contextlib.AsyncExitStack() as stack:
         delivery = MppsDelivery(ris.interactions, ris.settings.ae_title, tls=dicom_tls(ris.settings))
         await stack.enter_async_context(delivery.running())
-        await stack.enter_async_context(PacsWorker(ris.interactions, ris.settings.zone).running())
+        await stack.enter_async_context(
+            PacsWorker(ris.interactions, ris.settings.zone, credentials=ris.settings.dicomweb_credentials).running()
+        )
         await stack.enter_async_context(mpps_watch.watching(ris.interactions))
         await stack.enter_async_context(ScheduleWatch(ris.interactions, ris.settings.zone).running())
         yield

@@ -27,6 +27,14 @@ async def resolved(host: str, port: int, *, check: bool) -> str:
     return addresses[0]
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host, as it is written, is this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
 def is_public(address: str) -> bool:
     """Whether an IP address is in the public internet: not of this machine, a private or link-local network, or a group."""
     ip = ipaddress.ip_address(address.partition("%")[0])

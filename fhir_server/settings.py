@@ -189,6 +189,9 @@ class Settings(BaseSettings):
     dicom_last_worklist_seconds: Annotated[int, BeforeValidator(_no_bool)] = Field(
         default=300, ge=0, le=3600, description="must be seconds, 0 to 3600"
     )
+    dicomweb_credentials: Annotated[Path, AfterValidator(_file)] | None = Field(
+        default=None, description="must be a file with what a PACS knows us by, as JSON"
+    )
     payer_credentials: Annotated[Path, AfterValidator(_file)] | None = Field(
         default=None, description="must be a file with what payers know us by, as JSON"
     )

@@ -67,6 +67,7 @@ class Pacs:
     instead: tuple[int, bytes, dict[str, str]] | None = None
     broken: set[str] = field(default_factory=set)  # studies about whose series it answers with an error
     hangs: threading.Event | None = None  # it answers nobody until this is set
+    authorization: list[str | None] = field(default_factory=list)  # the header of each question
 
     def put(self, study: Study) -> Study:
         self.studies[study.uid] = study
@@ -101,6 +102,7 @@ def serving_qido() -> Iterator[Pacs]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            pacs.authorization.append(self.headers.get("Authorization"))
             status, body, headers = pacs.answer(self.path)
             self.send_response(status)
             for name, value in headers.items():

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -57,11 +58,14 @@ class Timing:
 
 
 class PacsWorker:
-    """The worker. `zone` is the department's: study dates are local."""
+    """The worker. `zone` is the department's: study dates are local. `credentials`: `web_credentials.py`."""
 
-    def __init__(self, interactions: Interactions, zone: ZoneInfo, timing: Timing | None = None) -> None:
+    def __init__(
+        self, interactions: Interactions, zone: ZoneInfo, timing: Timing | None = None, *, credentials: Path | None = None
+    ) -> None:
         self._interactions = interactions
         self._zone = zone
+        self._credentials = credentials
         self.timing = timing or Timing()
         self._db = interactions.store.db
         self._watch = self._db[study_watch.COLLECTION]
@@ -123,7 +127,7 @@ class PacsWorker:
             return
         renewal = asyncio.create_task(lease.keep())
         try:
-            async with Qido(endpoint) as pacs:
+            async with Qido(endpoint, self._credentials) as pacs:
                 if await self.look_up(pacs, only=only):
                     await contacts.note(self._db, f"Endpoint/{endpoint['id']}", ok=True, text="QIDO-RS")
                 swept = self._swept.get(endpoint["id"])

@@ -6,6 +6,7 @@ time, bytes and number.
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlencode
 
@@ -14,7 +15,9 @@ import httpx
 from bridges.dicom import dicom_endpoints
 from bridges.dicom.dicom_json import Attributes, is_uid, text
 from bridges.dicom.values import code_text
+from bridges.dicom.web_credentials import authorization
 from fhir_server.registry import Resource
+from fhir_server.secret_file import CredentialsError
 from resources.imaging_series import ArrivedSeries
 
 _LARGEST: Final = 8 * 1024 * 1024
@@ -34,13 +37,17 @@ class NotAnswered(Exception):
 
 
 class Qido:
-    """One PACS. Use as an async context manager."""
+    """One PACS. Use as an async context manager. `credentials` is the file with what it knows us by (`web_credentials.py`)."""
 
-    def __init__(self, endpoint: Resource) -> None:
+    def __init__(self, endpoint: Resource, credentials: Path | None = None) -> None:
         base = dicom_endpoints.base_url(endpoint)
         if base is None:
             raise NotAnswered("the Endpoint has no address that can be asked")
         self._base = base
+        try:
+            self._authorization = authorization(credentials, base)
+        except CredentialsError as error:
+            raise NotAnswered(str(error)) from None
         self._seconds = float(dicom_endpoints.header(endpoint, "request-timeout") or _SECONDS)
         # No proxy and no .netrc of the machine: the Endpoint says where we go, and nobody else.
         self._client = httpx.AsyncClient(timeout=self._seconds, follow_redirects=False, trust_env=False)
@@ -87,6 +94,8 @@ class Qido:
     async def _body(self, path: str, parameters: list[tuple[str, str]]) -> tuple[int, bytes]:
         # Not compressed: how much it becomes can't be told before it has become that.
         headers = {"Accept": "application/dicom+json", "Accept-Encoding": "identity"}
+        if self._authorization:
+            headers["Authorization"] = self._authorization
         async with self._client.stream("GET", self._base + path, params=urlencode(parameters), headers=headers) as answer:
             if answer.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
                 raise NotAnswered("its answer is compressed, which it was not asked for")

@@ -20,9 +20,8 @@ import httpx
 from bridges.payer.credentials import Account, CredentialsError, accounts
 from fhir_server import fhir_json
 from fhir_server.outcome import FhirError
-from fhir_server.public_hosts import NotPublic, resolved
+from fhir_server.public_hosts import NotPublic, is_loopback, resolved
 from fhir_server.registry import Resource
-from resources.coverage import payers
 
 _FHIR: Final = "application/fhir+json"
 _LARGEST: Final = 4 * 1024 * 1024
@@ -142,12 +141,12 @@ class Payers:
     ) -> tuple[int, bytes]:
         parts = urlsplit(url)
         host = parts.hostname or ""
-        here = payers.is_loopback(host)
+        here = is_loopback(host)
         if parts.scheme != "https" and not (here and parts.scheme == "http"):
             raise NotPublic("the address is not https")
         port = parts.port or (443 if parts.scheme == "https" else 80)
         address = await resolved(host, port, check=not (here or account.private))
-        if here and not payers.is_loopback(address):
+        if here and not is_loopback(address):
             raise NotPublic("the host is not this machine")
         if self.tls is None:
             self.tls = httpx.create_ssl_context(trust_env=False)

@@ -12,7 +12,6 @@ credentials. They go to that address and no other, whoever changes an Endpoint.
 The file is read whenever a payer is called: a change of it counts at once.
 """
 
-import json
 import time
 import uuid
 from collections.abc import Mapping
@@ -24,14 +23,14 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
 
+from fhir_server.secret_file import CredentialsError, rows
+
+__all__ = ["ASSERTION_TYPE", "Account", "CredentialsError", "accounts"]
+
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _SCOPE: Final = "system/CoverageEligibilityRequest.cruds"
 _ASSERTION_SECONDS: Final = 240  # SMART App Launch 2: at most five minutes
 _FIELDS: Final = frozenset({"address", "bearer", "token_url", "client_id", "key", "scope", "private"})
-
-
-class CredentialsError(Exception):
-    """The file can't be used. The text is for the operator and holds nothing of what is in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +72,7 @@ def accounts(path: Path | None) -> dict[str, Account]:
     """Those in the file, by address without a slash at its end. None: there are none. Raises CredentialsError."""
     if path is None:
         return {}
-    try:
-        if path.stat().st_mode & 0o077:
-            raise CredentialsError(f"{path} can be read by others than the server's user: it must have mode 0600")
-        rows = json.loads(path.read_bytes())
-    except OSError as error:
-        raise CredentialsError(f"{path} can't be read: {error.strerror}") from None
-    except ValueError:
-        raise CredentialsError(f"{path} is not JSON") from None
-    if not isinstance(rows, list):
-        raise CredentialsError(f"{path} is not a list")
-    return {account.address.rstrip("/"): account for account in (_account(path, i, row) for i, row in enumerate(rows))}
+    return {account.address.rstrip("/"): account for account in (_account(path, i, row) for i, row in enumerate(rows(path)))}
 
 
 def _account(path: Path, number: int, row: Any) -> Account:

@@ -4,9 +4,9 @@ Addresses are https, without user, query and fragment; http only on this machine
 internet is looked at when it is called (`bridges/payer/client.py`): names may point elsewhere by then.
 """
 
-import ipaddress
 from typing import Final
 
+from fhir_server.public_hosts import is_loopback
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources.endpoint import web_address
@@ -29,14 +29,6 @@ def base_url(endpoint: Resource) -> str | None:
         return None
     base, parts = found
     return base if parts.scheme == "https" or is_loopback(parts.hostname or "") else None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host, as it is written, is this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 async def endpoint_of(unit: UnitOfWork, insurer: object) -> Resource | None:
