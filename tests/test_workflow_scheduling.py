@@ -717,3 +717,74 @@ def test_orders_of_a_visit_are_not_tried_where_one_of_them_cant_be():
     wanted.append(Wanted(quarter, start, [Option(("Device/evening",))]))
     assert list(visits(free, wanted, start, start + timedelta(days=1), timedelta(minutes=30))) == []
     assert free.tries < len(day) * 20
+
+
+# Times that become free
+
+
+async def waits(ris: Department, order: Resource) -> Resource:
+    """An entry of the waiting list."""
+    whose = [{"actor": order["subject"], "status": "needs-action"}]
+    entry = {"resourceType": "Appointment", "status": "waitlist", "basedOn": [{"reference": f"ServiceRequest/{order['id']}"}]}
+    return await ris.create(entry | {"participant": whose, "created": clock.instant(clock.now())})
+
+
+async def freed(ris: Department, scanner: Resource) -> list[Resource]:
+    """The open work items about times of a scanner."""
+    found = await ris.work_items("freed-time")
+    return [i for i in found if f"Device/{scanner['id']} " in i["identifier"][0]["value"] and i["status"] == "requested"]
+
+
+def test_a_time_that_becomes_free_is_offered_to_who_waits_until_it_is_taken(ris):
+    async def scenario():
+        scanner, _, code, order = await stage(ris)
+        urgent, routine = await ordered(ris, code, priority="urgent"), await ordered(ris, code)
+        booked = await ris.book(order, scanner, at(8))
+        await ris.become(booked, "cancelled")
+        assert await freed(ris, scanner) == []  # nobody waits
+        elsewhere = await waits(ris, await ordered(ris, await procedure(ris, 30, "US")))
+        second, first = await waits(ris, routine), await waits(ris, urgent)
+        booked = await ris.book(order, scanner, at(8))
+        held = shown(await ask(ris, "hold", appointment_reference=to(await proposed(ris, routine))))[0]
+        await ris.become(held, "cancelled")
+        assert await freed(ris, scanner) == []  # it was only held
+        await ris.become(booked, "cancelled")
+        (item,) = await freed(ris, scanner)
+        assert item["focus"] == {"reference": f"Appointment/{first['id']}"}
+        assert " has become free" in item["description"]
+        assert " 2 that could" in item["description"]
+        # Who came first gets another time: the next one does.
+        other = await ris.book(urgent, scanner, at(9))
+        (item,) = await freed(ris, scanner)
+        assert (item["focus"], " 1 that could" in item["description"]) == ({"reference": f"Appointment/{second['id']}"}, True)
+        # A booking that moves leaves its time free and takes the one that was.
+        await ris.update(await ris.read(other), start=at(8), end=at(8, 30))
+        (item,) = await freed(ris, scanner)
+        assert item["identifier"][0]["value"].endswith(f"Device/{scanner['id']} {utc(at(9))}")
+        assert (await ris.read(elsewhere))["status"] == "waitlist"
+        # When it begins, nobody need fill it any more; nor when nobody waits.
+        await ScheduleWatch(ris.interactions, ZONE, now=lambda: datetime.fromisoformat(at(9, 1))).end_freed_times()
+        assert await freed(ris, scanner) == []
+        await ris.become(other, "cancelled")
+        assert len(await freed(ris, scanner)) == 1
+        await ris.book(routine, scanner, at(9, 30))
+        assert await freed(ris, scanner) == []
+
+    ris.run(scenario())
+
+
+def utc(moment: str) -> str:
+    return clock.instant(datetime.fromisoformat(moment).astimezone(UTC))
+
+
+def test_a_time_that_an_urgent_order_takes_is_not_offered(ris):
+    async def scenario():
+        scanner, _, code, order = await stage(ris)
+        await waits(ris, await ordered(ris, code))
+        booked = await ris.book(order, scanner, at(8))
+        urgent = await ordered(ris, code, priority="stat")
+        wanted = {"resource": booking(urgent, scanner, booked["start"]) | {"status": "pending"}}
+        await ask(ris, "book", appointment_resource=wanted, displace={"valueString": "polytrauma"})
+        assert await freed(ris, scanner) == []
+
+    ris.run(scenario())

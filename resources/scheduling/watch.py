@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
+from functools import partial
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -12,10 +13,12 @@ from pymongo.errors import PyMongoError
 from fhir_server import clock
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
+from fhir_server.search.query import compile_query
 from fhir_server.store import Document
 from fhir_server.unit_of_work import UnitOfWork
 from fhir_server.watching import looking
-from resources.scheduling import generation, occupancy
+from resources import task
+from resources.scheduling import freed, generation, occupancy
 from smart_auth.access import Access
 
 log = structlog.get_logger()
@@ -24,6 +27,7 @@ _EVERY: Final = 15.0  # seconds between two looks
 _LEASE: Final = 60.0
 _ACCESS: Final = Access.system("scheduling")
 _AT_ONCE: Final = 100
+_MOST_FREED: Final = 1000
 
 
 class ScheduleWatch:
@@ -41,6 +45,7 @@ class ScheduleWatch:
     async def look(self) -> None:
         """Look once."""
         await self.end_holds()
+        await self.end_freed_times()
         await generation.keep_all(self._interactions, self._zone, self._now())
 
     async def end_holds(self) -> int:
@@ -57,6 +62,23 @@ class ScheduleWatch:
             except Exception as error:  # noqa: BLE001 - the others need not wait for it; the text may name a patient
                 log.error("a hold can't be ended", hold=id_, reason=type(error).__name__)  # noqa: TRY400 - as above
         return ended
+
+    async def end_freed_times(self) -> int:
+        """Nobody need fill a time that has begun. How many there were."""
+        query = compile_query("Task", list(freed.OPEN.items()))
+        await self._interactions.store.ensure("Task")
+        found = await self._interactions.store.find(query, limit=_MOST_FREED)
+        over = [d["_id"] for d in found if (begins := freed.told(d["resource"])[1]) is None or begins <= self._now()]
+
+        async def work(unit: UnitOfWork, id_: str) -> None:
+            item = await unit.read("Task", id_)
+            if item is not None and item["status"] in task.OPEN:
+                await freed.close(unit, item, "The time has begun")
+
+        for id_ in over:
+            act = Act("freed-time", source="scheduling", detail="over")
+            await self._interactions.transact(_ACCESS, act, partial(work, id_=id_))
+        return len(over)
 
     async def _end(self, id_: str, now: datetime) -> int:
         async def work(unit: UnitOfWork) -> int:

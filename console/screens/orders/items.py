@@ -27,7 +27,7 @@ FAMILIES: Final[dict[str, tuple[str, ...]]] = {
     "coverage": (
         "authorization-missing", "authorization-expiring", "authorization-exhausted", "eligibility-failed", "coverage-denied",
     ),
-    "schedule": ("displaced-booking", "booked-outside-hours", "appointment-without-order", "unknown-station"),
+    "schedule": ("freed-time", "displaced-booking", "booked-outside-hours", "appointment-without-order", "unknown-station"),
     "examination": (
         "unscheduled-procedure-step", "unexpected-procedure-step", "wrong-worklist-entry", "performed-step-incomplete",
         "performed-step-abandoned", "examination-stopped", "study-without-order", "unexpected-study", "study-to-be-split",
