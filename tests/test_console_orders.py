@@ -3,6 +3,7 @@
 import asyncio
 import re
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -442,6 +443,27 @@ def test_records_are_found_and_merged_and_a_question_is_settled_once(console, pa
     expect(page.locator("#errors")).to_contain_text("changed meanwhile")
     expect(page.locator("main")).to_contain_text("it is wanted even later")
     assert console.read(f"Task/{task['id']}")["status"] == "requested"
+
+
+def test_a_time_that_became_free_leads_to_who_waits_for_it(console, page):
+    scanner, order, waits = console.scanner("MG"), console.order(modality="MG"), console.order(modality="MG")
+    start = datetime.now(UTC).replace(hour=11, minute=0, second=0, microsecond=0) + timedelta(days=9)
+    booked = console.booked(order, scanner, start)
+    console.create(
+        {
+            "resourceType": "Appointment",
+            "status": "waitlist",
+            "basedOn": [{"reference": f"ServiceRequest/{waits['id']}"}],
+            "participant": [{"actor": waits["subject"], "status": "needs-action"}],
+        }
+    )
+    console.update(booked, status="cancelled")
+    page.goto("/orders?tab=items&family=schedule")
+    page.get_by_role("row").filter(has_text="Time has become free").get_by_role("link").first.click()
+    expect(page.locator("main")).to_contain_text("On the waiting list are 1 that could have this time")
+    page.get_by_role("link", name="Waiting list").click()
+    expect(page).to_have_url(re.compile(rf"/schedule\?list=waiting&day={start.date()}"))
+    expect(page.locator("main")).to_contain_text(console.read(waits["subject"]["reference"])["name"][0]["family"])
 
 
 # Who may, languages, accessibility

@@ -15,6 +15,7 @@ from fhir_server.outcome import FhirError, fail
 from fhir_server.registry import Resource
 from resources import terms
 from resources.order_intake import KINDS
+from resources.scheduling import freed
 from resources.task import OPEN
 
 # The kinds by what they are about, in the order in which they are offered.
@@ -35,7 +36,7 @@ FAMILIES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "message": ("message-refused", "invalid-message", "accepted-message-refused", "unknown-sender", "interface-alert"),
 }  # fmt: skip
-_NEEDS: Final = {"Endpoint": "Endpoint.u", "Task": "$start"}  # what these places are for
+_NEEDS: Final = {"Endpoint": "Endpoint.u", "Task": "$start", "Appointment": "$appointment-book"}  # what these places are for
 _OF_ORDERS: Final = frozenset({*KINDS, terms.ORDER_HOLD})  # settled by a decision on the order
 
 
@@ -99,7 +100,6 @@ async def show(visit: Visit) -> Response:
     task = await visit.desk.read(f"Task/{visit.id()}")
     if visit.request.method == "GET" and task["status"] in OPEN and _place(task) != f"/orders/items/{task['id']}":
         return visit.to(_place(task))
-    about = str(task.get("focus", {}).get("reference", ""))
     whose = str(task.get("for", {}).get("reference", ""))
     patient = await _patient(visit, whose)
     compared: list[Compared] = []
@@ -113,7 +113,7 @@ async def show(visit: Visit) -> Response:
         replaced = [str(other.get("reference")).partition("/")[2] for other in links]
     return visit.page(
         "orders/item.html", task=task, kind=kind(task), patient=patient, compared=compared, others=others, replaced=replaced,
-        places=_places(visit, about, kind(task)), open=task["status"] in OPEN,
+        places=_places(visit, task), open=task["status"] in OPEN,
     )  # fmt: skip
 
 
@@ -129,13 +129,15 @@ async def _patient(visit: Visit, reference: str) -> Resource | None:
     return next(iter(found), None)
 
 
-def _places(visit: Visit, about: str, of_kind: str) -> list[Place]:
+def _places(visit: Visit, task: Resource) -> list[Place]:
+    about, of_kind = str(task.get("focus", {}).get("reference", "")), kind(task)
     type_, _, id_ = about.partition("/")
     known = {
         "ServiceRequest": Place(f"/orders/{id_}", "orders.to-order"),
         "Patient": Place(f"/patients/{id_}", "orders.to-patient"),
         "Endpoint": Place(f"/interfaces/partners/{id_}", "orders.to-partner"),
         "Task": Place(f"/rooms/steps/{id_}", "orders.to-step"),
+        "Appointment": Place(_waiting_list(visit, task), "orders.to-waiting"),
     }
     if visit.calls("reconcile"):
         known |= {kind: Place(f"/rooms/settle/{about}", "orders.to-settling") for kind in ("Procedure", "ImagingStudy")}
@@ -143,6 +145,13 @@ def _places(visit: Visit, about: str, of_kind: str) -> list[Place]:
     if of_kind == "patient-mismatch" and type_ == "ServiceRequest" and visit.calls("move"):
         places.append(Place(f"/exams/{id_}/move", "orders.to-move"))
     return places
+
+
+def _waiting_list(visit: Visit, task: Resource) -> str:
+    """The waiting list beside the schedule, of the day on which a time has become free."""
+    _, begins = freed.told(task)
+    day = f"&day={begins.astimezone(visit.zone).date().isoformat()}" if begins is not None else ""
+    return f"/schedule?list=waiting{day}"
 
 
 async def settle(visit: Visit) -> Response:
