@@ -458,8 +458,9 @@ def test_a_time_that_became_free_leads_to_who_waits_for_it(console, page):
         }
     )
     console.update(booked, status="cancelled")
-    page.goto("/orders?tab=items&family=schedule")
-    page.get_by_role("row").filter(has_text="Time has become free").get_by_role("link").first.click()
+    (item_,) = console.search("Task", code="urn:fhir-ris:task|freed-time", status="requested")
+    page.goto(f"/orders/items/{item_['id']}")
+    expect(page.locator("main")).to_contain_text("Time has become free")
     expect(page.locator("main")).to_contain_text("On the waiting list are 1 that could have this time")
     page.get_by_role("link", name="Waiting list").click()
     expect(page).to_have_url(re.compile(rf"/schedule\?list=waiting&day={start.date()}"))
