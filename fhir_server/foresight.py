@@ -41,7 +41,7 @@ class Look(NamedTuple):
 
 
 async def look(db: AsyncDatabase[Document], looks: Mapping[str, Look], session: AsyncClientSession) -> dict[str, list[Document]]:
-    """What each look finds, without the search index. Looks that find more than a few, or something large, are left out."""
+    """What each look finds, in the order of a search. Those that find more than a few, or something large, are left out."""
     found: dict[str, list[Document]] = {}
     keys = list(looks)
     for start in range(0, len(keys), _LOOKS):
@@ -56,9 +56,8 @@ async def look(db: AsyncDatabase[Document], looks: Mapping[str, Look], session: 
 def _stages(one: Look) -> list[Document]:
     limit = min(one.newest or _MOST, _MOST)
     fits = {"$lt": [{"$bsonSize": "$resource"}, _LARGEST]}
-    newest = [{"$sort": {"_id": -1}}] if one.newest else []
     return [
-        {"$match": one.filter}, *newest, {"$limit": limit},
+        {"$match": one.filter}, {"$sort": {"_id": -1 if one.newest else 1}}, {"$limit": limit},
         {"$set": {"search": "$$REMOVE", "resource": {"$cond": [fits, "$resource", None]}}},
     ]  # fmt: skip
 

@@ -33,7 +33,19 @@ class Part:
 class Entry:
     """A resource in this transaction: as it was found, as it is now, and what of that is already written."""
 
-    __slots__ = ("_index", "after", "before", "large", "method", "new_version", "part", "reacted", "redirected", "written")
+    __slots__ = (
+        "_index",
+        "after",
+        "before",
+        "fresh",
+        "large",
+        "method",
+        "new_version",
+        "part",
+        "reacted",
+        "redirected",
+        "written",
+    )
 
     def __init__(self, before: Version | None, method: str = "PUT") -> None:
         self.before = before
@@ -41,6 +53,7 @@ class Entry:
         self.after: Resource | None = before.resource if before else None
         # The number of the version that this transaction makes, once it writes one.
         self.new_version: int | None = None
+        self.fresh = False  # its id was drawn for it: nothing that is stored refers to it
         self.large = False
         self.part: int | None = None  # the request that changed it
         self.redirected = False  # that only its references were redirected

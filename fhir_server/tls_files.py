@@ -63,11 +63,14 @@ class TlsFiles:
         return self._server
 
     def client(self) -> tls.SSLContext:
-        """A context for connections to receivers: our certificate is shown to those that ask for it."""
-        context = tls.create_default_context(cafile=str(self.ca) if self.ca else None)
-        _strict(context)
-        if self.cert is not None:
-            context.load_cert_chain(self.cert, self.key)
+        """A context for connections to receivers: our certificate is shown to those that ask for it. TlsError as for `check`."""
+        try:
+            context = tls.create_default_context(cafile=str(self.ca) if self.ca else None)
+            _strict(context)
+            if self.cert is not None:
+                context.load_cert_chain(self.cert, self.key, password=_no_password)
+        except (OSError, ValueError):
+            raise TlsError(f"{self.setting}_CERT, _KEY and _CA can't be read as they are now") from None
         return context
 
     def _look(self) -> None:

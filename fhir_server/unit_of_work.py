@@ -154,7 +154,9 @@ class UnitOfWork(View):
         `copy=False` is for callers that change neither what they give nor what they get from here on.
         """
         to = Target(resource["resourceType"], id_ or new_id())
-        return await self._stage(to, self._entries.setdefault(to, Entry(None, "POST")), resource, copy=copy)
+        entry = self._entries.setdefault(to, Entry(None, "POST"))
+        entry.fresh = id_ is None
+        return await self._stage(to, entry, resource, copy=copy)
 
     async def update(self, resource: Resource, *, copy: bool = True) -> Resource:
         """Stage the new state of a resource by its id; a resource that isn't there is created. Unchanged: no new version."""

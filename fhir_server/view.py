@@ -289,7 +289,7 @@ class View(ABC):
         keys = [condition.get("search.t") for condition in query.filters]
         referred = [target(key.partition(">")[2]) for key in keys if isinstance(key, str)]
         entries = [self._entries.get(to) for to in referred if to is not None]
-        return any(entry is not None and entry.before is None and entry.method == "POST" for entry in entries)
+        return any(entry is not None and entry.fresh for entry in entries)
 
     def _staged_matches(self, query: Query) -> list[Resource] | None:
         """What is staged but not yet written and meets a query on its own type; None where that can't be told without writing."""

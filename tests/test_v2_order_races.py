@@ -25,15 +25,15 @@ def order(
 
 
 @asynccontextmanager
-async def partner(ris: Department, *headers: str):
-    """The name (MSH-3) of a sender with these rules."""
+async def partner(ris: Department, *headers: str, payload: list[dict] | None = None):
+    """The name (MSH-3) of a sender with these rules; `payload` is what it wants to be sent."""
     name = unused("NORD")
     endpoint = await ris.create(
         {
             "resourceType": "Endpoint",
             "status": "active",
             "connectionType": {"system": "http://terminology.hl7.org/CodeSystem/endpoint-connection-type", "code": "hl7v2-mllp"},
-            "payloadType": [{"text": "none"}],
+            "payloadType": payload or [{"text": "none"}],
             "address": "mllp://127.0.0.1:9",
             "header": [f"accept-application: {name}", *headers],
         }
@@ -272,30 +272,58 @@ def test_a_report_waits_on_where_only_the_number_is_the_same_and_no_longer_than_
     ris.run(scenario())
 
 
+async def by_fhir(ris: Department, patient: str, placer: str, *more: dict) -> dict:
+    """An order like the patient's others, made over FHIR under a placer order number that messages have waited for."""
+    waiting = await ris.db[order_parked.COLLECTION].find_one({"placer": placer})
+    known = await ris.one("ServiceRequest", identifier=(await numbers(ris, patient))[0], intent="order")
+    order_ = {"resourceType": "ServiceRequest", "status": "active", "intent": "order", "subject": known["subject"]}
+    return await ris.create(order_ | {"code": known["code"], "identifier": [waiting["identifier"], *more]})
+
+
 def test_what_waited_is_done_when_its_order_comes_by_fhir(ris):
     async def scenario():
         async with partner(ris, "accept-unknown-order: park") as sender:
-            patient, placer, elsewhere = unused("P"), unused("L"), unused("L")
+            patient, placer, elsewhere, broken = unused("P"), unused("L"), unused("L"), unused("L")
             await ris.accepted(order(sender, patient, unused("L")))
-            known = await ris.one("ServiceRequest", identifier=f"{(await numbers(ris, patient))[0]}", intent="order")
+            await ris.accepted(order(sender, patient, broken, "HD"))
+            await ris.db[order_parked.COLLECTION].update_one(
+                {"placer": broken}, {"$set": {"number": 9}}
+            )  # it can't be read again
             early, other = order(sender, patient, placer, "HD"), order(sender, patient, elsewhere, "HD")
             await ris.accepted(early)
             await ris.accepted(other)
-            waiting = await ris.db[order_parked.COLLECTION].find_one({"placer": placer})
-            made = await ris.create(
-                {
-                    "resourceType": "ServiceRequest",
-                    "status": "active",
-                    "intent": "order",
-                    "subject": known["subject"],
-                    "code": known["code"],
-                    "identifier": [waiting["identifier"], {"system": "urn:example:other", "value": elsewhere}],
-                }
-            )
+            await by_fhir(ris, patient, broken)
+            made = await by_fhir(ris, patient, placer, {"system": "urn:example:other", "value": elsewhere})
             await parked_sweep.sweep(ris.interactions)
             assert (await ris.read(made))["status"] == "on-hold"
             assert (await message(ris, early))["state"] == "played"
             assert (await message(ris, other))["state"] == "parked"  # the number of something else is none of the placer's
+            before = await ris.db["AuditEvent"].count_documents({"search.t": "subtype=parked-order"})
+            await parked_sweep.sweep(ris.interactions)  # nothing is done, and nothing is said to be
+            assert await ris.db["AuditEvent"].count_documents({"search.t": "subtype=parked-order"}) == before
+            await ris.db[order_parked.COLLECTION].delete_one({"placer": broken})
+
+    ris.run(scenario())
+
+
+def test_what_waited_is_done_before_what_is_said_later_and_told_as_if_it_came_now(ris):
+    async def scenario():
+        kinds = [{"coding": [{"system": "urn:fhir-ris:v2-message", "code": "OMG^O19"}]}]
+        async with partner(ris, "accept-unknown-order: park", payload=kinds) as sender:
+            patient, placer, cancelled = unused("P"), unused("L"), unused("L")
+            await ris.accepted(order(sender, patient, unused("L")))
+            await ris.accepted(order(sender, patient, placer, "XO", priority="S"))
+            made = await by_fhir(ris, patient, placer)
+            await ris.accepted(order(sender, patient, placer, "XO", priority="R"))
+            assert (await ris.read(made))["priority"] == "routine"
+            await parked_sweep.sweep(ris.interactions)
+            assert (await ris.read(made))["priority"] == "routine"
+            await ris.accepted(order(sender, patient, cancelled, "CA"))
+            await by_fhir(ris, patient, cancelled)
+            await parked_sweep.sweep(ris.interactions)
+            sent = await ris.db["outbox"].find({"message": {"$exists": True}}).to_list()
+            told = [m for m in (parse(bytes(one["message"])) for one in sent) if m.first("ORC").field(2) == cancelled]
+            assert [(m.first("ORC").field(1), m.first("ORC").field(5)) for m in told] == [("SC", "CA")]  # not OC: they said it
 
     ris.run(scenario())
 

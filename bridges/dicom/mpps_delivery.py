@@ -20,7 +20,7 @@ from fhir_server import audit, clock, metrics, outbox
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
 from fhir_server.outbox_workers import OutboxWorkers
-from fhir_server.tls_files import TlsFiles
+from fhir_server.tls_files import TlsError, TlsFiles
 from fhir_server.unit_of_work import UnitOfWork
 from smart_auth.access import Access
 
@@ -84,7 +84,7 @@ class MppsDelivery:
             remote = place.remote(self._own_title, self._tls)
             data = orjson.loads(message["message"])
             answer = await mpps_scu.send(remote, message["type"], message["control_id"], data, self._timing.answer)
-        except NotSent as error:
+        except (NotSent, TlsError) as error:
             await self._failed(message, str(error), 1)
             return self._timing.pause(message["attempts"] + 1)
         except ValueError as error:  # it can't be encoded, now and ever

@@ -13,6 +13,7 @@ from fhir_server.search.values import escaped
 from fhir_server.unit_of_work import UnitOfWork
 from resources import device, imaging_study, order_numbers, service_request, task, terms
 
+_FORESEEN = 8  # scheduled steps and studies that are looked for ahead: who sends more waits for each
 _SEX = {"M": "male", "F": "female"}
 
 
@@ -55,9 +56,10 @@ async def _step(unit: UnitOfWork, item: ScheduledItem, modality: str, ae_title: 
 
 def asked(data: Attributes) -> list[Asked]:
     """What will be asked for first, for `View.foresee`."""
-    found = [_by_step_id(item) for item in scheduled(data) if item.step_id]
-    uids = {uid for item in scheduled(data) for uid in (*item.planned_studies, item.study_uid) if uid}
-    return [*found, *(imaging_study.asked(uid) for uid in sorted(uids))]
+    items = scheduled(data)[:_FORESEEN]
+    found = [_by_step_id(item) for item in items if item.step_id]
+    uids = {uid for item in items for uid in (*item.planned_studies, item.study_uid) if uid}
+    return [*found, *(imaging_study.asked(uid) for uid in sorted(uids)[:_FORESEEN])]
 
 
 def _by_step_id(item: ScheduledItem) -> Asked:

@@ -132,7 +132,7 @@ class DicomServer:
             if (new := files.server()) is present:
                 continue
             try:
-                await made.listen(self._settings.host, self._tls_port, new)
+                await made.renew(self._settings.host, self._tls_port, new)
                 present = new
             except OSError as error:  # somebody else has the port: it is tried again
                 log.error("dicom.tls_port_lost", reason=type(error).__name__)  # noqa: TRY400 - a line for an operator
@@ -143,11 +143,11 @@ class DicomServer:
             return
         self.listening = False
         made, self._acceptor = self._acceptor, None
-        await made.stop(_GRACE_SECONDS)
         for task in self._beside:
             task.cancel()
         await asyncio.gather(*self._beside, return_exceptions=True)
         self._beside.clear()
+        await made.stop(_GRACE_SECONDS)
         with contextlib.suppress(PyMongoError, TimeoutError):
             async with asyncio.timeout(_GRACE_SECONDS):
                 await self._desk.habits.flush()

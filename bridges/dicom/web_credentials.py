@@ -41,7 +41,8 @@ def _row(path: Path, number: int, row: Any) -> tuple[str, str]:
     if "bearer" in row:
         said = f"Bearer {row['bearer']}"
     else:
-        said = "Basic " + base64.b64encode(f"{row['user']}:{row['password']}".encode()).decode()
+        # Half of a surrogate pair, which JSON can hold, is none of UTF-8.
+        said = "Basic " + base64.b64encode(f"{row['user']}:{row['password']}".encode(errors="replace")).decode()
     if not said.isascii() or not said.isprintable():
         raise CredentialsError(f"{path}: entry {number} has a token that no header can hold")
     return row["address"].rstrip("/"), said

@@ -18,6 +18,7 @@ from resources import activity_definition, identifiers, numbering, order_numbers
 _PATIENTS = (("PID", 3), ("MRG", 1))
 _PEOPLE = (("PV1", 7), ("PV1", 8), ("PV1", 9), ("PV1", 17), ("ORC", 10), ("ORC", 11), ("ORC", 12), ("OBR", 16))
 _ORDERS = frozenset({"ORM", "OMG", "OMI"})
+_MOST = 48  # looks: three commands
 _NEW = frozenset({"NW", "RO", "CH"})
 
 
@@ -28,7 +29,7 @@ def foreseen(message: Message, sender: Sender) -> list[Asked]:
         asked += [identifiers.asked("Practitioner", [person]) for person in _people(message, sender)]
         if message.type[0] in _ORDERS and message.first("ORC") is not None:
             asked += [one for group in order_groups(message) for one in _of_order(group, sender)]
-    return asked
+    return asked[:_MOST]
 
 
 def _patients(message: Message, sender: Sender) -> Iterator[list[Resource]]:

@@ -10,6 +10,7 @@ from typing import cast
 from bridges.v2.ack import POSITIVE, Ack, read_ack
 from bridges.v2.message import MessageError
 from bridges.v2.mllp import MAX_SIZE, FrameError, FrameReader, MllpError, frame, tune
+from fhir_server.tls_files import TlsError
 
 log = logging.getLogger(__name__)
 
@@ -185,6 +186,8 @@ class MllpClient:
                 _, self._link = await loop.create_connection(
                     lambda: _Link(self.max_size, self._late), self.host, self.port, ssl=context, server_hostname=name
                 )
+        except TlsError as error:
+            raise ConnectError(str(error)) from None
         except (OSError, TimeoutError) as error:
             raise ConnectError(f"no connection to {self.host}:{self.port} ({type(error).__name__})") from None
         return self._link

@@ -57,6 +57,8 @@ _COMES = frozenset({"OK", "RO", "CH"})  # a new order is here
 async def _act(order: Order, control: Control, batch: Batch) -> Resource | None:
     """Do it, with all that follows; where it has to wait for its order, keep it."""
     try:
+        if control.waits and has_placer(order):
+            await order_parked.catch_up(order, perform)
         stored = await control.act(order, batch)
     except UnknownOrder as failure:
         if control.waits and order.sender.partner.unknown_order == "park" and has_placer(order):

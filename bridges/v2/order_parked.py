@@ -17,6 +17,7 @@ import structlog
 from bson import Binary, ObjectId
 from pymongo import IndexModel
 from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import PyMongoError
 
 from bridges.v2 import message_log
 from bridges.v2.datatypes import EI
@@ -32,7 +33,6 @@ from bridges.v2.refused import Refused
 from fhir_server import clock
 from fhir_server.audit import Act
 from fhir_server.interactions import Interactions
-from fhir_server.references import Target
 from fhir_server.registry import Resource
 from fhir_server.search.query import compile_query
 from fhir_server.unit_of_work import UnitOfWork
@@ -45,8 +45,7 @@ log = structlog.get_logger()
 COLLECTION = "parked_orders"
 Document = dict[str, Any]
 Perform = Callable[[Order], Awaitable[None]]
-_AT_ONCE = 10  # numbers that are looked for at once
-_MOST = 1_000
+_OLDEST = [("received", 1), ("_id", 1)]
 
 
 async def ensure_indexes(db: AsyncDatabase[Document]) -> None:
@@ -80,7 +79,7 @@ async def park(order: Order) -> None:
 
 
 async def play(unit: UnitOfWork, stored: Resource, numbers: Collection[str], perform: Perform) -> bool:
-    """Do what was said of this order before it came, in the order in which it was said: in the order's own transaction, or later.
+    """Do what was said of this order before it came, in the order in which it was said, in the order's own transaction.
 
     What is refused becomes a work item: the order itself is right.
     Returns whether whole messages wait for one of its numbers (`parked_messages.py`). Who parks one from now on, takes a lock of
@@ -88,52 +87,85 @@ async def play(unit: UnitOfWork, stored: Resource, numbers: Collection[str], per
     """
     placer = order_numbers.placer_number(stored) or {}
     sought = {"$or": [{"placer": placer.get("value", "")}, {"numbers": {"$in": list(numbers)}}]}
-    waiting = await unit.db[COLLECTION].find(sought, sort=[("received", 1), ("_id", 1)], session=unit.session).to_list()
+    waiting = await unit.db[COLLECTION].find(sought, sort=_OLDEST, session=unit.session).to_list()
     for document in waiting:
-        if "placer" not in document:
-            continue
-        if not same(document["identifier"], placer) and not await _means(unit, document, stored):
-            continue
-        state = "played"
-        try:
-            with unit.attempt():
-                await perform(await _again(unit, document))
-        except Refused as failure:
-            state = "refused-later"
-            text = f"{document['shown']} when it came; now that it is: {failure}"
-            about = f"ServiceRequest/{stored['id']}"
-            await work_items.open_work_item(unit, "parked-message-refused", text, about, stored["subject"].get("reference"))
-        await unit.db[COLLECTION].delete_one({"_id": document["_id"]}, session=unit.session)
-        if state == "played" and await unit.db[COLLECTION].find_one(_of_message(document), session=unit.session):
-            state = "parked"  # another order of the same message is still to come
-        await message_log.mark(unit.db, unit.session, document["message"], state, stored)
+        if "placer" in document and await _is_of(unit, document, stored):
+            await _play(unit, document, stored, perform)
     return any("numbers" in document for document in waiting)
 
 
+async def catch_up(order: Order, perform: Perform) -> None:
+    """Do first what waits for an order that came by another door than HL7 v2, before what is said of it now."""
+    unit, placer = order.unit, placer_number(order)
+    waiting = unit.db[COLLECTION].find({"placer": placer["value"]}, sort=_OLDEST, session=unit.session)
+    for document in await waiting.to_list():
+        stored = await order_numbers.by_placer_number(unit, document["identifier"])
+        if stored is not None and await _is_of(unit, document, stored):
+            await _play(unit, document, stored, perform)
+
+
 async def play_left(interactions: Interactions, perform: Perform) -> None:
-    """Do what waits for an order that is here though it came by another door than HL7 v2."""
+    """Do what waits for an order that is here though it came by another door than HL7 v2, each group in its own transaction."""
     store = interactions.store
-    waiting = await store.db[COLLECTION].find({"placer": {"$exists": True}}, {"placer": 1, "identifier": 1, "bare": 1}).to_list()
-    values = sorted({document["placer"] for document in waiting})
-    orders: dict[str, Resource] = {}
-    for start in range(0, len(values), _AT_ONCE):
-        some = ",".join(escaped(v) for v in values[start : start + _AT_ONCE])
-        query = compile_query("ServiceRequest", [("identifier", some), ("intent", "order,original-order")])
-        ids = await store.find_ids(query, _MOST)
-        found = await store.read_many(Target("ServiceRequest", id_) for id_ in ids)
-        orders |= {to.id: v.resource for to, v in found.items() if v.resource is not None}
-    for order_id, order in sorted(orders.items()):
-        number = order_numbers.placer_number(order) or {}
-        if not any(same(one["identifier"], number) or one.get("bare") for one in waiting if one["placer"] == number.get("value")):
+    which = {"placer": {"$exists": True}}
+    for document in await store.db[COLLECTION].find(which, {"placer": 1}, sort=_OLDEST).to_list():
+        query = compile_query("ServiceRequest", [("identifier", escaped(document["placer"])), ("intent", "order,original-order")])
+        if not await store.find_ids(query, 1):
             continue
         act = Act("parked-order", source="v2", detail="its order is here")
-        await interactions.transact(Access.system("v2"), act, partial(_play_left, order_id=order_id, perform=perform))
+        try:
+            await interactions.transact(Access.system("v2"), act, partial(_play_left, id_=document["_id"], perform=perform))
+        except _NotYet:
+            continue
+        except PyMongoError:
+            raise
+        except Exception as error:  # noqa: BLE001 - it must not keep back the others; the error's text may name a patient
+            log.error("a parked order group could not be processed", error=type(error).__name__)  # noqa: TRY400 - as above
 
 
-async def _play_left(unit: UnitOfWork, order_id: str, perform: Perform) -> None:
-    stored = await unit.read("ServiceRequest", order_id)
-    if stored is not None and order_numbers.placer_number(stored) is not None:
-        await play(unit, stored, (), perform)
+class _NotYet(Exception):
+    """Its order isn't here: the number is that of another one."""
+
+
+async def _play_left(unit: UnitOfWork, id_: ObjectId, perform: Perform) -> None:
+    document = await unit.db[COLLECTION].find_one({"_id": id_}, session=unit.session)
+    stored = await _found(unit, document) if document is not None else None
+    if document is None or stored is None:
+        raise _NotYet
+    unit.origin = document["endpoint"] or None
+    await _play(unit, document, stored, perform)
+
+
+async def _found(unit: UnitOfWork, document: Document) -> Resource | None:
+    """The order that a group waits for."""
+    if (stored := await order_numbers.by_placer_number(unit, document["identifier"])) is not None:
+        return stored
+    order = await _again(unit, document)
+    return await named_by(order, placer_segment(order), 2) if document.get("bare") else None
+
+
+async def _is_of(unit: UnitOfWork, document: Document, stored: Resource) -> bool:
+    """Whether a group waits for this order: by its number, or by one without its namespace, of which the patient tells."""
+    if same(document["identifier"], order_numbers.placer_number(stored) or {}):
+        return True
+    return await _means(unit, document, stored)
+
+
+async def _play(unit: UnitOfWork, document: Document, stored: Resource, perform: Perform) -> None:
+    """One group. Refused as if it came now, for people to see."""
+    state = "played"
+    try:
+        with unit.attempt():
+            await perform(await _again(unit, document))
+    except Refused as failure:
+        state = "refused-later"
+        text = f"{document['shown']} when it came; now that it is: {failure}"
+        about = f"ServiceRequest/{stored['id']}"
+        await work_items.open_work_item(unit, "parked-message-refused", text, about, stored["subject"].get("reference"))
+    await unit.db[COLLECTION].delete_one({"_id": document["_id"]}, session=unit.session)
+    if state == "played" and await unit.db[COLLECTION].find_one(_of_message(document), session=unit.session):
+        state = "parked"  # another order of the same message is still to come
+    await message_log.mark(unit.db, unit.session, document["message"], state, stored)
 
 
 async def _means(unit: UnitOfWork, document: Document, stored: Resource) -> bool:

@@ -36,4 +36,6 @@ async def _keep_sweeping(interactions: Interactions, pause: float) -> None:
             await sweep(interactions)
         except (FhirError, PyMongoError) as error:
             log.warning("parked messages could not be looked at", reason=type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - it goes on; the error's text may name a patient
+            log.error("parked messages could not be looked at", error=type(error).__name__)  # noqa: TRY400 - as above
         await asyncio.sleep(pause)

@@ -78,13 +78,14 @@ class Acceptor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._established: set[_Incoming] = set()
 
-    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
-        """Listen on an address (port 0: any free one); the port. OSError when it can't be had.
-
-        On a port that it listens on, it listens anew, with another context; what is open stays open.
-        """
+    async def renew(self, host: str, port: int, tls: ssl.SSLContext) -> None:
+        """Listen anew, with another context, on a port that it listens on; what is open stays open. OSError as for `listen`."""
         if (before := self._servers.pop(port, None)) is not None:
             before.close()
+        await self.listen(host, port, tls)
+
+    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
+        """Listen on an address (port 0: any free one); the port. OSError when it can't be had."""
         handshake = _TLS_HANDSHAKE_SECONDS if tls else None
         server = await asyncio.get_running_loop().create_server(
             lambda: _Incoming(self).provider, host, port, backlog=_BACKLOG, ssl=tls, ssl_handshake_timeout=handshake
