@@ -7,12 +7,14 @@ import hashlib
 import ssl
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
+from bridges.dicom.server import DicomServer, DicomServerError, DicomSettings
 from bridges.dicom.stations import CALLING_TITLE_UNKNOWN, Stations
 from bridges.dicom.upper_layer import requestor
 from bridges.dicom.upper_layer.messages import Message
@@ -274,6 +276,23 @@ def test_a_certificate_that_is_replaced_is_shown_from_then_on(run_with_db: RunWi
                                     break
                         await asyncio.sleep(0.1)
                 assert await open_one.echo() == 0
+
+    run_with_db(scenario)
+
+
+def test_one_port_is_not_both_plain_and_for_tls(run_with_db: RunWithDb[None], tmp_path: Path) -> None:
+    cert, key, _ = Authority(tmp_path).issue("ris")
+
+    async def scenario(db: Any) -> None:
+        async with department(db) as dep:
+            settings = DicomSettings("127.0.0.1", 0, OUR_TITLE, ZoneInfo("UTC"), tls=TlsFiles(cert, key))
+            taken = replace(settings, tls_port=dep.server.port)
+            with pytest.raises(DicomServerError, match="in use"):
+                await DicomServer(dep.server.interactions, taken).start()
+            free = dep.server.port
+            await dep.server.stop()
+            with pytest.raises(DicomServerError, match="in use"):
+                await DicomServer(dep.server.interactions, replace(settings, port=free, tls_port=free)).start()
 
     run_with_db(scenario)
 

@@ -115,6 +115,12 @@ def test_over_tls_both_sides_know_each_other(site: Running, tmp_path: Path) -> N
             site.run(stack.aclose())
             assert [m["state"] for m in messages(site)] == ["pending", "pending"]
         assert messages(site)[0]["attempts"] > 0
+        stack = deliver(TlsFiles(own_cert, tmp_path / "gone.key", authority.file))
+        deadline = time.monotonic() + 20
+        while "_CERT, _KEY and _CA can't be read" not in str(messages(site)[0].get("error")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        site.run(stack.aclose())
         stack = deliver(TlsFiles(own_cert, own_key, authority.file))
         until(site, ["delivered", "delivered"])
         site.run(stack.aclose())
