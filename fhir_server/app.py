@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 
 from bridges.dicom import dicom_endpoints, study_watch, worklist_rows
 from bridges.payer import outbound as payer_outbound
-from bridges.v2 import message_log, order_parked, outbound, parked_sweep, routes
+from bridges.v2 import destinations, message_log, order_parked, outbound, parked_sweep, routes
 from bridges.v2.delivery import Delivery
 from bridges.v2.door import listener
 from bridges.v2.inbound import Inbound
@@ -99,7 +99,7 @@ async def interactions_over(settings: Settings, db: AsyncDatabase[Document], tok
     standard.register(registry)
     registry.projection(worklist_rows.WorklistRows(settings.zone).project)
     registry.projection(study_watch.project)
-    registry.projection(outbound.Outbound(settings.zone).project)
+    registry.projection(outbound.Outbound(settings.zone).project, destinations.ASKED)
     registry.projection(payer_outbound.project)
     numbers.register(registry, settings.zone)
     routes.register(registry)

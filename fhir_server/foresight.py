@@ -17,6 +17,7 @@ _ALWAYS_THERE = {"_id": "AuditEvent"}  # in the catalog: no transaction begins w
 _LOOKS = 16
 _MOST = 8
 _LARGEST = 96 * 1024
+_TOO_LARGE = "too large"
 
 
 class Asked(NamedTuple):
@@ -32,12 +33,21 @@ def asked(resource_type: str, parameters: Mapping[str, str], newest: int | None 
     return Asked(resource_type, tuple((name.replace("_", "-"), value) for name, value in parameters.items()), newest)
 
 
+class Kept(NamedTuple):
+    """Documents beside the current resources that will be asked for by `View.kept`: rows, counters, earlier versions."""
+
+    collection: str
+    filter: Document
+    sort: str = "_id"
+
+
 class Look(NamedTuple):
-    """A resource type, a filter, and how many of the newest are wanted: all, if that isn't said."""
+    """A collection, a filter, how many of the newest are wanted (all, if that isn't said), and else in what order."""
 
     type: str
     filter: Document
     newest: int | None = None
+    sort: str = "_id"
 
 
 async def look(db: AsyncDatabase[Document], looks: Mapping[str, Look], session: AsyncClientSession) -> dict[str, list[Document]]:
@@ -57,11 +67,11 @@ def _stages(one: Look) -> list[Document]:
     limit = min(one.newest or _MOST, _MOST)
     fits = {"$lt": [{"$bsonSize": "$resource"}, _LARGEST]}
     return [
-        {"$match": one.filter}, {"$sort": {"_id": -1 if one.newest else 1}}, {"$limit": limit},
-        {"$set": {"search": "$$REMOVE", "resource": {"$cond": [fits, "$resource", None]}}},
+        {"$match": one.filter}, {"$sort": {"_id": -1} if one.newest else {one.sort: 1}}, {"$limit": limit},
+        {"$set": {"search": "$$REMOVE", "resource": {"$cond": [fits, "$resource", _TOO_LARGE]}}},
     ]  # fmt: skip
 
 
 def _is_whole(one: Look, found: Sequence[Document]) -> bool:
     """Whether that is all that the search would find."""
-    return (len(found) < _MOST or one.newest == len(found)) and all(d["resource"] is not None for d in found)
+    return (len(found) < _MOST or one.newest == len(found)) and all(d.get("resource") != _TOO_LARGE for d in found)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fhir_server.foresight import Kept
     from fhir_server.operations import Operation
     from fhir_server.unit_of_work import UnitOfWork
 
@@ -49,6 +50,7 @@ class Registry:
     rules: dict[str, list[Rule]] = field(default_factory=dict)
     reactions: dict[str, list[Reaction]] = field(default_factory=dict)
     projections: list[Projection] = field(default_factory=list)
+    asked: list["Kept"] = field(default_factory=list)
     # By name, without the `$`; the same name may be there for several types.
     operations: dict[str, "list[Operation]"] = field(default_factory=dict)
     # Types whose collections and indexes are made at start, not at first use.
@@ -60,8 +62,10 @@ class Registry:
     def reaction(self, resource_type: str, reaction: Reaction) -> None:
         self.reactions.setdefault(resource_type, []).append(reaction)
 
-    def projection(self, projection: Projection) -> None:
+    def projection(self, projection: Projection, *asked: "Kept") -> None:
+        """`asked`: what it asks for whatever has changed."""
         self.projections.append(projection)
+        self.asked += asked
 
     def operation(self, operation: "Operation") -> None:
         self.operations.setdefault(operation.name, []).append(operation)

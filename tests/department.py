@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
-from bridges.v2 import message_log, order_parked, outbound
+from bridges.v2 import destinations, message_log, order_parked, outbound
 from bridges.v2.inbound import Inbound
 from bridges.v2.message import Message, parse
 from bridges.v2.mllp import Peer
@@ -64,7 +64,7 @@ class Department:
         self.db = await connect(self._uri, databases.take(self._uri))
         self.registry = Registry()
         registration.register(self.registry, uid_root="2.25")
-        self.registry.projection(outbound.Outbound(ZONE).project)
+        self.registry.projection(outbound.Outbound(ZONE).project, destinations.ASKED)
         numbers.register(self.registry, ZONE)
         self.store = Store(self.db)
         await outbox.ensure_indexes(self.store)

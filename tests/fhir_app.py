@@ -21,7 +21,7 @@ from structlog.testing import capture_logs
 
 from bridges.dicom import worklist_rows
 from bridges.payer import outbound as payer_outbound
-from bridges.v2 import outbound
+from bridges.v2 import destinations, outbound
 from capability.statement import capability_statement, terminology_capabilities
 from fhir_server import fhir_json, outbox
 from fhir_server.database import connect
@@ -96,7 +96,7 @@ class FhirApp:
             ReportSigning(Signer(bytes(32)), self._second_factor_minutes).register(self.registry)
             scheduling_operations.register(self.registry, ZoneInfo("UTC"))
             self.registry.projection(worklist_rows.WorklistRows(ZoneInfo("UTC")).project)
-            self.registry.projection(outbound.Outbound(ZoneInfo("UTC")).project)
+            self.registry.projection(outbound.Outbound(ZoneInfo("UTC")).project, destinations.ASKED)
             self.registry.projection(payer_outbound.project)
             numbers.register(self.registry, ZoneInfo("UTC"))
             await worklist_rows.ensure_indexes(self.db)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bridges.v2 import outbound, version_structure
+from bridges.v2 import destinations, outbound, version_structure
 from bridges.v2.destination import HEADERS, KINDS, Destination
 from bridges.v2.destinations import translations
 from bridges.v2.mapping import TABLES, Layout
@@ -110,7 +110,7 @@ class Process:
     def __init__(self, ris: Department) -> None:
         registry = Registry()
         registration.register(registry, uid_root="2.25")
-        registry.projection(outbound.Outbound(ZONE).project)
+        registry.projection(outbound.Outbound(ZONE).project, destinations.ASKED)
         self.ris = ris
         self.interactions = Interactions(Store(ris.db), registry)
 
