@@ -80,6 +80,14 @@ def test_while_a_primary_is_elected_the_last_good_worklist_serves_and_the_audit_
     asyncio.run(scenario())
 
 
+async def _stop(pid: int) -> None:
+    """SIGSTOP, and all threads do stop: on a busy machine one may answer for a moment."""
+    os.kill(pid, signal.SIGSTOP)
+    async with asyncio.timeout(30):
+        while any(t.read_text().rpartition(")")[2].split()[0] not in "Tt" for t in Path(f"/proc/{pid}/task").glob("*/stat")):
+            await asyncio.sleep(0.01)
+
+
 def test_a_database_that_does_not_answer_keeps_no_scanner_waiting(tmp_path: Path) -> None:
     async def scenario() -> None:
         mongod = EmbeddedMongod(tmp_path)
@@ -91,7 +99,7 @@ def test_a_database_that_does_not_answer_keeps_no_scanner_waiting(tmp_path: Path
                 await dep.scheduled("A1", await dep.station("CT1"), "2026-09-07T08:15")
                 known = worklist_keys(ScheduledStationAETitle="CT1")
                 assert (await blocking(dep.scanner().find, known)).patients == ["A1"]
-                os.kill(mongod.pid, signal.SIGSTOP)
+                await _stop(mongod.pid)
                 try:
                     assert await blocking(dep.scanner("CT9").refused) == (2, 1)  # try again: it was never seen
                     answers = await blocking(dep.scanner().find, known)
