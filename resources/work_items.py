@@ -96,8 +96,13 @@ async def close(unit: UnitOfWork, code: str, subject: str, reason: str) -> int:
     """Complete the open Task of this kind and subject, with the reason; how many there were."""
     items = await _open(unit, code, subject)
     for item in items:
-        await unit.update(item | {"status": "completed", "statusReason": {"text": reason}})
+        await complete(unit, item, reason)
     return len(items)
+
+
+async def complete(unit: UnitOfWork, item: Resource, reason: str) -> None:
+    """A work item is done."""
+    await unit.update(item | {"status": "completed", "statusReason": {"text": reason}})
 
 
 async def _open(unit: UnitOfWork, code: str, subject: str) -> list[Resource]:

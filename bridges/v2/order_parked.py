@@ -99,8 +99,7 @@ async def catch_up(order: Order, perform: Perform) -> None:
     unit, placer = order.unit, placer_number(order)
     waiting = unit.db[COLLECTION].find({"placer": placer["value"]}, sort=_OLDEST, session=unit.session)
     for document in await waiting.to_list():
-        stored = await order_numbers.by_placer_number(unit, document["identifier"])
-        if stored is not None and await _is_of(unit, document, stored):
+        if (stored := await _found(unit, document)) is not None:
             await _play(unit, document, stored, perform)
 
 
@@ -137,18 +136,20 @@ async def _play_left(unit: UnitOfWork, id_: ObjectId, perform: Perform) -> None:
 
 
 async def _found(unit: UnitOfWork, document: Document) -> Resource | None:
-    """The order that a group waits for."""
-    if (stored := await order_numbers.by_placer_number(unit, document["identifier"])) is not None:
+    """The order that a group waits for. Of a number without its namespace, which only its value tells, the patient tells."""
+    stored = await order_numbers.by_placer_number(unit, document["identifier"])
+    if stored is not None or not document.get("bare"):
         return stored
     order = await _again(unit, document)
-    return await named_by(order, placer_segment(order), 2) if document.get("bare") else None
+    return await named_by(order, placer_segment(order), 2)
 
 
 async def _is_of(unit: UnitOfWork, document: Document, stored: Resource) -> bool:
-    """Whether a group waits for this order: by its number, or by one without its namespace, of which the patient tells."""
+    """Whether a group waits for this order."""
     if same(document["identifier"], order_numbers.placer_number(stored) or {}):
         return True
-    return await _means(unit, document, stored)
+    found = await _found(unit, document) if document.get("bare") else None
+    return found is not None and found["id"] == stored["id"]
 
 
 async def _play(unit: UnitOfWork, document: Document, stored: Resource, perform: Perform) -> None:
@@ -166,15 +167,6 @@ async def _play(unit: UnitOfWork, document: Document, stored: Resource, perform:
     if state == "played" and await unit.db[COLLECTION].find_one(_of_message(document), session=unit.session):
         state = "parked"  # another order of the same message is still to come
     await message_log.mark(unit.db, unit.session, document["message"], state, stored)
-
-
-async def _means(unit: UnitOfWork, document: Document, stored: Resource) -> bool:
-    """Whether a number that waits without its namespace, which only its value tells, is that of this order: its patient tells."""
-    if not document.get("bare"):
-        return False
-    order = await _again(unit, document)
-    found = await named_by(order, placer_segment(order), 2)
-    return found is not None and found["id"] == stored["id"]
 
 
 def _of_message(document: Document) -> Document:

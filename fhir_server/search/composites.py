@@ -13,8 +13,7 @@ from typing import Any
 
 from fhir_server import definitions
 from fhir_server.definitions import SearchParameter
-from fhir_server.search.dates import interval
-from fhir_server.search.intervals import number, quantities
+from fhir_server.search.intervals import spans
 from fhir_server.search.keys import KEYS, shortened
 from fhir_server.search.paths import CompiledPath, PathError, compile_path
 
@@ -62,7 +61,7 @@ class Composite:
                 if component.kind in KEYS:
                     keys += (shortened(k) for k in KEYS[component.kind](str(i), value_type, value))
                 else:
-                    intervals += _intervals(component.kind, value_type, value)
+                    intervals += spans(component.kind, value_type, value)
             if len(keys) == before and not intervals:
                 return None
             if intervals:
@@ -110,13 +109,3 @@ def _extractor(expression: str, element_type: str) -> Any:
 
 def _nothing(*_: Any) -> list[Any]:
     return []
-
-
-def _intervals(kind: str, element_type: str, value: Any) -> list[Any]:
-    if kind == "quantity":
-        return quantities(value)
-    if kind == "number":
-        at = number(value)
-        return [at] if at else []
-    span = interval(element_type, value)
-    return [{"s": span[0], "e": span[1]}] if span else []

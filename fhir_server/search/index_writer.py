@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from fhir_server.references import literals, target
-from fhir_server.search.dates import interval
-from fhir_server.search.intervals import number, quantities
+from fhir_server.search.intervals import spans
 from fhir_server.search.keys import KEYS, plain
 
 Extractor = Callable[[dict[str, Any]], list[tuple[str, Any]]]
@@ -52,35 +51,22 @@ class Writer:
         inner = type(value) is dict or type(value) is list
         if not rows and not inner:
             return
-        key = _remembered_as(resource_type, element, value) if inner else None
-        if key is not None and (known := _known.get(key)) is not None:
-            keys, by_parameter = known
-            self.keys |= keys
-            for name, made in by_parameter.items():
-                self.by_parameter.setdefault(name, []).extend(made)
-            return
-        own = Writer() if key is not None else self
-        own.add(rows, {"resourceType": resource_type, element: value})
-        if held and inner:
-            own.keys.update(referred_to(value))
-        if key is not None:
-            self._take(own, key)
-
-    def _take(self, own: "Writer", key: tuple[str, str, bytes]) -> None:
-        """Add what was made of an element, and remember it."""
-        self.keys |= own.keys
-        for mine, made in zip(self.tables, own.tables, strict=True):
-            for name, values in made.items():
-                mine.setdefault(name, []).extend(values)
-        if not (own.dates or own.numbers or own.quantities):
+        key = _remembered_as(resource_type, element, value, rows) if inner else None
+        known = _known.get(key) if key is not None else None
+        if known is None:
+            own = Writer() if key is not None else self
+            own.add(rows, {"resourceType": resource_type, element: value})
+            if held and inner:
+                own.keys.update(referred_to(value))
+            if key is None:
+                return
             if len(_known) >= _MOST:
                 _known.clear()
-            _known[key] = frozenset(own.keys), own.by_parameter
-
-    @property
-    def tables(self) -> tuple[dict[str, list[Any]], ...]:
-        """All by parameter."""
-        return self.by_parameter, self.dates, self.numbers, self.quantities
+            known = _known[key] = frozenset(own.keys), own.by_parameter
+        keys, by_parameter = known
+        self.keys |= keys
+        for name, made in by_parameter.items():
+            self.by_parameter.setdefault(name, []).extend(made)
 
     def add(self, rows: Collection[Row], resource: dict[str, Any]) -> None:
         """What parameters make of a resource. Values that nothing can be made of are at least known to be there (`:missing`)."""
@@ -99,14 +85,14 @@ class Writer:
             else:
                 into: dict[str, list[dict[str, Any]]] = getattr(self, _INTERVALS[kind])
                 for element_type, value in values:
-                    if found := _intervals(kind, element_type, value):
+                    if found := spans(kind, element_type, value):
                         into.setdefault(name, []).extend(found)
                     else:
                         self.keys.add(f"{name}:")
 
 
-def _remembered_as(resource_type: str, element: str, value: Any) -> tuple[str, str, bytes] | None:
-    if element in _UNIQUE:
+def _remembered_as(resource_type: str, element: str, value: Any, rows: Collection[Row]) -> tuple[str, str, bytes] | None:
+    if element in _UNIQUE or any(row.kind in _INTERVALS for row in rows):
         return None
     try:
         written = orjson.dumps(value)
@@ -118,13 +104,3 @@ def _remembered_as(resource_type: str, element: str, value: Any) -> tuple[str, s
 def referred_to(element: Any) -> list[str]:
     """The keys of the local resources that an element refers to, at any depth."""
     return [f">{to}" for text in literals(element) if (to := target(text))]
-
-
-def _intervals(kind: str, element_type: str, value: Any) -> list[dict[str, Any]]:
-    if kind == "date":
-        span = interval(element_type, value)
-        return [{"s": span[0], "e": span[1]}] if span else []
-    if kind == "number":
-        at = number(value)
-        return [at] if at else []
-    return quantities(value)

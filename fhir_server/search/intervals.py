@@ -13,6 +13,7 @@ from typing import Any
 from bson.decimal128 import Decimal128
 
 from fhir_server.outcome import FhirError
+from fhir_server.search.dates import interval
 from fhir_server.ucum import converter
 
 UCUM = "http://unitsofmeasure.org"
@@ -39,6 +40,17 @@ def number(value: Any) -> dict[str, Decimal128] | None:
         return {"l": stored(found[0][0]), "h": stored(found[0][1])} if found else None
     at = _decimal(value)
     return None if at is None else {"l": stored(at), "h": stored(at)}
+
+
+def spans(kind: str, element_type: str, value: Any) -> list[dict[str, Any]]:
+    """The entries of a value for a parameter of type `date`, `number` or `quantity`; none for what holds nothing of it."""
+    if kind == "date":
+        span = interval(element_type, value)
+        return [{"s": span[0], "e": span[1]}] if span else []
+    if kind == "number":
+        at = number(value)
+        return [at] if at else []
+    return quantities(value)
 
 
 def quantities(value: Any) -> list[dict[str, Any]]:

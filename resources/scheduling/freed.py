@@ -73,7 +73,7 @@ async def _waiting(unit: UnitOfWork, station: Resource, besides: set[str]) -> li
 async def _left(unit: UnitOfWork, entry_id: str) -> None:
     """Who came first waits no longer: the question is about whoever comes next, if anybody does."""
     for item in await unit.search("Task", focus=f"Appointment/{entry_id}", **OPEN):
-        await close(unit, item, "Who came first waits no longer")
+        await work_items.complete(unit, item, "Who came first waits no longer")
         scanner, _ = told(item)
         station = await unit.get(scanner)
         if station is not None and (waiting := await _waiting(unit, station, set())):
@@ -88,7 +88,7 @@ async def _settle(unit: UnitOfWork, booking: Resource) -> None:
     for item in await unit.some("Task", _MOST, **OPEN) if scanners else ():
         scanner, begins = told(item)
         if scanner in scanners and begins is not None and start <= begins < end:
-            await close(unit, item, "The time is taken")
+            await work_items.complete(unit, item, "The time is taken")
 
 
 def told(item: Resource) -> tuple[str, datetime | None]:
@@ -98,11 +98,6 @@ def told(item: Resource) -> tuple[str, datetime | None]:
         if identifier.get("system") == work_items.SUBJECT and len(parts) == 3 and target(parts[1]):
             return parts[1], dates.moment(parts[2])
     return "", None
-
-
-async def close(unit: UnitOfWork, item: Resource, why: str) -> None:
-    """It is done."""
-    await unit.update(item | {"status": "completed", "statusReason": {"text": why}})
 
 
 def register(registry: Registry) -> None:

@@ -17,7 +17,7 @@ from fhir_server.search.query import compile_query
 from fhir_server.store import Document
 from fhir_server.unit_of_work import UnitOfWork
 from fhir_server.watching import looking
-from resources import task
+from resources import task, work_items
 from resources.scheduling import freed, generation, occupancy
 from smart_auth.access import Access
 
@@ -73,7 +73,7 @@ class ScheduleWatch:
         async def work(unit: UnitOfWork, id_: str) -> None:
             item = await unit.read("Task", id_)
             if item is not None and item["status"] in task.OPEN:
-                await freed.close(unit, item, "The time has begun")
+                await work_items.complete(unit, item, "The time has begun")
 
         for id_ in over:
             act = Act("freed-time", source="scheduling", detail="over")
