@@ -33,37 +33,36 @@ def asked(resource_type: str, parameters: Mapping[str, str], newest: int | None 
     return Asked(resource_type, tuple((name.replace("_", "-"), value) for name, value in parameters.items()), newest)
 
 
-class Kept(NamedTuple):
-    """Documents beside the current resources that will be asked for by `View.kept`: rows, counters, earlier versions."""
+class Lookup(NamedTuple):
+    """A collection, a filter, how many of the newest are wanted (all, if that isn't said), and else in what order.
+
+    By itself it is of documents beside the current resources (`View.beside`): rows, counters, earlier versions.
+    """
 
     collection: str
-    filter: Document
-    sort: str = "_id"
-
-
-class Look(NamedTuple):
-    """A collection, a filter, how many of the newest are wanted (all, if that isn't said), and else in what order."""
-
-    type: str
     filter: Document
     newest: int | None = None
     sort: str = "_id"
 
 
-async def look(db: AsyncDatabase[Document], looks: Mapping[str, Look], session: AsyncClientSession) -> dict[str, list[Document]]:
+async def look(
+    db: AsyncDatabase[Document], looks: Mapping[str, Lookup], session: AsyncClientSession
+) -> dict[str, list[Document]]:
     """What each look finds, in the order of a search. Those that find more than a few, or something large, are left out."""
     found: dict[str, list[Document]] = {}
     keys = list(looks)
     for start in range(0, len(keys), _LOOKS):
         some = keys[start : start + _LOOKS]
-        stages = [{"$lookup": {"from": looks[k].type, "pipeline": _stages(looks[k]), "as": str(i)}} for i, k in enumerate(some)]
+        stages = [
+            {"$lookup": {"from": looks[k].collection, "pipeline": _stages(looks[k]), "as": str(i)}} for i, k in enumerate(some)
+        ]
         cursor = await db["catalog"].aggregate([{"$match": _ALWAYS_THERE}, *stages], session=session)
         for answers in await cursor.to_list():
             found |= {k: answers[str(i)] for i, k in enumerate(some) if _is_whole(looks[k], answers[str(i)])}
     return found
 
 
-def _stages(one: Look) -> list[Document]:
+def _stages(one: Lookup) -> list[Document]:
     limit = min(one.newest or _MOST, _MOST)
     fits = {"$lt": [{"$bsonSize": "$resource"}, _LARGEST]}
     return [
@@ -72,6 +71,6 @@ def _stages(one: Look) -> list[Document]:
     ]  # fmt: skip
 
 
-def _is_whole(one: Look, found: Sequence[Document]) -> bool:
+def _is_whole(one: Lookup, found: Sequence[Document]) -> bool:
     """Whether that is all that the search would find."""
     return (len(found) < _MOST or one.newest == len(found)) and all(d.get("resource") != _TOO_LARGE for d in found)

@@ -10,7 +10,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from fhir_server import audit, definitions, visibility
 from fhir_server.audit import Act
 from fhir_server.exchange import Parameters, Patch
-from fhir_server.foresight import Asked, Kept
+from fhir_server.foresight import Asked, Lookup
 from fhir_server.history import HistoryPage, HistoryQuery, history_of_many, history_of_one, history_query
 from fhir_server.outcome import FhirError, fail
 from fhir_server.page_links import PageLinks
@@ -53,7 +53,7 @@ class Interactions:
         *,
         small: Iterable[Target] | None = None,
         turns: Iterable[str] = (),
-        foreseen: Iterable[Asked | Target | Kept] = (),
+        foreseen: Iterable[Asked | Target | Lookup] = (),
     ) -> T:
         """Run `work`, its reactions and its AuditEvent in one transaction, again from a clean state on a conflict.
 

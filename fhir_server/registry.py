@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fhir_server.foresight import Kept
+    from fhir_server.foresight import Lookup
     from fhir_server.operations import Operation
     from fhir_server.unit_of_work import UnitOfWork
 
@@ -50,7 +50,7 @@ class Registry:
     rules: dict[str, list[Rule]] = field(default_factory=dict)
     reactions: dict[str, list[Reaction]] = field(default_factory=dict)
     projections: list[Projection] = field(default_factory=list)
-    asked: list["Kept"] = field(default_factory=list)
+    asked: list["Lookup"] = field(default_factory=list)
     # By name, without the `$`; the same name may be there for several types.
     operations: dict[str, "list[Operation]"] = field(default_factory=dict)
     # Types whose collections and indexes are made at start, not at first use.
@@ -62,7 +62,7 @@ class Registry:
     def reaction(self, resource_type: str, reaction: Reaction) -> None:
         self.reactions.setdefault(resource_type, []).append(reaction)
 
-    def projection(self, projection: Projection, *asked: "Kept") -> None:
+    def projection(self, projection: Projection, *asked: "Lookup") -> None:
         """`asked`: what it asks for whatever has changed."""
         self.projections.append(projection)
         self.asked += asked

@@ -28,7 +28,7 @@ from pymongo.write_concern import WriteConcern
 
 from fhir_server import audit
 from fhir_server.audit import Act
-from fhir_server.foresight import Asked, Kept
+from fhir_server.foresight import Asked, Lookup
 from fhir_server.outcome import FhirError, Issue, fail
 from fhir_server.references import Target
 from fhir_server.registry import Registry
@@ -63,7 +63,7 @@ class Job:
     targets: list[Target] = field(default_factory=list)
     small: bool = False
     turns: frozenset[str] = frozenset()  # what else it touches: others that do wait
-    foreseen: tuple[Asked | Target | Kept, ...] = ()  # what it will look for
+    foreseen: tuple[Asked | Target | Lookup, ...] = ()  # what it will look for
     # What came of it when it was run with others; `alone` while it has yet to be run on its own.
     alone: bool = True
     result: Any = None
@@ -91,7 +91,7 @@ class Transactions:
         *,
         small: Iterable[Target] | None = None,
         turns: Iterable[str] = (),
-        foreseen: Iterable[Asked | Target | Kept] = (),
+        foreseen: Iterable[Asked | Target | Lookup] = (),
     ) -> T:
         """Run `work`, its reactions and its AuditEvent in one transaction. The errors are those of `Interactions.transact`.
 

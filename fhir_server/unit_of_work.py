@@ -194,7 +194,7 @@ class UnitOfWork(View):
         writes = self._rows.pop(collection, None)
         if not writes:
             return
-        self._kept_ahead.clear()
+        self._beside.clear()
         try:
             await self._store.db[collection].bulk_write(writes, session=self.session)
         except BulkWriteError as error:

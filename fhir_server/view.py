@@ -9,7 +9,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from fhir_server import clock, visibility
 from fhir_server.elements import duplicate
-from fhir_server.foresight import Asked, Kept, Look, asked, look
+from fhir_server.foresight import Asked, Lookup, asked, look
 from fhir_server.outcome import FhirError, fail
 from fhir_server.references import Target, target, walk
 from fhir_server.registry import Change, Resource
@@ -41,7 +41,7 @@ class View(ABC):
         self._dirty: dict[Target, None] = {}  # changed since the last flush
         self._queries: dict[tuple[str, tuple[tuple[str, str], ...]], Query] = {}  # what was asked for, compiled
         self._looked: dict[str, list[Document]] = {}  # what searches have found in the database, since the last flush
-        self._kept_ahead: dict[str, list[Document]] = {}  # what was foreseen beside the resources
+        self._beside: dict[str, list[Document]] = {}  # what was foreseen beside the resources
         self._flushed = False
 
     @abstractmethod
@@ -141,14 +141,14 @@ class View(ABC):
         was = (await self._entry(Target(resource_type, id_))).was
         if was is None:
             return []
-        past = await self.kept(self.before(was))
+        past = await self.beside(self.before(was))
         return [r for r in [version(d, id_).resource for d in past] if r is not None] + [duplicate(was)]
 
     @staticmethod
-    def before(resource: Resource) -> Kept:
+    def before(resource: Resource) -> Lookup:
         """What `earlier` will ask for of a resource as it is stored, for `foresee`."""
         older = {"id": resource["id"], "version": {"$lt": int(resource["meta"]["versionId"])}}
-        return Kept(f"{resource['resourceType']}_history", older, "version")
+        return Lookup(f"{resource['resourceType']}_history", older, sort="version")
 
     async def load(self, targets: Iterable[Target]) -> None:
         """Read these ahead, all at once: for whoever knows that it will need many.
@@ -229,35 +229,36 @@ class View(ABC):
         """The same for a search that may have been foreseen."""
         return await self._matches(self._query(what.type, what.parameters), what.newest)
 
-    async def kept(self, what: Kept) -> list[Document]:
+    async def beside(self, what: Lookup) -> list[Document]:
         """Documents beside the current resources, as this transaction finds them; foreseen ones serve once."""
-        found = self._kept_ahead.pop(repr(what), None)
+        found = self._beside.pop(repr(what), None)
         if found is None:
             cursor = self._store.db[what.collection].find(what.filter, sort=[(what.sort, 1)], session=self.session)
             found = await cursor.to_list()
         return found
 
-    async def foresee(self, *what: Asked | Target | Kept) -> None:
-        """Look for all of this at once, with one command: for whoever knows what will be asked for, or read, next."""
+    async def foresee(self, *what: Asked | Target | Lookup) -> None:
+        """Lookup for all of this at once, with one command: for whoever knows what will be asked for, or read, next."""
         targets = {str(to): to for to in what if isinstance(to, Target) and to not in self._entries}
-        looks = {key: Look(to.type, {"_id": to.id}) for key, to in targets.items()}
-        beside = {repr(one): one for one in what if isinstance(one, Kept)}
-        looks |= {key: Look(one.collection, one.filter, sort=one.sort) for key, one in beside.items()}
+        looks = {key: Lookup(to.type, {"_id": to.id}) for key, to in targets.items()}
+        beside = {repr(one): one for one in what if isinstance(one, Lookup)}
+        looks |= beside
         for one in what:
             if isinstance(one, Asked) and (query := self._foreseeable(one)) is not None:
                 key = _key(query, one.newest)
                 if key not in self._looked:
-                    looks[key] = Look(one.type, query.filter, one.newest)
+                    looks[key] = Lookup(one.type, query.filter, one.newest)
         if len(looks) < 2:
             return
         for key, documents in (await look(self._store.db, looks, self.session)).items():
             if key in beside:
-                self._kept_ahead[key] = documents
+                self._beside[key] = documents
                 continue
             if key not in targets:
                 self._looked[key] = documents
             for document in documents:
-                self._entries.setdefault(Target(looks[key].type, document["_id"]), Entry(version(document, document["_id"])))
+                to = Target(looks[key].collection, document["_id"])
+                self._entries.setdefault(to, Entry(version(document, to.id)))
 
     def _foreseeable(self, one: Asked) -> Query | None:
         """A search that is one look into the database; None for others."""

@@ -7,7 +7,7 @@ from bridges.dicom import mpps_data, mpps_records, mpps_steps
 from bridges.dicom.dicom_json import Attributes, text
 from bridges.dicom.mpps_checks import Checked
 from fhir_server.elements import concept
-from fhir_server.foresight import Asked, Kept
+from fhir_server.foresight import Asked, Lookup
 from fhir_server.references import Target, ref
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
@@ -56,13 +56,13 @@ async def begin(unit: UnitOfWork, uid: str, checked: Checked, zone: ZoneInfo) ->
     return performed
 
 
-async def _expected(unit: UnitOfWork, step: Resource) -> list[Asked | Target | Kept]:
+async def _expected(unit: UnitOfWork, step: Resource) -> list[Asked | Target | Lookup]:
     """What follows from a step that begins will look at: its examination, and whether it is the last of its order."""
     procedure = await unit.get(step.get("focus"))
     if procedure is None or procedure["resourceType"] != "ServiceRequest":
         return []
     rows = exam_projection.asked([f"Task/{step['id']}"])
-    found: list[Asked | Target | Kept] = [*findings.asked_of(procedure), View.before(step), rows]
+    found: list[Asked | Target | Lookup] = [*findings.asked_of(procedure), View.before(step), rows]
     for order in [one for one in found if isinstance(one, Target)]:
         found += [service_request.asked_procedures(order.id), task.asked(order.id, procedure["id"])]
     return found

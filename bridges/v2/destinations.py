@@ -11,14 +11,14 @@ from weakref import WeakKeyDictionary
 
 from bridges.v2.destination import Destination, is_v2
 from bridges.v2.partner import headers
-from fhir_server.foresight import Kept
+from fhir_server.foresight import Lookup
 from fhir_server.registry import Change, Resource
 from fhir_server.unit_of_work import UnitOfWork
 
 COLLECTION: Final = "counters"
 _GENERATION: Final = "v2-destinations"
 # What each transaction asks for, for `View.foresee`.
-ASKED: Final = Kept(COLLECTION, {"_id": _GENERATION})
+ASKED: Final = Lookup(COLLECTION, {"_id": _GENERATION})
 _APART: Final = frozenset({"unmatched", "disjoint", "narrower"})  # equivalences that are no translation
 
 
@@ -41,7 +41,7 @@ class Destinations:
         return self._seen[unit]
 
     async def _present(self, unit: UnitOfWork) -> tuple[Destination, ...]:
-        found = await unit.kept(ASKED)
+        found = await unit.beside(ASKED)
         generation = int(found[0]["n"]) if found else 0
         if generation == self._generation:
             return self._known

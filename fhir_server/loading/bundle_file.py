@@ -8,7 +8,7 @@ from fhir_server.audit import Act
 from fhir_server.bundle_entries import EntryAsk
 from fhir_server.bundles import MAX_ENTRIES
 from fhir_server.exchange import Prefer
-from fhir_server.foresight import Asked, Kept
+from fhir_server.foresight import Asked, Lookup
 from fhir_server.interactions import Interactions
 from fhir_server.loading.ledger import Ledger, Left, Tally, note_range
 from fhir_server.loading.loader import ACCESS, ACT, OF_THE_MOMENT
@@ -38,7 +38,7 @@ class _Noting(Interactions):
         *,
         small: Iterable[Target] | None = None,  # noqa: ARG002 - what is noted is never shared with others
         turns: Iterable[str] = (),
-        foreseen: Iterable[Asked | Target | Kept] = (),
+        foreseen: Iterable[Asked | Target | Lookup] = (),
     ) -> T:
         async def noted(unit: UnitOfWork) -> T:
             result = await work(unit)

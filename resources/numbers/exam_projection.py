@@ -11,7 +11,7 @@ from pymongo import DeleteOne, ReplaceOne
 
 from fhir_server import outbox
 from fhir_server.audit import Act
-from fhir_server.foresight import Kept
+from fhir_server.foresight import Lookup
 from fhir_server.interactions import Interactions
 from fhir_server.references import target
 from fhir_server.registry import Change, Resource
@@ -256,12 +256,12 @@ async def _stored(unit: UnitOfWork, keys: set[str]) -> Rows:
     if not keys:
         return {}
     await unit.flush_rows(COLLECTION)
-    return {d["_id"]: {p["of"]: p for p in d["parts"]} for d in await unit.kept(asked(keys))}
+    return {d["_id"]: {p["of"]: p for p in d["parts"]} for d in await unit.beside(asked(keys))}
 
 
-def asked(keys: Iterable[str]) -> Kept:
+def asked(keys: Iterable[str]) -> Lookup:
     """The rows that are made of these ("Task/1"): what a change of them will ask for, for `View.foresee`."""
-    return Kept(COLLECTION, {"parts.of": {"$in": sorted(keys)}})
+    return Lookup(COLLECTION, {"parts.of": {"$in": sorted(keys)}})
 
 
 async def _row(unit: UnitOfWork, id_: str) -> dict[str, Part] | None:
