@@ -32,7 +32,7 @@ from fhir_server.search.query import LONGEST_SEARCH, Query
 from fhir_server.together import Together
 
 Document = dict[str, Any]
-CATALOG_VERSION = 6
+CATALOG_VERSION = 7
 MAX_SORTED = 10_000  # matches that are sorted in memory
 LOCKS = "locks"
 _LOCKS = 2**18  # documents that keys share by chance: what is locked need not be remembered, and they don't grow
@@ -236,7 +236,7 @@ class Store:
     def steps(self, query: Query, place: paging.Place | None, *, inclusive: bool = False) -> list[Document]:
         """The filters that, one after the other, find the matches in order: those with the sort key, then those without."""
         phases = paging.phases(query, place, inclusive=inclusive)
-        return [{"$and": [*query.filters, *conditions]} if conditions else query.filter for conditions in phases]
+        return [{"$and": conditions} if conditions else {} for conditions in phases]
 
     async def _find_in_memory(
         self, query: Query, limit: int, place: paging.Place | None, session: AsyncClientSession | None

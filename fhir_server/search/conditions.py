@@ -206,15 +206,12 @@ def date(parameter: str, value: str) -> Condition:
     return any_of([_within(f"search.d.{parameter}", tests) for tests in date_tests(parameter, value)])
 
 
-def date_limits(name: str, value: str) -> list[dict[str, Condition]]:
-    """What the first and the last moment (`from`, `to`) of a date that meets the value must meet at least."""
+def date_limits(name: str, value: str) -> tuple[datetime, datetime]:
+    """When a date that meets the value must end at the earliest, and begin at the latest."""
     prefix, start, end = _bounds(name, value)
-    lowest = {"eq": start, "ge": start, "gt": end, "sa": end}.get(prefix)
-    highest = {"eq": end, "le": end, "lt": start, "eb": start}.get(prefix)
-    return [
-        *([{"to": {"$gte": lowest}}] if lowest else []),
-        *([{"from": {"$lte": highest}}] if highest else []),
-    ]
+    lowest = {"eq": start, "ge": start, "gt": end, "sa": end}.get(prefix, dates.EARLIEST)
+    highest = {"eq": end, "le": end, "lt": start, "eb": start}.get(prefix, dates.LATEST)
+    return lowest, highest
 
 
 def last_updated(value: str) -> Condition:

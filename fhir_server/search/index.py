@@ -7,13 +7,15 @@
 `c`  composites: parameter -> a list of groups (`composites.py`), looked at only where a key of `t` has led to the resource.
 `g`  places: parameter -> a GeoJSON point.
 `by`, `from`, `to`  of types that long lists are made of (LISTED): those keys of `t` by which the lists are narrowed, and the
-     first and the last moment of the date that they are in order of. One index has key and date together.
+     first and the last moment of the date that they are in order of. One index has key and date together. Where these are more
+     than SHORT apart, the keys are marked (`lasting`): the last moment of all others says nearly when they began, too.
 `!denies` among the keys marks an active Consent with a provision that denies something, which rights look for.
 `rank` is there for resources with a priority: its place in the request-priority value set, so that sorting means urgency.
 """
 
 import re
 from collections.abc import Collection
+from datetime import timedelta
 from decimal import Decimal
 from functools import cache
 from typing import Any
@@ -41,6 +43,7 @@ LISTED: dict[str, tuple[str, tuple[str, ...]]] = {
     "Task": ("authored-on", ("patient", "owner", "code")),
 }
 """By type: the date that its lists are in order of, newest first, and the parameters that they are narrowed by."""
+SHORT = timedelta(days=1)
 # Its definition asks for what sounds alike, which is not what a string index finds.
 _UNSUPPORTED = frozenset({"phonetic"})
 _TYPES = frozenset({"token", "reference", "string", "date", "uri", "number", "quantity"})
@@ -235,7 +238,14 @@ def _of_lists(resource_type: str, writer: Writer) -> dict[str, Any]:
         if len(spans) > 1:
             first, last = min(spans, key=lambda span: span["s"]), max(spans, key=lambda span: span["e"])
         found["from"], found["to"] = first["s"], last["e"]
+        if last["e"] - first["s"] > SHORT:
+            found["by"] = [lasting(key) for key in found["by"]]
     return found
+
+
+def lasting(key: str) -> str:
+    """The key in `by` of what lasts longer than SHORT."""
+    return f"~{key}"
 
 
 def _shortened(keys: Collection[str]) -> Collection[str]:

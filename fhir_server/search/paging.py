@@ -42,16 +42,19 @@ def order(query: Query) -> list[tuple[str, int]]:
 
 
 def phases(query: Query, place: Place | None, *, inclusive: bool = False) -> list[list[Document]]:
-    """The conditions beyond the query's own of each step: what has the sort key comes first, then what lacks it."""
+    """The conditions of each step: what has the sort key comes first, then what lacks it."""
     key = query.sort[0] if query.sort else None
+    own = query.filters
     beyond = [] if place is None else [_after(query, key, place, inclusive=inclusive)]
     if key is None or key.kind not in _LEAST or key.name == "_lastUpdated":
-        return [beyond]
-    present: Document = {str(key.path): {"$gte": _LEAST[key.kind]}}
+        return [[*own, *beyond]]
     absent: Document = {str(key.path): None}
-    if place is None:
-        return [[present], [absent]]
-    return [[absent, *beyond]] if place[0] is None else [[present, *beyond], [absent]]
+    if place is not None and place[0] is None:
+        return [[*own, absent, *beyond]]
+    if query.walks is None:
+        return [[*own, {str(key.path): {"$gte": _LEAST[key.kind]}}, *beyond], [*own, absent]]
+    walks = query.walks.condition() if place is None else query.walks.condition(place[0])
+    return [[*(c for c in own if c is not query.walks.narrowed), walks, *beyond], [*own, absent]]
 
 
 def _after(query: Query, key: SortKey | None, place: Place, *, inclusive: bool) -> Document:
@@ -60,6 +63,8 @@ def _after(query: Query, key: SortKey | None, place: Place, *, inclusive: bool) 
     if key is None or key.name == "_id" or place[0] is None:
         return beyond_id
     path, value = str(key.path), place[0]
+    if key.listed:  # one value, at which the walks begin
+        return {"$or": [{path: {"$lt": value}}, beyond_id]}
     beyond: Document = {"$gt" if key.direction == 1 else "$lt": value}
     equal: Document = {"$eq": value}
     if path.startswith(("search.d.", "search.n.")):

@@ -107,6 +107,7 @@ class Query:
     summary: str | None = None
     elements: tuple[str, ...] = ()
     explain: bool = False
+    walks: listing.Walks | None = None  # if it is one of the lists that have an index of their own
     # The parameters that were understood, and what is to be said of the others (`handling=lenient`).
     used: list[tuple[str, str]] = field(default_factory=list)
     notes: list[Issue] = field(default_factory=list)
