@@ -4,11 +4,13 @@ Rules ask for one thing after the other, and the way to the database costs sever
 $unionWith in transactions; a $lookup from one document that is always there does the same.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
+
+from fhir_server.references import Target
 
 Document = dict[str, Any]
 
@@ -43,6 +45,15 @@ class Lookup(NamedTuple):
     filter: Document
     newest: int | None = None
     sort: str = "_id"
+
+
+def by_ids(targets: Iterable[Target]) -> dict[str, Lookup]:
+    """Looks for these resources, several of a type at once."""
+    by_type: dict[str, list[str]] = {}
+    for to in targets:
+        by_type.setdefault(to.type, []).append(to.id)
+    some = [(t, ids[i : i + _MOST]) for t, ids in by_type.items() for i in range(0, len(ids), _MOST)]
+    return {f"{t} {ids}": Lookup(t, {"_id": {"$in": ids}}, len(ids)) for t, ids in some}
 
 
 async def look(

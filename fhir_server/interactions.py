@@ -79,7 +79,8 @@ class Interactions:
             created = await unit.create(resource, copy=False)
             return lambda: unit.final(created)
 
-        return (await self.transact(access, act or Act("create"), work, small=()))()
+        foreseen = self.registry.read_for(resource)
+        return (await self.transact(access, act or Act("create"), work, small=(), foreseen=foreseen))()
 
     async def read(self, access: Access, resource_type: str, id_: str, act: Act | None = None) -> Version:
         """The current version. FhirError `not-found` or `deleted`."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fhir_server.foresight import Lookup
     from fhir_server.operations import Operation
+    from fhir_server.references import Target
     from fhir_server.unit_of_work import UnitOfWork
 
 Resource = dict[str, Any]
@@ -48,6 +49,7 @@ class Registry:
     """The rules, reactions, projections and operations that the rooms have registered."""
 
     rules: dict[str, list[Rule]] = field(default_factory=dict)
+    reads: dict[str, "list[Callable[[Resource], Iterable[Target]]]"] = field(default_factory=dict)
     reactions: dict[str, list[Reaction]] = field(default_factory=dict)
     projections: list[Projection] = field(default_factory=list)
     asked: list["Lookup"] = field(default_factory=list)
@@ -56,8 +58,15 @@ class Registry:
     # Types whose collections and indexes are made at start, not at first use.
     core_types: set[str] = field(default_factory=set)
 
-    def rule(self, resource_type: str, rule: Rule) -> None:
+    def rule(self, resource_type: str, rule: Rule, reads: "Callable[[Resource], Iterable[Target]] | None" = None) -> None:
+        """`reads`: what it reads of a resource that is made, which may not be valid; so it can be read ahead."""
         self.rules.setdefault(resource_type, []).append(rule)
+        if reads is not None:
+            self.reads.setdefault(resource_type, []).append(reads)
+
+    def read_for(self, resource: Resource) -> "list[Target]":
+        """What the rules will read when this is made."""
+        return [to for reads in self.reads.get(resource["resourceType"], ()) for to in reads(resource)]
 
     def reaction(self, resource_type: str, reaction: Reaction) -> None:
         self.reactions.setdefault(resource_type, []).append(reaction)

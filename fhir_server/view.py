@@ -9,7 +9,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from fhir_server import clock, visibility
 from fhir_server.elements import duplicate
-from fhir_server.foresight import Asked, Lookup, asked, look
+from fhir_server.foresight import Asked, Lookup, asked, by_ids, look
 from fhir_server.outcome import FhirError, fail
 from fhir_server.references import Target, target, walk
 from fhir_server.registry import Change, Resource
@@ -239,26 +239,29 @@ class View(ABC):
 
     async def foresee(self, *what: Asked | Target | Lookup) -> None:
         """Lookup for all of this at once, with one command: for whoever knows what will be asked for, or read, next."""
-        targets = {str(to): to for to in what if isinstance(to, Target) and to not in self._entries}
-        looks = {key: Lookup(to.type, {"_id": to.id}) for key, to in targets.items()}
+        targets = dict.fromkeys(one for one in what if isinstance(one, Target) and one not in self._entries)
+        by_id = by_ids(targets)
         beside = {repr(one): one for one in what if isinstance(one, Lookup)}
-        looks |= beside
+        looks = by_id | beside
         for one in what:
             if isinstance(one, Asked) and (query := self._foreseeable(one)) is not None:
                 key = _key(query, one.newest)
                 if key not in self._looked:
                     looks[key] = Lookup(one.type, query.filter, one.newest)
-        if len(looks) < 2:
+        if len(looks) < 2 and len(targets) < 2:
             return
         for key, documents in (await look(self._store.db, looks, self.session)).items():
             if key in beside:
                 self._beside[key] = documents
                 continue
-            if key not in targets:
-                self._looked[key] = documents
             for document in documents:
                 to = Target(looks[key].collection, document["_id"])
                 self._entries.setdefault(to, Entry(version(document, to.id)))
+            if key not in by_id:
+                self._looked[key] = documents
+                continue
+            for id_ in looks[key].filter["_id"]["$in"]:
+                self._entries.setdefault(Target(looks[key].collection, id_), Entry(None))
 
     def _foreseeable(self, one: Asked) -> Query | None:
         """A search that is one look into the database; None for others."""

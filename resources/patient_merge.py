@@ -24,7 +24,7 @@ from fhir_server.background import beside
 from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError, fail
 from fhir_server.redirection import redirect, redirect_these
-from fhir_server.references import Target, ref
+from fhir_server.references import Target, ref, target
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources.identifiers import same
@@ -180,11 +180,11 @@ async def check_subject(unit: UnitOfWork, change: Change) -> None:
     after = change.after
     if after is None or (after["resourceType"] == "ServiceRequest" and after.get("intent") == "filler-order"):
         return
-    for reference in _patients(after) - _patients(change.before or {}):
-        patient = await unit.get(reference)
+    for to in _patients(after) - _patients(change.before or {}):
+        patient = await unit.read(to.type, to.id)
         if patient is not None and (into := merged_into(patient)) and patient.get("active") is False:
             shown = await unit.named("Patient", into.removeprefix("Patient/"))
-            raise fail("deleted", f"{reference} was merged into {shown}", f"{change.type}.{_ELEMENT[change.type]}", status=422)
+            raise fail("deleted", f"{to} was merged into {shown}", f"{change.type}.{_ELEMENT[change.type]}", status=422)
 
 
 async def check_links(unit: UnitOfWork, change: Change) -> None:
@@ -198,13 +198,14 @@ async def check_links(unit: UnitOfWork, change: Change) -> None:
 _ELEMENT = {"ServiceRequest": "subject", "Encounter": "subject", "Appointment": "participant"}
 
 
-def _patients(resource: Resource) -> set[str]:
-    actors = [resource.get("subject"), *(p.get("actor") for p in resource.get("participant", ()))]
-    found = (str(a.get("reference")) for a in actors if isinstance(a, dict))
-    return {reference for reference in found if reference.startswith("Patient/")}
+def _patients(resource: Resource) -> set[Target]:
+    participants = resource.get("participant")
+    actors = [p.get("actor") for p in participants if isinstance(p, dict)] if isinstance(participants, list) else []
+    found = (target(a.get("reference")) for a in (resource.get("subject"), *actors) if isinstance(a, dict))
+    return {to for to in found if to is not None and to.type == "Patient"}
 
 
 def register(registry: Registry) -> None:
     registry.rule("Patient", check_links)
     for resource_type in _ELEMENT:
-        registry.rule(resource_type, check_subject)
+        registry.rule(resource_type, check_subject, reads=_patients)

@@ -1,7 +1,10 @@
 """What a transaction looks for ahead (`View.foresee`) is what it would find when it asks; and the rules do ask for it."""
 
+import asyncio
+
 from fhir_server.audit import Act
 from fhir_server.foresight import asked
+from fhir_server.outcome import FhirError
 from fhir_server.references import Target
 from tests.department import ACCESS, CT_CHEST, unused, v2
 
@@ -123,3 +126,39 @@ def order(patient_id: str) -> bytes:
         f"ORC|NW|{number}^EHR|||||^^^20260907140000^^R||20260907081500|||815^Referrer^Rolf^^^Dr.",
         f"OBR|1|{number}^EHR||24627-2^CT Chest^LN|||||||||cough|||||||||||CT",
     )
+
+
+def test_orders_that_come_together_look_for_their_patients_at_once(ris):
+    """Twelve creates, one of which names a record that was merged into another, and one a patient that isn't there."""
+
+    async def scenario():
+        patients = [await ris.create(patient(unused("Together"))) for _ in range(12)]
+        merged = patients[3] | {"active": False, "link": [{"other": {"reference": "Patient/other"}, "type": "replaced-by"}]}
+        other = await ris.create(patient(unused("Survivor")))
+        merged["link"][0]["other"]["reference"] = f"Patient/{other['id']}"
+        await ris.interactions.update(ACCESS, merged)
+        patients[5] = {"id": "nobody"}
+        await ris.create(laboratory_order(patients[0]))  # what is made once is there
+        await ris.db.command("profile", 2)
+        made = await asyncio.gather(*(ris.create(laboratory_order(p)) for p in patients), return_exceptions=True)
+        await ris.db.command("profile", 0)
+        refused = {i: str(r) for i, r in enumerate(made) if isinstance(r, FhirError)}
+        assert refused.keys() == {3, 5}
+        assert "was merged into" in refused[3]
+        assert all(
+            r["subject"]["reference"].endswith(p["id"]) for r, p in zip(made, patients, strict=True) if isinstance(r, dict)
+        )
+        looks = await ris.db["system.profile"].find({"op": "query", "command.find": "Patient"}).to_list()
+        assert len(looks) <= 2  # the first, which comes alone, and what is done again alone
+
+    ris.run(scenario())
+
+
+def laboratory_order(subject: dict) -> dict:
+    return {
+        "resourceType": "ServiceRequest",
+        "status": "active",
+        "intent": "order",
+        "code": {"text": "blood count"},
+        "subject": {"reference": f"Patient/{subject['id']}"},
+    }
