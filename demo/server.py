@@ -13,7 +13,7 @@ from typing import BinaryIO, Protocol
 
 import httpx
 
-_READY_SECONDS = 60.0
+_READY_SECONDS = 120.0
 _PREFERRED = {"RIS_HTTP_PORT": 8080, "RIS_MLLP_PORT": 2575, "RIS_DICOM_PORT": 11112}
 
 
@@ -108,7 +108,7 @@ class Server:
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return await asyncio.to_thread(self.process.wait, 30)
+        return await asyncio.to_thread(self.process.wait, 60)
 
     async def kill(self, *, mongod: bool = True) -> None:
         """SIGKILL to the server and to its mongod, as a power cut would."""
@@ -118,7 +118,7 @@ class Server:
         for pid in database:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        await asyncio.to_thread(self.process.wait, 30)
+        await asyncio.to_thread(self.process.wait, 60)
 
     async def command(self, *arguments: str, said: str = "") -> str:
         """Run `fhir-ris ...` beside the server, with this on its standard input; its output. RuntimeError when it fails."""

@@ -129,7 +129,7 @@ class Chromium:
     def _leaving(self, act: Any) -> None:
         loads = self._loads()
         act()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         with self._came:
             while self._loads() <= loads:
                 assert self._came.wait(deadline - time.monotonic()), "no page came"

@@ -31,7 +31,7 @@ CHROMIUM = (
     or shutil.which("chromium-browser")
     or shutil.which("google-chrome")
 )
-SECONDS = 40  # for a page to become what is waited for, on a slow machine
+SECONDS = 60  # for a page to become what is waited for, on a slow machine
 REASON = "Chromium is not installed"
 FLAGS = """--no-sandbox --disable-dev-shm-usage --disable-gpu --in-process-gpu --disable-software-rasterizer --disable-extensions
     --disable-features=Translate,OptimizationHints,MediaRouter --blink-settings=imagesEnabled=true""".split()

@@ -361,7 +361,7 @@ class Running:
     loop: asyncio.AbstractEventLoop
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(120)
 
 
 @contextmanager
@@ -391,7 +391,7 @@ def running_department(uri: str) -> Iterator[Running]:
     worker = threading.Thread(target=thread)
     worker.start()
     try:
-        yield ready.result(30)
+        yield ready.result(120)
     finally:
         ended.set()
         worker.join(30)

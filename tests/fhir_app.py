@@ -72,7 +72,7 @@ class FhirApp:
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._main)
         self._thread.start()
-        assert self._started.wait(20)
+        assert self._started.wait(120)
         if self._failed is not None:
             raise self._failed
 
@@ -148,7 +148,7 @@ class FhirApp:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the server's event loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(300)
 
     def token(self, scope: str = ALL) -> str:
         """A token with these scopes, as the authorization server would issue it."""

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from demo.server import Process, Server
 
-_SECONDS = 60
+_SECONDS = 120
 _PRELOAD = """fhir_server.cli fhir_server.serve fhir_server.user_commands fhir_server.client_commands
     fhir_server.audit_commands fhir_server.key_commands fhir_server.outbox_workers bridges.v2.message_commands
     bridges.dicom.server bridges.dicom.mpps_delivery bridges.dicom.pacs_worker bridges.payer.delivery

@@ -20,7 +20,7 @@ class Served:
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._main)
         self._thread.start()
-        assert self._started.wait(30)
+        assert self._started.wait(120)
         if self._failed is not None:
             raise self._failed
 
@@ -37,7 +37,7 @@ class Served:
         self._thread.join()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(300)
 
     def _main(self) -> None:
         try:

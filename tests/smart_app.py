@@ -48,7 +48,7 @@ class SmartApp:
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._main)
         self._thread.start()
-        assert self._started.wait(30)
+        assert self._started.wait(120)
         if self._failed is not None:
             raise self._failed
 
@@ -92,7 +92,7 @@ class SmartApp:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the server's event loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(300)
 
     # Parties
 
@@ -228,7 +228,7 @@ class Browser:
 
     def __init__(self, server: SmartApp) -> None:
         self.server = server
-        self.http = httpx.Client(base_url=server.base, timeout=30)
+        self.http = httpx.Client(base_url=server.base, timeout=60)
         self.user: str | None = None
 
     def log_in(self, user: str, path: str = "/login") -> httpx.Response:

@@ -18,7 +18,7 @@ QUICK = Timing(
 )  # fmt: skip
 
 
-async def until(condition, seconds: float = 10) -> None:
+async def until(condition, seconds: float = 60) -> None:
     """Wait until an (async) condition holds."""
     async with asyncio.timeout(seconds):
         while not await condition():

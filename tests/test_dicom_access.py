@@ -268,7 +268,7 @@ def test_a_certificate_that_is_replaced_is_shown_from_then_on(run_with_db: RunWi
             async with requestor.associate(remote, [VERIFICATION], timeout=10) as open_one:
                 assert shown(open_one) == before
                 *_, after = authority.issue("ris")
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     while True:
                         with contextlib.suppress(CallFailed):  # in the moment in which it listens anew
                             async with requestor.associate(remote, [VERIFICATION], timeout=10) as client:

@@ -432,7 +432,7 @@ def test_of_two_workers_one_asks_the_pacs_by_itself(site: Running, pacs: Pacs) -
             await watch.delete_many({"_id": {"$ne": scheduled.study_uid}})
             for one in workers:
                 await stack.enter_async_context(one.running())
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while (await site.department.read(ref(scheduled.study)["reference"]))["status"] != "available":
                     await asyncio.sleep(0.05)
                 while not any("StudyDate" in path for path in pacs.asked):
@@ -449,7 +449,7 @@ def test_a_pacs_that_hangs_does_not_keep_the_others_from_being_asked(site: Runni
         second = await site.department.create(endpoint("dicom-qido-rs", slow.url, header=["request-timeout: 30"]))
         who = PacsWorker(site.department.interactions, ZONE, Timing(look=0.05, sweep=0.05))
         try:
-            async with who.running(), asyncio.timeout(20):
+            async with who.running(), asyncio.timeout(60):
                 while not slow.asked:
                     await asyncio.sleep(0.05)
                 before = len(pacs.asked)
@@ -560,7 +560,7 @@ def test_when_a_pacs_was_last_reached_is_remembered(site: Running, pacs: Pacs) -
         who = PacsWorker(site.department.interactions, ZONE, Timing(look=0.05, sweep=0.05))
         (found,) = await who.endpoints()
         reference = f"Endpoint/{found['id']}"
-        async with who.running(), asyncio.timeout(20):
+        async with who.running(), asyncio.timeout(60):
             while (known := (await contacts.last(db, [reference])).get(reference)) is None or known.ok is not ok:
                 await asyncio.sleep(0.05)
         return known.text

@@ -83,7 +83,7 @@ def test_while_a_primary_is_elected_the_last_good_worklist_serves_and_the_audit_
 async def _stop(pid: int) -> None:
     """SIGSTOP, and all threads do stop: on a busy machine one may answer for a moment."""
     os.kill(pid, signal.SIGSTOP)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while any(t.read_text().rpartition(")")[2].split()[0] not in "Tt" for t in Path(f"/proc/{pid}/task").glob("*/stat")):
             await asyncio.sleep(0.01)
 

@@ -220,7 +220,7 @@ async def persistent(play: Play, placers: list[str]) -> None:
 
 async def listed(play: Play, state: str, count: int, wanted: AbstractSet[str] = frozenset()) -> list[list[str]]:
     """The outbox's messages in a state, once there are this many, and these control ids among them."""
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(90):
         while True:
             output = await play.server.command("messages", "list", "--out", "--plain", "--state", state)
             rows = [line.split("\t") for line in output.splitlines() if line]

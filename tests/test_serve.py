@@ -34,7 +34,7 @@ def free_ports() -> dict[str, str]:
     return {name: str(free_port()) for name in ("RIS_HTTP_PORT", "RIS_MLLP_PORT", "RIS_DICOM_PORT")}
 
 
-def wait_until_gone(directory: Path, seconds: float = 15) -> list[int]:
+def wait_until_gone(directory: Path, seconds: float = 60) -> list[int]:
     deadline = time.monotonic() + seconds
     while processes_of(directory) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -67,7 +67,7 @@ def test_http_workers_share_the_port_answer_for_all_components_and_are_started_a
 
 
 async def workers_of(directory: Path, count: int, without: int = 0) -> list[int]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             found = []
             for pid in processes_of(directory):

@@ -68,7 +68,7 @@ class SmartServer:
         self._started = threading.Event()
         self._thread = threading.Thread(target=asyncio.run, args=(self._run(mongodb_uri),))
         self._thread.start()
-        assert self._started.wait(10)
+        assert self._started.wait(120)
 
     async def _run(self, mongodb_uri: str) -> None:
         self.db = await connect(mongodb_uri, f"test_{uuid4().hex[:12]}")
@@ -106,7 +106,7 @@ class SmartServer:
         self._thread.join()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(120)
 
     def client(self, scope: str = "system/*.cruds") -> str:
         """A new client with both keys; its id."""

@@ -5,7 +5,7 @@ import asyncio
 from tests.scenario import step
 from tests.scenario_steps.world import World, until
 
-_WAIT = 30.0  # seconds for a message to arrive
+_WAIT = 60.0  # seconds for a message to arrive
 
 
 @step("the server loses its power and comes back")

@@ -13,7 +13,7 @@ from demo import ehr
 from tests.scenario_steps.catalogue import BY_NAME, CT_CHEST, Examination
 from tests.scenario_steps.staff import Person, Staff
 
-_WAIT = 30.0  # seconds for a message to arrive
+_WAIT = 60.0  # seconds for a message to arrive
 
 
 @dataclass(slots=True)
