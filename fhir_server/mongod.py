@@ -16,9 +16,8 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
@@ -28,6 +27,7 @@ from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
 from fhir_server.child import ends_with_us
+from fhir_server.left_behind import stop_left_behind
 from fhir_server.owner_lock import Owner, OwnerLock, Role
 from fhir_server.settings import Settings
 
@@ -101,7 +101,7 @@ class EmbeddedMongod:
         except OSError as error:
             raise MongodError(f"the data directory {self._data_dir} can't be used: {error.strerror}") from None
         try:
-            await _stop_left_behind(self._home / "db")
+            await stop_left_behind(self._home / "db", REPLICA_SET, STOP_SECONDS)
             await self._launch(binary)
         except BaseException:
             await self.stop()
@@ -366,31 +366,6 @@ async def _configure(client: AsyncMongoClient[dict[str, Any]], host: str) -> boo
         config["version"] += 1
         await client.admin.command("replSetReconfig", config, force=True)
     return True
-
-
-def _serving(db: Path) -> Iterator[int]:
-    """The process ids of our `mongod`s on these data files: what they were called with says so."""
-    wanted = [("--dbpath", os.fsencode(db)), ("--replSet", REPLICA_SET.encode())]
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError):
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                pairs = set(pairwise(words))
-                if entry.stat().st_uid == os.geteuid() and all((name.encode(), value) in pairs for name, value in wanted):
-                    yield int(entry.name)
-
-
-async def _stop_left_behind(db: Path) -> None:
-    """Ends a `mongod` whose owner is gone: the lock is ours, so nobody else may be serving these files."""
-    began = time.monotonic()
-    asked: set[int] = set()
-    while left := set(_serving(db)):
-        late = time.monotonic() - began > STOP_SECONDS
-        for pid in left if late else left - asked:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
-        asked |= left
-        await asyncio.sleep(0.05)
 
 
 async def _end(process: subprocess.Popen[bytes]) -> None:

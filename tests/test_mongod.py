@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,6 +132,24 @@ def test_after_its_owner_was_killed_the_directory_is_free_and_complete(data_dir:
         again = EmbeddedMongod(data_dir)
         assert await count(await again.start()) == 20
         await again.stop()
+
+    asyncio.run(scenario())
+
+
+def test_files_that_a_killed_mongod_still_holds_are_waited_for(data_dir: Path) -> None:
+    """One that was killed has its lock until the last of its threads is gone, when its command line can't be seen any more."""
+
+    async def scenario() -> None:
+        mongod = EmbeddedMongod(data_dir)
+        await mongod.start()
+        await mongod.stop()
+        held = (data_dir / "mongod" / "db" / "mongod.lock").open("rb")
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        dying = threading.Timer(1.0, held.close)
+        dying.start()
+        assert await count(await mongod.start()) == 0
+        dying.join()
+        await mongod.stop()
 
     asyncio.run(scenario())
 
