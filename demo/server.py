@@ -54,7 +54,9 @@ class Server:
         self._take_ports(preferred=preferred_ports)
 
     def _take_ports(self, *, preferred: bool) -> None:
-        ports = {name: str(free_port(port if preferred else 0)) for name, port in _PREFERRED.items()}
+        ports: dict[str, str] = {}
+        while len(set(ports.values())) < len(_PREFERRED):  # by chance the same is free twice
+            ports = {name: str(free_port(port if preferred else 0)) for name, port in _PREFERRED.items()}
         self.settings = {"RIS_DATA_DIR": str(self.directory / "data"), "RIS_LOG_FORMAT": "json", **ports, **self._more}
         self.base_url = f"http://127.0.0.1:{self.settings['RIS_HTTP_PORT']}"
         self.mllp_port = int(self.settings["RIS_MLLP_PORT"])
