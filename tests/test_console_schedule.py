@@ -1,6 +1,7 @@
 """The schedule at the screen: booking by keyboard, two people at once, and what becomes of bookings."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -405,6 +406,29 @@ def test_who_acts_on_an_old_page_is_told_and_sees_the_present_state(console: Con
 
 
 # The time of scanners
+
+
+def test_a_form_that_is_sent_twice_closes_a_time_once(console: ConsoleWorld, house: House) -> None:
+    """Three at once, one later, and one after the time was opened again, which closes it anew. Two days are two slots."""
+    closed = {"schedule": f"Schedule/{house.schedules[2]['id']}", "status": "busy-unavailable"}
+    with console.http("scheduler") as client:
+        token = re.search('name="csrf" value="([^"]+)"', client.get(BOARD).text)
+        assert token
+        fields = {"csrf": token[1], "do": "block", "on": house.mr["id"], "comment": "cold head"}
+        fields |= {"at": f"{at(23):%Y-%m-%dT%H:%M}Z", "until": f"{at(0) + timedelta(hours=25):%Y-%m-%dT%H:%M}Z"}
+        with ThreadPoolExecutor(3) as at_once:
+            answers = list(at_once.map(lambda _: client.post(BOARD, data=fields), range(3)))
+        answers.append(client.post(BOARD, data=fields))
+        assert {a.status_code for a in answers} == {303}
+        slots = console.search("Slot", **closed)
+        assert len({s["start"] for s in slots}) == len(slots) == 2
+        for slot in slots:
+            console.update(slot | {"status": "entered-in-error"})
+        assert client.post(BOARD, data=fields).status_code == 303
+        again = console.search("Slot", **closed)
+        assert len(again) == 2
+        for slot in again:
+            console.update(slot | {"status": "entered-in-error"})
 
 
 def test_a_time_is_blocked_and_opened_again(console: ConsoleWorld, house: House, page: Page) -> None:

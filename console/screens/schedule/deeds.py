@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from starlette.responses import Response
 
@@ -18,6 +19,7 @@ from fhir_server.registry import Resource
 from resources.scheduling import schedules
 
 _LONGEST_BLOCK: Final = timedelta(days=31)
+_CLOSED: Final = "urn:fhir-ris:closed-time"  # the Schedule, from when and until when
 
 
 async def book(visit: Visit, asked: Asked) -> Response:
@@ -143,7 +145,7 @@ async def enlist(visit: Visit, asked: Asked) -> Response:
 
 
 async def block(visit: Visit, asked: Asked) -> Response:
-    """Close a time of a scanner: a Slot that nobody can book, one a day."""
+    """Close a time of a scanner: a Slot that nobody can book, one a day, however often the form is sent."""
     form = visit.form
     start, end = _moment(visit), visit.moment(form.text("until"))
     if not start < end <= start + _LONGEST_BLOCK:
@@ -154,14 +156,17 @@ async def block(visit: Visit, asked: Asked) -> Response:
     while start < end:
         midnight = datetime.combine(start.astimezone(visit.zone).date() + timedelta(days=1), datetime.min.time(), visit.zone)
         until = min(end, midnight)
+        name = f"{of['id']} {clock.instant(start)} {clock.instant(until)}"
         slot = {
             "resourceType": "Slot",
+            "identifier": [{"system": _CLOSED, "value": name}],
             "schedule": {"reference": f"Schedule/{of['id']}"},
             "status": "busy-unavailable",
             "start": clock.instant(start),
             "end": clock.instant(until),
         } | ({"comment": why} if (why := form.get("comment")) else {})
-        entries.append({"resource": slot, "request": {"method": "POST", "url": "Slot"}})
+        unless = urlencode({"identifier": f"{_CLOSED}|{name}", "status": "busy-unavailable"})
+        entries.append({"resource": slot, "request": {"method": "POST", "url": "Slot", "ifNoneExist": unless}})
         start = until
     await visit.desk.ask("POST", "", {"resourceType": "Bundle", "type": "transaction", "entry": entries})
     return visit.to(asked.plain.to(), "schedule-blocked")
