@@ -15,7 +15,8 @@ procedure are active, its patient is active, and it has a time and a Study Insta
      attributes: {...}}            the whole answer, in the DICOM JSON model
 """
 
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 from zoneinfo import ZoneInfo
 
 from bson import ObjectId
@@ -71,11 +72,19 @@ async def ensure_indexes(db: AsyncDatabase[dict[str, Any]]) -> None:
     await db[COLLECTION].create_indexes([*indexes, *(IndexModel([(k, 1)]) for k in keys)])
 
 
+class _Found(NamedTuple):
+    """The rows that are made of one of these, as they were before further ones were put: id -> what it is made of."""
+
+    names: set[str]
+    rows: dict[str, list[str]]
+
+
 class WorklistRows:
     """The projection of the scheduled steps. `zone` is the department's: DICOM's dates and times are local (PS3.4 K)."""
 
     def __init__(self, zone: ZoneInfo) -> None:
         self._zone = zone
+        self._found: WeakKeyDictionary[UnitOfWork, _Found] = WeakKeyDictionary()
 
     async def project(self, unit: UnitOfWork, changes: list[Change]) -> None:
         """Bring the rows in line with these changes. Changes that no row depends on cost no access to the database."""
@@ -91,11 +100,15 @@ class WorklistRows:
         await self._write(unit, steps, gone)
 
     async def _rows_of(self, unit: UnitOfWork, parts: list[Change]) -> set[str]:
-        names = {f"{c.type}/{c.id}" for c in parts} | {p for c in parts if c.type in _CLINICAL for p in _patients(c)}
-        await unit.flush_rows(COLLECTION)
-        made_of = {"of": {"$in": sorted(names)}}
-        cursor = unit.db[COLLECTION].find(made_of, {"_id": 1}, session=unit.session)
-        return {row["_id"] async for row in cursor}
+        """The rows that are made of one of these. All that the transaction has changed is looked for at once."""
+        names = _names(parts)
+        found = self._found.get(unit)
+        if found is None or not names <= found.names:
+            await unit.flush_rows(COLLECTION)
+            everything = names | _names([c for c in unit.changes() if _matters(c)])
+            cursor = unit.db[COLLECTION].find({"of": {"$in": sorted(everything)}}, {"of": 1}, session=unit.session)
+            found = self._found[unit] = _Found(everything, {row["_id"]: row["of"] async for row in cursor})
+        return {id_ for id_, of in found.rows.items() if not names.isdisjoint(of)}
 
     async def _write(self, unit: UnitOfWork, steps: set[str], gone: set[str]) -> None:
         writes: list[ReplaceOne[dict[str, Any]] | DeleteOne] = [DeleteOne({"_id": id_}) for id_ in sorted(gone)]
@@ -109,6 +122,7 @@ class WorklistRows:
             writes.append(ReplaceOne({"_id": id_}, row, upsert=True))
         if writes:
             unit.put_rows(COLLECTION, writes)
+            self._found.pop(unit, None)
 
     def _row(self, step: ScheduledStep) -> dict[str, Any] | None:
         start = values.local(step.task.get("restriction", {}).get("period", {}).get("start"), self._zone)
@@ -165,6 +179,11 @@ def _concerns(resource: Resource | None) -> bool:
     if resource is None:
         return False
     return resource["resourceType"] != "Observation" or not OBSERVATIONS.isdisjoint(codes(resource.get("code"), terms.LOINC))
+
+
+def _names(parts: list[Change]) -> set[str]:
+    """What a row is made of, when it depends on one of these."""
+    return {f"{c.type}/{c.id}" for c in parts} | {p for c in parts if c.type in _CLINICAL for p in _patients(c)}
 
 
 def _patients(change: Change) -> list[str]:
