@@ -527,6 +527,31 @@ def test_a_rename_shows_at_once_and_an_inactive_patient_leaves_the_list(site: Ru
     assert len(at(site, "CT-NAME")) == 1
 
 
+def test_renames_that_come_at_once_all_show_and_their_rows_are_looked_for_together(site: Running) -> None:
+    """Changes that share a transaction; patients without a step among them."""
+
+    async def rename(dep: Department) -> tuple[int, int]:
+        station = await dep.station("CT-MANY")
+        for n in range(6):
+            await dep.scheduled(f"MANY{n}", station, f"2026-09-07T{8 + n:02d}:15")
+        for n in range(6, 12):
+            await dep.patient(f"MANY{n}")
+        patients = [(await dep.search("Patient", identifier=f"MANY{n}"))[0] for n in range(12)]
+        await dep.interactions.store.db.command("profile", 2)
+        await asyncio.gather(*(dep.update(p, name=[{"family": f"Renamed{n}"}]) for n, p in enumerate(patients)))
+        await dep.interactions.store.db.command("profile", 0)
+        profile = dep.interactions.store.db["system.profile"]
+        looks = await profile.count_documents({"command.find": COLLECTION})
+        await profile.drop()
+        return looks, len(patients)
+
+    looks, changed = site.run(rename(site.department))
+    shown = {(str(d.PatientID), str(d.PatientName)) for d in at(site, "CT-MANY")}
+    assert shown == {(f"MANY{n}", f"Renamed{n}") for n in range(6)}
+    assert len(at(site, "CT-MANY")) == 6
+    assert looks < changed
+
+
 def test_a_station_that_is_renamed_takes_its_steps_along(site: Running) -> None:
     async def book(dep: Department) -> Any:
         station = await dep.station("CT-OLD")

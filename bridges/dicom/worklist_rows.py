@@ -73,7 +73,7 @@ async def ensure_indexes(db: AsyncDatabase[dict[str, Any]]) -> None:
 
 
 class _Found(NamedTuple):
-    """The rows that are made of one of these, as they were before further ones were put: id -> what it is made of."""
+    """The rows that are made of one of these, and those that were put since: id -> what it is made of."""
 
     names: set[str]
     rows: dict[str, list[str]]
@@ -111,18 +111,20 @@ class WorklistRows:
         return {id_ for id_, of in found.rows.items() if not names.isdisjoint(of)}
 
     async def _write(self, unit: UnitOfWork, steps: set[str], gone: set[str]) -> None:
-        writes: list[ReplaceOne[dict[str, Any]] | DeleteOne] = [DeleteOne({"_id": id_}) for id_ in sorted(gone)]
+        rows: dict[str, dict[str, Any] | None] = dict.fromkeys(sorted(gone))
         for id_ in sorted(steps):
             step = await _gather(unit, await unit.read("Task", id_))
-            row = self._row(step) if step else None
-            if step is None or row is None:
-                writes.append(DeleteOne({"_id": id_}))
-                continue
-            await unit.lock(*_locks(step.task))
-            writes.append(ReplaceOne({"_id": id_}, row, upsert=True))
-        if writes:
-            unit.put_rows(COLLECTION, writes)
-            self._found.pop(unit, None)
+            rows[id_] = row = self._row(step) if step else None
+            if step is not None and row is not None:
+                await unit.lock(*_locks(step.task))
+        if not rows:
+            return
+        unit.put_rows(
+            COLLECTION,
+            [ReplaceOne({"_id": i}, row, upsert=True) if row else DeleteOne({"_id": i}) for i, row in rows.items()],
+        )
+        if found := self._found.get(unit):
+            found.rows.update({id_: row["of"] if row else [] for id_, row in rows.items()})
 
     def _row(self, step: ScheduledStep) -> dict[str, Any] | None:
         start = values.local(step.task.get("restriction", {}).get("period", {}).get("start"), self._zone)
