@@ -33,6 +33,14 @@ def free_port(preferred: int = 0) -> int:
     raise RuntimeError("no port is free")
 
 
+def free_ports(*, preferred: bool = False) -> dict[str, str]:
+    """The settings of a server's ports: three different ones that are free."""
+    found: dict[str, str] = {}
+    while len(set(found.values())) < len(_PREFERRED):  # by chance the same is free twice
+        found = {name: str(free_port(port if preferred else 0)) for name, port in _PREFERRED.items()}
+    return found
+
+
 class Process(Protocol):
     """What we need of `subprocess.Popen`."""
 
@@ -54,9 +62,7 @@ class Server:
         self._take_ports(preferred=preferred_ports)
 
     def _take_ports(self, *, preferred: bool) -> None:
-        ports: dict[str, str] = {}
-        while len(set(ports.values())) < len(_PREFERRED):  # by chance the same is free twice
-            ports = {name: str(free_port(port if preferred else 0)) for name, port in _PREFERRED.items()}
+        ports = free_ports(preferred=preferred)
         self.settings = {"RIS_DATA_DIR": str(self.directory / "data"), "RIS_LOG_FORMAT": "json", **ports, **self._more}
         self.base_url = f"http://127.0.0.1:{self.settings['RIS_HTTP_PORT']}"
         self.mllp_port = int(self.settings["RIS_MLLP_PORT"])
@@ -110,7 +116,7 @@ class Server:
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return await asyncio.to_thread(self.process.wait, 60)
+        return await asyncio.to_thread(self.process.wait, 30)
 
     async def kill(self, *, mongod: bool = True) -> None:
         """SIGKILL to the server and to its mongod, as a power cut would."""
@@ -120,7 +126,7 @@ class Server:
         for pid in database:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        await asyncio.to_thread(self.process.wait, 60)
+        await asyncio.to_thread(self.process.wait, 30)
 
     async def command(self, *arguments: str, said: str = "") -> str:
         """Run `fhir-ris ...` beside the server, with this on its standard input; its output. RuntimeError when it fails."""

@@ -15,19 +15,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pymongo import IndexModel, UpdateOne
+from pymongo import UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.read_concern import ReadConcern
 
-from fhir_server import audit_chain, fhir_json
+from fhir_server import fhir_json
 from fhir_server.audit_chain import Trail
+from fhir_server.collection_indexes import current_indexes, history_indexes
 from fhir_server.counters import Counters
 from fhir_server.outcome import fail
 from fhir_server.references import Target
 from fhir_server.search import paging
-from fhir_server.search.index import LISTED, index, ranked, searchable, unions
+from fhir_server.search.index import index
 from fhir_server.search.query import LONGEST_SEARCH, Query
 from fhir_server.together import Together
 
@@ -100,8 +101,8 @@ class Store:
                 if made.get(resource_type) != CATALOG_VERSION:
                     if resource_type in made:
                         await self.current(resource_type).drop_indexes()
-                    await self.current(resource_type).create_indexes(indexes(resource_type))
-                    await self.history(resource_type).create_indexes(_history_indexes())
+                    await self.current(resource_type).create_indexes(current_indexes(resource_type))
+                    await self.history(resource_type).create_indexes(history_indexes())
                     if resource_type in made:
                         await self._index_anew(resource_type)
                     made_now = {"$set": {"version": CATALOG_VERSION}, "$setOnInsert": {"refers": []}}
@@ -373,31 +374,3 @@ def _narrows(condition: Document) -> bool:
         if found:
             return True
     return False
-
-
-def _history_indexes() -> list[IndexModel]:
-    """For the versions of one resource, and for those of a type in the order of their making."""
-    return [IndexModel([("id", 1), ("version", -1)]), IndexModel([("updated", 1), ("id", 1), ("version", 1)])]
-
-
-def indexes(resource_type: str) -> list[IndexModel]:
-    """The indexes of a type: its keys, its sort orders, each with `_id` at the end for paging; of its lists both together."""
-    always = ["search.t", "updated"]
-    some: list[str] = []  # what not every resource has
-    found: list[IndexModel] = [audit_chain.INDEX] if resource_type == "AuditEvent" else []
-    for name, kind in searchable(resource_type).items():
-        if kind == "date" and name != "_lastUpdated":
-            some += [f"search.d.{name}.s", f"search.d.{name}.e"]
-        elif kind == "number":
-            some += [f"search.n.{name}.l", f"search.n.{name}.h"]
-        elif kind == "quantity" and name not in unions(resource_type):
-            path = f"search.q.{name}"
-            found += [IndexModel([(f"{path}.u", 1), (f"{path}.{end}", 1)], sparse=True) for end in ("l", "h")]
-        elif kind == "special":
-            found.append(IndexModel([(f"search.g.{name}", "2dsphere")]))
-    if ranked(resource_type):
-        some.append("search.rank")
-    if resource_type in LISTED:
-        found.append(IndexModel([("search.by", 1), ("search.to", 1), ("_id", 1), ("search.from", 1)]))
-    found += [IndexModel([(path, 1), ("_id", 1)]) for path in always]
-    return found + [IndexModel([(path, 1), ("_id", 1)], partialFilterExpression={path: {"$exists": True}}) for path in some]

@@ -13,7 +13,7 @@ import pytest
 
 from demo import ehr
 from demo.apps import App
-from demo.server import Server, free_port
+from demo.server import Server, free_ports
 from tests import quick_command
 from tests.quick_command import QuickServer
 
@@ -30,11 +30,7 @@ def processes_of(directory: Path) -> list[int]:
     return found
 
 
-def free_ports() -> dict[str, str]:
-    return {name: str(free_port()) for name in ("RIS_HTTP_PORT", "RIS_MLLP_PORT", "RIS_DICOM_PORT")}
-
-
-def wait_until_gone(directory: Path, seconds: float = 60) -> list[int]:
+def wait_until_gone(directory: Path, seconds: float = 15) -> list[int]:
     deadline = time.monotonic() + seconds
     while processes_of(directory) and time.monotonic() < deadline:
         time.sleep(0.1)

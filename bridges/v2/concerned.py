@@ -1,7 +1,8 @@
 """Whom and what a message is about: the patient and the orders that the message store finds it by.
 
 The mappings say whom they have matched and which order they mean (`about`); what a message has changed tells the rest. Of a
-message that was refused, or waits, its numbers do (`named_in`).
+message that was refused, or waits, its numbers do (`named_in`). They say, too, which messages wait for one another
+(`touched`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,6 +26,8 @@ _ORDERS: Final = (
     ("ORC", 2, "PLAC"), ("OBR", 2, "PLAC"), ("SCH", 26, "PLAC"), ("ORC", 3, "FILL"), ("OBR", 3, "FILL"), ("SCH", 27, "FILL"),
     ("OBR", 18, "ACSN"),
 )  # fmt: skip
+# Where messages name patients, visits and orders: those that name the same are processed one after the other.
+_NUMBERS: Final = (*_PATIENTS, ("PV1", 19), ("ORC", 2), ("ORC", 3), ("OBR", 2), ("OBR", 3), ("SCH", 1), ("SCH", 2))
 _MOST: Final = 100  # numbers of one message that are looked up
 _HOLDERS: Final = ("subject", "patient", "for", "beneficiary")  # the elements that say whose a resource is
 
@@ -32,6 +35,12 @@ _HOLDERS: Final = ("subject", "patient", "for", "beneficiary")  # the elements t
 def about(unit: UnitOfWork, *resources: Resource) -> None:
     """The message that is being received is about these: its AuditEvent names them, and the store finds it by them."""
     unit.shown.extend(f"{r['resourceType']}/{r['id']}" for r in resources)
+
+
+def touched(message: Message) -> set[str]:
+    """The numbers that a message is about."""
+    found = (f for name, field in _NUMBERS for segment in message.all(name) for f in segment.repetitions(field))
+    return {f.get(1).strip() for f in found} - {""}
 
 
 async def concerned(unit: UnitOfWork, changes: list[Change], message: Message, sender: Sender) -> list[str]:

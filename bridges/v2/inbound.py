@@ -20,7 +20,7 @@ from bridges.v2.accepted import Accepted
 from bridges.v2.ack import AckError, acknowledge, read_ack
 from bridges.v2.ack_modes import AckMode
 from bridges.v2.admission import admit
-from bridges.v2.concerned import concerned, named_in
+from bridges.v2.concerned import concerned, named_in, touched
 from bridges.v2.foresight import foreseen
 from bridges.v2.message import Message
 from bridges.v2.message_log import ACCEPTED, Outcome
@@ -371,16 +371,6 @@ class Inbound:
             message, code, errors=errors, text=text, control_id=uuid.uuid4().hex[:20], when=datetime.now(self._zone),
             extra_segments=reply.segments if reply else (), response=reply.message_type if reply else None,
         )  # fmt: skip
-
-
-# Where messages name patients, visits and orders: those that name the same are processed one after the other.
-_NAMES = (("PID", 3), ("MRG", 1), ("PV1", 19), ("ORC", 2), ("ORC", 3), ("OBR", 2), ("OBR", 3), ("SCH", 1), ("SCH", 2))
-
-
-def touched(message: Message) -> set[str]:
-    """The numbers that a message is about."""
-    found = (f for name, field in _NAMES for segment in message.all(name) for f in segment.repetitions(field))
-    return {f.get(1).strip() for f in found} - {""}
 
 
 def _not_for_us(received: Received) -> Refused | None:
