@@ -8,14 +8,14 @@ world.patient(), .order(), .scanner()    what most tests begin with
 import itertools
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Playwright, expect
+from playwright.sync_api import Browser, Error, Page, Playwright, expect
 
 from fhir_server.audit import Act
 from fhir_server.operations import Call, dispatch
@@ -100,7 +100,7 @@ class ConsoleWorld:
         """Leave all pages: each that stays open is asked for anew whenever something changes."""
         for page in self._pages:
             if not page.is_closed() and page.url.startswith(self.base):
-                page.goto("about:blank")
+                _leave(page)
 
     # Behind it, as the department
 
@@ -196,6 +196,17 @@ class ConsoleWorld:
                 "participant": [{"actor": {"reference": r}, "status": "accepted"} for r in who],
             }
         )
+
+
+def _leave(page: Page) -> None:
+    """Go away. A page that loads itself anew at this moment, as open ones do when something has changed, gets in the way of that."""
+    for _ in range(20):
+        with suppress(Error):
+            page.goto("about:blank")
+            if page.url == "about:blank":
+                return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"{page.url} can't be left")
 
 
 def press(page: Page, key: str) -> None:
