@@ -199,7 +199,7 @@ class ConsoleWorld:
 
 
 def _leave(page: Page) -> None:
-    """Go away. A page that loads itself anew at this moment, as open ones do when something has changed, gets in the way of that."""
+    """Go away, also from a page that loads itself anew at this moment, as open ones do when something has changed."""
     for _ in range(20):
         with suppress(Error):
             page.goto("about:blank")
