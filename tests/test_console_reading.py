@@ -15,7 +15,7 @@ from tests.console_steps import reading as steps
 from tests.console_world import CT_CHEST, LOINC, ConsoleWorld, Resource, faults, press
 from tests.people_app import PASSWORD, Device
 
-FINDINGS, IMPRESSION, RECOMMENDATION, ADDENDUM = "59776-5", "19005-8", "18783-1", "55107-7"
+FINDINGS, IMPRESSION, COMPARISON, RECOMMENDATION, ADDENDUM = "59776-5", "19005-8", "18834-2", "18783-1", "55107-7"
 _SNOMED = "http://snomed.info/sct"
 
 
@@ -247,6 +247,35 @@ def test_beside_the_editor_stand_order_history_and_priors(room: Room, ada: Page)
     assert room.said(report) == {FINDINGS: "Nodule of [size] mm.", RECOMMENDATION: "Follow-up in 6 months."}
     ada.reload()
     expect(field(ada, RECOMMENDATION)).to_have_value("Follow-up in 6 months.")
+
+
+def test_a_report_is_compared_with_an_earlier_study_by_a_key(room: Room, ada: Page) -> None:
+    patient = room.console.patient()
+    room.signed(ada, room.study(patient))
+    report = room.begun(ada, room.study(patient))
+    (earlier,) = (s for s in room.console.search("ImagingStudy", patient=patient["id"]) if s["id"] != _study_of(room, report))
+    room.console.update(earlier, started="2026-09-08T08:05:00Z")
+    ada.reload()
+    field(ada).fill("Smaller than before.")
+    ada.locator(".prior summary").focus()
+    press(ada, "m")
+    expect(ada.locator("#done")).to_have_text("The report is compared with that study.")
+    expect(field(ada, COMPARISON)).to_have_value("CT Chest, 8 Sept 2026")
+    line = field(ada, COMPARISON).input_value()
+    assert room.said(report) == {FINDINGS: "Smaller than before.", COMPARISON: line}
+    assert [e["valueReference"]["reference"] for e in room.console.read(f"DiagnosticReport/{report['id']}")["extension"]] == [
+        f"ImagingStudy/{earlier['id']}"
+    ]
+    field(ada, COMPARISON).fill(f"Outside films.\n{line}")
+    ada.get_by_role("button", name="No longer compared").click()
+    expect(ada.locator("#done")).to_have_text("The report is no longer compared with that study.")
+    assert room.said(report) == {FINDINGS: "Smaller than before.", COMPARISON: "Outside films."}
+    assert "extension" not in room.console.read(f"DiagnosticReport/{report['id']}")
+
+
+def _study_of(room: Room, report: Resource) -> str:
+    based_on = room.console.read(f"DiagnosticReport/{report['id']}")["basedOn"][0]["reference"]
+    return str(room.console.search("ImagingStudy", basedon=based_on)[0]["id"])
 
 
 def _active(system: str) -> Resource:

@@ -540,6 +540,8 @@ def test_findings_comparison_and_recommendation_are_data_and_text(room):
     path = f"DiagnosticReport/{report['id']}"
     refused(room.attending.call(f"{path}/$write", parameters(reference("comparison", strange))), 422, "of this patient")
     refused(room.attending.call(f"{path}/$write", parameters({"name": "section", "part": []})), 400, "code and text")
+    assert "extension" not in room.attending.done(f"{path}/$write", parameters({"name": "comparison"}))
+    room.attending.done(f"{path}/$write", parameters(reference("comparison", study), reference("comparison", old)))
     room.attending.done(f"{path}/$write", parameters(section("48767-8", "A remark.")))
     room.attending.done(f"{path}/$write", parameters(section("48767-8")))
     signed = room.attending.done(f"{path}/$sign")

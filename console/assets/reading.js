@@ -286,6 +286,7 @@ class Editor {
     leaving = true;
     const input = Object.assign(document.createElement("input"), { type: "hidden", name: pressed?.name ?? "", value: pressed?.value ?? "" });
     this.form.append(input);
+    if (pressed?.hasAttribute("formaction")) this.form.action = pressed.formAction;
     this.form.classList.add("busy-now");
     this.form.submit();
   }

@@ -2,7 +2,7 @@
 
     section          parts `code` (valueCode: LOINC, or valueCoding) and `text` (valueString); without text the section goes
     finding          an Observation: a structured finding. What it is of (patient, order, time) the report says for it
-    comparison       valueReference to an ImagingStudy or DiagnosticReport that this one was compared with
+    comparison       valueReference to an ImagingStudy or DiagnosticReport that this one was compared with; without a value: none
     conclusion-code  valueCodeableConcept
 What is not mentioned stays. The text of the impression is the conclusion as well.
 """
@@ -63,10 +63,13 @@ def said(call: Call) -> Said:
             raise _bad("finding holds an Observation as its resource")
         found.findings.append(finding)
     for part in arguments.parts(call.body, "comparison"):
+        found.comparisons = found.comparisons or []
+        if part.keys() == {"name"}:
+            continue
         to = target(part.get("valueReference"), call.base_url)
         if to is None or to.type not in {"ImagingStudy", "DiagnosticReport"}:
             raise _bad("comparison is a valueReference to an ImagingStudy or a DiagnosticReport")
-        found.comparisons = [*(found.comparisons or ()), to]
+        found.comparisons.append(to)
     for part in arguments.parts(call.body, "conclusion-code"):
         code = part.get("valueCodeableConcept")
         if not isinstance(code, dict):
@@ -204,6 +207,11 @@ async def _compared(unit: UnitOfWork, report: Resource, with_: Iterable[Target])
     others = [e for e in report.get("extension", ()) if e.get("url") != COMPARED]
     kept = {k: v for k, v in report.items() if k != "extension"}
     return kept | ({"extension": [*others, *found]} if others or found else {})
+
+
+def compared_with(report: Resource) -> list[str]:
+    """The references to what a report was compared with."""
+    return [e["valueReference"]["reference"] for e in report.get("extension", ()) if e.get("url") == COMPARED]
 
 
 def _whose(resource: Resource) -> str | None:

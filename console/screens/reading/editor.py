@@ -20,6 +20,7 @@ from fhir_server.outcome import FhirError, Issue
 from fhir_server.registry import Resource
 from resources import terms
 from resources.reading import templates, worklist
+from resources.reading.report_parts import compared_with
 from resources.report_section import ADDENDUM, FINDINGS, IMPRESSION, TITLES, WHOLE
 
 _MOST_SECTIONS: Final = 60
@@ -91,6 +92,7 @@ async def _shown(visit: Visit, id_: str) -> Response:
         "people": [p for p in people if p["id"] != (about.owner or {}).get("id")],
         "told": await critical.of_report(visit, report) if report is not None else [],
         "modality": examination.modality(about),
+        "compared": compared_with(report.resource) if report is not None else [],
     }
     return visit.page("reading/reading.html", **values)
 
@@ -172,7 +174,7 @@ async def write(visit: Visit) -> Response:
     """Save what was changed. To the script: as JSON, with what is stored where it is refused."""
     by_script = visit.request.headers.get("accept") == "application/json"
     try:
-        version = await _write(visit)
+        version = await save(visit)
     except FhirError as error:
         if not by_script:
             raise
@@ -180,7 +182,7 @@ async def write(visit: Visit) -> Response:
         return JSONResponse(said, error.status, _NO_STORE)
     if by_script:
         return JSONResponse({"version": version}, headers=_NO_STORE)
-    return visit.to(await _page(visit), "reading-saved")
+    return visit.to(await page(visit), "reading-saved")
 
 
 async def text(visit: Visit) -> Response:
@@ -197,7 +199,7 @@ async def _present(visit: Visit) -> dict[str, Any]:
     return {"version": report.version, "draft": report.draft, "by": last.author if last else "", "sections": sections}
 
 
-async def _write(visit: Visit) -> str:
+async def save(visit: Visit) -> str:
     """Write the sections of the form that are other than what is stored; the version of the report then."""
     about = await examination.of_report(visit, visit.id())
     assert about.report is not None
@@ -219,17 +221,17 @@ def _section(code: str, text: str, title: str) -> Resource:
 
 async def sign(visit: Visit) -> Response:
     """Save, then sign; without a fresh second factor where one is asked for, by way of the login. `preliminary`: save as such."""
-    version = await _write(visit)
-    page, report = await _page(visit), f"DiagnosticReport/{visit.id()}"
+    version = await save(visit)
+    here, report = await page(visit), f"DiagnosticReport/{visit.id()}"
     if visit.form.get("as") == "preliminary":
         await visit.desk.patch(report, {"op": "replace", "path": "/status", "value": "preliminary"}, if_match=version)
         await visit.desk.operation(f"{report}/$write")  # which makes its documents anew
-        return visit.to(page, "reading-preliminary")
+        return visit.to(here, "reading-preliminary")
     try:
         signed = await visit.desk.operation(f"{report}/$sign", if_match=version)
     except FhirError as error:
-        return proof(visit, error, page)
-    return visit.to(page, "reading-signed" if signed["status"] == "final" else "reading-preliminary")
+        return proof(visit, error, here)
+    return visit.to(here, "reading-signed" if signed["status"] == "final" else "reading-preliminary")
 
 
 def proof(visit: Visit, error: FhirError, page: str) -> Response:
@@ -241,7 +243,7 @@ def proof(visit: Visit, error: FhirError, page: str) -> Response:
     return visit.to("/login", again="yes", next=f"{page}?done=reading-proven")
 
 
-async def _page(visit: Visit) -> str:
+async def page(visit: Visit) -> str:
     """The address of the page that the report is written on."""
     about = await examination.of_report(visit, visit.id())
     return f"/reading/{await _reading_of(visit, about)}"
