@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +272,48 @@ def test_a_report_is_compared_with_an_earlier_study_by_a_key(room: Room, ada: Pa
     expect(ada.locator("#done")).to_have_text("The report is no longer compared with that study.")
     assert room.said(report) == {FINDINGS: "Smaller than before.", COMPARISON: "Outside films."}
     assert "extension" not in room.console.read(f"DiagnosticReport/{report['id']}")
+
+
+def test_structured_findings_are_added_and_removed_beside_the_text(room: Room, ada: Page) -> None:
+    report = room.begun(ada, room.study())
+    name, value, unit = (ada.locator(f"#finding-{part}") for part in ("name", "value", "unit"))
+    field(ada).fill("A nodule.")
+    press(ada, "Escape")
+    press(ada, "i")
+    expect(name).to_be_focused()
+    ada.keyboard.type("Diameter of the nodule")
+    # What is typed and not added is not signed away.
+    ada.locator("[data-key=F8]").click()
+    expect(ada.locator("#save-trouble")).to_contain_text("not added yet")
+    expect(name).to_be_focused()
+    value.fill("about 8")
+    unit.fill("mm")
+    press(ada, "Enter")
+    expect(ada.locator("#errors")).to_contain_text("about 8 is no number")
+    expect(name).to_have_value("Diameter of the nodule")
+    value.fill("<8,50")
+    press(ada, "Enter")
+    expect(ada.locator("#done")).to_have_text("The finding is added.")
+    expect(name).to_have_value("")
+    expect(field(ada)).to_have_value("A nodule.")
+    expect(ada.locator(".finding-row")).to_contain_text("Diameter of the nodule: < 8.50 mm")
+    name.fill("Shape")
+    value.fill("round")
+    press(ada, "Enter")
+    expect(ada.locator(".finding-row")).to_have_count(2)
+    size, shape = (room.console.read(r["reference"]) for r in room.console.read(f"DiagnosticReport/{report['id']}")["result"][1:])
+    assert size["valueQuantity"] == {
+        "comparator": "<", "value": Decimal("8.50"), "unit": "mm", "system": "http://unitsofmeasure.org", "code": "mm",
+    }  # fmt: skip
+    assert (shape["code"], shape["valueString"]) == ({"text": "Shape"}, "round")
+    ada.locator(".finding-row button").nth(1).focus()
+    press(ada, "-")
+    expect(ada.locator("#done")).to_have_text("The finding is removed.")
+    assert room.console.read(f"Observation/{shape['id']}")["status"] == "entered-in-error"
+    field(ada, IMPRESSION).fill("Nodule.")
+    ada.locator("[data-key=F8]").click()
+    expect(ada.locator("main .report dl")).to_contain_text("Diameter of the nodule")
+    expect(ada.locator("main .report dl")).not_to_contain_text("Shape")
 
 
 def _study_of(room: Room, report: Resource) -> str:

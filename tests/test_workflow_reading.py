@@ -544,13 +544,19 @@ def test_findings_comparison_and_recommendation_are_data_and_text(room):
     room.attending.done(f"{path}/$write", parameters(reference("comparison", study), reference("comparison", old)))
     room.attending.done(f"{path}/$write", parameters(section("48767-8", "A remark.")))
     room.attending.done(f"{path}/$write", parameters(section("48767-8")))
+    extra = room.attending.done(f"{path}/$write", parameters({"name": "finding", "resource": size | {"code": {"text": "Wrong"}}}))
+    text_section, *_, sized, wrong = (r["reference"] for r in extra["result"])
+    refused(room.attending.call(f"{path}/$write", parameters(reference("remove-finding", text_section))), 422, "no structured")
+    refused(room.attending.call(f"{path}/$write", parameters({"name": "remove-finding"})), 400, "an Observation")
+    gone = room.attending.done(f"{path}/$write", parameters(reference("remove-finding", wrong)))
+    assert gone["result"][-1]["reference"] == sized
     signed = room.attending.done(f"{path}/$sign")
     url = "https://profiles.ihe.net/RAD/IDR/StructureDefinition/associatedStudy"
     assert [e["valueReference"]["reference"] for e in signed["extension"] if e["url"] == url] == [study, old]
     titles = ["Comparison", "Findings", "Structured findings", "Impression", "Recommendation"]
     assert [part.split("\n")[0] for part in text_of(signed).split("\n\n")] == titles
     assert "Diameter of the nodule: 8.0 mm" in text_of(signed)
-    (finding,) = room.matches(f"Observation?patient=Patient/{patient['id']}&category=imaging")
+    (finding,) = room.matches(f"Observation?patient=Patient/{patient['id']}&category=imaging&status:not=entered-in-error")
     assert (finding["status"], finding["performer"][0]["reference"]) == ("final", room.attending.who)
     html = form(signed, "text/html").decode()
     assert "A &lt;script&gt;nodule&lt;/script&gt; &amp; more.<br/>Second line." in html

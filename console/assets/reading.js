@@ -283,16 +283,23 @@ class Editor {
     const pressed = event.submitter;
     const stored = (await this.save()) && (pressed?.dataset.does === "save" || (await this.isWhatIsStored()));
     if (pressed?.dataset.does === "save" || !stored) return void (this.crossed() && this.places.querySelector("[data-takes]").focus());
-    leaving = true;
-    const input = Object.assign(document.createElement("input"), { type: "hidden", name: pressed?.name ?? "", value: pressed?.value ?? "" });
-    this.form.append(input);
-    if (pressed?.hasAttribute("formaction")) this.form.action = pressed.formAction;
-    this.form.classList.add("busy-now");
-    this.form.submit();
+    const unadded = !pressed?.hasAttribute("formaction") && [...findings.querySelectorAll("[name^='finding.']")].find((field) => field.value.trim());
+    if (unadded) return void (this.warn(this.form.dataset.unadded), unadded.focus());
+    leaveBy(this.form, pressed);
   }
 }
 
+const findings = document.getElementById("findings");
 let leaving = false;
+
+/** Send a form as the pressed button says, which the browser leaves this page for. */
+function leaveBy(sent, pressed) {
+  leaving = true;
+  sent.append(Object.assign(document.createElement("input"), { type: "hidden", name: pressed?.name ?? "", value: pressed?.value ?? "" }));
+  if (pressed?.hasAttribute("formaction")) sent.action = pressed.formAction;
+  sent.classList.add("busy-now");
+  sent.submit();
+}
 
 /** Go to the next place in a list of them, from where the focus is. */
 function nextSection(editor) {
@@ -335,6 +342,10 @@ function edit() {
     if (select.matches(".blocks") && select.value) insert(select.closest(".section").querySelector("textarea"), select.value);
     if (select.id === "add-section" && select.value) editor.field(select.value, select.selectedOptions[0].textContent).focus();
     if (select.matches(".blocks, #add-section")) select.value = "";
+  });
+  findings.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (await editor.save()) leaveBy(event.target, event.submitter);
   });
   document.addEventListener("ris:refreshed", () => Number(document.getElementById("stored")?.dataset.version ?? 0) !== Number(editor.version) && editor.compare());
   document.addEventListener("ris:ended", () => editor.end());

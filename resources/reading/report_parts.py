@@ -2,6 +2,7 @@
 
     section          parts `code` (valueCode: LOINC, or valueCoding) and `text` (valueString); without text the section goes
     finding          an Observation: a structured finding. What it is of (patient, order, time) the report says for it
+    remove-finding   valueReference to one of its structured findings, which goes
     comparison       valueReference to an ImagingStudy or DiagnosticReport that this one was compared with; without a value: none
     conclusion-code  valueCodeableConcept
 What is not mentioned stays. The text of the impression is the conclusion as well.
@@ -33,7 +34,7 @@ from resources.report_section import (
 )
 from resources.security_labels import labelled
 
-PARTS: Final = frozenset({"section", "finding", "comparison", "conclusion-code"})
+PARTS: Final = frozenset({"section", "finding", "remove-finding", "comparison", "conclusion-code"})
 # IHE Radiology, Imaging Diagnostic Report (draft): a study or report that was used in reading.
 COMPARED: Final = "https://profiles.ihe.net/RAD/IDR/StructureDefinition/associatedStudy"
 _ORDER: Final = list(TITLES)
@@ -46,12 +47,13 @@ class Said:
 
     sections: list[tuple[Resource, str]] = field(default_factory=list)
     findings: list[Resource] = field(default_factory=list)
+    removed: list[Target] = field(default_factory=list)
     comparisons: list[Target] | None = None
     conclusion_codes: list[Resource] | None = None
 
     @property
     def is_empty(self) -> bool:
-        return not (self.sections or self.findings) and self.comparisons is None and self.conclusion_codes is None
+        return not (self.sections or self.findings or self.removed) and self.comparisons is None and self.conclusion_codes is None
 
 
 def said(call: Call) -> Said:
@@ -62,6 +64,11 @@ def said(call: Call) -> Said:
         if not isinstance(finding, dict) or finding.get("resourceType") != "Observation":
             raise _bad("finding holds an Observation as its resource")
         found.findings.append(finding)
+    for part in arguments.parts(call.body, "remove-finding"):
+        gone = target(part.get("valueReference"), call.base_url)
+        if gone is None or gone.type != "Observation":
+            raise _bad("remove-finding is a valueReference to an Observation")
+        found.removed.append(gone)
     for part in arguments.parts(call.body, "comparison"):
         found.comparisons = found.comparisons or []
         if part.keys() == {"name"}:
@@ -130,7 +137,7 @@ async def put(unit: UnitOfWork, report: Resource, what: Said, status: str) -> Re
     report = await sectioned(unit, report, status)
     had = await results_of(unit, report)
     kept = {_key(o["code"]): o for o in had if is_section(o)}
-    others = [o for o in had if not is_section(o)]
+    others = await _without(unit, [o for o in had if not is_section(o)], what.removed)
     for code, text in what.sections:
         await _put_section(unit, report, kept, (code, text), status)
     for finding in what.findings:
@@ -148,6 +155,16 @@ async def put(unit: UnitOfWork, report: Resource, what: Said, status: str) -> Re
     if what.conclusion_codes is not None:
         changed["conclusionCode"] = what.conclusion_codes
     return changed if what.comparisons is None else await _compared(unit, changed, what.comparisons)
+
+
+async def _without(unit: UnitOfWork, findings: list[Resource], removed: Iterable[Target]) -> list[Resource]:
+    """The structured findings that stay. FhirError 422 for one to remove that is none of them."""
+    known = {str(o["id"]): o for o in findings}
+    for gone in removed:
+        if gone.id not in known:
+            raise fail("business-rule", f"{gone} is no structured finding of this report", "DiagnosticReport.result", status=422)
+        await unit.update(known.pop(gone.id) | {"status": "entered-in-error"})
+    return list(known.values())
 
 
 async def _check_references(unit: UnitOfWork, finding: Resource) -> None:

@@ -2,13 +2,13 @@
 
 worklist.py   what waits to be read, and who takes it        examination.py  what a report is about, for whoever reads it
 editor.py     the report page of a reading, and autosave      finished.py     a report as it stands, and as it goes out
-comparison.py  the earlier studies that it was compared with
+comparison.py  the earlier studies that it was compared with   findings.py    its structured findings
 after.py      what may follow: addendum, correction, withdrawal, and that somebody must be told
 critical.py   critical results, and who was told
 """
 
 from console.screen import Door, Screen, does, shows
-from console.screens.reading import after, comparison, critical, editor, finished, worklist
+from console.screens.reading import after, comparison, critical, editor, findings, finished, worklist
 
 SCREEN = Screen("reading", "/reading", "r", "$claim")
 _READS = "DiagnosticReport.r"
@@ -26,6 +26,7 @@ DOORS: list[Door] = [
     shows(_REPORT + "/text", editor.text, "$write"),
     does(_REPORT + "/write", editor.write, editor.show_of_report, "$write"),
     does(_REPORT + "/compare", comparison.change, editor.show_of_report, "$write"),
+    does(_REPORT + "/finding", findings.change, editor.show_of_report, "$write"),
     does(_REPORT + "/sign", editor.sign, editor.show_of_report, "$sign"),
     *(shows(f"{_REPORT}/{act}", after.show, f"${act}") for act in after.ACTS),
     *(does(f"{_REPORT}/{act}", after.do, after.show, f"${act}") for act in after.ACTS),

@@ -32,7 +32,7 @@ async def change(visit: Visit) -> Response:
     if (now := _lines(had, line, there=named is not None)) != had:
         said["section"] = _section(now)
     await visit.desk.operation(f"DiagnosticReport/{visit.id()}/$write", if_match=version, **said)
-    return visit.to(await editor.page(visit), "reading-compared" if named else "reading-apart")
+    return await editor.back(visit, "reading-compared" if named else "reading-apart")
 
 
 def _lines(text: str, line: str, *, there: bool) -> str:

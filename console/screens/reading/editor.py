@@ -182,7 +182,7 @@ async def write(visit: Visit) -> Response:
         return JSONResponse(said, error.status, _NO_STORE)
     if by_script:
         return JSONResponse({"version": version}, headers=_NO_STORE)
-    return visit.to(await page(visit), "reading-saved")
+    return await back(visit, "reading-saved")
 
 
 async def text(visit: Visit) -> Response:
@@ -241,6 +241,12 @@ def proof(visit: Visit, error: FhirError, page: str) -> Response:
     if not visit.session.user.second_factor:
         raise FhirError(*error.issues, Issue("login", visit.t("reading.no-second-factor")), status=422)
     return visit.to("/login", again="yes", next=f"{page}?done=reading-proven")
+
+
+async def back(visit: Visit, done: str) -> Response:
+    """To the editor, with the template that was chosen."""
+    chosen = visit.asked("template")
+    return visit.to(await page(visit), done, **({"template": chosen} if chosen else {}))
 
 
 async def page(visit: Visit) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from console.asking import Found, found
 from console.formats import concept
@@ -39,13 +39,21 @@ class Section:
         return t.code("reading.section", self.code)
 
 
+class Finding(NamedTuple):
+    """A structured finding in words, and its Observation."""
+
+    name: str
+    value: str
+    id: str
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """A report as it stands. `forms`: its documents (presentedForm) with their places; `text`: what they say."""
 
     resource: Resource
     sections: Sequence[Section]
-    findings: Sequence[tuple[str, str]]
+    findings: Sequence[Finding]
     forms: Sequence[tuple[int, Resource]]
     text: str
     readers: Sequence[Resource] = ()
@@ -246,7 +254,7 @@ def report_of(among: Found, resource: Resource) -> Report:
     """A report with what it says; its Observations and people are `among` what came with it."""
     results = [o for r in resource.get("result", ()) if (o := among.of(r)) is not None and o["status"] != "entered-in-error"]
     sections = [_section(among, o) for o in results if is_section(o) and "valueString" in o]
-    findings = [(concept(o["code"]), _value(o)) for o in results if not is_section(o) and _value(o)]
+    findings = [Finding(concept(o["code"]), _value(o), o["id"]) for o in results if not is_section(o) and _value(o)]
     forms = [(n, f) for n, f in enumerate(resource.get("presentedForm", ())) if "data" in f]
     texts = [decoded(f) for _, f in forms if is_plain_text(f)]
     text = "\n\n".join(texts) or "\n\n".join(f"{s.title}\n{s.text}" for s in sections) or resource.get("conclusion", "")

@@ -1,0 +1,47 @@
+"""The structured findings of a report: Observations with a value, beside its text."""
+
+import re
+from decimal import Decimal
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from console.asking import reference
+from console.screens.reading import editor
+from console.visit import Visit
+from fhir_server import ucum
+from fhir_server.outcome import fail
+from fhir_server.registry import Resource
+
+_NUMBER: Final = re.compile(r"(?P<comparator><=|>=|<|>)?\s*(?P<value>-?\d{1,12}(?:[.,]\d{1,6})?)")
+_UCUM: Final = "http://unitsofmeasure.org"
+_LONGEST: Final = 200
+
+
+async def change(visit: Visit) -> Response:
+    """Add what is typed, or take one away (`remove`: its reference)."""
+    gone = visit.form.get("remove")
+    said: dict[str, Any] = {"remove_finding": reference(gone)} if gone else {"finding": _observation(visit)}
+    await visit.desk.operation(f"DiagnosticReport/{visit.id()}/$write", **said)
+    return await editor.back(visit, "reading-finding-gone" if gone else "reading-finding")
+
+
+def _observation(visit: Visit) -> Resource:
+    name, value, unit = (visit.form.text(f"finding.{part}")[:_LONGEST] for part in ("name", "value", "unit"))
+    if not name or not value:
+        raise fail("required", visit.t("reading.finding-needs"), status=400)
+    made: Resource = {"resourceType": "Observation", "status": "preliminary", "code": {"text": name}}
+    number = _NUMBER.fullmatch(value)
+    if number is None and unit:
+        raise fail("value", visit.t("reading.finding-number", value=value), status=400)
+    return made | ({"valueString": value} if number is None else {"valueQuantity": _quantity(number, unit)})
+
+
+def _quantity(number: re.Match[str], unit: str) -> Resource:
+    """`8,5` and `8.5` are the same number; a unit that UCUM knows has its code."""
+    made: Resource = {"value": Decimal(number["value"].replace(",", "."))}
+    if number["comparator"]:
+        made["comparator"] = number["comparator"]
+    if unit:
+        made["unit"] = unit
+    return made | ({"system": _UCUM, "code": unit} if unit and ucum.converter(unit) else {})
