@@ -7,6 +7,7 @@ from resources import (
     add_procedure,
     appointment,
     audit_event,
+    belonging,
     charging,
     contrast,
     coverage,
@@ -81,4 +82,5 @@ def register(registry: Registry, *, uid_root: str, zone: tzinfo = UTC) -> None:
     step_operations.register(registry)
     task.register(registry)
     worklist_preferences.register(registry)
+    belonging.register(registry)
     readiness.register(registry)  # the last: it looks at what the others have planned

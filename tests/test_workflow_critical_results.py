@@ -299,3 +299,21 @@ def test_where_a_second_factor_is_asked_for_nobody_signs_without(room):
     signed = strong(room, "Eva", minutes_ago=29).done(f"{path}/$sign")
     silent = room.attending.put(signed | {"status": "corrected", "conclusion": "Else."})
     assert issues(silent) == [("business-rule", "DiagnosticReport.status")]
+
+
+def test_nobody_puts_a_critical_result_off(room):
+    request = critical(room, room.draft(room.study()))
+    scheduler = room.person("scheduler", "Sam", "Scheduler")
+    for changes in (
+        {"occurrenceDateTime": "2098-01-01T00:00:00Z"},
+        {"payload": [{"contentString": "nothing"}]},
+        {"recipient": []},
+        {"priority": "routine"},
+    ):
+        changed = {k: v for k, v in (request | changes).items() if v != []}
+        for person in (scheduler, *([room.attending] if "occurrenceDateTime" in changes else [])):
+            answer = person.put(changed)
+            assert answer.status_code == 422, answer.text
+            assert "can't be changed" in answer.text
+    assert room.read(request) == request
+    assert room.attending.put(request | {"payload": [{"contentString": "Tension pneumothorax, right."}]}).status_code == 200

@@ -168,6 +168,10 @@ async def check_request(unit: UnitOfWork, change: Change) -> None:
         text = "a critical result has a time limit: a moment with its time zone"
         raise fail("business-rule", text, "CommunicationRequest.occurrenceDateTime")
     check_unchanged(change, "subject", "about", "authoredOn", "requester")
+    if unit.is_callers and not unit.access.internal:
+        check_unchanged(change, "occurrenceDateTime")  # which the category sets, and escalation goes by
+        if unit.access.role != "radiologist":
+            check_unchanged(change, "category", "priority", "payload", "recipient")
     if change.before is None:
         request.setdefault("authoredOn", clock.instant(unit.now))
     report = await _check_about(unit, request)

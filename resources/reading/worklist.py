@@ -25,7 +25,7 @@ _STATES: Final = (UNREAD, CLAIMED, PRELIMINARY)
 OPEN: Final = ",".join(f"{terms.READING_STATUS}|{state}" for state in _STATES)
 _ENDED: Final = frozenset({"completed", "cancelled", "rejected", "failed", "entered-in-error"})
 _DRAFT: Final = frozenset({"registered", "partial"})
-_ARRANGED: Final = ("owner", "basedOn", "priority", "restriction", "performerType", "location")
+_ARRANGED: Final = ("owner", "priority", "restriction", "performerType", "location")
 _ARRANGERS: Final = frozenset({"radiologist", "admin"})
 moving: Final = Announced()  # what is written in here may take a reading from its owner
 
