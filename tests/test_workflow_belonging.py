@@ -11,10 +11,14 @@ from smart_auth.scopes import parse_scopes
 from tests.department import Department, Resource
 
 SYSTEM = Access("app", parse_scopes("system/*.cruds"), "t")
-TECHNOLOGIST, SCHEDULER, RADIOLOGIST = (
-    Access("app", parse_scopes("user/*.cruds"), "t", user=f"Practitioner/{role}", user_name=role, role=role, circumstances=Circumstances())
-    for role in ("technologist", "scheduler", "radiologist")
-)
+
+
+def person(role: str) -> Access:
+    who = {"user": f"Practitioner/{role}", "user_name": role, "role": role}
+    return Access("app", parse_scopes("user/*.cruds"), "t", **who, circumstances=Circumstances())
+
+
+TECHNOLOGIST, SCHEDULER, RADIOLOGIST = person("technologist"), person("scheduler"), person("radiologist")
 STEP_OF = "urn:fhir-ris:scheduled-procedure-step"
 
 
