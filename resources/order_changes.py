@@ -77,12 +77,16 @@ async def discontinue(unit: UnitOfWork, order: Resource, reason: str) -> None:
     Of an order that is done in part, the rest is ended; what is done is still to be reported, so the order stays active. Refused
     for what is done already.
     """
+    ended = True
     for member in await members(unit, order):
         if member["status"] != "revoked":
-            await _discontinue(unit, member, reason)
+            ended &= await _discontinue(unit, member, reason)
+    if ended and order.get("intent") == "original-order":
+        await _become(unit, order, "revoked", _OPEN)
 
 
-async def _discontinue(unit: UnitOfWork, order: Resource, reason: str) -> None:
+async def _discontinue(unit: UnitOfWork, order: Resource, reason: str) -> bool:
+    """Whether all of it has ended."""
     if order["status"] not in _OPEN:
         raise _impossible(order, "revoked")
     steps = await service_request.steps_of(unit, order["id"])
@@ -97,6 +101,7 @@ async def _discontinue(unit: UnitOfWork, order: Resource, reason: str) -> None:
     for step in steps:
         if step["status"] == "in-progress":
             await _stop(unit, step, reason)
+    return not done
 
 
 async def _end_rest(unit: UnitOfWork, order: Resource, steps: list[Resource]) -> None:
@@ -136,7 +141,7 @@ async def change(unit: UnitOfWork, order: Resource, said: Resource, deleted: fro
     for element in changeable:
         if element not in said:
             continue
-        known = order.get(element, [])
+        known = changed.get(element, [])
         if element in _ADDED:
             changed[element] = [*known, *(v for v in said[element] if v not in known)]
         elif element == "extension":

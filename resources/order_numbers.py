@@ -46,8 +46,7 @@ async def by_placer_number(unit: UnitOfWork, placer: Resource) -> Resource | Non
         for order in await carriers(unit, "ServiceRequest", [placer], intent=_ORDERS)
         if order.get("status") != "entered-in-error" and same(placer_number(order) or {}, placer)
     ]
-    replaced = {r.get("reference") for order in found for r in order.get("replaces", ())}
-    return next((order for order in found if f"ServiceRequest/{order['id']}" not in replaced), None)
+    return next(iter(in_force(found)), None)
 
 
 async def with_placer_value(unit: UnitOfWork, value: str) -> list[Resource]:
@@ -57,8 +56,13 @@ async def with_placer_value(unit: UnitOfWork, value: str) -> list[Resource]:
         for order in await unit.search("ServiceRequest", identifier=escaped(value), intent=_ORDERS)
         if order.get("status") != "entered-in-error" and (placer_number(order) or {}).get("value") == value
     ]
-    replaced = {r.get("reference") for order in found for r in order.get("replaces", ())}
-    return [order for order in found if f"ServiceRequest/{order['id']}" not in replaced]
+    return in_force(found)
+
+
+def in_force(orders: list[Resource]) -> list[Resource]:
+    """Of orders that share a number, those that no other of them has replaced."""
+    replaced = {r.get("reference") for order in orders for r in order.get("replaces", ())}
+    return [order for order in orders if f"ServiceRequest/{order['id']}" not in replaced]
 
 
 async def by_filler_number(unit: UnitOfWork, filler: Resource, *, own: bool) -> Resource | None:

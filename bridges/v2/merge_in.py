@@ -75,7 +75,9 @@ async def _merge(reception: Reception, pid: Segment, mrg: Segment) -> bool:
     prior = await _prior(reception, mrg, retired)
     if prior.merged is not None:
         return await _again(reception, pid, mrg, prior.merged, own)
-    survivor = await patients.match(unit, own)
+    # What PID lists of the prior record's is the survivor's from now on; it doesn't say who that is.
+    of_survivor = [i for i in own if prior.active is None or not identifiers.carries(prior.active, [i])]
+    survivor = await patients.match(unit, of_survivor or own)
     if survivor is not None and not survivor.get("active", True):
         raise wrong(pid, 3, "the record of this patient is not active", code=204)
     if prior.holder is not None and (survivor is None or survivor["id"] != prior.holder["id"]):

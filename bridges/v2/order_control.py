@@ -1,6 +1,6 @@
 """Order control (HL7 table 0119): what a placer asks for, what is done, and the codes that answer it (ris-domain.md 1.4)."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -11,7 +11,7 @@ from bridges.v2.message import is_null, readable
 from bridges.v2.order_door import judge
 from bridges.v2.order_facts_in import Whose, around, facts, insurance
 from bridges.v2.order_groups import Order
-from bridges.v2.order_map import ORDER, entity, filler_ei, has_placer, placer_number, placer_segment
+from bridges.v2.order_map import ORDER, entity, filler_ei, has_placer, parent, placer_number, placer_segment
 from bridges.v2.order_numbers import named_by
 from bridges.v2.order_provenance import record
 from bridges.v2.patient_in import named, patient_identifiers
@@ -21,7 +21,7 @@ from bridges.v2.systems import OWN, entity_identifier
 from bridges.v2.visit_in import visit
 from fhir_server.references import ref
 from fhir_server.registry import Resource
-from resources import identifiers, order_changes, order_door, order_numbers, order_plan, order_verdict
+from resources import identifiers, order_changes, order_door, order_numbers, order_plan, order_verdict, service_request
 
 
 @dataclass(slots=True)
@@ -67,7 +67,8 @@ async def new(order: Order, batch: Batch) -> Resource:
     return await _take(order, batch, {})
 
 
-async def _take(order: Order, batch: Batch, elements: Resource) -> Resource:
+async def _take(order: Order, batch: Batch, elements: Resource, without: Sequence[Resource] = ()) -> Resource:
+    """Store a new order and plan it. `elements`: what is known of it beside the message, `without`: parents that it hasn't."""
     placer = placer_segment(order)
     request = await ORDER.build(order)
     if "coding" not in request.get("code", {}):
@@ -76,7 +77,10 @@ async def _take(order: Order, batch: Batch, elements: Resource) -> Resource:
     patient = whose.patient
     request |= {"subject": ref(patient)} | ({"encounter": ref(whose.encounter)} if whose.encounter else {})
     request |= await facts(order, whose)
-    request |= {e: v if e != "basedOn" else [*v, *request.get("basedOn", [])] for e, v in elements.items()}
+    others = [r for r in request.pop("basedOn", []) if r not in without]
+    if based_on := [*elements.get("basedOn", []), *others]:
+        request["basedOn"] = based_on
+    request |= {e: v for e, v in elements.items() if e != "basedOn"}
     procedures = await planned(order)
     verdict = await judge(order, request, patient)
     if verdict.held:
@@ -141,29 +145,34 @@ async def _parent(order: Order, batch: Batch) -> Resource:
 
 
 async def _child(order: Order, batch: Batch) -> Resource:
-    """CH: an order of its own, based on the parent of the PA before it, else of ORC-8."""
+    """CH: an order of its own, based on the parent that ORC-8 names, else of the PA before it."""
     if batch.parent is None:
         return await _take(order, batch, {})
     group = order_numbers.placer_number(batch.parent)
     elements: Resource = {"basedOn": [ref(batch.parent)]}
     if group is not None and not order.orc.field(4).strip():
         elements["requisition"] = {k: v for k, v in group.items() if k != "type"}
-    if order.orc.field(8).strip():
+    named_parent = await parent(order)
+    if any("reference" in r for r in named_parent):
         elements.pop("basedOn")
-    return await _take(order, batch, elements)
+    # A number that isn't known is another spelling of the one of the PA.
+    return await _take(order, batch, elements, without=named_parent if "basedOn" in elements else [])
 
 
 # The order exists
 
 
 async def _find(order: Order) -> Resource | None:
-    """By the placer's number, else, where the placer gives none, by ours. Refused (205) where numbers mean different orders."""
+    """By the placer's number, else, where the placer gives none, by ours. Refused (205) where numbers mean different orders.
+
+    One that we don't know contradicts nothing.
+    """
     if not has_placer(order) and filler_ei(order) is None:
         raise missing(order.orc, 2, "the placer order number")
     found: Resource | None = None
     for segment, field_ in order.numbers:
         meant = await named_by(order, segment, field_)
-        if meant is None and found is None:
+        if field_ == 3 and found is None and has_placer(order):
             return None
         if found is not None and meant is not None and meant["id"] != found["id"]:
             raise wrong(segment, field_, _DISAGREE, code=205)
@@ -236,11 +245,19 @@ async def _change(order: Order, found: Resource) -> None:
         await _status(order, found)
         return
     order_changes.check_open(found)
+    await _check_procedures(order, found)
     said = await ORDER_CHANGES.build(order)
     patient = await order.unit.get(found["subject"]) or {}
     encounter = await order.unit.get(found.get("encounter"))
     said |= await facts(order, Whose(patient, encounter, await insurance(order, patient)))
     await order_changes.change(order.unit, found, said, _deleted(order))
+
+
+async def _check_procedures(order: Order, found: Resource) -> None:
+    """A procedure that the order hasn't is ordered by an order of its own, or by RP."""
+    had = await service_request.procedures_of(order.unit, found["id"])
+    if found["status"] != "draft" and len(order.obrs) > max(1, len(had)):
+        raise wrong(order.obrs[-1], 4, "the order has no such procedure: order it anew, or replace the order (RP)", code=207)
 
 
 # What an order that is there can be told anew: ORDER without the numbers, the status and the parent, which stay.
@@ -254,10 +271,18 @@ def _deleted(order: Order) -> frozenset[str]:
         "reasonCode": [(obr, 31) for obr in order.obrs],
         "note": [(obr, 13) for obr in order.obrs],
         "requester": [(order.orc, 12)],
-        "occurrenceDateTime": [(t, 7) for t in order.timings] + [(obr, 36) for obr in order.obrs],
         "requisition": [(order.orc, 4)],
+        **dict.fromkeys(_TIMES, [(t, 7) for t in order.timings] + [(obr, f) for obr in order.obrs for f in (36, 6)]),
     }
-    return frozenset(element for element, fields in places.items() if any(is_null(s, f) for s, f in fields))
+    gone = {element for element, fields in places.items() if any(is_null(s, f) for s, f in fields)}
+    quantities = [(order.orc, 7), *((obr, 27) for obr in order.obrs)]
+    for component, elements in ((4, _TIMES), (6, ("priority",))):
+        if any(is_null(s, f) or r.component(component).is_null for s, f in quantities for r in s.repetitions(f)):
+            gone.update(elements)
+    return frozenset(gone)
+
+
+_TIMES: Final = ("occurrenceDateTime", "occurrencePeriod", "occurrenceTiming")
 
 
 async def _status(order: Order, found: Resource) -> None:

@@ -7,6 +7,7 @@ numbers of their own.
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from typing import Any, NoReturn
 
 from bridges.v2 import parked_messages
 from bridges.v2.concerned import about
@@ -32,13 +33,17 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class OrderNames:
-    """What a message says of which order it is about; of each kind, all places where it may say so."""
+    """What a message says of which order it is about; of each kind, all places where it may say so.
+
+    several: it may be about more than one order of its patient, as an appointment is
+    """
 
     accessions: tuple[Said, ...] = ()
     fillers: tuple[Said, ...] = ()
     placers: tuple[Said, ...] = ()
     studies: tuple[Said, ...] = ()
     procedures: tuple[Said, ...] = ()
+    several: bool = False
 
     @property
     def all(self) -> tuple[Said, ...]:
@@ -106,20 +111,34 @@ async def _agreed(reception: Reception, names: OrderNames, whose: list[Resource]
     )
     agreed: list[Resource] = []
     for values, look in kinds:
-        for value in values:
-            found = await look(value)
+        for together in [values] if names.several and values else [(value,) for value in values]:
+            found = _once([order for value in together for order in await look(value)])
             common = [o for o in agreed if any(o["id"] == f["id"] for f in found)]
             if found and agreed and not common:
-                text = "this number and another one of the message mean different orders"
-                raise Refused(*wrong(value.segment, value.number, text, code=205).errors, mixed_up=agreed[0])
+                _refuse(together[0], "this number and another one of the message mean different orders", [*agreed, *found])
+            if len(together) > 1 and len(_patients(found)) > 1:
+                _refuse(together[0], "these numbers mean orders of different patients", found)
             agreed = common or agreed or found
     return agreed
 
 
+def _refuse(at: Said, text: str, orders: list[Resource]) -> NoReturn:
+    """Refused (205). People are shown an order where it might be another patient's."""
+    errors = wrong(at.segment, at.number, text, code=205).errors
+    raise Refused(*errors, mixed_up=orders[0] if len(_patients(orders)) > 1 else None)
+
+
+def _patients(orders: list[Resource]) -> set[Any]:
+    return {o["subject"].get("reference") for o in orders}
+
+
 async def _by_accession(reception: Reception, value: Said) -> list[Resource]:
+    """The orders with this accession number, and those of the requested procedures that have one of their own."""
     number = value.field.get(1).strip()
-    found = await reception.unit.search("ServiceRequest", identifier=identifiers.escaped(number), intent="order")
-    return [o for o in _valid(found) if order_numbers.accession_number(o) == number]
+    found = await reception.unit.search("ServiceRequest", identifier=identifiers.escaped(number), intent="order,filler-order")
+    carriers = [r for r in found if order_numbers.accession_number(r) == number]
+    orders = [await service_request.order_of(reception.unit, r) for r in carriers]
+    return _valid(_once(o for o in orders if o is not None))
 
 
 async def _by_number(reception: Reception, value: Said, kind: str, whose: list[Resource]) -> list[Resource]:
@@ -138,7 +157,7 @@ async def _by_number(reception: Reception, value: Said, kind: str, whose: list[R
             if ours or identifiers.same(own, wanted) or (bare and await _is_of(reception, order, whose)):
                 orders.append(order)
                 break
-    return orders
+    return order_numbers.in_force(orders)
 
 
 async def _by_study(reception: Reception, value: Said) -> list[Resource]:
@@ -159,7 +178,7 @@ async def _is_of(reception: Reception, order: Resource, whose: list[Resource]) -
 
 
 async def _planned(reception: Reception, names: OrderNames, orders: list[Resource], patient: Resource) -> Found:
-    """The requested procedures that the message names by their id or study; all of the orders' when it names none."""
+    """The requested procedures that the message names by id, study or accession number; all of the orders' when it names none."""
     unit = reception.unit
     procedures = [p for o in orders for p in await service_request.procedures_of(unit, o["id"])]
     studies = {p["id"]: await unit.search("ImagingStudy", basedon=f"ServiceRequest/{p['id']}") for p in procedures}
@@ -171,6 +190,13 @@ async def _planned(reception: Reception, names: OrderNames, orders: list[Resourc
         if identifier_value(p, terms.REQUESTED_PROCEDURE_ID) in ids
         or any(imaging_study.study_uid(s) in uids for s in studies[p["id"]])
     ]
+    if not chosen and (accessions := {s.field.get(1).strip() for s in names.accessions}):
+        own = {f"ServiceRequest/{o['id']}": order_numbers.accession_number(o) for o in orders}
+        chosen = [
+            p
+            for p in procedures
+            if accessions & {order_numbers.accession_number(p) or next((own.get(r["reference"]) for r in p["basedOn"]), None)}
+        ]
     meant = chosen or procedures
     if chosen:
         based = {r.get("reference") for p in chosen for r in p.get("basedOn", ())}
@@ -194,8 +220,11 @@ def _once(resources: Iterable[Resource]) -> list[Resource]:
     return list({r["id"]: r for r in resources}.values())
 
 
-async def refuse_or_park(reception: Reception, names: OrderNames, at: Segment, number: int) -> Reply:
-    """An order that we don't have: refused (204), or by the partner's rule `accept-unknown-order` kept until it comes."""
+async def refuse_or_park(reception: Reception, names: OrderNames, at: Segment, number: int, about: str = "") -> Reply:
+    """An order that we don't have: refused (204), or by the partner's rule `accept-unknown-order` kept until it comes.
+
+    about: the number of the appointment that waits for it
+    """
     if not names.all:
         raise wrong(at, number, "the message names no order", code=101)
     place = names.all[0]
@@ -203,7 +232,7 @@ async def refuse_or_park(reception: Reception, names: OrderNames, at: Segment, n
     message = f"{kind} {reception.message.control_id[:50]} of {reception.sender.application}"
     shown = readable(f"Message {message} is about an order that isn't here", 1000)
     if reception.sender.partner.unknown_order == "park":
-        return await parked_messages.park(reception, (n.field.get(1).strip() for n in names.all), shown)
+        return await parked_messages.park(reception, (n.field.get(1).strip() for n in names.all), shown, about)
     refusal = wrong(place.segment, place.number, "no order here has one of these numbers", code=204)
     refusal.shown.append(Shown(parked_messages.UNKNOWN, shown))
     raise refusal

@@ -99,7 +99,7 @@ def _alternates(order: Order) -> list[Resource]:
     return [identifier(CX.from_field(f), order.sender.authority) for f in found]
 
 
-async def _parent(order: Order) -> list[Resource]:
+async def parent(order: Order) -> list[Resource]:
     """ORC-8 (EIP): the parent order by its placer number, else by its filler number; one that we don't have is kept by number."""
     if not order.orc.raw(8).strip():
         return []
@@ -120,25 +120,42 @@ async def _parent(order: Order) -> list[Resource]:
 
 
 def priority(order: Order) -> str | None:
-    """Unknown codes are refused: a wrong urgency harms."""
-    places = [(t, 9, 1) for t in order.timings] + [(order.orc, 7, 6)]
-    places += [place for obr in order.obrs[:1] for place in ((obr, 27, 6), (obr, 5, 1))]
-    for segment, field, component in places:
-        code = segment.get(field, component).strip().upper()
-        if code:
-            if (found := PRIORITY.fhir(code)) is None:
-                raise wrong(segment, field, "unknown priority", code=103, component=component if component > 1 else None)
-            return found
+    """The most urgent of what is said in the first of its places. Unknown codes are refused: a wrong urgency harms."""
+    for field, component, segments in (
+        (9, 1, order.timings), (7, 6, [order.orc]), (27, 6, order.obrs), (5, 1, order.obrs),
+    ):  # fmt: skip
+        said = [_urgency(s, field, component, code) for s in segments for f in s.repetitions(field) if (code := f.get(component))]
+        if found := [p for p in said if p]:
+            return min(found, key=_URGENCY.index)
     return None
 
 
+_URGENCY: Final = ("stat", "asap", "urgent", "routine")
+
+
+def _urgency(segment: Segment, field: int, component: int, code: str) -> str | None:
+    plain = code.strip().upper()
+    if not plain:
+        return None
+    if (found := PRIORITY.fhir(plain)) is None:
+        raise wrong(segment, field, "unknown priority", code=103, component=component if component > 1 else None)
+    return found
+
+
 def _starts(order: Order) -> list[str]:
-    """When it is wanted: the TQ1-7 of all TQ1, else the first of the other places."""
-    if found := [when for t in order.timings if (when := date_time(order.sender, t, 7))]:
-        return found
-    places = [(order.orc, 7, 4), *((obr, *place) for obr in order.obrs[:1] for place in ((27, 4), (36, 1), (6, 1)))]
-    other = (date_time(order.sender, segment, field, component) for segment, field, component in places)
-    return [when for when in other if when][:1]
+    """When it is wanted: the times of the first of the places that has any, each once."""
+    for field, component, segments in (
+        (7, 1, order.timings), (7, 4, [order.orc]), (27, 4, order.obrs), (36, 1, order.obrs), (6, 1, order.obrs),
+    ):  # fmt: skip
+        if found := [when for s in segments for when in _times(order.sender, s, field, component)]:
+            return list(dict.fromkeys(found))
+    return []
+
+
+def _times(sender: Sender, segment: Segment, field: int, component: int) -> list[str]:
+    """The times in all repetitions of a field."""
+    number = len(segment.repetitions(field))
+    return [when for n in range(number) if (when := date_time(sender, segment, field, component, n))]
 
 
 def _end(order: Order) -> str | None:
@@ -157,7 +174,7 @@ def _within(order: Order) -> Resource | None:
 
 
 def _repeatedly(order: Order) -> list[str]:
-    starts = [when for t in order.timings if (when := date_time(order.sender, t, 7))]
+    starts = _starts(order)
     return starts if len(starts) > 1 else []
 
 
@@ -316,13 +333,15 @@ ORDER = table(
     Row("ORC-33, ORC-38, OBR-53", "identifier", _alternates, "further numbers, all of them"),
     Row("ORC-4", "requisition", lambda of: entity(of.orc, 4, "PGN", of.sender)),
     Row("ORC-5", "status", status, "of a new order: active, or on-hold for HD; CA, CM, DC, ER and RP are refused"),
-    Row("ORC-8", "basedOn", _parent, "by its placer, else its filler number; one that isn't here is kept as a number"),
+    Row("ORC-8", "basedOn", parent, "by its placer, else its filler number; one that isn't here is kept as a number"),
     Row("OBR-4", "code", _code,
         "both triplets; translated by `accept-concept-map`, ours first; of several OBR the first", "R"),
-    Row("TQ1-9, ORC-7.6, OBR-27.6, OBR-5", "priority", priority, "a code that isn't known is refused"),
+    Row("TQ1-9, ORC-7.6, OBR-27.6, OBR-5", "priority", priority,
+        "of several the most urgent; a code that isn't known is refused"),
     Row("TQ1-7, TQ1-8, ORC-7.4, OBR-27.4, OBR-36, OBR-6", "occurrenceDateTime", _at, "when it is wanted; not a booking"),
     Row("TQ1-7, TQ1-8", "occurrencePeriod", _within, "with an end (TQ1-8)"),
-    Row("TQ1-7", "occurrenceTiming.event", _repeatedly, "of several TQ1"),
+    Row("TQ1-7, ORC-7.4, OBR-27.4, OBR-36, OBR-6", "occurrenceTiming.event", _repeatedly,
+        "of several TQ1, repetitions or OBR that say different times"),
     Row("ORC-9", "authoredOn", lambda of: date_time(of.sender, of.orc, 9), "of a new order"),
     Row("ORC-12, OBR-16", "requester", _requester),
     Row("OBR-31, DG1-3, DG1-4", "reasonCode", _reasons, "all of both, each once; DG1-4 where DG1-3 is empty"),

@@ -2,7 +2,7 @@
 
 They wait beside the parked order groups (`order_parked.py`), and `parked_sweep.py` looks after both. A document:
     {_id, numbers: the numbers of orders that it names, raw: bytes, charset, zone, endpoint, message: its key in the store,
-     shown: what the work item will say, received, until}
+     shown: what the work item will say, about: the number of its appointment, received, until}
 """
 
 from collections.abc import Collection, Iterable
@@ -47,8 +47,8 @@ _TRY_AGAIN: Final = frozenset({"transient", "lock-error", "timeout"})
 Document = dict[str, Any]
 
 
-async def park(reception: Reception, numbers: Iterable[str], shown: str) -> Reply:
-    """Keep the message until an order with one of these numbers comes."""
+async def park(reception: Reception, numbers: Iterable[str], shown: str, about: str = "") -> Reply:
+    """Keep the message until an order with one of these numbers comes. `about`: the number of its appointment."""
     unit, partner, message = reception.unit, reception.sender.partner, reception.message
     known = sorted({n for n in numbers if n})
     await unit.lock(*(f"{kind}:{n}" for n in known for kind in ("accession", "filler", "placer")))  # as who brings the order does
@@ -61,12 +61,20 @@ async def park(reception: Reception, numbers: Iterable[str], shown: str) -> Repl
             "endpoint": partner.reference,
             "message": message_log.Key.of(message.raw, message).filter(),
             "shown": shown,
+            "about": about,
             "received": clock.naive(unit.now),
             "until": clock.naive(unit.now + timedelta(hours=partner.unknown_order_hours)),
         },
         session=unit.session,
     )
     return Reply(text="kept until the order arrives", state="parked")
+
+
+async def waited_for(reception: Reception, about: str) -> list[str]:
+    """The numbers of orders that the partner's messages about this appointment wait for."""
+    where = {"endpoint": reception.sender.partner.reference, "about": about}
+    found = reception.unit.db[COLLECTION].find(where, {"numbers": 1}, session=reception.unit.session)
+    return [number for document in await found.to_list() for number in document["numbers"]]
 
 
 async def play(interactions: Interactions, order_id: str, numbers: Collection[str]) -> None:

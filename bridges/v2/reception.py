@@ -80,9 +80,9 @@ class Reception:
 Receive = Callable[[Reception], Awaitable[Reply | None]]
 
 
-def date_time(sender: Sender, segment: Segment, field: int, component: int = 1) -> str | None:
+def date_time(sender: Sender, segment: Segment, field: int, component: int = 1, repetition: int = 0) -> str | None:
     """A v2 TS as FHIR dateTime, None when it is empty; a malformed one is refused with its place."""
-    text = segment.get(field, component).strip()
+    text = segment.get(field, component, repetition=repetition).strip()
     try:
         return times.to_datetime(text, sender.zone) if text else None
     except ValueError as error:

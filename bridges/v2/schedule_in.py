@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from bridges.v2 import times
+from bridges.v2 import parked_messages, times
 from bridges.v2.codes import FILLER_STATUS_IN
 from bridges.v2.datatypes import CWE, EI
 from bridges.v2.mapping import Row, table
-from bridges.v2.message import Segment
+from bridges.v2.message import Segment, readable
 from bridges.v2.order_lookup import Found, OrderNames, find_orders, refuse_or_park, said
 from bridges.v2.parked_messages import RECEIVERS
 from bridges.v2.patient_in import named, patient_identifiers
@@ -68,8 +68,7 @@ async def receive_schedule(reception: Reception) -> Reply | None:
     known = await _known(booking)
     if booking.event not in _ENDS:
         return await _book(booking, known)
-    await _end(booking, known)
-    return None
+    return await _end(booking, known)
 
 
 RECEIVERS["SIU"] = receive_schedule
@@ -120,15 +119,20 @@ async def _check_patient(booking: Booking, known: Resource) -> None:
 # What is done
 
 
-async def _end(booking: Booking, known: Resource | None) -> None:
+async def _end(booking: Booking, known: Resource | None) -> Reply | None:
+    """End it. What ends an appointment that waits for its order waits with it."""
     if known is None:
+        number = _numbers(booking)[0]["value"]
+        if waited_for := await parked_messages.waited_for(booking.reception, number):
+            shown = f"{booking.reception.sender.application} has ended an appointment that waits for its order"
+            return await parked_messages.park(booking.reception, waited_for, readable(shown, 1000), number)
         raise wrong(booking.sch, 2 if booking.sch.field(2).strip() else 1, "no appointment has this number", code=204)
     await _check_patient(booking, known)
     status = _ENDS[booking.event]
-    if known["status"] == status:
-        return
-    reason = _coded(booking, 6) if status == "cancelled" else None
-    await booking.reception.unit.update(known | {"status": status} | ({"cancelationReason": reason} if reason else {}))
+    if known["status"] != status:
+        reason = _coded(booking, 6) if status == "cancelled" else None
+        await booking.reception.unit.update(known | {"status": status} | ({"cancelationReason": reason} if reason else {}))
+    return None
 
 
 async def _book(booking: Booking, known: Resource | None) -> Reply | None:
@@ -143,7 +147,7 @@ async def _book(booking: Booking, known: Resource | None) -> Reply | None:
     found = await find_orders(booking.reception, names, booking.first("PID"))
     names_an_order = any(n.segment is not booking.sch or n.number != 1 for n in names.all)
     if found is None and known is None and ended is None and names_an_order:
-        return await refuse_or_park(booking.reception, names, booking.sch, 26)
+        return await refuse_or_park(booking.reception, names, booking.sch, 26, about=_numbers(booking)[0]["value"])
     patient = found.patient if found else await named(unit, booking.first("PID"), booking.reception.sender)
     built = await SCH.build(booking)
     _check_times(booking, (known or {}) | built)
@@ -156,6 +160,8 @@ async def _book(booking: Booking, known: Resource | None) -> Reply | None:
         built["participant"] = _merged(booking, built, ended)
     stored = await _store(booking, built, known)
     await _show(booking, stored, found, known)
+    if found is None and names_an_order and not orders_of(stored):
+        await _show_unknown(booking, stored)
     return None
 
 
@@ -212,6 +218,15 @@ async def _show(booking: Booking, stored: Resource, found: Found | None, known: 
         await work_items.open_work_item(unit, "unknown-station", text[:1000], about, patient)
 
 
+async def _show_unknown(booking: Booking, stored: Resource) -> None:
+    """An appointment without an order that now names one which isn't here is for a person to see to."""
+    text = f"{booking.reception.sender.application} says of which order this appointment is, and none has that number"
+    unit, about = booking.reception.unit, f"Appointment/{stored['id']}"
+    if not await work_items.open_items(unit, about, parked_messages.UNKNOWN):
+        patient = next((p["actor"]["reference"] for p in stored["participant"] if "reference" in p["actor"]), None)
+        await work_items.open_work_item(unit, parked_messages.UNKNOWN, text, about, patient)
+
+
 def _names(booking: Booking) -> OrderNames:
     """SCH-26, ORC-2, OBR-2 (placer), SCH-27, ORC-3, OBR-3 (filler), OBR-18 (accession), OBR-19, ZDS-1; none of them: SCH-1."""
     orc, obr, zds = (booking.others.get(n, []) for n in ("ORC", "OBR", "ZDS"))
@@ -221,6 +236,7 @@ def _names(booking: Booking) -> OrderNames:
         placers=said((booking.sch, 26), *((s, 2) for s in (*orc, *obr))),
         studies=said(*((s, 1) for s in zds)),
         procedures=said(*((s, 19) for s in obr)),
+        several=True,
     )
     return names if names.all else OrderNames(placers=said((booking.sch, 1)))
 
@@ -291,33 +307,50 @@ def _start(booking: Booking) -> datetime | None:
 
 
 def _end_of(booking: Booking) -> datetime | None:
-    """SCH-11.5, else the start and the duration, else TQ1-8."""
+    """SCH-11.5, else the start and the duration of SCH, else the last end of what is to be done or taken, else TQ1-8."""
     if (said_so := _moment(booking, booking.sch, 11, 5)) is not None:
         return said_so
     start, length = _start(booking), _duration(booking)
     if start is not None and length is not None:
         return start + length
+    if start is not None and (last := _last(booking, start)) is not None:
+        return last
     tq1 = booking.first("TQ1")
     return _moment(booking, tq1, 8, 1) if tq1 else None
 
 
 def _duration(booking: Booking) -> timedelta | None:
-    """SCH-9 with its unit SCH-10, SCH-11.3 (`M30`, or as SCH-9), AIS-7 with AIS-8. Without unit, minutes."""
+    """SCH-9 with its unit SCH-10, else SCH-11.3 (`M30`, or as SCH-9)."""
     sch = booking.sch
-    places = [(sch, 9, sch.field(9), sch.field(10)), (sch, 11, *_quantity(sch.get(11, 3), sch.field(10)))]
-    places += [(s, n, s.field(n), s.field(n + 1)) for name, n in (("AIS", 7), ("AIG", 11), ("AIL", 9)) for s in booking.of(name)]
-    for segment, number, amount, unit in places:
-        if amount.strip():
-            seconds = _SECONDS.get(unit.strip().upper())
-            if seconds is None:
-                raise wrong(segment, number + 1, "the unit of the duration is not known", code=103)
-            try:
-                length = timedelta(seconds=float(amount) * seconds)
-            except (ValueError, OverflowError):
-                raise wrong(segment, number, "the duration is no number", code=102) from None
-            if length > timedelta(0):
-                return length
+    return _length(sch, 9, sch.field(9), sch.field(10)) or _length(sch, 11, *_quantity(sch.get(11, 3), sch.field(10)))
+
+
+def _last(booking: Booking, start: datetime) -> datetime | None:
+    """When the last of the services ends, one after the other where they have no start of their own; else of what is taken."""
+    for name, begins, lasts in (("AIS", 4, 7), ("AIG", 8, 11), ("AIL", 6, 9)):
+        last: datetime | None = None
+        for segment in booking.of(name):
+            length = _length(segment, lasts, segment.field(lasts), segment.field(lasts + 1))
+            if length is not None:
+                begin = _moment(booking, segment, begins, 1) or (last if name == "AIS" else None) or start
+                last = max(last or begin, begin + length)
+        if last is not None:
+            return last
     return None
+
+
+def _length(segment: Segment, number: int, amount: str, unit: str) -> timedelta | None:
+    """A duration; without unit, minutes."""
+    if not amount.strip():
+        return None
+    seconds = _SECONDS.get(unit.strip().upper())
+    if seconds is None:
+        raise wrong(segment, number + 1, "the unit of the duration is not known", code=103)
+    try:
+        length = timedelta(seconds=float(amount) * seconds)
+    except (ValueError, OverflowError):
+        raise wrong(segment, number, "the duration is no number", code=102) from None
+    return length if length > timedelta(0) else None
 
 
 def _quantity(text: str, unit: str) -> tuple[str, str]:
