@@ -5,7 +5,8 @@ records, redirects what is worked on (steps, orders, bookings; the newest first)
 under way; the rest follows in portions, each a transaction of its own. Whatever ends in between, the next start goes on with it.
 
     merges       {_id: id of the prior Patient, into: id of the survivor, state: under-way | done, learned: [...identifiers], at}
-    merge_moves  {merge: id of the prior Patient, moved: "Task/1"}, so that a merge can be taken back
+    merge_moves  {merge: id of the prior Patient, moved: "Task/1", places: [{path, were}]}, so that a merge can be taken back:
+                 which of the references to the two records in each place were to the prior one (`redirection.Places`)
 """
 
 import asyncio
@@ -23,7 +24,7 @@ from fhir_server.audit import Act
 from fhir_server.background import beside
 from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError, fail
-from fhir_server.redirection import redirect, redirect_these
+from fhir_server.redirection import Places, places, redirect, restore
 from fhir_server.references import Target, ref, target
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
@@ -88,7 +89,7 @@ async def _move(unit: UnitOfWork, prior: str, survivor: str) -> bool:
     more = len(moved) == PORTION
     merges = unit.db[MERGES]
     if moved:
-        rows = [{"merge": prior, "moved": reference} for reference in moved]
+        rows = [{"merge": prior, "moved": reference, "places": _kept(where)} for reference, where in moved]
         await unit.db[MOVES].insert_many(rows, session=unit.session)
         # The survivor may have been merged in its turn: then these must follow it there.
         again = {"$set": {"state": "under-way"}}
@@ -137,7 +138,8 @@ async def _keep_finishing(interactions: Interactions, every: float) -> None:
 async def unmerge(unit: UnitOfWork, prior: Resource) -> Resource:
     """Take a merge back: what came with the prior record goes back to it, as far as it is still the survivor's.
 
-    What was made since the merge stays with the survivor; people must see to it. The prior record as it is now.
+    What was the survivor's before, and what was made since, stays with it; people must see to the latter. So does what can't
+    be told apart (`redirection.restore`). The prior record as it is now.
     FhirError `business-rule` when it wasn't merged, or the survivor was merged in its turn (that is to be taken back first).
     """
     row = await unit.db[MERGES].find_one({"_id": prior["id"]}, session=unit.session)
@@ -148,17 +150,31 @@ async def unmerge(unit: UnitOfWork, prior: Resource) -> Resource:
         raise fail("business-rule", "the record that it was merged into was merged itself: take that back first", "Patient.link")
     if row["state"] != "done":
         raise fail("conflict", "the merge is under way", "Patient.link")
-    moves = unit.db[MOVES].find({"merge": prior["id"]}, limit=_LARGEST_UNDONE + 1, session=unit.session)
-    moved = [move["moved"] async for move in moves]
-    if len(moved) > _LARGEST_UNDONE:
+    # The last first: a resource that came to refer to the prior record anew was moved again.
+    found = unit.db[MOVES].find({"merge": prior["id"]}, sort=[("_id", -1)], limit=_LARGEST_UNDONE + 1, session=unit.session)
+    moves = await found.to_list()
+    if len(moves) > _LARGEST_UNDONE:
         raise fail("too-costly", f"more than {_LARGEST_UNDONE} resources would have to be moved back", "Patient.link")
-    await redirect_these(unit, moved, Target("Patient", survivor["id"]), Target("Patient", prior["id"]))
+    old, new = Target("Patient", prior["id"]), Target("Patient", survivor["id"])
+    await restore(unit, [(move["moved"], await _places(unit, move, old, new)) for move in moves], old, new)
     kept = [i for i in survivor.get("identifier", ()) if not _is_learned(i, row["learned"])]
     await unit.update(_linked(survivor | {"identifier": kept}, without=f"Patient/{prior['id']}"))
     await unit.db[MOVES].delete_many({"merge": prior["id"]}, session=unit.session)
     await unit.db[MERGES].delete_one({"_id": prior["id"]}, session=unit.session)
     with unit.as_department():
         return await unit.update(_linked(prior | {"active": True}, without=f"Patient/{survivor['id']}"))
+
+
+def _kept(where: Places) -> list[dict[str, Any]]:
+    return [{"path": path, "were": were} for path, were in where.items()]
+
+
+async def _places(unit: UnitOfWork, move: dict[str, Any], old: Target, new: Target) -> Places:
+    """Where a resource was redirected. Merges of before that was kept left it to the history: the last version of the old one."""
+    if "places" in move:
+        return {place["path"]: place["were"] for place in move["places"]}
+    was = (places(version, old, new) for version in reversed(await unit.earlier(*move["moved"].split("/"))))
+    return next(filter(None, was), {})
 
 
 def _is_learned(identifier: Resource, learned: list[Resource]) -> bool:

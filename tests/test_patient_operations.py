@@ -1,6 +1,7 @@
 """`$merge` and `$unmerge` of a Patient over FHIR."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,66 @@ def test_a_merge_and_its_end_over_fhir(app):
     assert subject(app, observation) == f"Patient/{prior}"
     assert "link" not in load(app.get(f"Patient/{survivor}"))
     assert app.send("POST", f"Patient/{prior}/$unmerge").status_code in {409, 422}
+
+
+def test_only_what_the_merge_moved_goes_back(app):
+    """A resource may name both records: a mother's insurance for her child, one who speaks for the other."""
+    mother, child, _ = two(app)
+    a, b = ({"reference": f"Patient/{p}"} for p in (mother, child))
+    coverage = {"status": "active", "beneficiary": b, "subscriber": a, "policyHolder": a, "payor": [{"display": "Payer"}]}
+    measured = {"resourceType": "Observation", "status": "final", "code": {"text": "x"}}
+    made = [
+        app.create({"resourceType": "Coverage"} | coverage),
+        app.create(measured | {"subject": b, "focus": [a], "performer": [a]}),
+        app.create(measured | {"subject": a, "performer": [b]}),
+        app.create({"resourceType": "Group", "type": "person", "actual": True, "member": [{"entity": a}, {"entity": b}]}),
+    ]
+    assert app.send("POST", f"Patient/{mother}/$merge?prior={child}").status_code == 200
+    assert app.send("POST", f"Patient/{child}/$unmerge").status_code == 200
+    for resource in made:
+        assert content(load(app.get(f"{resource['resourceType']}/{resource['id']}"))) == content(resource)
+
+
+def test_what_has_changed_since_a_merge_goes_back_as_far_as_it_can_be_told_apart(app):
+    survivor, prior, _ = two(app)
+    a, b = ({"reference": f"Patient/{p}"} for p in (survivor, prior))
+
+    def observation(*performers: dict[str, str]) -> dict[str, Any]:
+        code = {"text": "x"}
+        made = {"resourceType": "Observation", "status": "final", "code": code, "subject": b, "performer": list(performers)}
+        return app.create(made)
+
+    grown, shrunk, moved_on = observation({"display": "Ward"}, b), observation(b, b), observation(a, b)
+    assert app.send("POST", f"Patient/{survivor}/$merge?prior={prior}").status_code == 200
+    for made, performers in ((grown, [b, a]), (shrunk, [b]), (moved_on, [a])):
+        now = [a if p == b else p for p in performers]
+        app.put(load(app.get(f"Observation/{made['id']}")) | {"performer": now, "note": [{"text": "since"}]})
+    assert app.send("POST", f"Patient/{prior}/$unmerge").status_code == 200
+    for made, performers in ((grown, [a, a]), (shrunk, [b]), (moved_on, [a])):
+        stored = load(app.get(f"Observation/{made['id']}"))
+        assert stored["performer"] == performers
+        assert stored["subject"] == b
+        assert stored["note"] == [{"text": "since"}]
+
+
+def test_a_merge_that_was_made_before_places_were_kept_is_taken_back_by_the_history(app):
+    survivor, prior, observation = two(app)
+    theirs = app.create({
+        "resourceType": "Observation", "status": "final", "code": {"text": "x"}, "subject": {"reference": f"Patient/{survivor}"},
+        "performer": [{"reference": f"Patient/{prior}"}],
+    })  # fmt: skip
+    assert app.send("POST", f"Patient/{survivor}/$merge?prior={prior}").status_code == 200
+    app.put(load(app.get(f"Observation/{theirs['id']}")) | {"note": [{"text": "since"}]})
+    app.run(app.db["merge_moves"].update_many({}, {"$unset": {"places": ""}}))
+    assert app.send("POST", f"Patient/{prior}/$unmerge").status_code == 200
+    assert subject(app, observation) == f"Patient/{prior}"
+    stored = load(app.get(f"Observation/{theirs['id']}"))
+    assert stored["subject"] == theirs["subject"]
+    assert stored["performer"] == theirs["performer"]
+
+
+def content(resource: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in resource.items() if k != "meta"}
 
 
 def test_what_can_t_be_merged_is_refused(app):
