@@ -25,8 +25,8 @@ from fhir_server.background import beside
 from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError, fail
 from fhir_server.redirection import Places, places, redirect, restore
-from fhir_server.references import Target, ref, target
-from fhir_server.registry import Change, Registry, Resource
+from fhir_server.references import Target, ref
+from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources.identifiers import same
 from resources.patient import merged_into
@@ -139,13 +139,15 @@ async def unmerge(unit: UnitOfWork, prior: Resource) -> Resource:
     """Take a merge back: what came with the prior record goes back to it, as far as it is still the survivor's.
 
     What was the survivor's before, and what was made since, stays with it; people must see to the latter. So does what can't
-    be told apart (`redirection.restore`). The prior record as it is now.
+    be told apart (`redirection.restore`). A link that a system wrote moved nothing, and is taken away.
+    The prior record as it is now.
     FhirError `business-rule` when it wasn't merged, or the survivor was merged in its turn (that is to be taken back first).
     """
-    row = await unit.db[MERGES].find_one({"_id": prior["id"]}, session=unit.session)
-    survivor = await unit.read("Patient", row["into"]) if row else None
-    if row is None or survivor is None or merged_into(prior) != f"Patient/{survivor['id']}":
+    survivor = await unit.get(merged_into(prior))
+    if survivor is None:
         raise fail("business-rule", "this record was not merged into another", "Patient.link")
+    written: dict[str, Any] = {"state": "done", "learned": []}
+    row = await unit.db[MERGES].find_one({"_id": prior["id"], "into": survivor["id"]}, session=unit.session) or written
     if merged_into(survivor):
         raise fail("business-rule", "the record that it was merged into was merged itself: take that back first", "Patient.link")
     if row["state"] != "done":
@@ -186,42 +188,3 @@ def _linked(patient: Resource, without: str) -> Resource:
     links = [link for link in patient.get("link", ()) if link["other"].get("reference") != without]
     rest = {k: v for k, v in patient.items() if k != "link"}
     return rest | ({"link": links} if links else {})
-
-
-# Rules
-
-
-async def check_subject(unit: UnitOfWork, change: Change) -> None:
-    """Nothing new is ordered, booked or admitted for a record that was merged into another."""
-    after = change.after
-    if after is None or (after["resourceType"] == "ServiceRequest" and after.get("intent") == "filler-order"):
-        return
-    for to in _patients(after) - _patients(change.before or {}):
-        patient = await unit.read(to.type, to.id)
-        if patient is not None and (into := merged_into(patient)) and patient.get("active") is False:
-            shown = await unit.named("Patient", into.removeprefix("Patient/"))
-            raise fail("deleted", f"{to} was merged into {shown}", f"{change.type}.{_ELEMENT[change.type]}", status=422)
-
-
-async def check_links(unit: UnitOfWork, change: Change) -> None:
-    """A record is replaced by another with all that refers to it, or not at all."""
-    before, after = change.before, change.after
-    if before and after and unit.is_callers and unit.access.person and merged_into(before) != merged_into(after):
-        text = "one record takes the place of another by $merge, and gives it back by $unmerge"
-        raise fail("business-rule", text, "Patient.link")
-
-
-_ELEMENT = {"ServiceRequest": "subject", "Encounter": "subject", "Appointment": "participant"}
-
-
-def _patients(resource: Resource) -> set[Target]:
-    participants = resource.get("participant")
-    actors = [p.get("actor") for p in participants if isinstance(p, dict)] if isinstance(participants, list) else []
-    found = (target(a.get("reference")) for a in (resource.get("subject"), *actors) if isinstance(a, dict))
-    return {to for to in found if to is not None and to.type == "Patient"}
-
-
-def register(registry: Registry) -> None:
-    registry.rule("Patient", check_links)
-    for resource_type in _ELEMENT:
-        registry.rule(resource_type, check_subject, reads=_patients)

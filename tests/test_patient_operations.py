@@ -118,3 +118,52 @@ def test_who_may_not_update_patients_may_not_merge_them(app):
     answer = app.send("POST", f"Patient/{survivor}/$merge?prior={prior}", scope="system/*.rs")
     assert answer.status_code == 403
     assert subject(app, observation) == f"Patient/{prior}"
+
+
+def patched(app: FhirApp, id_: str, *operations: dict[str, Any]) -> Any:
+    return app.send("PATCH", f"Patient/{id_}", list(operations), Content_Type="application/json-patch+json")
+
+
+def test_a_merged_record_is_given_back_by_unmerge_alone(app):
+    """By no other door, whoever asks, so that nothing is ordered for it meanwhile."""
+    survivor, prior, _ = two(app)
+    third = app.create(patient())["id"]
+    assert app.send("POST", f"Patient/{survivor}/$merge?prior={prior}").status_code == 200
+    merged = load(app.get(f"Patient/{prior}"))
+    other = [{"other": {"reference": f"Patient/{third}"}, "type": "replaced-by"}]
+    attempts = [
+        patched(app, prior, {"op": "replace", "path": "/active", "value": True}),
+        patched(app, prior, {"op": "remove", "path": "/active"}),
+        patched(app, prior, {"op": "remove", "path": "/link"}),
+        app.send("PUT", f"Patient/{prior}", {k: v for k, v in merged.items() if k != "link"} | {"active": True}),
+        app.send("PUT", f"Patient/{prior}", merged | {"link": other}),
+    ]
+    for answer in attempts:
+        assert answer.status_code == 422, answer.text
+        assert "$unmerge" in outcome(answer)["issue"][0]["diagnostics"]
+    assert content(load(app.get(f"Patient/{prior}"))) == content(merged)
+    assert patched(app, prior, {"op": "add", "path": "/gender", "value": "female"}).status_code == 200
+    assert app.send("POST", f"Patient/{prior}/$unmerge").json()["active"] is True
+
+
+def test_what_is_replaced_is_merged_whatever_active_says(app):
+    survivor = app.create(patient())["id"]
+    replaced = [{"other": {"reference": f"Patient/{survivor}"}, "type": "replaced-by"}]
+    prior = app.create(patient(active=True, link=replaced))["id"]
+    order = {"resourceType": "ServiceRequest", "status": "active", "intent": "order", "code": {"text": "CT"}}
+    answer = app.send("POST", "ServiceRequest", order | {"subject": {"reference": f"Patient/{prior}"}})
+    assert answer.status_code == 422
+    assert f"was merged into Patient/{survivor}" in outcome(answer)["issue"][0]["diagnostics"]
+
+
+def test_a_link_that_a_system_wrote_is_taken_away_by_unmerge_and_moves_nothing(app):
+    survivor, prior, observation = two(app)
+    whose = {"reference": f"Patient/{survivor}"}
+    mine = app.create({"resourceType": "Flag", "status": "active", "code": {"text": "x"}, "subject": whose})
+    replaced = [{"other": {"reference": f"Patient/{survivor}"}, "type": "replaced-by"}]
+    app.put(load(app.get(f"Patient/{prior}")) | {"active": False, "link": replaced})
+    answer = app.send("POST", f"Patient/{prior}/$unmerge")
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["active"], "link" in answer.json()) == (True, False)
+    assert subject(app, observation) == f"Patient/{prior}"
+    assert load(app.get(f"Flag/{mine['id']}"))["subject"] == mine["subject"]
