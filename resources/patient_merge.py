@@ -59,10 +59,8 @@ async def merge(unit: UnitOfWork, survivor: Resource, prior: Resource, retired: 
     """
     learned = _learned(survivor, prior, list(retired))
     link = {"other": ref(prior), "type": "replaces"}
-    await unit.update(
-        labelled(survivor, prior)
-        | {"identifier": [*survivor.get("identifier", ()), *learned], "link": [*survivor.get("link", ()), link]}
-    )
+    told = _with(labelled(survivor, prior), "identifier", [*survivor.get("identifier", ()), *learned])
+    await unit.update(_with(told, "link", [*survivor.get("link", ()), link]))
     replaced = {"other": ref(survivor), "type": "replaced-by"}
     with unit.as_department():
         await unit.update(prior | {"active": False, "link": [*prior.get("link", ()), replaced]})
@@ -160,7 +158,7 @@ async def unmerge(unit: UnitOfWork, prior: Resource) -> Resource:
     old, new = Target("Patient", prior["id"]), Target("Patient", survivor["id"])
     await restore(unit, [(move["moved"], await _places(unit, move, old, new)) for move in moves], old, new)
     kept = [i for i in survivor.get("identifier", ()) if not _is_learned(i, row["learned"])]
-    await unit.update(_linked(survivor | {"identifier": kept}, without=f"Patient/{prior['id']}"))
+    await unit.update(_linked(_with(survivor, "identifier", kept), without=f"Patient/{prior['id']}"))
     await unit.db[MOVES].delete_many({"merge": prior["id"]}, session=unit.session)
     await unit.db[MERGES].delete_one({"_id": prior["id"]}, session=unit.session)
     with unit.as_department():
@@ -186,5 +184,10 @@ def _is_learned(identifier: Resource, learned: list[Resource]) -> bool:
 
 def _linked(patient: Resource, without: str) -> Resource:
     links = [link for link in patient.get("link", ()) if link["other"].get("reference") != without]
-    rest = {k: v for k, v in patient.items() if k != "link"}
-    return rest | ({"link": links} if links else {})
+    return _with(patient, "link", links)
+
+
+def _with(patient: Resource, element: str, values: list[Resource]) -> Resource:
+    """The patient with these values of an element; without it where there are none."""
+    rest = {k: v for k, v in patient.items() if k != element}
+    return rest | ({element: values} if values else {})

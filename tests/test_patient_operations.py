@@ -167,3 +167,10 @@ def test_a_link_that_a_system_wrote_is_taken_away_by_unmerge_and_moves_nothing(a
     assert (answer.json()["active"], "link" in answer.json()) == (True, False)
     assert subject(app, observation) == f"Patient/{prior}"
     assert load(app.get(f"Flag/{mine['id']}"))["subject"] == mine["subject"]
+
+
+def test_records_without_any_identifier_are_merged_and_taken_apart(app):
+    survivor, prior = app.create(patient())["id"], app.create(patient())["id"]
+    assert app.send("POST", f"Patient/{survivor}/$merge?prior={prior}").status_code == 200
+    answer = app.send("POST", f"Patient/{prior}/$unmerge")
+    assert answer.status_code == 200, answer.text
