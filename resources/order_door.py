@@ -3,6 +3,8 @@
 It is judged when it comes, whether as a draft or accepted; as long as it is a draft whenever it changes; and when it is a draft
 no more. A draft waits in the inbox with what was found; one that is to be held and comes as active becomes on-hold.
 
+For a record that isn't active nothing is ordered, by HL7 v2 neither (`bridges/v2/patient_in.py`).
+
 What another door has judged by its own agreements (`settled`), or a person by `$accept`, is not judged again.
 """
 
@@ -48,6 +50,9 @@ async def receive(unit: UnitOfWork, change: Change, order: Resource) -> bool:
     patient = await unit.get(order["subject"])
     if patient is None:
         return True  # there is no such patient: the reference is refused, or nobody minds it
+    if not patient.get("active", True):
+        place = unit.places.get(Target("ServiceRequest", change.id), "ServiceRequest")
+        raise fail("business-rule", "the record of this patient is not active", f"{place}.subject")
     verdict = await order_verdict.judge(unit, order, patient)
     if verdict.refused:
         raise _refusal(unit, change.id, verdict)

@@ -5,7 +5,8 @@ records, redirects what is worked on (steps, orders, bookings; the newest first)
 under way; the rest follows in portions, each a transaction of its own. Whatever ends in between, the next start goes on with it.
 
     merges       {_id: id of the prior Patient, into: id of the survivor, state: under-way | done, learned: [...identifiers], at}
-    merge_moves  {merge: id of the prior Patient, moved: "Task/1"}, so that a merge can be taken back
+    merge_moves  {merge: id of the prior Patient, moved: "Task/1", places: [{path, were}]}, so that a merge can be taken back:
+                 which of the references to the two records in each place were to the prior one (`redirection.Places`)
 """
 
 import asyncio
@@ -23,9 +24,9 @@ from fhir_server.audit import Act
 from fhir_server.background import beside
 from fhir_server.interactions import Interactions
 from fhir_server.outcome import FhirError, fail
-from fhir_server.redirection import redirect, redirect_these
-from fhir_server.references import Target, ref, target
-from fhir_server.registry import Change, Registry, Resource
+from fhir_server.redirection import Places, places, redirect, restore
+from fhir_server.references import Target, ref
+from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
 from resources.identifiers import same
 from resources.patient import merged_into
@@ -58,10 +59,8 @@ async def merge(unit: UnitOfWork, survivor: Resource, prior: Resource, retired: 
     """
     learned = _learned(survivor, prior, list(retired))
     link = {"other": ref(prior), "type": "replaces"}
-    await unit.update(
-        labelled(survivor, prior)
-        | {"identifier": [*survivor.get("identifier", ()), *learned], "link": [*survivor.get("link", ()), link]}
-    )
+    told = _with(labelled(survivor, prior), "identifier", [*survivor.get("identifier", ()), *learned])
+    await unit.update(_with(told, "link", [*survivor.get("link", ()), link]))
     replaced = {"other": ref(survivor), "type": "replaced-by"}
     with unit.as_department():
         await unit.update(prior | {"active": False, "link": [*prior.get("link", ()), replaced]})
@@ -88,7 +87,7 @@ async def _move(unit: UnitOfWork, prior: str, survivor: str) -> bool:
     more = len(moved) == PORTION
     merges = unit.db[MERGES]
     if moved:
-        rows = [{"merge": prior, "moved": reference} for reference in moved]
+        rows = [{"merge": prior, "moved": reference, "places": _kept(where)} for reference, where in moved]
         await unit.db[MOVES].insert_many(rows, session=unit.session)
         # The survivor may have been merged in its turn: then these must follow it there.
         again = {"$set": {"state": "under-way"}}
@@ -137,28 +136,45 @@ async def _keep_finishing(interactions: Interactions, every: float) -> None:
 async def unmerge(unit: UnitOfWork, prior: Resource) -> Resource:
     """Take a merge back: what came with the prior record goes back to it, as far as it is still the survivor's.
 
-    What was made since the merge stays with the survivor; people must see to it. The prior record as it is now.
+    What was the survivor's before, and what was made since, stays with it; people must see to the latter. So does what can't
+    be told apart (`redirection.restore`). A link that a system wrote moved nothing, and is taken away.
+    The prior record as it is now.
     FhirError `business-rule` when it wasn't merged, or the survivor was merged in its turn (that is to be taken back first).
     """
-    row = await unit.db[MERGES].find_one({"_id": prior["id"]}, session=unit.session)
-    survivor = await unit.read("Patient", row["into"]) if row else None
-    if row is None or survivor is None or merged_into(prior) != f"Patient/{survivor['id']}":
+    survivor = await unit.get(merged_into(prior))
+    if survivor is None:
         raise fail("business-rule", "this record was not merged into another", "Patient.link")
+    written: dict[str, Any] = {"state": "done", "learned": []}
+    row = await unit.db[MERGES].find_one({"_id": prior["id"], "into": survivor["id"]}, session=unit.session) or written
     if merged_into(survivor):
         raise fail("business-rule", "the record that it was merged into was merged itself: take that back first", "Patient.link")
     if row["state"] != "done":
         raise fail("conflict", "the merge is under way", "Patient.link")
-    moves = unit.db[MOVES].find({"merge": prior["id"]}, limit=_LARGEST_UNDONE + 1, session=unit.session)
-    moved = [move["moved"] async for move in moves]
-    if len(moved) > _LARGEST_UNDONE:
+    # The last first: a resource that came to refer to the prior record anew was moved again.
+    found = unit.db[MOVES].find({"merge": prior["id"]}, sort=[("_id", -1)], limit=_LARGEST_UNDONE + 1, session=unit.session)
+    moves = await found.to_list()
+    if len(moves) > _LARGEST_UNDONE:
         raise fail("too-costly", f"more than {_LARGEST_UNDONE} resources would have to be moved back", "Patient.link")
-    await redirect_these(unit, moved, Target("Patient", survivor["id"]), Target("Patient", prior["id"]))
+    old, new = Target("Patient", prior["id"]), Target("Patient", survivor["id"])
+    await restore(unit, [(move["moved"], await _places(unit, move, old, new)) for move in moves], old, new)
     kept = [i for i in survivor.get("identifier", ()) if not _is_learned(i, row["learned"])]
-    await unit.update(_linked(survivor | {"identifier": kept}, without=f"Patient/{prior['id']}"))
+    await unit.update(_linked(_with(survivor, "identifier", kept), without=f"Patient/{prior['id']}"))
     await unit.db[MOVES].delete_many({"merge": prior["id"]}, session=unit.session)
     await unit.db[MERGES].delete_one({"_id": prior["id"]}, session=unit.session)
     with unit.as_department():
         return await unit.update(_linked(prior | {"active": True}, without=f"Patient/{survivor['id']}"))
+
+
+def _kept(where: Places) -> list[dict[str, Any]]:
+    return [{"path": path, "were": were} for path, were in where.items()]
+
+
+async def _places(unit: UnitOfWork, move: dict[str, Any], old: Target, new: Target) -> Places:
+    """Where a resource was redirected. Merges of before that was kept left it to the history: the last version of the old one."""
+    if "places" in move:
+        return {place["path"]: place["were"] for place in move["places"]}
+    was = (places(version, old, new) for version in reversed(await unit.earlier(*move["moved"].split("/"))))
+    return next(filter(None, was), {})
 
 
 def _is_learned(identifier: Resource, learned: list[Resource]) -> bool:
@@ -168,44 +184,10 @@ def _is_learned(identifier: Resource, learned: list[Resource]) -> bool:
 
 def _linked(patient: Resource, without: str) -> Resource:
     links = [link for link in patient.get("link", ()) if link["other"].get("reference") != without]
-    rest = {k: v for k, v in patient.items() if k != "link"}
-    return rest | ({"link": links} if links else {})
+    return _with(patient, "link", links)
 
 
-# Rules
-
-
-async def check_subject(unit: UnitOfWork, change: Change) -> None:
-    """Nothing new is ordered, booked or admitted for a record that was merged into another."""
-    after = change.after
-    if after is None or (after["resourceType"] == "ServiceRequest" and after.get("intent") == "filler-order"):
-        return
-    for to in _patients(after) - _patients(change.before or {}):
-        patient = await unit.read(to.type, to.id)
-        if patient is not None and (into := merged_into(patient)) and patient.get("active") is False:
-            shown = await unit.named("Patient", into.removeprefix("Patient/"))
-            raise fail("deleted", f"{to} was merged into {shown}", f"{change.type}.{_ELEMENT[change.type]}", status=422)
-
-
-async def check_links(unit: UnitOfWork, change: Change) -> None:
-    """A record is replaced by another with all that refers to it, or not at all."""
-    before, after = change.before, change.after
-    if before and after and unit.is_callers and unit.access.person and merged_into(before) != merged_into(after):
-        text = "one record takes the place of another by $merge, and gives it back by $unmerge"
-        raise fail("business-rule", text, "Patient.link")
-
-
-_ELEMENT = {"ServiceRequest": "subject", "Encounter": "subject", "Appointment": "participant"}
-
-
-def _patients(resource: Resource) -> set[Target]:
-    participants = resource.get("participant")
-    actors = [p.get("actor") for p in participants if isinstance(p, dict)] if isinstance(participants, list) else []
-    found = (target(a.get("reference")) for a in (resource.get("subject"), *actors) if isinstance(a, dict))
-    return {to for to in found if to is not None and to.type == "Patient"}
-
-
-def register(registry: Registry) -> None:
-    registry.rule("Patient", check_links)
-    for resource_type in _ELEMENT:
-        registry.rule(resource_type, check_subject, reads=_patients)
+def _with(patient: Resource, element: str, values: list[Resource]) -> Resource:
+    """The patient with these values of an element; without it where there are none."""
+    rest = {k: v for k, v in patient.items() if k != element}
+    return rest | ({element: values} if values else {})

@@ -14,6 +14,7 @@ from resources import (
     device,
     diagnostic_report,
     imaging_study,
+    merged_records,
     moving,
     numbering,
     observation,
@@ -21,7 +22,6 @@ from resources import (
     order_groups,
     order_operations,
     order_verdict,
-    patient_merge,
     patient_operations,
     procedure,
     protocol,
@@ -60,6 +60,7 @@ def register(registry: Registry, *, uid_root: str, zone: tzinfo = UTC) -> None:
     device.register(registry)
     diagnostic_report.register(registry)
     imaging_study.register(registry, uid_root)
+    merged_records.register(registry)
     moving.register(registry)
     numbering.register(registry, zone)
     observation.register(registry)
@@ -67,7 +68,6 @@ def register(registry: Registry, *, uid_root: str, zone: tzinfo = UTC) -> None:
     order_groups.register(registry)
     order_operations.register(registry)
     order_verdict.register(registry)
-    patient_merge.register(registry)
     patient_operations.register(registry)
     procedure.register(registry)
     protocol.register(registry)

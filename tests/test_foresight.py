@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from fhir_server.audit import Act
 from fhir_server.foresight import asked
 from fhir_server.outcome import FhirError
@@ -128,7 +130,8 @@ def order(patient_id: str) -> bytes:
     )
 
 
-def test_orders_that_come_together_look_for_their_patients_at_once(ris):
+@pytest.mark.parametrize("made_for", ["an order", "an observation"])
+def test_what_comes_together_looks_for_its_patients_at_once(ris, made_for):
     """Twelve creates, one of which names a record that was merged into another, and one a patient that isn't there."""
 
     async def scenario():
@@ -138,9 +141,11 @@ def test_orders_that_come_together_look_for_their_patients_at_once(ris):
         merged["link"][0]["other"]["reference"] = f"Patient/{other['id']}"
         await ris.interactions.update(ACCESS, merged)
         patients[5] = {"id": "nobody"}
-        await ris.create(laboratory_order(patients[0]))  # what is made once is there
+        make = laboratory_order if made_for == "an order" else blood_count
+        await ris.create(make(patients[0]))  # what is made once is there
+        await ris.db["system.profile"].drop()
         await ris.db.command("profile", 2)
-        made = await asyncio.gather(*(ris.create(laboratory_order(p)) for p in patients), return_exceptions=True)
+        made = await asyncio.gather(*(ris.create(make(p)) for p in patients), return_exceptions=True)
         await ris.db.command("profile", 0)
         refused = {i: str(r) for i, r in enumerate(made) if isinstance(r, FhirError)}
         assert refused.keys() == {3, 5}
@@ -162,3 +167,8 @@ def laboratory_order(subject: dict) -> dict:
         "code": {"text": "blood count"},
         "subject": {"reference": f"Patient/{subject['id']}"},
     }
+
+
+def blood_count(subject: dict) -> dict:
+    whose = {"reference": f"Patient/{subject['id']}"}
+    return {"resourceType": "Observation", "status": "final", "code": {"text": "blood count"}, "subject": whose}

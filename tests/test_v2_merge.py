@@ -140,6 +140,83 @@ def test_nothing_is_ordered_booked_or_admitted_for_a_merged_record_by_any_door(r
     ris.run(scenario())
 
 
+ACTIVE = {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/allergyintolerance-clinical", "code": "active"}]}
+FILED = (
+    {"resourceType": "AllergyIntolerance", "patient": {}, "code": {"text": "iodinated contrast"}, "clinicalStatus": ACTIVE},
+    {"resourceType": "Observation", "status": "final", "code": {"text": "creatinine"}, "subject": {}},
+    {"resourceType": "DiagnosticReport", "status": "final", "code": {"text": "CT"}, "subject": {}, "conclusion": "x"},
+    {"resourceType": "Coverage", "status": "active", "beneficiary": {}, "payor": [{"display": "Payer"}]},
+    {"resourceType": "Account", "status": "active", "subject": [{}]},
+    {"resourceType": "Communication", "status": "completed", "subject": {}},
+    {"resourceType": "Flag", "status": "active", "code": {"text": "MRSA"}, "subject": {}},
+    {"resourceType": "AppointmentResponse", "participantStatus": "accepted", "actor": {}, "appointment": {"display": "x"}},
+)
+
+
+def of(resource: dict[str, Any], patient: dict[str, Any]) -> dict[str, Any]:
+    """The same, of a patient, where it says whose it is."""
+    whose = {"reference": f"Patient/{patient['id']}"}
+    return {k: whose if v == {} else [whose] if v == [{}] else v for k, v in resource.items()}
+
+
+@pytest.mark.parametrize("filed", FILED, ids=lambda filed: filed["resourceType"])
+def test_nothing_new_is_filed_under_a_merged_record_where_no_rule_would_see_it(ris, filed):
+    async def scenario():
+        stays, goes = unused("S"), unused("G")
+        survivor, prior = await registered(ris, stays, goes)
+        known = await ris.create(of(filed, prior))
+        await ris.accepted(adt("A40", pid(stays), mrg(goes)))
+        error = await ris.refused(ris.create(of(filed, prior)))
+        assert error.status == 422
+        assert f"was merged into Patient/{survivor['id']}" in str(error)
+        now = await ris.update(await ris.read(known), language="en")
+        assert of(filed, survivor).items() <= {k: v for k, v in now.items() if k != "issued"}.items()
+
+    ris.run(scenario())
+
+
+def test_what_is_the_survivor_s_does_not_become_the_merged_record_s(ris):
+    async def scenario():
+        stays, goes = unused("S"), unused("G")
+        survivor, prior = await registered(ris, stays, goes)
+        await ris.accepted(adt("A40", pid(stays), mrg(goes)))
+        flag = {"resourceType": "Flag", "status": "active", "code": {"text": "MRSA"}, "subject": {}}
+        error = await ris.refused(ris.update(await ris.create(of(flag, survivor)), **of({"subject": {}}, prior)))
+        assert (error.status, error.issues[0].expression) == (422, "Flag.subject")
+
+    ris.run(scenario())
+
+
+def test_what_happened_is_told_of_a_merged_record_too(ris):
+    async def scenario():
+        stays, goes = unused("S"), unused("G")
+        _, prior = await registered(ris, stays, goes)
+        await ris.accepted(adt("A40", pid(stays), mrg(goes)))
+        whose = {"reference": f"Patient/{prior['id']}"}
+        told = {"target": [whose], "recorded": "2026-09-07T08:15:00Z", "agent": [{"who": {"display": "x"}}]}
+        await ris.create({"resourceType": "Provenance"} | told)
+        await ris.create({"resourceType": "Task", "status": "requested", "intent": "order", "focus": whose, "for": whose})
+
+    ris.run(scenario())
+
+
+def test_an_examination_of_a_record_that_a_system_has_linked_goes_on(ris):
+    """Such a link moves nothing: what was there stays with the record, and what comes of it too."""
+
+    async def scenario():
+        survivor, prior = await registered(ris, unused("S"), unused("G"))
+        placed = await ris.order(prior)
+        await ris.book(placed, await ris.scanner())
+        replaced = {"other": {"reference": f"Patient/{survivor['id']}"}, "type": "replaced-by"}
+        await ris.update(await ris.read(prior), active=False, link=[replaced])
+        performed = await ris.perform(placed)
+        assert performed["subject"] == placed["subject"]
+        await ris.report(placed)
+        await ris.refused(ris.order(prior))
+
+    ris.run(scenario())
+
+
 def test_two_merges_at_once_that_would_make_a_ring_make_none(ris):
     async def scenario():
         for _ in range(3):

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from resources import order_verdict
-from tests.department import CT_CHEST, DCM, LOINC, Department, Resource, code, identifiers, unused, v2
+from tests.department import CT_CHEST, DCM, LOINC, Department, Resource, code, identifiers, text, unused, v2
 
 LOCAL = "urn:fhir-ris:v2-system:99RIS"  # 99RIS in OBR-4.3
 
@@ -312,5 +312,25 @@ def test_orders_that_share_a_requisition_are_of_one_patient(ris):
         await ris.order(patient, code={"text": "another"}, **shared)
         refusal = await ris.refused(ris.order(**shared))
         assert (refusal.code, refusal.issues[0].expression) == ("business-rule", "ServiceRequest.requisition")
+
+    ris.run(scenario())
+
+
+@pytest.mark.parametrize("status", ["active", "draft"])
+def test_nothing_is_ordered_by_either_door_for_a_patient_whose_record_is_not_active(ris, status):
+    async def scenario():
+        patient = await registered(ris)
+        waiting = await ris.order(patient, status="draft")
+        known = await ris.order(patient)
+        await ris.update(await ris.read(patient), active=False)
+        refusal = await ris.refused(ris.order(patient, status=status))
+        assert (refusal.status, refusal.issues[0].expression) == (422, "ServiceRequest.subject")
+        ack = await ris.receive(orm(patient, unused("PROC"), unused("L")))
+        assert code(ack) == "AE"
+        assert "not active" in str(refusal)
+        assert "not active" in text(ack)
+        await ris.refused(ris.become(waiting, "active"))
+        await ris.become(known, "on-hold")  # what was ordered goes on
+        await ris.become(known, "active")
 
     ris.run(scenario())

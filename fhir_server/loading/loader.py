@@ -170,6 +170,9 @@ class Loader:
     async def _once(self, part: _Part, note: _Write) -> None:
         async def work(unit: UnitOfWork) -> None:
             await unit.load(item.target for item in part.items if not item.fresh)
+            coming = {item.target for item in part.items}
+            read = (to for item in part.items for to in self._interactions.registry.read_for(item.resource))
+            await unit.foresee(*(to for to in read if to not in coming))
             refused: dict[int, FhirError] = {}
             for i, item in enumerate(part.items):
                 unit.places[item.target] = f"line[{i}]"
