@@ -5,12 +5,14 @@ Source: FHIR R4 RESTful API, "Transaction Processing Rules".
 
 import re
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from functools import cache
 from typing import Any
 
 from fhir_server import definitions, fhir_json
+from fhir_server.exchange import Patch
 from fhir_server.outcome import fail
-from fhir_server.references import Target, target, walk
+from fhir_server.references import Target, literals, target, walk
 from fhir_server.registry import Resource
 
 _URN = re.compile(rb"urn:(?:uuid|oid):[A-Za-z0-9.\-]+")
@@ -33,13 +35,26 @@ class Links:
             raise fail("invalid", f"fullUrl {full_url[:200]} is in this transaction twice", f"{path}.fullUrl", status=400)
         self._targets[full_url] = to
 
-    def rewrite(self, resource: Resource, full_url: str | None, path: str) -> None:
+    def following(self, changes: Patch, path: str) -> Patch:
+        """A patch whose result has its links rewritten, whichever way the patch wrote them; `path` is that of its entry."""
+
+        def changed(before: Resource) -> Resource:
+            after = changes(before)
+            self.rewrite(after, None, path, set(literals(before)))
+            return after
+
+        return changed
+
+    def rewrite(self, resource: Resource, full_url: str | None, path: str, known: AbstractSet[str] = frozenset()) -> None:
         """Turn the links of a resource into local ones, in place; `path` is that of its entry.
 
-        FhirError for a reference to a UUID that no entry has as its fullUrl: nothing could ever resolve it.
+        `known`: references that were there before, and stay as they are. FhirError for another one to a UUID that no entry has as
+        its fullUrl: nothing could ever resolve it.
         """
         base = found[1] if full_url and (found := _RESTFUL.fullmatch(full_url)) else None
         for where, element in walk(resource, f"{path}.resource"):
+            if element["reference"] in known:
+                continue
             to = self._target(element["reference"], base)
             if to is not None:
                 element["reference"] = str(to)

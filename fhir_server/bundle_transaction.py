@@ -55,6 +55,7 @@ async def run(interactions: Interactions, access: Access, asks: list[EntryAsk], 
 class _Plan:
     """What one attempt works with: the target of each entry that writes, and what is sent, its links rewritten."""
 
+    links: Links
     targets: dict[int, Target] = field(default_factory=dict)
     # Of the targets, those that were found by a condition, and those that another entry of the same condition creates.
     matched: dict[int, Resource] = field(default_factory=dict)
@@ -66,7 +67,7 @@ class _Plan:
 
     def again(self) -> "_Plan":
         """The same for another attempt, as it was when the links were rewritten."""
-        return _Plan(self.targets, resources=dict(self.resources), waiting=self.waiting)
+        return _Plan(self.links, self.targets, resources=dict(self.resources), waiting=self.waiting)
 
     def is_found(self, i: int) -> bool:
         """Whether a conditional create makes nothing."""
@@ -163,15 +164,14 @@ class _Transaction:
         targets = [Target(address.resource_type, r["id"]) for r in found]
         if most is None:
             return targets, lambda: Reply(204)
-        outcome = conditional.deleted(address.resource_type, len(found), more=more)
-        return targets, lambda: Reply(resource=outcome)
+        return targets, lambda: Reply(resource=conditional.deleted(address.resource_type, len(found), more=more))
 
     # Which resource each entry is about
 
     async def _planned(self, unit: UnitOfWork, deleted: dict[Target, int]) -> _Plan:
         if self._linked_once is not None:
             return self._linked_once.again()
-        plan = _Plan()
+        plan = _Plan(Links(self._base_url))
         first: dict[Condition, int] = {}
         for i in self._of("POST", "PUT", "PATCH"):
             ask, where = self._asks[i], self._conditions.get(i)
@@ -220,11 +220,10 @@ class _Transaction:
             seen[to] = i
 
     def _link(self, plan: _Plan) -> None:
-        links = Links(self._base_url)
         for i, to in plan.targets.items():
             ask = self._asks[i]
             if ask.full_url is not None:
-                links.add(ask.full_url, to, ask.path)
+                plan.links.add(ask.full_url, to, ask.path)
         for i in plan.targets:
             ask = self._asks[i]
             if ask.method == "POST" and plan.is_found(i):
@@ -232,7 +231,7 @@ class _Transaction:
             assert ask.sent is not None
             # With conditions, the next attempt may have to lead the links elsewhere.
             resource = duplicate(ask.sent) if self._conditions else ask.sent
-            links.rewrite(resource, ask.full_url, ask.path)
+            plan.links.rewrite(resource, ask.full_url, ask.path)
             plan.resources[i] = resource
             waiting = [(where, e["reference"]) for where, e in walk(resource, f"{ask.path}.resource") if is_conditional(e)]
             if waiting:
@@ -263,7 +262,8 @@ class _Transaction:
             return self._written(unit, ask, plan.matched.get(i, {"resourceType": to.type, "id": to.id}))
         resource = plan.resources[i]
         if ask.method == "PATCH":
-            patched = await patch_in(unit, self._access, to.type, to.id, ask.patch_of(resource), if_match)
+            changes = plan.links.following(ask.patch_of(resource), ask.path)
+            patched = await patch_in(unit, self._access, to.type, to.id, changes, if_match)
             return self._written(unit, ask, patched, unseen=True)
         if ask.method == "POST":
             return self._written(unit, ask, await unit.create(resource, to.id), created=True)

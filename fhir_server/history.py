@@ -75,6 +75,8 @@ class HistoryPage:
     total: int | None = None
     next: str | None = None
     view: View = field(default_factory=View)
+    # Of the versions (type, id, number) those that came after a deletion: they were created, as the first was.
+    anew: set[tuple[str, str, int]] = field(default_factory=set)
 
 
 async def history_query(
@@ -148,7 +150,7 @@ async def history_of_one(
         if len(found) > query.count + 1:
             break
     found = _within(found, query)
-    page = HistoryPage([(query.type, v) for v in found[: query.count]], view=query.view)
+    page = await _page(store, [(query.type, v) for v in found[: query.count]], query.view, session)
     if whole and not (query.since or query.period or query.place):
         page.total = newest.version  # every number from 1 on is a version
     if 0 < query.count < len(found):
@@ -188,7 +190,7 @@ async def history_of_many(
         looked_at += len(newest)
         place = newest[-1].place if newest else place
         keys += await _of_period(store, newest, query.period[0], session) if query.period else newest
-    page = HistoryPage(await _versions(store, keys[: query.count], session), view=query.view)
+    page = await _page(store, await _versions(store, keys[: query.count], session), query.view, session)
     if len(keys) > query.count > 0:
         place, more = keys[query.count - 1].place, True
     if more and place is not None:
@@ -303,7 +305,18 @@ async def _versions(store: Store, keys: list[Key], session: AsyncClientSession |
     return [(place[0], found[place]) for place in places if place in found]
 
 
-def entry(base_url: str, resource_type: str, found: Version, view: View) -> Document:
+async def _page(store: Store, versions: list[tuple[str, Version]], view: View, session: AsyncClientSession | None) -> HistoryPage:
+    page = HistoryPage(versions, view=view)
+    for resource_type in {t for t, _ in versions}:
+        before = [f"{v.id}/{v.version - 1}" for t, v in versions if t == resource_type and v.method == "PUT" and v.version > 1]
+        deleted: Document = {"_id": {"$in": before}, "method": "DELETE"}
+        if before:
+            cursor = store.history(resource_type).find(deleted, {"id": 1, "version": 1}, session=session)
+            page.anew |= {(resource_type, d["id"], d["version"] + 1) async for d in cursor}
+    return page
+
+
+def entry(base_url: str, resource_type: str, found: Version, view: View, *, created: bool) -> Document:
     """The entry of one version in a history Bundle."""
     return {
         "fullUrl": f"{base_url}/{resource_type}/{found.id}",
@@ -313,7 +326,7 @@ def entry(base_url: str, resource_type: str, found: Version, view: View) -> Docu
             "url": resource_type if found.method == "POST" else f"{resource_type}/{found.id}",
         },
         "response": {
-            "status": "204" if found.method == "DELETE" else "201" if found.version == 1 else "200",
+            "status": "204" if found.method == "DELETE" else "201" if created else "200",
             "etag": f'W/"{found.version}"',
             "lastModified": f"{_text(found.updated)}Z",
         },
@@ -332,7 +345,10 @@ def bundle(
         made["total"] = page.total
     made["link"] = links
     if page.versions:
-        made["entry"] = [entry(base_url, t, v, page.view) for t, v in page.versions]
+        made["entry"] = [
+            entry(base_url, t, v, page.view, created=v.version == 1 or (t, v.id, v.version) in page.anew)
+            for t, v in page.versions
+        ]
     return made
 
 

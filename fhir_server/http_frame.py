@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from fhir_server import cors, fhir_json, http_body
+from fhir_server import cors, fhir_json, http_body, native_content
 from fhir_server.addresses import Address, parse
 from fhir_server.exchange import Ask, Conditions, Parameters, Patch, Prefer, Reply, meant
 from fhir_server.http_body import FHIR_JSON
@@ -139,9 +139,13 @@ class Edge:
         access = _NOBODY if path == "metadata" else await self._authenticate(request)
         address = parse(path)
         if request.method == "OPTIONS":
-            return Reply(204, headers={"Allow": ", ".join(self._methods(address)), "Accept-Patch": http_body.ACCEPT_PATCH})
-        _negotiate(_wanted(request, headers))
-        return await self._perform(HttpAsk(request, access, address, headers, self._base))
+            return _options(self._methods(address))
+        wanted = _wanted(request, headers)
+        is_native = native_content.is_offered(address, request.method) and not _takes_json(wanted)
+        if not is_native:
+            _negotiate(wanted)
+        reply = await self._perform(HttpAsk(request, access, address, headers, self._base))
+        return native_content.native(reply, wanted) if is_native else reply
 
     async def _rendered(self, reply: Reply, asked: Mapping[str, str], *, pretty: bool) -> Response:
         headers = {**self._version_headers(reply), **reply.headers}
@@ -152,13 +156,13 @@ class Edge:
             kind, body = reply.resource["contentType"], b64decode(reply.resource["data"])
         else:
             body = fhir_json.dumps(reply.resource, pretty=pretty)
-        headers["Cache-Control"] = "no-store"
+        headers |= {"Content-Type": kind, "Cache-Control": "no-store"}
         if len(body) >= _WORTH_PACKING:
             headers["Vary"] = "Accept-Encoding"
             if _takes_gzip(asked.get("accept-encoding", "")):
                 headers["Content-Encoding"] = "gzip"
                 body = await asyncio.to_thread(_packed, body) if len(body) > _LARGE else _packed(body)
-        return Response(body, reply.status, headers, kind)
+        return Response(body, reply.status, headers)
 
     def _version_headers(self, reply: Reply) -> dict[str, str]:
         """ETag, Last-Modified and Location of a version (FHIR R4 3.1.0.1.3, 3.1.0.8)."""
@@ -171,6 +175,12 @@ class Edge:
             resource = reply.stored
             headers["Location"] = f"{self._base}/{resource['resourceType']}/{resource['id']}/_history/{meta['versionId']}"
         return headers
+
+
+def _options(methods: list[str]) -> Reply:
+    """What an address takes. Accept-Patch says that PATCH is among it (RFC 5789 3.1)."""
+    patch = {"Accept-Patch": http_body.ACCEPT_PATCH} if "PATCH" in methods else {}
+    return Reply(204, headers={"Allow": ", ".join(methods), **patch})
 
 
 def _headers(scope: Scope) -> dict[str, str]:
@@ -191,14 +201,19 @@ def _wanted(request: Request, headers: Mapping[str, str]) -> str:
 
 def _negotiate(wanted: str) -> None:
     """406 unless JSON in FHIR R4 is among what the caller takes (FHIR R4 3.1.0.1.11, "Content Types and encodings")."""
+    if not _takes_json(wanted):
+        raise fail("not-supported", f"this server answers in {FHIR_JSON} (FHIR R4) only; XML is not offered", status=406)
+
+
+def _takes_json(wanted: str) -> bool:
     if wanted in _ACCEPTED:
-        return
+        return True
     # An unencoded + of `_format=application/fhir+json` arrives as a space.
     for part in wanted.replace("fhir json", "fhir+json").split(","):
         kind, _, parameters = part.partition(";")
         if kind.strip().lower() in _ACCEPTED and http_body.is_our_version(parameters):
-            return
-    raise fail("not-supported", f"this server answers in {FHIR_JSON} (FHIR R4) only; XML is not offered", status=406)
+            return True
+    return False
 
 
 def _takes_gzip(accepted: str) -> bool:

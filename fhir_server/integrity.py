@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from fhir_server.outcome import FhirError, Issue, fail
-from fhir_server.references import Target, conditional, target, walk
+from fhir_server.references import Target, conditional, named_version, target, walk
 
 if TYPE_CHECKING:
     from fhir_server.unit_of_work import UnitOfWork
@@ -26,6 +26,7 @@ async def check(unit: "UnitOfWork", *, strict: bool) -> None:
     References that were there before are left alone, so that a resource with a bad one can still be changed.
     """
     wanted: dict[Target, list[str]] = {}
+    versions: dict[tuple[Target, str], list[str]] = {}
     links: set[tuple[str, str]] = set()
     deleted: list[Target] = []
     issues: list[Issue] = []
@@ -40,6 +41,8 @@ async def check(unit: "UnitOfWork", *, strict: bool) -> None:
                     continue
                 if (pointed_at := target(element)) is not None:
                     wanted.setdefault(pointed_at, []).append(path)
+                    if number := named_version(element["reference"]):
+                        versions.setdefault((pointed_at, number), []).append(path)
                     links.add((change.type, pointed_at.type))
                 elif conditional(element):
                     issues.append(Issue("not-supported", "conditional references are resolved in transactions only", path))
@@ -53,6 +56,9 @@ async def check(unit: "UnitOfWork", *, strict: bool) -> None:
     if strict:
         gone = await unit.missing(wanted)
         issues += [Issue("value", f"{to} does not exist", path) for to in gone for path in wanted[to]]
+        for to, number in await unit.missing_versions(key for key in versions if key[0] not in gone):
+            text = f"{to} has no version {number}"
+            issues += [Issue("value", text, path) for path in versions[to, number]]
     if issues:
         raise FhirError(*issues, status=422)
     if strict:

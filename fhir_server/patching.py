@@ -17,11 +17,16 @@ from fhir_server.registry import Resource
 def as_patch(sent: Resource | list[Any], base_url: str) -> Patch:
     """What a body does to a resource: a list is a JSON Patch, a Parameters resource a FHIRPath Patch."""
     if isinstance(sent, list):
-        return partial(apply_json_patch, operations=sent)
+        return partial(_localized, partial(apply_json_patch, operations=sent), base_url)
     if sent.get("resourceType") != "Parameters":
         raise fail("structure", "a FHIRPath Patch is a Parameters resource", "Resource.resourceType")
-    localize(sent, base_url)
-    return partial(apply_fhirpath_patch, parameters=sent)
+    return partial(_localized, partial(apply_fhirpath_patch, parameters=sent), base_url)
+
+
+def _localized(changes: Patch, base_url: str, resource: Resource) -> Resource:
+    after = changes(resource)
+    localize(after, base_url)
+    return after
 
 
 def of_entry(resource: Resource, base_url: str) -> Patch:

@@ -29,6 +29,11 @@ def target(reference: object, base_url: str = "") -> Target | None:
     return Target(found[1], found[2]) if found else None
 
 
+def named_version(reference: str) -> str:
+    """The version that a local literal reference names; "" for the one that is current."""
+    return reference.partition("/_history/")[2]
+
+
 def conditional(element: dict[str, Any]) -> bool:
     """Whether a Reference names its target by a search, as `Patient?identifier=1` (FHIR R4 http, "Conditional References")."""
     return _CONDITIONAL.fullmatch(element["reference"]) is not None

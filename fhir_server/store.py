@@ -167,6 +167,15 @@ class Store:
         rows = await self._across(targets, "", lambda ids: {"_id": {"$in": ids}}, {"_id": 1})
         return {Target(resource_type, document["_id"]) for resource_type, document in rows}
 
+    async def existing_versions(self, named: Iterable[tuple[Target, str]]) -> set[tuple[Target, str]]:
+        """Those of these versions that there are, other than deletions. Outside of any transaction."""
+        wanted = set(named)
+        rows = await self._across({to for to, _ in wanted}, "", lambda ids: {"_id": {"$in": ids}}, {"version": 1})
+        there = {(Target(t, d["_id"]), str(d["version"])) for t, d in rows} & wanted
+        past = [Target(to.type, f"{to.id}/{number}") for to, number in wanted - there]
+        rows = await self._across(past, "_history", lambda ids: {"_id": {"$in": ids}, "resource": {"$exists": True}}, {"id": 1})
+        return there | {(Target(t, d["id"]), d["_id"].partition("/")[2]) for t, d in rows}
+
     async def _across(
         self,
         targets: Iterable[Target],

@@ -184,6 +184,16 @@ class View(ABC):
         own = [to for to in targets if to in self._entries and self._entries[to].after is None]
         return [to for to in unknown if to not in there] + own
 
+    async def missing_versions(self, named: Iterable[tuple[Target, str]]) -> list[tuple[Target, str]]:
+        """Those of these versions that there are not, or that are a deletion; the one that this transaction makes included."""
+        unknown = [(to, number) for to, number in named if number != self._number_now(to)]
+        there = await self._store.existing_versions(unknown)
+        return [key for key in unknown if key not in there]
+
+    def _number_now(self, to: Target) -> str | None:
+        entry = self._entries.get(to)
+        return entry.after["meta"]["versionId"] if entry is not None and entry.after is not None else None
+
     async def referrer(self, targets: Iterable[Target]) -> tuple[Target, str] | None:
         """One of these that is referred to, own writes included, and by what ("Task/1"); None if there is none.
 

@@ -3,15 +3,17 @@
 It hangs on the examination: partOf the Procedure, supportingInformation the scheduled step (Task), whose output `contrast-given`
 names it. What speaks against giving it (`safety/facts.toml`: allergy, eGFR, pregnancy), by the agent that is really given and as
 the chart stands now, refuses it unless a radiologist has cleared it, or whoever gives it says why all the same (extension
-`urn:fhir-ris:override-reason`): then a radiologist is told.
+`urn:fhir-ris:override-reason`): then a radiologist is told. How much was given is a volume or a mass that can be given at once.
 """
 
+from decimal import Decimal
 from typing import Final
 
 from fhir_server.elements import concept, extension, has_code
 from fhir_server.outcome import fail
 from fhir_server.references import ref, target
 from fhir_server.registry import Change, Registry, Resource
+from fhir_server.ucum import converter
 from fhir_server.unit_of_work import UnitOfWork
 from resources import procedure, settling, task, terms, work_items
 from resources.safety import findings, issues, tables
@@ -20,7 +22,11 @@ from resources.security_labels import labelled
 OVERRIDE: Final = "urn:fhir-ris:override-reason"
 GIVEN: Final = "contrast-given"  # Task.output: the MedicationAdministration
 DESPITE: Final = "contrast-despite-stop"  # work item: it was given although something speaks against it
+_UCUM: Final = "http://unitsofmeasure.org"
 _GIVES: Final = ("in-progress", "completed")
+# By base unit of UCUM the most that a dose can be, and how that is said: what is drunk before a CT or MR of the bowel, or fills
+# it, comes to two litres; beyond that a decimal point or a unit is wrong.
+_MOST: Final = {"m3": (Decimal("0.003"), "3 L"), "g": (Decimal(1000), "1 kg")}
 _AGENT: Final = concept(terms.TASK_DETAIL, "contrast-agent")  # MedicationAdministration.category of what `$give-contrast` records
 # What says to whom what is given, and in which step; its Procedure is added later.
 _TELLS: Final = ("category", "medicationCodeableConcept", "medicationReference", "subject", "supportingInformation")
@@ -43,9 +49,14 @@ async def agent_of(unit: UnitOfWork, given: Resource) -> Resource:
     return {"coding": [c for p in parts for c in p.get("coding", ())]} | ({"text": text} if text else {})
 
 
+def _is_told(given: Resource, agent: Resource) -> bool:
+    """Whether it is told as a contrast agent."""
+    return tables.facts().is_contrast(agent) or has_code(given.get("category"), terms.TASK_DETAIL, "contrast-agent")
+
+
 def _is_contrast(given: Resource, agent: Resource) -> bool:
     """Whether it is a contrast agent, or may be one: told as one, or by codes that the tables can't tell from one."""
-    if tables.facts().is_contrast(agent) or has_code(given.get("category"), terms.TASK_DETAIL, "contrast-agent"):
+    if _is_told(given, agent):
         return True
     found = agent.get("coding", ())
     return not agent or (bool(found) and all(c.get("system") not in {tables.ATC, terms.SNOMED} for c in found))
@@ -119,6 +130,29 @@ async def check(unit: UnitOfWork, change: Change) -> None:
         raise fail("business-rule", text, f"MedicationAdministration.{element}")
 
 
+async def check_dose(unit: UnitOfWork, change: Change) -> None:
+    """How much of a contrast agent is given, where that is said, is a volume or a mass, and one that can be."""
+    given = change.after
+    if given is None or change.redirected or given.get("dosage") == (change.before or {}).get("dosage"):
+        return
+    dose = given.get("dosage", {}).get("dose")
+    if dose is not None and _is_told(given, await agent_of(unit, given)) and (why := _implausible(dose)):
+        raise fail("business-rule", why, "MedicationAdministration.dosage.dose")
+
+
+def _implausible(dose: Resource) -> str:
+    """What is wrong with a dose; "" when nothing is."""
+    code = dose.get("code") if "code" in dose or "system" in dose else dose.get("unit")
+    unit = converter(str(code or "")) if dose.get("system", _UCUM) == _UCUM else None
+    if unit is None or unit.unit not in _MOST:
+        return "the dose of a contrast agent has a unit of UCUM that is a volume or a mass, such as mL or mg"
+    amount = unit(Decimal(str(dose.get("value", 0))))
+    most, said = _MOST[unit.unit]
+    if amount <= 0:
+        return "the dose of a contrast agent is more than nothing"
+    return f"the dose of a contrast agent is at most {said}" if amount > most else ""
+
+
 async def follow(unit: UnitOfWork, change: Change) -> None:
     """Its step names it, as long as it was given; a radiologist is told of what was overridden."""
     given = change.after
@@ -159,6 +193,7 @@ async def follow_step(unit: UnitOfWork, change: Change) -> None:
 
 
 def register(registry: Registry) -> None:
+    registry.rule("MedicationAdministration", check_dose)
     registry.rule("MedicationAdministration", check)
     registry.reaction("MedicationAdministration", follow)
     registry.reaction("Task", follow_step)

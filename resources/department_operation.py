@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import cast
 
 from fhir_server import audit
-from fhir_server.interactions import check_version
 from fhir_server.operations import Call, arguments
 from fhir_server.outcome import fail
 from fhir_server.references import Target, target
@@ -77,17 +76,16 @@ def moment(call: Call, name: str) -> datetime | None:
     return dates.moment(said)
 
 
-async def seen(unit: UnitOfWork, to: Target, action: Action = "r", if_match: str | None = None) -> Resource:
+async def seen(unit: UnitOfWork, to: Target, action: Action = "r") -> Resource:
     """The resource, as far as the caller sees it.
 
-    FhirError 404; 403 where its scopes for this action don't cover it; 412 when it is at another version than the caller knows.
+    FhirError 404; 403 where its scopes for this action don't cover it.
     """
     found = await unit.seen(to.type, to.id, "r")
     if found is None:
         raise fail("not-found", f"there is no {to}")
     if action != "r" and not unit.access.grants(found, action):
         raise fail("forbidden", f"this {to.type} is outside of what the access token is for", to.type)
-    check_version(str(to), found, if_match)
     return found
 
 

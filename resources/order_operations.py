@@ -7,7 +7,7 @@ POST ServiceRequest/[id]/$accept, and so on, with Parameters:
 It answers Parameters: `order` (valueReference), each order that was changed, and `replacement`.
 
 The reason stays on the order (request-statusReason) as long as it is in the status, and goes to the placer with it (ORC-16). Who
-decided, and when, is noted beside it (`coverage/marks.py`). With If-Match the order is at the version that the caller has seen.
+decided, and when, is noted beside it (`coverage/marks.py`).
 """
 
 from collections.abc import Awaitable, Callable
@@ -161,7 +161,7 @@ async def _run(name: str, decide: Decide, call: Call) -> Answer:
 
 async def the_order(unit: UnitOfWork, call: Call) -> Resource:
     """The imaging order that the operation is called on, as the caller sees it; of a requested procedure there is none."""
-    order = await seen(unit, Target("ServiceRequest", str(call.id)), "u", call.if_match)
+    order = await seen(unit, Target("ServiceRequest", str(call.id)), "u")
     if not service_request.is_order(order):
         raise fail("business-rule", "this is for imaging orders (ServiceRequest of intent order)", "ServiceRequest.intent")
     return order

@@ -37,7 +37,7 @@ async def decide(call: Call) -> Answer:
     preparation, note = arguments.one(call, "preparation"), arguments.one(call, "note")
 
     async def work(unit: UnitOfWork) -> list[tuple[str, str]]:
-        requested = await one_requested(unit, await seen(unit, Target("ServiceRequest", str(call.id)), "u", call.if_match))
+        requested = await one_requested(unit, await seen(unit, Target("ServiceRequest", str(call.id)), "u"))
         step = await seen(unit, wanted_step) if wanted_step else None
         if step is not None and (not task.is_step(step) or step.get("focus") != ref(requested)):
             raise fail("business-rule", "that is no step of this requested procedure", "Parameters.parameter")

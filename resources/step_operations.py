@@ -37,7 +37,7 @@ class _StepOperation:
         await department_operation.require(call, self.name, self.needs)
 
         async def work(unit: UnitOfWork) -> Rows:
-            step = await seen(unit, Target("Task", str(call.id)), "u", call.if_match)
+            step = await seen(unit, Target("Task", str(call.id)), "u")
             if not task.is_step(step):
                 raise fail("business-rule", "that Task is no scheduled procedure step", "Task.intent")
             with unit.as_department():

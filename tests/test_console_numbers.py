@@ -133,8 +133,20 @@ def test_what_makes_no_sense_in_an_address_is_told_or_left_aside(console: Consol
     with console.http("scheduler") as client:
         for query in ("view=nothing&from=x&to=2025-13-01", "by=patient&span=a-b", "from=2026-12-31&to=2025-01-01"):
             assert client.get(f"/numbers?{query}").status_code == 200
-        assert client.get(f"/numbers?view=volumes&modality={'x' * 500}&{PERIOD}").status_code == 200
-        assert client.get("/numbers?view=volumes&modality=%3Cscript%3E").text.count("<script>") == 0
+        for unknown in ("x" * 500, "ZZ", "%3Cscript%3E"):
+            answer = client.get(f"/numbers?view=volumes&modality={unknown}&{PERIOD}")
+            assert answer.status_code == 400
+            assert "modality is one or several" in answer.text
+            assert answer.text.count("<script>") == 0
+
+
+def test_several_of_a_kind_in_the_address_stay_in_the_form(console: ConsoleWorld) -> None:
+    page = console.at("scheduler", f"/numbers?view=volumes&modality=CT,MG&{PERIOD}")
+    expect(page.locator("tbody tr")).to_have_count(3)
+    expect(page.get_by_label("Modality").first).to_have_value("CT,MG")
+    page.get_by_label("Scanner").select_option(label="CT 1")
+    expect(page).to_have_url(re.compile("modality=CT%2CMG.*scanner=Device%2Fscanner1"))
+    expect(page.locator("tbody tr")).to_have_count(2)
 
 
 @pytest.mark.parametrize("role", ["technologist", "radiologist", "referrer", "auditor", "interface-admin", "privacy-officer"])

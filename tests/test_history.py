@@ -57,8 +57,10 @@ def test_the_history_of_a_resource_shows_how_each_version_came_about(app: FhirAp
     assert (answer["type"], answer["total"]) == ("history", 4)
     assert versions(answer) == [f"Patient/{name}/{n}" for n in (4, 3, 2, 1)]
     assert [e["request"]["method"] for e in answer["entry"]] == ["PUT", "DELETE", "PUT", "PUT"]
-    assert [e["response"]["status"] for e in answer["entry"]] == ["200", "204", "200", "201"]
+    assert [e["response"]["status"] for e in answer["entry"]] == ["201", "204", "200", "201"]
     assert [e.get("resource", {}).get("gender") for e in answer["entry"]] == ["other", None, "male", None]
+    in_all = [e["response"]["status"] for e in load(app.get("Patient/_history"))["entry"] if name in e["fullUrl"]]
+    assert in_all == ["201", "204", "200", "201"]
     made = app.create(patient())
     (first,) = load(app.get(f"Patient/{made['id']}/_history"))["entry"]
     assert first["request"] == {"method": "POST", "url": "Patient"}

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import zlib
+from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -23,6 +24,7 @@ from fhir_server.settings import Settings
 from smart_auth.clients import Clients
 from tests.conftest import RunWithDb
 from tests.fhir_app import JSON, FhirApp, entry, issues, load, patient, post
+from tests.smart_world import World
 
 Resource = dict[str, Any]
 FORM = "application/x-www-form-urlencoded"
@@ -163,6 +165,62 @@ def test_the_fhir_version_is_part_of_the_format(app: FhirApp, accept: str, statu
         assert "JSON" in answer.text.upper()
 
 
+PAGE = b"<script>alert('caf\xe9')</script>"
+
+
+def binary(app: FhirApp, kind: str, **elements: Any) -> str:
+    return f"Binary/{app.create({'resourceType': 'Binary', 'contentType': kind} | elements)['id']}"
+
+
+@pytest.mark.parametrize("accept", ["text/html", "image/png, text/html;q=0.5", "text/*"])
+def test_the_content_of_a_binary_is_had_as_it_is_and_runs_nowhere(app: FhirApp, accept: str) -> None:
+    path = binary(app, "text/html", data=b64encode(PAGE).decode())
+    for address in (path, f"{path}/_history/1"):
+        answer = app.get(address, Accept=accept)
+        assert (answer.status_code, answer.content, answer.headers["content-type"]) == (200, PAGE, "text/html")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["content-security-policy"].startswith("sandbox;")
+        assert answer.headers["content-disposition"] == "attachment"
+        assert answer.headers["etag"] == 'W/"1"'
+    assert app.send("HEAD", path, Accept=accept).headers["content-length"] == str(len(PAGE))
+    assert app.get(path, Accept=accept, If_None_Match='W/"1"').status_code == 304
+
+
+def test_in_fhirs_format_a_binary_is_a_resource(app: FhirApp) -> None:
+    path = binary(app, "text/html", data=b64encode(PAGE).decode())
+    for accept in (JSON, "application/json", "*/*", "text/html, */*;q=0.1"):
+        assert load(app.get(path, Accept=accept))["contentType"] == "text/html"
+
+
+def test_a_binary_is_not_had_in_what_it_is_not(app: FhirApp) -> None:
+    path = binary(app, "text/html", data="AAAA")
+    for accept in ("image/png", "application/fhir+xml"):
+        answer = app.get(path, Accept=accept)
+        assert (answer.status_code, issues(answer)) == (406, [("not-supported", None)])
+        assert "offered as text/html, and in application/fhir+json" in answer.text
+    assert app.get("Binary", Accept="text/html").status_code == 406
+    assert app.get(f"{path}/_history", Accept="text/html").status_code == 406
+    assert app.send("DELETE", path, Accept="text/html").status_code == 406
+
+
+def test_a_content_type_that_is_no_header_is_not_sent_as_one(app: FhirApp) -> None:
+    for kind in ("text/html X-Evil: 1", "nonsense", "text/caf\u00e9"):
+        made = binary(app, kind, data="AAAA")
+        answer = app.get(made, Accept="application/octet-stream")
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "application/octet-stream")
+    assert app.get(binary(app, "text/plain; charset=iso-8859-1"), Accept="text/plain").content == b""
+
+
+def test_the_content_of_a_binary_is_for_who_may_read_it(app: FhirApp, world: World) -> None:
+    path = binary(app, "text/plain", data="AAAA")
+    assert app.send("GET", path, scope="system/Patient.r", Accept="text/plain").status_code == 403
+    assert app.send("GET", path, scope=None, Accept="text/plain").status_code == 401
+    person = world.patient("patient/*.rs", "a")
+    assert person.get("Binary/binb", Accept="text/plain").status_code == 404
+    assert person.get("Binary/bina", Accept="text/plain").content == b"text"
+    assert app.audit()[-1]["entity"][0]["what"]["reference"] == "Binary/bina"
+
+
 def test_what_is_sent_in_another_version_or_as_xml_is_refused_clearly(app: FhirApp) -> None:
     for kind in (f"{JSON}; fhirVersion=5.0", "application/fhir+xml"):
         answer = app.send("POST", "Patient", patient(), Content_Type=kind)
@@ -296,10 +354,12 @@ def test_options_says_what_an_address_takes(app: FhirApp) -> None:
         ("Patient", "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"),
         ("", "GET, POST, HEAD, OPTIONS"),
         ("metadata", "GET, HEAD, OPTIONS"),
+        ("Patient/_search", "POST, OPTIONS"),
+        ("Patient/x/_history", "GET, HEAD, OPTIONS"),
     ):
         answer = app.send("OPTIONS", path)
         assert (answer.status_code, answer.headers["allow"]) == (204, allowed)
-        assert "application/json-patch+json" in answer.headers["accept-patch"]
+        assert ("application/json-patch+json" in answer.headers.get("accept-patch", "")) is ("PATCH" in allowed)
     assert app.send("OPTIONS", "Patient", scope=None).status_code == 401
     assert app.send("OPTIONS", "Nonsense").status_code == 404
 

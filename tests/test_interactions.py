@@ -185,6 +185,40 @@ def test_a_reference_to_nothing_is_refused_with_its_place(app: FhirApp) -> None:
     assert app.send("POST", "Patient", patient(contained=[inside])).status_code == 422
 
 
+def test_a_version_that_a_reference_names_must_be_there_too(app: FhirApp) -> None:
+    made = app.create({"resourceType": "Organization", "name": "x"})
+    path = f"Organization/{made['id']}"
+    for number in ("99", "0", "01", "x", "2"):
+        answer = app.send("POST", "Patient", patient(managingOrganization={"reference": f"{path}/_history/{number}"}))
+        assert (answer.status_code, issues(answer)) == (422, [("value", "Patient.managingOrganization")])
+        assert f"{path} has no version {number}" in answer.text
+    app.create(patient(managingOrganization={"reference": f"{path}/_history/1"}))
+    app.put(made | {"name": "y"})
+    for number in ("1", "2"):
+        app.create(patient(managingOrganization={"reference": f"{path}/_history/{number}"}))
+
+
+def test_a_version_that_is_a_deletion_is_none_to_refer_to(app: FhirApp) -> None:
+    path = f"Organization/{unused('o')}"
+    organization = {"resourceType": "Organization", "id": path[13:], "name": "x"}
+    app.put(organization)
+    app.send("DELETE", path)
+    app.put(organization)
+    statuses = [
+        app.send("POST", "Patient", patient(managingOrganization={"reference": f"{path}/_history/{n}"})).status_code
+        for n in (1, 2, 3, 4)
+    ]
+    assert statuses == [201, 422, 201, 422]
+
+
+def test_a_transaction_may_refer_to_the_version_that_it_makes(app: FhirApp) -> None:
+    made = app.create({"resourceType": "Organization", "name": "x"})
+    for number, status in ((2, 200), (4, 422)):
+        refers = patient(managingOrganization={"reference": f"Organization/{made['id']}/_history/{number}"})
+        answer = app.bundle("transaction", put(made | {"name": f"y{number}"}), post(refers))
+        assert answer.status_code == status, answer.text
+
+
 def test_references_that_are_not_local_are_no_business_of_ours(app: FhirApp) -> None:
     for reference in ("https://other.example/fhir/Patient/1", "urn:uuid:3f2f1b2e-8d5c-4a6f-9f0e-0123456789ab"):
         app.create(observation(reference))

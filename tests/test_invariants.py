@@ -285,6 +285,7 @@ INNER = {"resourceType": "Patient", "id": "p"}
         ({"contained": [{"resourceType": "Patient"}], "subject": {"reference": "#p"}}, "ref-1", ".subject.reference"),
         ({"subject": {"reference": "#p"}}, "ref-1", ".subject.reference"),
         ({"subject": {"reference": "#"}}, "ref-1", ".subject.reference"),
+        ({**OF_PATIENT_P, "contained": [INNER, INNER]}, "FHIR R4 2.3.0.2", ".contained[1].id"),
         ({**OF_PATIENT_P, "contained": [{**INNER, "meta": {"versionId": "1"}}]}, "dom-4", ".contained[0].meta.versionId"),
         (
             {**OF_PATIENT_P, "contained": [{**INNER, "meta": {"security": [{"code": "R"}]}}]},

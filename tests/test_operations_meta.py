@@ -1,11 +1,12 @@
 """`$meta`, `$meta-add` and `$meta-delete` see and change profiles, security labels and tags, and nothing else."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from tests.fhir_app import FhirApp, load, patient, serving
+from tests.fhir_app import FhirApp, entry, load, patient, serving
 from tests.operation_calls import operate
 
 CONFIDENTIAL = {"system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality", "code": "R"}
@@ -120,3 +121,26 @@ def test_changing_by_get_is_not_possible_and_what_is_not_there_has_no_meta(app: 
     assert operate(app, "POST", "Patient/nobody/$meta-add", sent(tag=[TAG])).status == 404
     for path in ("$meta", "Patient/$meta"):
         assert operate(app, "GET", path).status == 404, "only one resource at a time"
+
+
+def test_in_a_batch_if_match_is_heeded_too(app: FhirApp) -> None:
+    path = f"Patient/{app.create(patient())['id']}"
+    added = sent(tag=[TAG])
+    answer = app.bundle("batch", *(entry("POST", f"{path}/$meta-add", added, ifMatch=f'W/"{n}"') for n in (77, 1)))
+    assert [e["response"]["status"] for e in load(answer)["entry"]] == ["412", "200"]
+    assert load(app.get(path))["meta"]["versionId"] == "2"
+
+
+def test_if_match_does_not_tell_the_version_of_what_one_may_not_read(app: FhirApp) -> None:
+    path = f"Patient/{app.create(patient())['id']}"
+    answer = app.send("POST", f"{path}/$meta-add", sent(tag=[TAG]), scope="system/Patient.u?gender=male", if_match='W/"1"')
+    assert answer.status_code == 412
+    assert "does not exist" in answer.text
+
+
+def test_of_two_who_have_seen_the_same_version_one_adds(app: FhirApp) -> None:
+    path = f"Patient/{app.create(patient())['id']}"
+    with ThreadPoolExecutor(8) as pool:
+        tags = [sent(tag=[TAG | {"code": f"n{n}"}]) for n in range(8)]
+        statuses = list(pool.map(lambda t: app.send("POST", f"{path}/$meta-add", t, if_match='W/"1"').status_code, tags))
+    assert sorted(statuses) == [200] + [412] * 7

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fhir_app import ALL, JSON, FhirApp, entry, issues, load, patient, put, unused
+from tests.fhir_app import ALL, JSON, FhirApp, entry, issues, load, patient, post, put, unused
 
 JSON_PATCH = "application/json-patch+json"
 Resource = dict[str, Any]
@@ -195,6 +195,49 @@ def test_patches_in_bundles(app: FhirApp, kind: str) -> None:
     assert [e["response"]["status"] for e in got] == ["200"] * 3
     assert (got[0]["resource"]["gender"], got[1]["resource"]["active"]) == ("male", True)
     assert [e["response"]["etag"] for e in got] == ['W/"2"'] * 3
+
+
+URN = "urn:uuid:22222222-2222-4222-8222-222222222222"
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        binary([{"op": "replace", "path": "/managingOrganization/reference", "value": URN}]),
+        binary([{"op": "add", "path": "/managingOrganization", "value": {"reference": URN}}]),
+        fhirpath("replace", "Patient.managingOrganization.reference", value_String=URN),
+        fhirpath("replace", "Patient.managingOrganization", value_Reference={"reference": URN}),
+    ],
+)
+def test_a_patch_in_a_transaction_may_refer_to_what_another_entry_makes(app: FhirApp, patch: Resource) -> None:
+    other = app.create({"resourceType": "Organization", "name": "before"})
+    made = app.create(patient(managingOrganization={"reference": f"Organization/{other['id']}"}))
+    change = entry("PATCH", f"Patient/{made['id']}", patch)
+    answer = app.bundle("transaction", post({"resourceType": "Organization", "name": "x"}, URN), change)
+    organization, patched_ = (e["resource"] for e in load(answer)["entry"])
+    assert patched_["managingOrganization"] == {"reference": f"Organization/{organization['id']}"}
+    refused = app.bundle("transaction", change)
+    assert refused.status_code == 422
+    assert load(app.get(f"Patient/{made['id']}")) == patched_
+
+
+def test_a_patch_leaves_alone_what_led_nowhere_before(app: FhirApp) -> None:
+    made = app.create(patient(managingOrganization={"reference": URN}))
+    change = entry("PATCH", f"Patient/{made['id']}", binary([male()]))
+    answer = app.bundle("transaction", post({"resourceType": "Organization", "name": "x"}, URN), change)
+    assert load(answer)["entry"][1]["resource"]["managingOrganization"] == {"reference": URN}
+
+
+def test_our_own_address_in_a_patch_means_what_is_here(app: FhirApp) -> None:
+    other = app.create({"resourceType": "Organization", "name": "x"})
+    made = app.create(patient())
+
+    def change(id_: str) -> Resource:
+        return {"op": "add", "path": "/managingOrganization", "value": {"reference": f"{app.base_url}/fhir/Organization/{id_}"}}
+
+    answer = patched(app, made["id"], change(other["id"]))
+    assert load(answer)["managingOrganization"] == {"reference": f"Organization/{other['id']}"}
+    assert patched(app, made["id"], change("none")).status_code == 422
 
 
 def test_a_bad_patch_refuses_the_transaction_with_its_place(app: FhirApp) -> None:

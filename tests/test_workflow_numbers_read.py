@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from fhir_server import fhir_json
+from fhir_server.elements import concept
 from fhir_server.validation import validate
+from resources import terms
 from resources.numbers import measures
 from tests.fhir_app import FhirApp, load, serving
 from tests.smart_world import Caller
@@ -165,13 +167,46 @@ def test_figures_are_narrowed_to_one_of_something(app, world):
         return {(f["group"], f["statistic"]): (f["value"], f["count"]) for f in answer.json()["figures"]}
 
     assert seen(f"{span}&modality=CT") == {("started-ended", "median"): (13, 5), ("started-ended", "p90"): (15, 5)}
-    assert seen(f"{span}&modality=CT&priority=stat") == seen(f"{span}&location=Location/none")
+    room = app.create({"resourceType": "Location", "status": "active", "name": "Without a scanner"})
+    assert seen(f"{span}&modality=CT&priority=stat") == seen(f"{span}&location=Location/{room['id']}")
+    assert seen(f"{span}&modality=CT,MR") == seen(f"{span}&modality=US,%20MR,CT&priority=stat,routine") == seen(span)
     assert seen(f"{span}&scanner=Device/ct")["started-ended", "median"] == (12, 6)
     assert seen(f"{YEAR}&modality=MR&group-by=priority", "volumes")["performed", "count"] == (1, 1)
     assert seen(f"{YEAR}&scanner=Device/ct", "scanners")["busy", "sum"] == (75, 6)
-    assert seen(f"{YEAR}&scanner=Device/other", "scanners")["busy", "sum"] == (0, 0)
+    other = app.create({"resourceType": "Device", "status": "active", "type": concept(terms.DCM, "XRAY-OF-OURS")})
+    assert seen(f"{YEAR}&scanner=Device/{other['id']}", "scanners")["busy", "sum"] == (0, 0)
+    assert seen(f"{YEAR}&scanner=Device/{other['id']},Device/ct", "scanners")["busy", "sum"] == (75, 6)
+    assert seen(f"{YEAR}&modality=XRAY-OF-OURS", "volumes")["performed", "count"] == (0, 0)
     # What is too small to be shown is not shown for being asked for alone.
     few = seen(f"{span}&modality=MR", caller=world.person("scheduler"))
     assert few == {("started-ended", "median"): (None, 1), ("started-ended", "p90"): (None, 1)}
     for name, only in (("interfaces", "modality=CT"), ("scanners", "priority=stat"), ("volumes", "reader=Practitioner/1")):
         assert app.get(f"Measure/{name}/$figures?{YEAR}&{only}").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("only", "told"),
+    [
+        ("modality=ZZ", "CT, "),
+        ("modality=CT,ZZ", "'ZZ'"),
+        ("modality=CT,", "''"),
+        ("priority=bogus", "routine, urgent, asap, stat"),
+        ("scanner=ct", "Device/1"),
+        ("scanner=Location/ct", "Device/1"),
+        ("scanner=Device/none", "there is no Device/none"),
+        ("location=x", "Location/1"),
+        ("location=Location/none", "there is no Location/none"),
+    ],
+)
+def test_what_is_not_known_is_refused_and_not_counted_as_nothing(app, only, told):
+    for operation in ("$figures", "$evaluate-measure"):
+        answer = app.get(f"Measure/turn-around/{operation}?{YEAR}&{only}")
+        assert answer.status_code == 400
+        assert told in answer.text
+
+
+def test_a_scanner_that_the_caller_may_not_read_is_as_none(app):
+    query = f"Measure/turn-around/$figures?{YEAR}&scanner=Device/ct"
+    scope = "system/Measure.r system/MeasureReport.r"
+    assert app.send("GET", query, scope=scope).status_code == 400
+    assert app.send("GET", query, scope=f"{scope} system/Device.r").status_code == 200

@@ -202,6 +202,50 @@ def test_contrast_hangs_on_the_examination_whenever_it_was_given(ward):
     assert outputs == ["contrast-given", "performed-procedure-step"]
 
 
+UCUM = "http://unitsofmeasure.org"
+
+
+@pytest.mark.parametrize(
+    ("dose", "told"),
+    [
+        (ML | {"value": -80}, "more than nothing"),
+        (ML | {"value": 0}, "more than nothing"),
+        ({"value": 80}, "volume or a mass"),
+        ({"value": 80, "unit": "bottles"}, "volume or a mass"),
+        ({"value": 80, "unit": "cm", "system": UCUM, "code": "cm"}, "volume or a mass"),
+        ({"value": 80, "unit": "mL", "system": "urn:example:units", "code": "mL"}, "volume or a mass"),
+        ({"value": 80, "unit": "mL", "system": UCUM}, "volume or a mass"),
+        ({"value": 99999, "unit": "L", "system": UCUM, "code": "L"}, "3 L"),
+        (ML | {"value": 3000.1}, "3 L"),
+        ({"value": 1001, "unit": "g", "system": UCUM, "code": "g"}, "1 kg"),
+    ],
+)
+def test_a_dose_that_nobody_gives_is_refused(ward, dose, told):
+    patient = ward.patient(gender="male")
+    step = ward.booked(ward.order(patient))
+    ward.egfr(patient, 75, 3)
+    ward.done(ward.technologist, step, "track", state="in-room")
+    refused = ward.do(ward.technologist, step, "give-contrast", agent=IOHEXOL, dose=dose, override_reason="all the same")
+    assert (refused.status_code, issues(refused)) == (422, [("business-rule", "MedicationAdministration.dosage.dose")])
+    assert told in refused.text
+
+
+def test_a_dose_is_a_volume_or_a_mass_at_every_door(ward):
+    patient = ward.patient(gender="male")
+    step = ward.booked(ward.order(patient))
+    ward.egfr(patient, 75, 3)
+    ward.done(ward.technologist, step, "track", state="in-room")
+    for dose in (ML | {"value": 3000}, {"value": 0.08, "unit": "L"}, {"value": 1, "unit": "kg", "system": UCUM, "code": "kg"}):
+        told = ward.done(ward.technologist, step, "give-contrast", agent=IOHEXOL, dose=dose)
+    given = ward.read(told["medication-administration"])
+    assert ward.technologist.put(given | {"dosage": {"dose": ML | {"value": 30_000}}}).status_code == 422
+    # What is no contrast agent is none of this.
+    tablet = {"coding": [{"system": "urn:example:drugs", "code": "metformin"}]}
+    other = {k: v for k, v in given.items() if k not in {"id", "category"}} | {"medicationCodeableConcept": tablet}
+    tablets = ward.technologist.post(other | {"dosage": {"dose": {"value": 2, "unit": "tablets"}}})
+    assert tablets.status_code == 201
+
+
 def test_contrast_is_refused_by_what_is_really_given_unless_somebody_says_why(ward):
     patient = ward.patient(gender="male")
     procedure = ward.order(patient)

@@ -23,7 +23,7 @@ class Call:
 
     `parameters` are those of the address; `body` is what was posted, a Parameters resource or (where the operation takes just
     one) the resource itself; None with GET. `base_url` is our own FHIR base. `if_match` is the version that the caller has seen,
-    for operations that change one resource to judge (`department_operation.seen`).
+    which the dispatch has judged for every operation that changes something (`expectation.py`).
     """
 
     interactions: "Interactions"

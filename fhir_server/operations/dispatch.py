@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from fhir_server.operations import Answer, Call, Operation
 from fhir_server.operations.arguments import check_address
+from fhir_server.operations.expectation import Expecting
 from fhir_server.outcome import FhirError, Issue, fail
 from fhir_server.registry import Registry
 
@@ -11,7 +12,8 @@ from fhir_server.registry import Registry
 async def call(registry: Registry, call: Call, name: str, method: str) -> Answer:
     """Run the operation `name` (with or without its `$`) where `call` asks for it, as HTTP's `method` (GET, HEAD or POST).
 
-    FhirError `not-supported`: 404 where there is no such operation, 405 where this one is called by another method.
+    FhirError `not-supported`: 404 where there is no such operation, 405 where this one is called by another method; 412 where it
+    changes something, and what it is called on is at another version than the caller has seen.
     """
     name = name.removeprefix("$")
     operation = _found(registry, call, name)
@@ -22,7 +24,10 @@ async def call(registry: Registry, call: Call, name: str, method: str) -> Answer
     check_address(operation, call.parameters)
     # R4's code for this interaction, whichever operation it is.
     act = replace(call.act, event="operation", detail=f"${name}")
-    return await operation.run(replace(call, act=act))
+    call = replace(call, act=act)
+    if operation.affects_state and call.id is not None and call.if_match is not None:
+        call = replace(call, interactions=Expecting(call))
+    return await operation.run(call)
 
 
 def available(registry: Registry, resource_type: str | None, id_: str | None) -> dict[str, Operation]:

@@ -45,7 +45,13 @@ def _check(resource: dict[str, Any]) -> list[Problem]:
     found: list[Problem] = []
     for index, inner in enumerate(contained):
         found += below(f".contained[{index}]", _check_meta(inner.get("meta", {})))
-    ids = {inner.get("id") for inner in contained}
+    ids: set[Any] = set()
+    for index, inner in enumerate(contained):
+        if inner.get("id") in ids - {None}:
+            found += problem(
+                "invariant", "Another contained resource has this id, too (FHIR R4 2.3.0.2)", f".contained[{index}].id"
+            )
+        ids.add(inner.get("id"))
     used: set[str] = set()
     for place, literal, is_inside in _fragments(resource, "", False):
         used.add(literal[1:])

@@ -48,7 +48,7 @@ async def override(call: Call) -> Answer:
     to = Target("ServiceRequest", str(call.id))
 
     async def work(unit: UnitOfWork) -> list[tuple[str, str]]:
-        request = await department_operation.seen(unit, to, "u", call.if_match)
+        request = await department_operation.seen(unit, to, "u")
         with unit.as_department():
             return await _override(unit, request, reason, department_operation.who(call))
 

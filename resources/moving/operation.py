@@ -43,7 +43,7 @@ async def run(call: Call) -> Answer:
     to = Target(str(call.resource_type), str(call.id))
 
     async def work(unit: UnitOfWork) -> list[Target]:
-        what = await department_operation.seen(unit, to, "u", call.if_match)
+        what = await department_operation.seen(unit, to, "u")
         patient = await department_operation.seen(unit, whose)
         with unit.as_department():
             found = await move(unit, what, patient, reason, correct_reports=True in flags)

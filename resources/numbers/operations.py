@@ -6,12 +6,14 @@ GET Measure/[id]/$evaluate-measure?periodStart=2026-01&periodEnd=2026-03 with
     reportType               `summary`, nothing else: nothing of a patient is in a figure
     group-by                 a dimension (`modality`), or several taken together (`modality,priority`); repeated
     from, to                 milestones of the one span that is wanted (turn-around)
-    modality, priority, scanner, location   only what is of this one (`Device/1`, `Location/1`); where they make sense
+    modality, priority, scanner, location   only what is of this one (`Device/1`, `Location/1`) or, with commas, one of these;
+                             where they make sense (`narrowing.py`)
     basis                    the milestone that puts an examination into the period (turn-around; `ended`)
     format                   of `$figures`: `json` (unless said otherwise) or `csv`
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -22,7 +24,7 @@ from fhir_server.outcome import FhirError, fail
 from fhir_server.registry import Registry
 from fhir_server.search.dates import of_text
 from resources import department_operation
-from resources.numbers import rendering
+from resources.numbers import narrowing, rendering
 from resources.numbers.measures import FIGURES, MEASURE, Figures
 from resources.numbers.milestones import MILESTONES
 from resources.numbers.question import ONLY, PERSONS, Db, Figure, Question
@@ -75,7 +77,7 @@ class FigureOperations:
         await department_operation.require(call, operation, _NEEDS)
         name = _name(call)
         figures = FIGURES[name]
-        asked = self._question(call, figures)
+        asked = replace(self._question(call, figures), only=await narrowing.read(call, figures))
         db = call.interactions.store.db
         if "location" in asked.dimensions or "location" in asked.only:
             asked.locations.update(await _locations(db))
@@ -94,8 +96,7 @@ class FigureOperations:
         if basis != figures.basis and (not figures.basis or basis not in MILESTONES):
             raise _wrong(f"basis is one of {', '.join(MILESTONES)}, of turn-around times")
         now = clock.naive(clock.now())
-        only = _only(call, figures)
-        return Question(start, end, now, self._zone, stratifiers, basis, _spans(call, figures), every_cell=free, only=only)
+        return Question(start, end, now, self._zone, stratifiers, basis, _spans(call, figures), every_cell=free)
 
     def _period(self, call: Call) -> tuple[datetime, datetime]:
         """From the first moment of periodStart to the last of periodEnd, by the department's clock."""
@@ -144,13 +145,6 @@ def _stratifiers(call: Call, figures: Figures) -> tuple[tuple[str, ...], ...]:
     if any(len(set(s)) != len(s) for s in given) or len({d for s in given for d in s}) > _MOST:
         raise _wrong(f"group-by takes each dimension once, and at most {_MOST} in all")
     return tuple(dict.fromkeys(given)) or tuple((d,) for d in figures.first)
-
-
-def _only(call: Call, figures: Figures) -> dict[str, str]:
-    found = {name: value for name in ONLY if (value := arguments.one(call, name)) is not None}
-    if unknown := sorted(found.keys() - set(figures.only)):
-        raise _wrong(f"these figures can't be narrowed to one {unknown[0]}")
-    return found
 
 
 def _spans(call: Call, figures: Figures) -> tuple[tuple[str, str], ...]:

@@ -56,8 +56,8 @@ class Question:
     every_cell: bool = True
     # Device reference to that of its location; filled where a location is asked for.
     locations: dict[str, str] = field(default_factory=dict)
-    # A value of some of `ONLY`: what else there is counts nowhere.
-    only: dict[str, str] = field(default_factory=dict)
+    # The values of some of `ONLY` that count; what else there is counts nowhere.
+    only: dict[str, frozenset[str]] = field(default_factory=dict)
 
     @property
     def dimensions(self) -> tuple[str, ...]:
@@ -78,13 +78,13 @@ class Question:
         """The scanners that count; None for all, and for what none has done."""
         if not {"scanner", "location"} & self.only.keys():
             return None
-        chosen = {self.only["scanner"]} if "scanner" in self.only else set(self.locations)
-        place = self.only.get("location")
-        return chosen if place is None else {s for s in chosen if self.locations.get(s) == place}
+        chosen = set(self.only.get("scanner", self.locations))
+        places = self.only.get("location")
+        return chosen if places is None else {s for s in chosen if self.locations.get(s) in places}
 
     def exams(self) -> dict[str, Any]:
         """The condition that an examination is one of those that count."""
-        found: dict[str, Any] = {name: value for name, value in self.only.items() if name in {"modality", "priority"}}
+        found: dict[str, Any] = {n: {"$in": sorted(self.only[n])} for n in ("modality", "priority") if n in self.only}
         return found if self.scanners is None else found | {"scanner": {"$in": sorted(self.scanners)}}
 
     def key(self, at: str) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def _owned(reading: Resource, who: str) -> Resource:
 
 async def _change(call: Call, change: Callable[[UnitOfWork, Resource], Awaitable[Resource]]) -> Answer:
     async def work(unit: UnitOfWork) -> Callable[[], Resource]:
-        reading = await seen(unit, Target("Task", str(call.id)), "u", call.if_match)
+        reading = await seen(unit, Target("Task", str(call.id)), "u")
         if not worklist.is_reading(reading):
             raise fail("business-rule", "this Task is not the reading of a study", "Task.code")
         if not worklist.is_open(reading):

@@ -172,7 +172,7 @@ class ReportSigning:
 
     async def _change(self, call: Call, work: Work) -> Answer:
         async def whole(unit: UnitOfWork) -> Callable[[], Resource]:
-            report = await seen(unit, Target("DiagnosticReport", str(call.id)), "u", call.if_match)
+            report = await seen(unit, Target("DiagnosticReport", str(call.id)), "u")
             with self._signing(unit), unit.as_department():
                 stored = await work(unit, report)
             return lambda: unit.final(stored)

@@ -103,7 +103,7 @@ async def write(call: Call) -> Answer:
     what = said(call)
 
     async def work(unit: UnitOfWork) -> Callable[[], Resource]:
-        report = await seen(unit, Target("DiagnosticReport", str(call.id)), "u", call.if_match)
+        report = await seen(unit, Target("DiagnosticReport", str(call.id)), "u")
         if report["status"] not in _DRAFTS:
             text = f"the report is {report['status']}: $addend adds to it, $correct changes it"
             raise fail("conflict", text, "DiagnosticReport.status")

@@ -88,7 +88,7 @@ async def _on_booking(call: Call, operation: str, change: Callable[[UnitOfWork, 
     await department_operation.require(call, operation, _NEEDS)
 
     async def work(unit: UnitOfWork) -> Callable[[], Done]:
-        booking = await department_operation.seen(unit, Target("Appointment", str(call.id)), "u", call.if_match)
+        booking = await department_operation.seen(unit, Target("Appointment", str(call.id)), "u")
         with unit.as_department():
             done = await change(unit, booking)
         return lambda: [unit.final(one) for one in done]

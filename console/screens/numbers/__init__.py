@@ -37,7 +37,11 @@ async def show(visit: Visit) -> Response:
         views=VIEWS,
         spans=USUAL_SPANS,
         by=asking.choices(visit, asked.view),
-        only={name: choices[name] for name in ONLY if asked.view != "scanners" or name in ("scanner", "location")},
+        only={
+            name: _with_asked(choices[name], asked.only.get(name))
+            for name in ONLY
+            if asked.view != "scanners" or name in ("scanner", "location")
+        },
         periods=_periods(visit),
     )
 
@@ -62,6 +66,14 @@ async def _choices(visit: Visit) -> dict[str, list[tuple[str, str]]]:
             ((f"Location/{x['id']}", str(x.get("name", x["id"]))) for x in found.included("Location")), key=lambda pair: pair[1]
         ),
     }
+
+
+def _with_asked(options: list[tuple[str, str]], value: str | None) -> list[tuple[str, str]]:
+    """With what the address narrows to beside them, such as several (`CT,MR`), so that the form keeps it."""
+    texts = dict(options)
+    if value is None or value in texts:
+        return options
+    return [*options, (value, ", ".join(texts.get(one.strip(), one) for one in value.split(",")))]
 
 
 def _periods(visit: Visit) -> list[tuple[str, str, str]]:

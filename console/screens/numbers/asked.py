@@ -20,6 +20,7 @@ _DAYS: Final = 30
 _MOST_PEOPLE: Final = 500
 _LONGEST: Final = 3660  # days
 _OLDEST: Final = date(2000, 1, 1)
+_LONGEST_FILTER: Final = 400  # several scanners, with commas
 Key = tuple[str, str]
 
 
@@ -83,7 +84,11 @@ def read(visit: Visit) -> Asked:
     view = _one_of(visit.asked("view"), VIEWS)
     end = min(_day(visit.asked("to")) or visit.today, visit.today + timedelta(days=366))
     start = max(_day(visit.asked("from")) or end - timedelta(days=_DAYS - 1), end - timedelta(days=_LONGEST))
-    only = {name: value for name in ONLY if (value := visit.asked(name)[:80]) and (view != "scanners" or name in ONLY[2:])}
+    only = {
+        name: value
+        for name in ONLY
+        if (value := visit.asked(name)[:_LONGEST_FILTER]) and (view != "scanners" or name in ONLY[2:])
+    }
     return Asked(
         view, min(start, end), end, _one_of(visit.asked("by"), choices(visit, view)),
         _one_of(visit.asked("span") or "ended-final", USUAL_SPANS), only,
