@@ -150,8 +150,7 @@ def _fields(visit: Visit, report: Report, offered: Sequence[Template]) -> list[F
 def _stored(report: Report) -> dict[str, Section]:
     """The sections that can be written in, by their codes; a report that came as one text has it as its findings."""
     outside = examination.outside_text(report)
-    made = {s.code: s for s in report.sections if s.code}
-    return made or ({FINDINGS: Section(FINDINGS, TITLES[FINDINGS], outside)} if outside else {})
+    return examination.by_code(report) or ({FINDINGS: Section(FINDINGS, TITLES[FINDINGS], outside)} if outside else {})
 
 
 def _codes(visit: Visit) -> list[str]:

@@ -1,7 +1,7 @@
 """What is read and reported: the examination, its report as it stands, and what is known of the patient beside it."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 from console.asking import Found, found
@@ -15,6 +15,7 @@ from resources import imaging_study, terms
 from resources.reading import worklist
 from resources.reading.readers import SIGNED
 from resources.report_section import TITLES, decoded, is_generated, is_plain_text, is_section, loinc, title
+from resources.safety.findings import stands
 
 _PRIORS: Final = "10"
 READING: Final = terms.READING
@@ -205,9 +206,10 @@ async def add_history(visit: Visit, about: Examination) -> None:
 
 
 async def _known(visit: Visit, resource_type: str, **asked: str) -> list[Resource]:
+    """What holds: nothing that was refuted, or is over."""
     if not visit.allows(resource_type, "s"):
         return []
-    return (await visit.desk.search(resource_type, _count="50", **asked)).matches
+    return [r for r in await visit.desk.search(resource_type, _count="50", **asked) if stands(r)]
 
 
 async def _given(visit: Visit, patient: str, about: Examination) -> list[Resource]:
@@ -274,6 +276,15 @@ def _called(who: Resource | None) -> str:
     """A name as it is spoken; "" for none."""
     name: Resource = next(iter((who or {}).get("name", ())), {})
     return " ".join((*name.get("given", ()), name.get("family", ""))).strip() or str(name.get("text", ""))
+
+
+def by_code(report: Report) -> dict[str, Section]:
+    """The sections that have a code, by it; several of one code as one, with the text of all."""
+    found: dict[str, Section] = {}
+    for one in (s for s in report.sections if s.code):
+        had = found.get(one.code)
+        found[one.code] = replace(had, text=f"{had.text}\n\n{one.text}") if had else one
+    return found
 
 
 def outside_text(report: Report) -> str:
