@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.console_world import LOINC, ConsoleWorld, Resource
-from tests.test_console_reading import FINDINGS, IMPRESSION, Room, field, saved
+from tests.test_console_reading import COMPARISON, FINDINGS, IMPRESSION, Room, field, saved
 
 _ALLERGY = "http://terminology.hl7.org/CodeSystem/allergyintolerance-"
 _CONDITION = "http://terminology.hl7.org/CodeSystem/condition-"
@@ -83,6 +83,87 @@ def test_what_was_refuted_or_is_over_is_no_allergy_and_no_condition(room: Room, 
             expect(known).not_to_contain_text(name)
     ada.goto(f"/reading/{reading['id']}")
     expect(ada.locator(".known")).to_contain_text("Asthma")
+
+
+# Comparisons
+
+
+def compared(room: Room, page: Page, count: int, **elements: object) -> tuple[Resource, list[Resource]]:
+    """A draft that is open at this page, and so many earlier studies of its patient."""
+    patient = room.console.patient()
+    studies = [
+        room.console.create(
+            {"resourceType": "ImagingStudy", "status": "available", "subject": {"reference": f"Patient/{patient['id']}"}}
+            | {"started": "2024-03-01T08:00:00Z", "description": "CT Chest"} | elements
+        )
+        for _ in range(count)
+    ]  # fmt: skip
+    return room.begun(page, room.study(patient)), studies
+
+
+def names(room: Room, report: Resource) -> list[Resource]:
+    return [e["valueReference"] for e in room.console.read(f"DiagnosticReport/{report['id']}").get("extension", ())]
+
+
+def compare(page: Page, study: Resource) -> None:
+    page.locator(f".known button[value='ImagingStudy/{study['id']}']").evaluate("button => button.click()")
+
+
+def test_what_a_report_names_and_no_list_has_is_shown_and_taken_away(room: Room, ada: Page) -> None:
+    console = room.console
+    report, (secret, wrong, third) = compared(room, ada, 3)
+    outside = {"display": "CT of 2019, elsewhere"}
+    named = [*({"reference": f"ImagingStudy/{s['id']}"} for s in (secret, wrong)), outside]
+    url = "https://profiles.ihe.net/RAD/IDR/StructureDefinition/associatedStudy"
+    console.update(console.read(f"DiagnosticReport/{report['id']}"), extension=[{"url": url, "valueReference": r} for r in named])
+    label = {"security": [{"system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality", "code": "V"}]}
+    console.update(secret, meta=secret["meta"] | label, description="Secret")
+    console.update(wrong, status="entered-in-error", description="Wrong")
+    ada.reload()
+    rows = ada.locator("p.prior")
+    expect(rows).to_have_count(3)
+    expect(rows.nth(0)).to_contain_text("An examination that is not shown to you")
+    expect(rows.nth(1)).to_contain_text("Wrong 1 Mar 2024")
+    expect(rows.nth(2)).to_contain_text("CT of 2019, elsewhere")
+    expect(ada.locator("main")).not_to_contain_text("Secret")
+    compare(ada, third)
+    expect(ada.locator("#done")).to_have_text("The report is compared with that study.")
+    for study in (secret, wrong, third):
+        compare(ada, study)
+        expect(ada.locator("#done")).to_contain_text("no longer compared")
+        expect(ada.locator(f"button[name=apart][value='ImagingStudy/{study['id']}']")).to_have_count(0)
+    assert names(room, report) == [outside]
+
+
+def test_a_line_stays_as_long_as_another_study_has_the_same(room: Room, ada: Page) -> None:
+    report, (one, other) = compared(room, ada, 2)
+    for study in (one, other):
+        compare(ada, study)
+        expect(ada.locator(f"button[name=apart][value='ImagingStudy/{study['id']}']")).to_have_count(1)
+    expect(field(ada, COMPARISON)).to_have_value("CT Chest, 1 Mar 2024")
+    compare(ada, one)
+    expect(ada.locator("#done")).to_have_text("The report is no longer compared with that study.")
+    expect(field(ada, COMPARISON)).to_have_value("CT Chest, 1 Mar 2024")
+    compare(ada, other)
+    expect(ada.locator("details.prior button[name=apart]")).to_have_count(0)
+    assert COMPARISON not in room.said(report)
+
+
+def test_a_line_is_found_in_each_language_and_what_was_rewritten_is_left_to_the_author(room: Room, ada: Page) -> None:
+    report, (study, *_) = compared(room, ada, 1)
+    compare(ada, study)
+    expect(field(ada, COMPARISON)).to_have_value("CT Chest, 1 Mar 2024")
+    german = room.console.at(room.ada, ada.url, language="de-AT")
+    compare(german, study)
+    expect(german.locator("#done")).to_have_text("Der Befund ist nicht mehr mit dieser Untersuchung verglichen.")
+    assert COMPARISON not in room.said(report)
+    compare(german, study)
+    expect(field(german, COMPARISON)).to_have_value("CT Chest, 01.03.2024")
+    field(german, COMPARISON).fill("CT Chest, 01.03.2024, von auswärts")
+    compare(german, study)
+    expect(german.locator("#done")).to_contain_text("wurde im Abschnitt Vergleich nicht gefunden")
+    assert room.said(report)[COMPARISON] == "CT Chest, 01.03.2024, von auswärts"
+    german.context.close()
 
 
 def states(system: str, clinical: str, verified: str) -> Resource:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from starlette.responses import JSONResponse, Response
 
 from console.asking import reference
-from console.screens.reading import critical, examination
+from console.screens.reading import compared, critical, examination
 from console.screens.reading.examination import Examination, Report, Section
 from console.visit import Visit
 from fhir_server.elements import codings
@@ -93,6 +93,7 @@ async def _shown(visit: Visit, id_: str) -> Response:
         "told": await critical.of_report(visit, report) if report is not None else [],
         "modality": examination.modality(about),
         "compared": compared_with(report.resource) if report is not None else [],
+        "unlisted": await compared.unlisted(visit, about),
     }
     return visit.page("reading/reading.html", **values)
 

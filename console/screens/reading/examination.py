@@ -243,10 +243,18 @@ async def _priors(visit: Visit, about: Examination) -> list[Prior]:
 
 
 def _prior(visit: Visit, study: Resource, near: float) -> Prior:
+    modalities = _modalities(study)
+    return Prior(study, study_title(study), modalities, viewer(visit, study), near, [])
+
+
+def study_title(study: Resource) -> str:
+    """How a study is called."""
+    return str(study.get("description") or next((concept(c) for c in study.get("procedureCode", ())), _modalities(study)))
+
+
+def _modalities(study: Resource) -> str:
     coded = [*study.get("modality", ()), *(s.get("modality", {}) for s in study.get("series", ()))]
-    modalities = ", ".join(dict.fromkeys(c["code"] for c in coded if "code" in c))
-    name = study.get("description") or next((concept(c) for c in study.get("procedureCode", ())), modalities)
-    return Prior(study, name, modalities, viewer(visit, study), near, [])
+    return ", ".join(dict.fromkeys(c["code"] for c in coded if "code" in c))
 
 
 # A report
