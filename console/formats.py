@@ -73,10 +73,15 @@ def at_moment(context: Context, value: str | datetime | None) -> str:
 @pass_context
 def full_moment(context: Context, value: str | datetime | None) -> str:
     """A moment with its date and seconds."""
+    return NONE if value is None else full_as(value, context["t"].locale, context["visit"].zone)
+
+
+def full_as(value: str | datetime, locale: Locale, zone: tzinfo) -> str:
+    """The same for whoever reads it."""
     at = moment(value)
     if at is None:
-        return day(context, value)
-    return dates.format_datetime(_local(context, at), "medium", locale=context["t"].locale)
+        return day_as(value, locale, zone)
+    return dates.format_datetime(_in_zone(at, zone), "medium", locale=locale)
 
 
 @pass_context

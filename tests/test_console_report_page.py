@@ -1,11 +1,13 @@
 """What the report page shows and keeps of a report and its patient that came by other doors than this page."""
 
+from base64 import b64decode
 from collections.abc import Iterator
+from decimal import Decimal
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.console_world import LOINC, ConsoleWorld, Resource
+from tests.console_world import LOINC, ConsoleWorld, Resource, press
 from tests.test_console_reading import COMPARISON, FINDINGS, IMPRESSION, Room, field, saved
 
 _ALLERGY = "http://terminology.hl7.org/CodeSystem/allergyintolerance-"
@@ -83,6 +85,45 @@ def test_what_was_refuted_or_is_over_is_no_allergy_and_no_condition(room: Room, 
             expect(known).not_to_contain_text(name)
     ada.goto(f"/reading/{reading['id']}")
     expect(ada.locator(".known")).to_contain_text("Asthma")
+
+
+def test_all_that_is_signed_is_seen_beside_the_editor_and_in_the_readers_numbers(room: Room) -> None:
+    page = room.console.at(room.otto, "/reading", language="de-DE")
+    report = room.begun(page, room.study())
+    said = room.console.read(report["result"][0]["reference"])["valueString"]
+    mm = {"system": "http://unitsofmeasure.org", "code": "mm"}
+    parts = [
+        {"code": {"text": text}, "valueQuantity": {"value": Decimal(n), **mm}} for text, n in (("long", "8.50"), ("short", "4"))
+    ]
+    observation(room, report, {"text": "Nodule"}, component=parts)
+    observation(room, report, {"text": "Enhancing"}, valueBoolean=True)
+    observation(room, report, {"text": "Seen at"}, valueDateTime="2024-03-01T08:00:00Z")
+    observation(room, report, {"text": "Pneumothorax"})
+    section(room, report, {"text": "Dose"}, valueString="DLP 300 mGy*cm")
+    section(room, report, loinc(FINDINGS), valueCodeableConcept={"text": "Coded"})
+    page.reload()
+    rows = page.locator(".finding-row span")
+    shown = ["Nodule: long 8,50 mm; short 4 mm", "Enhancing: Ja", "Seen at: 01.03.2024, 08:00:00", "Pneumothorax: –"]
+    expect(rows).to_have_text([*shown, f"{FINDINGS}: Coded"])
+    expect(page.locator("[data-part=other-sections]")).to_contain_text("DLP 300 mGy*cm")
+    expect(field(page)).to_have_value(said)
+    field(page, IMPRESSION).fill("Normal.")
+    press(page, "F8")
+    expect(page.locator("#done")).to_be_visible()
+    for text in ("Dose", "DLP 300 mGy*cm", "long 8,50 mm"):
+        expect(page.locator("main .report")).to_contain_text(text)
+    forms = room.console.read(f"DiagnosticReport/{report['id']}")["presentedForm"]
+    form = next(f for f in forms if f["contentType"].startswith("text/plain"))
+    words = b64decode(form["data"]).decode()
+    for text in (
+        "Nodule: long 8.50 mm; short 4 mm",
+        "Enhancing: yes",
+        "Seen at: 2024-03-01 08:00 UTC",
+        "Pneumothorax\n",
+        "DLP 300",
+    ):
+        assert text in words
+    page.context.close()
 
 
 # Comparisons

@@ -4,8 +4,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
+from babel.numbers import get_decimal_symbol
+
 from console.asking import Found, found
-from console.formats import concept
+from console.formats import NONE, concept, full_as
 from console.texts import Texts
 from console.visit import Visit
 from fhir_server.elements import codes
@@ -14,7 +16,9 @@ from fhir_server.registry import Resource
 from resources import imaging_study, terms
 from resources.reading import worklist
 from resources.reading.readers import SIGNED
-from resources.report_section import TITLES, decoded, is_generated, is_plain_text, is_section, loinc, title
+from resources.reading.report_parts import is_text
+from resources.reading.values import Manner, in_words, plain_number
+from resources.report_section import TITLES, decoded, is_generated, is_plain_text, loinc, title
 from resources.safety.findings import stands
 
 _PRIORS: Final = "10"
@@ -144,7 +148,7 @@ async def of_report(visit: Visit, id_: str) -> Examination:
     if resource is None:
         raise fail("not-found", f"there is no DiagnosticReport/{id_}")
     made = _about(reports, resource.get("basedOn", ()))
-    made.patient, made.report = reports.of(resource.get("subject")), report_of(reports, resource)
+    made.patient, made.report = reports.of(resource.get("subject")), report_of(visit, reports, resource)
     if made.procedure is not None and visit.allows("ImagingStudy", "s"):
         studies = await visit.desk.search("ImagingStudy", basedon=f"ServiceRequest/{made.procedure['id']}", _count="5")
         made.study = next(iter(studies), None)
@@ -189,7 +193,7 @@ async def add_reports(visit: Visit, about: Examination) -> None:
     reports = await visit.desk.search(
         "DiagnosticReport", based_on=based_on, _sort="-_lastUpdated", _include=_OF_REPORT, **_FURTHER
     )
-    made = [report_of(reports, r) for r in reports]
+    made = [report_of(visit, reports, r) for r in reports]
     about.report = next((r for r in made if r.status not in WITHDRAWN), None)
     about.withdrawn = [r for r in made if r.status in WITHDRAWN]
 
@@ -238,7 +242,7 @@ async def _priors(visit: Visit, about: Examination) -> list[Prior]:
             made.append(_prior(visit, resource, float(entry["search"]["score"])))
         else:
             assert isinstance(made[-1].reports, list)
-            made[-1].reports.append(report_of(found({"entry": []}), resource))
+            made[-1].reports.append(report_of(visit, found({"entry": []}), resource))
     return made
 
 
@@ -260,16 +264,28 @@ def _modalities(study: Resource) -> str:
 # A report
 
 
-def report_of(among: Found, resource: Resource) -> Report:
+def report_of(visit: Visit, among: Found, resource: Resource) -> Report:
     """A report with what it says; its Observations and people are `among` what came with it."""
     results = [o for r in resource.get("result", ()) if (o := among.of(r)) is not None and o["status"] != "entered-in-error"]
-    sections = [_section(among, o) for o in results if is_section(o) and "valueString" in o]
-    findings = [Finding(concept(o["code"]), _value(o), o["id"]) for o in results if not is_section(o) and _value(o)]
+    sections = [_section(among, o) for o in results if is_text(o)]
+    say = _manner(visit)
+    findings = [Finding(concept(o["code"]), in_words(o, say) or NONE, o["id"]) for o in results if not is_text(o)]
     forms = [(n, f) for n, f in enumerate(resource.get("presentedForm", ())) if "data" in f]
     texts = [decoded(f) for _, f in forms if is_plain_text(f)]
     text = "\n\n".join(texts) or "\n\n".join(f"{s.title}\n{s.text}" for s in sections) or resource.get("conclusion", "")
     readers = [p for r in resource.get("resultsInterpreter", ()) if (p := person(among, r)) is not None]
     return Report(resource, sections, findings, forms, text, readers)
+
+
+def _manner(visit: Visit) -> Manner:
+    """How values are told to who reads them: with all digits."""
+    point = get_decimal_symbol(visit.t.locale)
+    return Manner(
+        number=lambda n: plain_number(n).replace(".", point),
+        moment=lambda m: full_as(m, visit.t.locale, visit.zone),
+        yes=visit.t("say.yes"),
+        no=visit.t("say.no"),
+    )
 
 
 def _section(among: Found, section: Resource) -> Section:
@@ -300,15 +316,6 @@ def outside_text(report: Report) -> str:
     if report.sections:
         return ""
     return "\n\n".join(decoded(f) for _, f in report.forms if is_plain_text(f) and not is_generated(f))
-
-
-def _value(observation: Resource) -> str:
-    """The value of a structured finding in words."""
-    if quantity := observation.get("valueQuantity"):
-        return " ".join(str(quantity[e]) for e in ("comparator", "value", "unit") if e in quantity)
-    if "valueCodeableConcept" in observation:
-        return concept(observation["valueCodeableConcept"])
-    return next((str(v) for k, v in observation.items() if k.startswith("value") and not isinstance(v, (dict, list))), "")
 
 
 def modality(about: Examination) -> str:
