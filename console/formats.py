@@ -33,14 +33,16 @@ def moment(text: str | datetime | None) -> datetime | None:
 @pass_context
 def day(context: Context, value: str | datetime | date | None, form: str = "medium") -> str:
     """A date: 29 Nov 2026. Of a partial date (2026-11, 2026), what there is. `form`: Babel's short, medium, long, full."""
-    if value is None:
-        return NONE
-    locale = context["t"].locale
+    return NONE if value is None else day_as(value, context["t"].locale, context["visit"].zone, form)
+
+
+def day_as(value: str | datetime | date, locale: Locale, zone: tzinfo, form: str = "medium") -> str:
+    """The same for whoever reads it."""
     if isinstance(value, str) and len(value) == 4:
         return value
     if isinstance(value, str) and len(value) == 7:
         return dates.format_skeleton("yMMM", date.fromisoformat(f"{value}-01"), locale=locale)
-    at = _local(context, value)
+    at = _in_zone(value, zone)
     return _date(at.date() if isinstance(at, datetime) else at, form if form in _FORMS else "medium", locale)
 
 
@@ -71,10 +73,15 @@ def at_moment(context: Context, value: str | datetime | None) -> str:
 @pass_context
 def full_moment(context: Context, value: str | datetime | None) -> str:
     """A moment with its date and seconds."""
+    return NONE if value is None else full_as(value, context["t"].locale, context["visit"].zone)
+
+
+def full_as(value: str | datetime, locale: Locale, zone: tzinfo) -> str:
+    """The same for whoever reads it."""
     at = moment(value)
     if at is None:
-        return day(context, value)
-    return dates.format_datetime(_local(context, at), "medium", locale=context["t"].locale)
+        return day_as(value, locale, zone)
+    return dates.format_datetime(_in_zone(at, zone), "medium", locale=locale)
 
 
 @pass_context
@@ -176,7 +183,10 @@ def _read(text: str) -> datetime:
 
 
 def _local(context: Context, value: str | datetime | date) -> Any:
-    zone: tzinfo = context["visit"].zone
+    return _in_zone(value, context["visit"].zone)
+
+
+def _in_zone(value: str | datetime | date, zone: tzinfo) -> Any:
     if isinstance(value, str):
         value = _read(value) if "T" in value else date.fromisoformat(value)
     if not isinstance(value, datetime):

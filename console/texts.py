@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from babel import Locale, UnknownLocaleError
+from babel.localedata import locale_identifiers
 
 _FOLDER = Path(__file__).parent / "texts"
 LANGUAGES = ("en", "de")
@@ -61,6 +62,13 @@ def texts(locale: str) -> Texts:
     """The texts for a locale such as `de_AT`."""
     parsed = Locale.parse(locale)
     return Texts(parsed.language, parsed)
+
+
+@functools.cache
+def locales() -> tuple[Locale, ...]:
+    """Every locale that a reader may have: `locale_of` answers no other."""
+    known = (Locale.parse(name) for name in locale_identifiers() if name.partition("_")[0] in LANGUAGES)
+    return tuple(locale for locale in known if not locale.script and not locale.variant)
 
 
 def locale_of(accepted: str, chosen: str = "") -> str:

@@ -36,6 +36,7 @@ from resources import (
     step_operations,
     task,
     worklist_preferences,
+    zones,
 )
 from resources.scheduling import rules as scheduling_rules
 
@@ -50,11 +51,12 @@ CORE_TYPES = (
 
 def register(registry: Registry, *, uid_root: str, zone: tzinfo = UTC) -> None:
     """Put the department's rules and reactions into the registry. `zone` is the department's."""
+    zones.use(zone)
     registry.core(CORE_TYPES)
     add_procedure.register(registry)
     appointment.register(registry)
     audit_event.register(registry)
-    charging.register(registry, zone)
+    charging.register(registry)
     contrast.register(registry)
     coverage.register(registry, zone)
     device.register(registry)

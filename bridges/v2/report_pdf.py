@@ -6,6 +6,7 @@ from typing import Any
 
 from bridges.v2.report_text import whole_text
 from fhir_server.registry import Resource
+from resources import zones
 from resources.reading.pdf import pdf
 
 
@@ -30,7 +31,7 @@ def heading(report: Resource, patient: Resource, accession: str, reader: str) ->
         ("Date of birth", patient.get("birthDate", "")),
         ("Accession number", accession),
         ("Status", report.get("status", "")),
-        ("Issued", report.get("issued", "")),
+        ("Issued", zones.told(report.get("issued", ""))),
         ("Read by", reader),
     )
     return Heading(title, [(n, v) for n, v in said if v])

@@ -4,16 +4,13 @@ A charge is `planned` while it is held for review (`review.py`), `billable` when
 says so, `not-billable` or `aborted` when it isn't to be paid: whoever was told of it then gets a credit.
 """
 
-from datetime import tzinfo
-
 from fhir_server.registry import Registry
 from resources import charge_item
-from resources.charging import follow, operations, reconciliation_operation, rules, zones
+from resources.charging import follow, operations, reconciliation_operation, rules
 
 
-def register(registry: Registry, zone: tzinfo) -> None:
-    """Put the rules, reactions and operations of charges into the registry. `zone` is the department's."""
-    zones.use(zone)
+def register(registry: Registry) -> None:
+    """Put the rules, reactions and operations of charges into the registry."""
     registry.rule("ChargeItem", charge_item.check)
     rules.register(registry)
     follow.register(registry)

@@ -16,9 +16,8 @@ from fhir_server import clock
 from fhir_server.elements import codes, concept
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import charge_item, task, terms
+from resources import charge_item, task, terms, zones
 from resources.charge_item import PROFESSIONAL, TECHNICAL
-from resources.charging import zones
 from resources.charging.catalogue import Said, keys
 from resources.identifiers import token
 

@@ -13,8 +13,7 @@ from fhir_server.outcome import fail
 from fhir_server.references import target
 from fhir_server.registry import Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import department_operation
-from resources.charging import zones
+from resources import department_operation, zones
 from resources.charging.reconciliation import Finding, reconcile
 
 _YEARS: Final = range(1900, 2200)

@@ -15,8 +15,8 @@ from fhir_server.outcome import fail
 from fhir_server.references import target
 from fhir_server.registry import Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import activity_definition, charge_item
-from resources.charging import catalogue, modifiers, zones
+from resources import activity_definition, charge_item, zones
+from resources.charging import catalogue, modifiers
 from resources.charging.catalogue import REVIEW
 
 HELD: Final = "held"

@@ -17,7 +17,7 @@ from fhir_server.outcome import fail
 from fhir_server.references import ref, target
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import diagnostic_report, service_request, terms, work_items
+from resources import diagnostic_report, service_request, terms, work_items, zones
 from resources.identifiers import token
 from resources.lifecycle import check_status, check_unchanged, lifecycle
 from resources.reading import readers, time_limits
@@ -114,9 +114,11 @@ async def lines(unit: UnitOfWork, report: Resource) -> list[tuple[str, str]]:
         told = await unit.search("Communication", based_on=f"CommunicationRequest/{request['id']}", status="completed")
         for one in told:
             who = "; ".join([n for r in one.get("recipient", ()) if (n := await readers.name(unit, r))])
-            found.append(("Critical result", f"{ACTIONABLE[category(request)]}, acknowledged by {who} at {one['received']}"))
+            found.append(
+                ("Critical result", f"{ACTIONABLE[category(request)]}, acknowledged by {who} at {zones.told(one['received'])}")
+            )
         if not told:
-            until = request.get("occurrenceDateTime", "")
+            until = zones.told(request.get("occurrenceDateTime", ""))
             found.append(("Critical result", f"{ACTIONABLE[category(request)]}, to be told until {until}"))
     return found
 

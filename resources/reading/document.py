@@ -8,21 +8,20 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any, Final
+from typing import Final
 
-from fhir_server.elements import codings
 from fhir_server.registry import Change, Registry, Resource
 from fhir_server.unit_of_work import UnitOfWork
-from resources import diagnostic_report, order_numbers, service_request
+from resources import diagnostic_report, order_numbers, service_request, zones
 from resources.reading import critical_request, readers, report_parts
 from resources.reading.pdf import pdf
+from resources.reading.values import Manner, called, in_words
 from resources.report_section import (
     ADDENDUM,
     IMPRESSION,
     attachment,
     generated,
     is_generated,
-    is_section,
     loinc,
     plain_text,
     title,
@@ -93,20 +92,21 @@ async def of_report(unit: UnitOfWork, report: Resource) -> Document:
         ),
         ("Date of birth", patient.get("birthDate", "")),
         ("Accession number", await _accession(unit, report)),
-        ("Issued", report.get("issued", "")),
+        ("Issued", zones.told(report.get("issued", ""))),
         ("Read by", "; ".join(names)),
         *await critical_request.lines(unit, report),
     )
     lines = [(n, v) for n, v in said if v]
     return Document(
-        _shown(report.get("code")) or "Report", _STATUS.get(report["status"], ""), lines, _sections(report, observations)
+        called(report.get("code")) or "Report", _STATUS.get(report["status"], ""), lines, _sections(report, observations)
     )
 
 
 def _sections(report: Resource, observations: list[Resource]) -> list[tuple[str, str]]:
-    texts = [o for o in observations if is_section(o) and "valueString" in o]
+    texts = [o for o in observations if report_parts.is_text(o)]
     found = [(title(o["code"]), _text(o)) for o in texts]
-    measured = [f"{_shown(o['code'])}: {_value(o)}" for o in observations if not is_section(o) and _value(o)]
+    said = [(called(o["code"]), in_words(o, Manner())) for o in observations if not report_parts.is_text(o)]
+    measured = [": ".join(filter(None, one)) for one in said]
     if measured:
         last = next((i for i, o in enumerate(texts) if loinc(o["code"]) in {IMPRESSION, ADDENDUM}), len(found))
         found.insert(last, ("Structured findings", "\n".join(measured)))
@@ -119,25 +119,7 @@ def _sections(report: Resource, observations: list[Resource]) -> list[tuple[str,
 def _text(section: Resource) -> str:
     """Of an addendum, also when it was added: it is later than the rest."""
     text = str(section["valueString"])
-    return f"({section['issued']}) {text}" if loinc(section["code"]) == ADDENDUM and "issued" in section else text
-
-
-def _value(observation: Resource) -> str:
-    """The value of a structured finding in words."""
-    if quantity := observation.get("valueQuantity"):
-        return " ".join(str(quantity[e]) for e in ("comparator", "value", "unit") if e in quantity)
-    if "valueCodeableConcept" in observation:
-        return _shown(observation["valueCodeableConcept"])
-    if "component" in observation:
-        parts = ((_shown(c["code"]), _value(c)) for c in observation["component"])
-        return "; ".join(f"{name} {value}" for name, value in parts if value)
-    found = next((v for k, v in observation.items() if k.startswith("value")), "")
-    return "" if isinstance(found, (dict, list)) else str(found)
-
-
-def _shown(concept: Any) -> str:
-    """How a code is called."""
-    return str((concept or {}).get("text") or next((c.get("display") or c.get("code", "") for c in codings(concept)), ""))
+    return f"({zones.told(section['issued'])}) {text}" if loinc(section["code"]) == ADDENDUM and "issued" in section else text
 
 
 def _name(patient: Resource) -> str:

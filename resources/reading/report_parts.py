@@ -1,9 +1,11 @@
 """What a person says in a report, as parameters of an operation, and putting it into the report.
 
-    section          parts `code` (valueCode: LOINC, or valueCoding) and `text` (valueString); without text the section goes
+    section          parts `code` (valueCode: LOINC, or valueCoding) and `text` (valueString); without text the section goes.
+                     It takes the place of all sections with its code
     finding          an Observation: a structured finding. What it is of (patient, order, time) the report says for it
-    remove-finding   valueReference to one of its structured findings, which goes
-    comparison       valueReference to an ImagingStudy or DiagnosticReport that this one was compared with; without a value: none
+    remove-finding   valueReference to one of its structured findings, which goes; where no other report has it, it was an error
+    comparison       valueReference to an ImagingStudy or DiagnosticReport that this one was compared with; without a value: none.
+                     Those that name no resource here can't be said so, and stay
     conclusion-code  valueCodeableConcept
 What is not mentioned stays. The text of the impression is the conclusion as well.
 """
@@ -13,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fhir_server import clock
-from fhir_server.elements import concept, same
+from fhir_server.elements import codings, concept, same
 from fhir_server.operations import Call, arguments
 from fhir_server.outcome import FhirError, fail
 from fhir_server.references import Target, ref, target, walk
@@ -136,20 +138,24 @@ async def put(unit: UnitOfWork, report: Resource, what: Said, status: str) -> Re
     """The report with what is said put in; its Observations are written, with this status where they change. It isn't stored."""
     report = await sectioned(unit, report, status)
     had = await results_of(unit, report)
-    kept = {_key(o["code"]): o for o in had if is_section(o)}
-    others = await _without(unit, [o for o in had if not is_section(o)], what.removed)
+    kept: dict[str, list[Resource]] = {}
+    for observation in filter(is_text, had):
+        kept.setdefault(_key(observation["code"]), []).append(observation)
+    others = await _without(unit, report, [o for o in had if not is_text(o)], what.removed)
     for code, text in what.sections:
         await _put_section(unit, report, kept, (code, text), status)
     for finding in what.findings:
         await _check_references(unit, finding)
     others += [await unit.create(_observation(unit, report, finding, status)) for finding in what.findings]
-    sections = sorted(kept.values(), key=lambda o: _ORDER.index(loinc(o["code"])) if loinc(o["code"]) in _ORDER else len(_ORDER))
+    sections = [o for alike in kept.values() for o in alike]
+    sections.sort(key=lambda o: _ORDER.index(loinc(o["code"])) if loinc(o["code"]) in _ORDER else len(_ORDER))
+    elsewhere = [x for x in report.get("result", ()) if await unit.get(x) is None]
     changed = {k: v for k, v in report.items() if k not in {"result", "conclusion"}}
-    if sections or others:
-        changed["result"] = [ref(o) for o in (*sections, *others)]
-    conclusion = next((o["valueString"] for o in sections if loinc(o["code"]) == IMPRESSION), None)
-    if conclusion is None and not any(loinc(c) == IMPRESSION for c, _ in what.sections):
-        conclusion = report.get("conclusion")
+    if result := [*map(ref, (*sections, *others)), *elsewhere]:
+        changed["result"] = result
+    conclusion = "\n\n".join(o["valueString"] for o in sections if loinc(o["code"]) == IMPRESSION)
+    if not conclusion and not any(loinc(c) == IMPRESSION for c, _ in what.sections):
+        conclusion = report.get("conclusion", "")
     if conclusion:
         changed["conclusion"] = conclusion
     if what.conclusion_codes is not None:
@@ -157,14 +163,32 @@ async def put(unit: UnitOfWork, report: Resource, what: Said, status: str) -> Re
     return changed if what.comparisons is None else await _compared(unit, changed, what.comparisons)
 
 
-async def _without(unit: UnitOfWork, findings: list[Resource], removed: Iterable[Target]) -> list[Resource]:
+def is_text(observation: Resource) -> bool:
+    """Whether an Observation is a section that says something: by its text, and not by an error."""
+    return is_section(observation) and "valueString" in observation and observation["status"] != "entered-in-error"
+
+
+async def _without(unit: UnitOfWork, report: Resource, findings: list[Resource], removed: Iterable[Target]) -> list[Resource]:
     """The structured findings that stay. FhirError 422 for one to remove that is none of them."""
     known = {str(o["id"]): o for o in findings}
     for gone in removed:
         if gone.id not in known:
             raise fail("business-rule", f"{gone} is no structured finding of this report", "DiagnosticReport.result", status=422)
-        await unit.update(known.pop(gone.id) | {"status": "entered-in-error"})
+        await withdraw(unit, report, [known.pop(gone.id)])
     return list(known.values())
+
+
+async def withdraw(unit: UnitOfWork, report: Resource, observations: Iterable[Resource]) -> None:
+    """What of these only this report says, is said no more."""
+    for observation in observations:
+        if observation["status"] != "entered-in-error" and await _is_alone(unit, report, observation):
+            await unit.update(observation | {"status": "entered-in-error"})
+
+
+async def _is_alone(unit: UnitOfWork, report: Resource, observation: Resource) -> bool:
+    """Whether no other report has this Observation."""
+    having = await unit.search("DiagnosticReport", result=f"Observation/{observation['id']}")
+    return all(r["id"] == report["id"] for r in having)
 
 
 async def _check_references(unit: UnitOfWork, finding: Resource) -> None:
@@ -176,23 +200,28 @@ async def _check_references(unit: UnitOfWork, finding: Resource) -> None:
 
 
 def _key(code: Resource) -> str:
-    return loinc(code) or str(code.get("text"))
+    """What tells sections apart: the LOINC code, else another's, else how they are called."""
+    others = (f"{c.get('system')}|{c['code']}" for c in codings(code) if "code" in c)
+    return loinc(code) or next(others, str(code.get("text")))
 
 
 async def _put_section(
-    unit: UnitOfWork, report: Resource, kept: dict[str, Resource], said_: tuple[Resource, str], status: str
+    unit: UnitOfWork, report: Resource, kept: dict[str, list[Resource]], said_: tuple[Resource, str], status: str
 ) -> None:
+    """Have this said in place of what is kept with its code."""
     code, text = said_
-    key = _key(code)
-    known = kept.get(key)
-    if not text:
-        if known is not None:
-            await unit.update(known | {"status": "entered-in-error"})
-            del kept[key]
-    elif known is None:
-        kept[key] = await unit.create(_observation(unit, report, section(code, text), status))
-    elif known.get("valueString") != text:
-        kept[key] = await unit.update(known | {"valueString": text, "status": status})
+    alike = kept.setdefault(_key(code), [])
+    first = alike[0] if alike else None
+    made: list[Resource] = []
+    if text and first is not None and first["valueString"] == text:
+        made = [first]
+    elif text and first is not None and await _is_alone(unit, report, first):
+        made = [await unit.update(first | {"valueString": text, "status": status})]
+    elif text:
+        made = [await unit.create(_observation(unit, report, section(code, text), status))]
+    stay = {o["id"] for o in made}
+    await withdraw(unit, report, [o for o in alike if o["id"] not in stay])
+    alike[:] = made
 
 
 async def add_section(unit: UnitOfWork, report: Resource, code: Resource, text: str, status: str) -> Resource:
@@ -214,21 +243,27 @@ def _observation(unit: UnitOfWork, report: Resource, observation: Resource, stat
 
 
 async def _compared(unit: UnitOfWork, report: Resource, with_: Iterable[Target]) -> Resource:
-    """The report with these comparisons. FhirError 422 for what isn't there for the caller, or is another patient's."""
+    """The report with these comparisons. FhirError 422 for a new one that isn't there for the caller, or is another patient's."""
+    had = {to: e for e in report.get("extension", ()) if (to := _compares(e)) is not None}
     found: list[Any] = []
     for to in with_:
-        prior = await unit.seen(to.type, to.id, "r")
-        if prior is None or not same(_whose(prior), _whose(report)):
+        prior = None if to in had else await unit.seen(to.type, to.id, "r")
+        if to not in had and (prior is None or not same(_whose(prior), _whose(report))):
             raise fail("business-rule", f"{to} is no examination of this patient", "DiagnosticReport.extension", status=422)
-        found.append({"url": COMPARED, "valueReference": {"reference": str(to)}})
-    others = [e for e in report.get("extension", ()) if e.get("url") != COMPARED]
+        found.append(had.get(to) or {"url": COMPARED, "valueReference": {"reference": str(to)}})
+    others = [e for e in report.get("extension", ()) if _compares(e) is None]
     kept = {k: v for k, v in report.items() if k != "extension"}
     return kept | ({"extension": [*others, *found]} if others or found else {})
 
 
+def _compares(extension: Resource) -> Target | None:
+    """What an extension of a report says that it was compared with, where that is a resource here."""
+    return target(extension.get("valueReference")) if extension.get("url") == COMPARED else None
+
+
 def compared_with(report: Resource) -> list[str]:
-    """The references to what a report was compared with."""
-    return [e["valueReference"]["reference"] for e in report.get("extension", ()) if e.get("url") == COMPARED]
+    """The references to what a report was compared with, of what is here."""
+    return [str(to) for e in report.get("extension", ()) if (to := _compares(e)) is not None]
 
 
 def _whose(resource: Resource) -> str | None:

@@ -135,7 +135,7 @@ class ReportSigning:
             if status == "entered-in-error" and await is_resident(unit, who):
                 raise fail("forbidden", "a signed report is withdrawn by an attending", "DiagnosticReport.status")
             stored = await unit.update(await document.composed(unit, report | {"status": status}))
-            await _withdraw_results(unit, report)
+            await report_parts.withdraw(unit, report, await report_parts.results_of(unit, report))
             return await self._put_under(unit, stored, signature.ADMINISTRATIVE, who, reason)
 
         return await self._change(call, work)
@@ -184,14 +184,6 @@ class ReportSigning:
 def _require_signed(report: Resource) -> None:
     if report["status"] not in SIGNED:
         raise fail("conflict", f"the report is {report['status']}: it can still be written and signed", "DiagnosticReport.status")
-
-
-async def _withdraw_results(unit: UnitOfWork, report: Resource) -> None:
-    """What only this report says, is said no more."""
-    for observation in await report_parts.results_of(unit, report):
-        others = await unit.search("DiagnosticReport", result=f"Observation/{observation['id']}")
-        if all(r["id"] == report["id"] for r in others) and observation["status"] != "entered-in-error":
-            await unit.update(observation | {"status": "entered-in-error"})
 
 
 async def verify(call: Call) -> Answer:

@@ -15,6 +15,7 @@ from fhir_server.outcome import fail
 from fhir_server.registry import Resource
 from resources import service_request, task, terms
 from resources.device import name as device_name
+from resources.safety.findings import stands
 from resources.task import OPEN
 
 _OPEN_ORDER = frozenset({"draft", "active", "on-hold"})
@@ -96,11 +97,11 @@ async def _below(visit: Visit, about: str) -> Found:
 
 
 async def _known(visit: Visit, patient: str, below: Found) -> dict[str, list[Resource]]:
-    """What of the patient's record matters here, as far as the role sees it; what speaks against the examination first."""
+    """What of the patient's record holds and matters here, as far as the role sees it; what speaks against it first."""
     issues = [i for i in below.included("DetectedIssue") if i["status"] != "cancelled"]
     kinds = [k for k in ("AllergyIntolerance", "Flag") if visit.can(f"{k}.s")]
     found = await visit.desk.together(*(visit.desk.search(k, patient=patient.partition("/")[2], _count="50") for k in kinds))
-    return {"DetectedIssue": issues} | {k: list(f) for k, f in zip(kinds, found, strict=True)}
+    return {"DetectedIssue": issues} | {k: [r for r in f if stands(r)] for k, f in zip(kinds, found, strict=True)}
 
 
 def _procedures(below: Found) -> list[Procedure]:

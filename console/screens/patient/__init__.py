@@ -10,9 +10,9 @@ from console.asking import Found
 from console.screen import Door, Screen, does, shows
 from console.screens.patient import orders
 from console.visit import Visit
-from fhir_server.elements import codings
 from fhir_server.outcome import FhirError
 from fhir_server.registry import Resource
+from resources.safety.findings import stands
 
 SCREEN = Screen("patient", "/patients", "p", "Patient.r")
 _HIDDEN = frozenset({"not-found", "deleted"})
@@ -82,14 +82,12 @@ async def _linked(visit: Visit, patient: Resource) -> list[tuple[str, Resource]]
 
 
 def _warnings(allergies: Found, flags: Found) -> list[Alert]:
-    """What stands: allergies that are neither refuted nor over, and flags; the grave ones first."""
+    """What stands of allergies and flags; the grave ones first."""
     made = []
-    for allergy in allergies:
-        states = {c.get("code") for name in ("clinicalStatus", "verificationStatus") for c in codings(allergy.get(name))}
-        if not states & {"resolved", "inactive", "refuted", "entered-in-error"}:
-            grave = {r.get("severity") for r in allergy.get("reaction", ())}
-            made.append(Alert(allergy, allergy.get("criticality") == "high" or "severe" in grave))
-    made += [Alert(flag, False) for flag in flags if flag.get("status") == "active"]
+    for allergy in filter(stands, allergies):
+        grave = {r.get("severity") for r in allergy.get("reaction", ())}
+        made.append(Alert(allergy, allergy.get("criticality") == "high" or "severe" in grave))
+    made += [Alert(flag, False) for flag in filter(stands, flags)]
     return sorted(made, key=lambda warning: not warning.severe)
 
 

@@ -2,7 +2,8 @@
 
 worklist.py   what waits to be read, and who takes it        examination.py  what a report is about, for whoever reads it
 editor.py     the report page of a reading, and autosave      finished.py     a report as it stands, and as it goes out
-comparison.py  the earlier studies that it was compared with   findings.py    its structured findings
+comparison.py  the earlier studies that it was compared with   compared.py    these in words
+findings.py   its structured findings
 after.py      what may follow: addendum, correction, withdrawal, and that somebody must be told
 critical.py   critical results, and who was told
 """

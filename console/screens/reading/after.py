@@ -35,7 +35,7 @@ async def show(visit: Visit) -> Response:
         "typed": visit.form,
         "grades": [(code, visit.t(f"reading.grade.{code}")) for code in ACTIONABLE],
         "people": await critical.people(visit) if act == "critical" else [],
-        "sections": [(s, visit.form.text(f"section.{s.code}") or s.text) for s in about.report.sections if s.code],
+        "sections": [(s, visit.form.text(f"section.{s.code}") or s.text) for s in examination.by_code(about.report).values()],
     }
     return visit.page("reading/after.html", **values)
 
@@ -55,7 +55,7 @@ async def _addend(visit: Visit, address: str) -> Response:
 
 async def _correct(visit: Visit, address: str) -> Response:
     report = (await examination.of_report(visit, visit.id())).report
-    stored = {s.code: s.text.strip() for s in report.sections} if report else {}
+    stored = {code: s.text.strip() for code, s in examination.by_code(report).items()} if report else {}
     said = {code: visit.form.text(f"section.{code}") for code in visit.form.all("code") if code in stored}
     changed = [
         {"part": [{"name": "code", "valueCoding": {"system": terms.LOINC, "code": code}}, *_text(text)]}

@@ -1,19 +1,17 @@
 """Which earlier studies a report was compared with: as data, and as lines of its section "Comparison"."""
 
-from typing import Any, Final
+from typing import Any
 
 from starlette.responses import Response
 
 from console.asking import reference
-from console.screens.reading import editor, examination
+from console.screens.reading import compared, editor, examination
 from console.visit import Visit
 from fhir_server.outcome import fail
 from fhir_server.registry import Resource
 from resources import terms
 from resources.reading.report_parts import compared_with
 from resources.report_section import COMPARISON
-
-_LONGEST_LINE: Final = 300
 
 
 async def change(visit: Visit) -> Response:
@@ -26,21 +24,22 @@ async def change(visit: Visit) -> Response:
     if study is None:
         raise fail("required", "a study is needed", status=400)
     others = [r for r in compared_with(about.report.resource) if r != study]
-    line = visit.form.text(f"line.{study}")[:_LONGEST_LINE]
-    had = next((s.text for s in about.report.sections if s.code == COMPARISON), "")
+    seen = await compared.seen(visit, [study, *others])
+    lines = {r: compared.lines(one, visit.zone) for r, one in seen.items()}
+    section = examination.by_code(about.report).get(COMPARISON)
+    had = section.text.splitlines() if section else []
+    its = lines.pop(study, set())
+    if named:
+        now = [*had, compared.line(seen[study], visit.t.locale, visit.zone)] if its and not its & set(had) else had
+    else:
+        now = [one for one in had if one not in its or any(one in needed for needed in lines.values())]
     said: dict[str, Any] = {"comparison": [reference(r) for r in ([*others, study] if named else others)] or {}}
-    if (now := _lines(had, line, there=named is not None)) != had:
-        said["section"] = _section(now)
+    if now != had:
+        said["section"] = _section("\n".join(now))
     await visit.desk.operation(f"DiagnosticReport/{visit.id()}/$write", if_match=version, **said)
-    return await editor.back(visit, "reading-compared" if named else "reading-apart")
-
-
-def _lines(text: str, line: str, *, there: bool) -> str:
-    """The text with this line, or without it."""
-    lines = text.splitlines()
-    if not line or (line in lines) == there:
-        return text
-    return "\n".join([*lines, line] if there else [one for one in lines if one != line])
+    if named:
+        return await editor.back(visit, "reading-compared")
+    return await editor.back(visit, "reading-apart" if its & set(had) or not had else "reading-apart-text")
 
 
 def _section(text: str) -> Resource:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from starlette.responses import JSONResponse, Response
 
 from console.asking import reference
-from console.screens.reading import critical, examination
+from console.screens.reading import compared, critical, examination
 from console.screens.reading.examination import Examination, Report, Section
 from console.visit import Visit
 from fhir_server.elements import codings
@@ -93,6 +93,7 @@ async def _shown(visit: Visit, id_: str) -> Response:
         "told": await critical.of_report(visit, report) if report is not None else [],
         "modality": examination.modality(about),
         "compared": compared_with(report.resource) if report is not None else [],
+        "unlisted": await compared.unlisted(visit, about),
     }
     return visit.page("reading/reading.html", **values)
 
@@ -150,8 +151,7 @@ def _fields(visit: Visit, report: Report, offered: Sequence[Template]) -> list[F
 def _stored(report: Report) -> dict[str, Section]:
     """The sections that can be written in, by their codes; a report that came as one text has it as its findings."""
     outside = examination.outside_text(report)
-    made = {s.code: s for s in report.sections if s.code}
-    return made or ({FINDINGS: Section(FINDINGS, TITLES[FINDINGS], outside)} if outside else {})
+    return examination.by_code(report) or ({FINDINGS: Section(FINDINGS, TITLES[FINDINGS], outside)} if outside else {})
 
 
 def _codes(visit: Visit) -> list[str]:

@@ -1,11 +1,13 @@
 """What is read and reported: the examination, its report as it stands, and what is known of the patient beside it."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
+from babel.numbers import get_decimal_symbol
+
 from console.asking import Found, found
-from console.formats import concept
+from console.formats import NONE, concept, full_as
 from console.texts import Texts
 from console.visit import Visit
 from fhir_server.elements import codes
@@ -14,7 +16,10 @@ from fhir_server.registry import Resource
 from resources import imaging_study, terms
 from resources.reading import worklist
 from resources.reading.readers import SIGNED
-from resources.report_section import TITLES, decoded, is_generated, is_plain_text, is_section, loinc, title
+from resources.reading.report_parts import is_text
+from resources.reading.values import Manner, in_words, plain_number
+from resources.report_section import TITLES, decoded, is_generated, is_plain_text, loinc, title
+from resources.safety.findings import stands
 
 _PRIORS: Final = "10"
 READING: Final = terms.READING
@@ -143,7 +148,7 @@ async def of_report(visit: Visit, id_: str) -> Examination:
     if resource is None:
         raise fail("not-found", f"there is no DiagnosticReport/{id_}")
     made = _about(reports, resource.get("basedOn", ()))
-    made.patient, made.report = reports.of(resource.get("subject")), report_of(reports, resource)
+    made.patient, made.report = reports.of(resource.get("subject")), report_of(visit, reports, resource)
     if made.procedure is not None and visit.allows("ImagingStudy", "s"):
         studies = await visit.desk.search("ImagingStudy", basedon=f"ServiceRequest/{made.procedure['id']}", _count="5")
         made.study = next(iter(studies), None)
@@ -188,7 +193,7 @@ async def add_reports(visit: Visit, about: Examination) -> None:
     reports = await visit.desk.search(
         "DiagnosticReport", based_on=based_on, _sort="-_lastUpdated", _include=_OF_REPORT, **_FURTHER
     )
-    made = [report_of(reports, r) for r in reports]
+    made = [report_of(visit, reports, r) for r in reports]
     about.report = next((r for r in made if r.status not in WITHDRAWN), None)
     about.withdrawn = [r for r in made if r.status in WITHDRAWN]
 
@@ -205,9 +210,10 @@ async def add_history(visit: Visit, about: Examination) -> None:
 
 
 async def _known(visit: Visit, resource_type: str, **asked: str) -> list[Resource]:
+    """What holds: nothing that was refuted, or is over."""
     if not visit.allows(resource_type, "s"):
         return []
-    return (await visit.desk.search(resource_type, _count="50", **asked)).matches
+    return [r for r in await visit.desk.search(resource_type, _count="50", **asked) if stands(r)]
 
 
 async def _given(visit: Visit, patient: str, about: Examination) -> list[Resource]:
@@ -236,30 +242,50 @@ async def _priors(visit: Visit, about: Examination) -> list[Prior]:
             made.append(_prior(visit, resource, float(entry["search"]["score"])))
         else:
             assert isinstance(made[-1].reports, list)
-            made[-1].reports.append(report_of(found({"entry": []}), resource))
+            made[-1].reports.append(report_of(visit, found({"entry": []}), resource))
     return made
 
 
 def _prior(visit: Visit, study: Resource, near: float) -> Prior:
+    modalities = _modalities(study)
+    return Prior(study, study_title(study), modalities, viewer(visit, study), near, [])
+
+
+def study_title(study: Resource) -> str:
+    """How a study is called."""
+    return str(study.get("description") or next((concept(c) for c in study.get("procedureCode", ())), _modalities(study)))
+
+
+def _modalities(study: Resource) -> str:
     coded = [*study.get("modality", ()), *(s.get("modality", {}) for s in study.get("series", ()))]
-    modalities = ", ".join(dict.fromkeys(c["code"] for c in coded if "code" in c))
-    name = study.get("description") or next((concept(c) for c in study.get("procedureCode", ())), modalities)
-    return Prior(study, name, modalities, viewer(visit, study), near, [])
+    return ", ".join(dict.fromkeys(c["code"] for c in coded if "code" in c))
 
 
 # A report
 
 
-def report_of(among: Found, resource: Resource) -> Report:
+def report_of(visit: Visit, among: Found, resource: Resource) -> Report:
     """A report with what it says; its Observations and people are `among` what came with it."""
     results = [o for r in resource.get("result", ()) if (o := among.of(r)) is not None and o["status"] != "entered-in-error"]
-    sections = [_section(among, o) for o in results if is_section(o) and "valueString" in o]
-    findings = [Finding(concept(o["code"]), _value(o), o["id"]) for o in results if not is_section(o) and _value(o)]
+    sections = [_section(among, o) for o in results if is_text(o)]
+    say = _manner(visit)
+    findings = [Finding(concept(o["code"]), in_words(o, say) or NONE, o["id"]) for o in results if not is_text(o)]
     forms = [(n, f) for n, f in enumerate(resource.get("presentedForm", ())) if "data" in f]
     texts = [decoded(f) for _, f in forms if is_plain_text(f)]
     text = "\n\n".join(texts) or "\n\n".join(f"{s.title}\n{s.text}" for s in sections) or resource.get("conclusion", "")
     readers = [p for r in resource.get("resultsInterpreter", ()) if (p := person(among, r)) is not None]
     return Report(resource, sections, findings, forms, text, readers)
+
+
+def _manner(visit: Visit) -> Manner:
+    """How values are told to who reads them: with all digits."""
+    point = get_decimal_symbol(visit.t.locale)
+    return Manner(
+        number=lambda n: plain_number(n).replace(".", point),
+        moment=lambda m: full_as(m, visit.t.locale, visit.zone),
+        yes=visit.t("say.yes"),
+        no=visit.t("say.no"),
+    )
 
 
 def _section(among: Found, section: Resource) -> Section:
@@ -276,20 +302,20 @@ def _called(who: Resource | None) -> str:
     return " ".join((*name.get("given", ()), name.get("family", ""))).strip() or str(name.get("text", ""))
 
 
+def by_code(report: Report) -> dict[str, Section]:
+    """The sections that have a code, by it; several of one code as one, with the text of all."""
+    found: dict[str, Section] = {}
+    for one in (s for s in report.sections if s.code):
+        had = found.get(one.code)
+        found[one.code] = replace(had, text=f"{had.text}\n\n{one.text}") if had else one
+    return found
+
+
 def outside_text(report: Report) -> str:
     """The text of a report that came as one, and has no sections yet."""
     if report.sections:
         return ""
     return "\n\n".join(decoded(f) for _, f in report.forms if is_plain_text(f) and not is_generated(f))
-
-
-def _value(observation: Resource) -> str:
-    """The value of a structured finding in words."""
-    if quantity := observation.get("valueQuantity"):
-        return " ".join(str(quantity[e]) for e in ("comparator", "value", "unit") if e in quantity)
-    if "valueCodeableConcept" in observation:
-        return concept(observation["valueCodeableConcept"])
-    return next((str(v) for k, v in observation.items() if k.startswith("value") and not isinstance(v, (dict, list))), "")
 
 
 def modality(about: Examination) -> str:
