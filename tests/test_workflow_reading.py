@@ -539,6 +539,8 @@ def test_findings_comparison_and_recommendation_are_data_and_text(room):
     )  # fmt: skip
     path = f"DiagnosticReport/{report['id']}"
     refused(room.attending.call(f"{path}/$write", parameters(reference("comparison", strange))), 422, "of this patient")
+    for itself in (path, report["imagingStudy"][0]["reference"]):
+        refused(room.attending.call(f"{path}/$write", parameters(reference("comparison", itself))), 422, "than itself")
     refused(room.attending.call(f"{path}/$write", parameters({"name": "section", "part": []})), 400, "code and text")
     assert "extension" not in room.attending.done(f"{path}/$write", parameters({"name": "comparison"}))
     room.attending.done(f"{path}/$write", parameters(reference("comparison", study), reference("comparison", old)))

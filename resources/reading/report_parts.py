@@ -245,8 +245,11 @@ def _observation(unit: UnitOfWork, report: Resource, observation: Resource, stat
 async def _compared(unit: UnitOfWork, report: Resource, with_: Iterable[Target]) -> Resource:
     """The report with these comparisons. FhirError 422 for a new one that isn't there for the caller, or is another patient's."""
     had = {to: e for e in report.get("extension", ()) if (to := _compares(e)) is not None}
+    itself = {Target("DiagnosticReport", str(report.get("id"))), *map(target, report.get("imagingStudy", ()))}
     found: list[Any] = []
     for to in with_:
+        if to in itself:
+            raise fail("business-rule", "a report is compared with others than itself", "DiagnosticReport.extension", status=422)
         prior = None if to in had else await unit.seen(to.type, to.id, "r")
         if to not in had and (prior is None or not same(_whose(prior), _whose(report))):
             raise fail("business-rule", f"{to} is no examination of this patient", "DiagnosticReport.extension", status=422)
