@@ -7,6 +7,7 @@ import functools
 import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, tzinfo
+from decimal import Decimal
 from typing import Any, Final
 
 from babel import Locale, dates, numbers, units
@@ -108,6 +109,19 @@ def number(context: Context, value: float | None, digits: int | None = None) -> 
 
 
 @pass_context
+def measured(context: Context, value: str | Resource) -> str:
+    """A Quantity with all its digits: < 8.50 mm. No sign between thousands: 1,200 has two meanings. Words are as they are."""
+    if isinstance(value, str):
+        return value
+    told = [value.get("comparator"), value.get("unit")]
+    if "value" in value:
+        exact = Decimal(str(value["value"]))
+        digits = max(0, -int(exact.as_tuple().exponent))
+        told.insert(1, numbers.format_decimal(exact, "0." + "0" * digits if digits else "0", locale=context["t"].locale))
+    return " ".join(str(part) for part in told if part)
+
+
+@pass_context
 def percent(context: Context, value: float | None) -> str:
     """0.25 as 25%."""
     return NONE if value is None else numbers.format_percent(value, locale=context["t"].locale)
@@ -197,6 +211,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "span": span,
     "since": since,
     "number": number,
+    "measured": measured,
     "percent": percent,
     "name": human_name,
     "identifier": identifier,

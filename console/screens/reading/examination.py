@@ -40,10 +40,10 @@ class Section:
 
 
 class Finding(NamedTuple):
-    """A structured finding in words, and its Observation."""
+    """A structured finding: what it is called, its value in words or as a Quantity (for `formats.measured`), its Observation."""
 
     name: str
-    value: str
+    value: str | Resource
     id: str
 
 
@@ -283,10 +283,9 @@ def outside_text(report: Report) -> str:
     return "\n\n".join(decoded(f) for _, f in report.forms if is_plain_text(f) and not is_generated(f))
 
 
-def _value(observation: Resource) -> str:
-    """The value of a structured finding in words."""
+def _value(observation: Resource) -> str | Resource:
     if quantity := observation.get("valueQuantity"):
-        return " ".join(str(quantity[e]) for e in ("comparator", "value", "unit") if e in quantity)
+        return {e: quantity[e] for e in ("comparator", "value", "unit") if e in quantity}
     if "valueCodeableConcept" in observation:
         return concept(observation["valueCodeableConcept"])
     return next((str(v) for k, v in observation.items() if k.startswith("value") and not isinstance(v, (dict, list))), "")
