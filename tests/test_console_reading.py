@@ -498,6 +498,26 @@ def test_a_finding_that_is_typed_is_not_lost(room: Room, ada: Page) -> None:
     other.context.close()
 
 
+def test_a_name_from_right_to_left_leaves_the_line_in_its_order(room: Room, ada: Page) -> None:
+    patient = room.console.patient(name=[{"family": "כהן", "given": ["דוד"]}])
+    ada.goto(f"/reading/{room.study(patient)['id']}")
+    left = ada.locator(".patient").evaluate(
+        """(place) => {
+          const at = (node, from, to) => {
+            const range = document.createRange();
+            range.setStart(node, from);
+            range.setEnd(node, to);
+            return range.getBoundingClientRect().left;
+          };
+          const [name, facts] = [place.querySelector("strong").firstChild, place.querySelector(".facts").firstChild];
+          const day = facts.data.search(/\\d/);
+          return [at(name, 0, name.length), at(facts, day, day + 1), at(facts, day + 6, day + 7)];
+        }"""
+    )
+    assert left == sorted(left)
+    expect(ada.locator(".patient strong")).to_have_text("\u2068כהן, דוד\u2069")
+
+
 def _study_of(room: Room, report: Resource) -> str:
     based_on = room.console.read(f"DiagnosticReport/{report['id']}")["basedOn"][0]["reference"]
     return str(room.console.search("ImagingStudy", basedon=based_on)[0]["id"])

@@ -20,7 +20,7 @@ export function both(field, text, { from = null, by = "", chosen = () => {} } = 
   if (!bases.has(field)) bases.set(field, from);
   const box = document.getElementById("both-texts").content.firstElementChild.cloneNode(true);
   const heading = box.querySelector("[data-by]");
-  if (by) heading.textContent = heading.dataset.by.replace("{who}", by);
+  if (by) heading.textContent = heading.dataset.by.replace("{who}", `\u2068${by}\u2069`);
   box.querySelector(".theirs").textContent = text || "–";
   box.addEventListener("click", (event) => {
     const takes = event.target.closest("[data-takes]")?.dataset.takes;
