@@ -5,6 +5,7 @@ Moments are FHIR's (`2026-11-29T08:30:00Z`) and are shown in the department's ti
 
 import functools
 import re
+import unicodedata
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any, Final
@@ -17,6 +18,8 @@ from fhir_server.registry import Resource
 
 NONE: Final = "–"
 _MRN: Final = "MR"
+_ISOLATE: Final = "\u2068"
+_UNTIL_HERE: Final = "\u2069"
 # By HumanName.use, the one to be shown first.
 _NAMES: Final = {"official": 0, "usual": 1, None: 2, "temp": 3, "nickname": 4, "anonymous": 5, "old": 6, "maiden": 7}
 
@@ -121,7 +124,10 @@ def percent(context: Context, value: float | None) -> str:
 
 
 def human_name(names: Any) -> str:
-    """FHIR HumanNames (or a resource that has them) as one: "Muster, Anna Maria". The official or usual one first."""
+    """FHIR HumanNames (or a resource that has them) as one: "Muster, Anna Maria". The official or usual one first.
+
+    One that is written from right to left is isolated, lest it draws what follows in the line to its other side (UAX #9).
+    """
     if isinstance(names, dict) and "resourceType" in names:
         names = names.get("name")
     listed = [names] if isinstance(names, dict) else [n for n in names or () if isinstance(n, dict)]
@@ -129,7 +135,8 @@ def human_name(names: Any) -> str:
         return NONE
     name = min(listed, key=lambda n: _NAMES.get(n.get("use"), 2)) if len(listed) > 1 else listed[0]
     given = " ".join(str(g) for g in name.get("given", ()) if g)
-    return ", ".join(part for part in (name.get("family"), given) if part) or name.get("text") or NONE
+    told = ", ".join(part for part in (name.get("family"), given) if part) or name.get("text") or NONE
+    return f"{_ISOLATE}{told}{_UNTIL_HERE}" if any(unicodedata.bidirectional(c) in {"R", "AL"} for c in told) else told
 
 
 def identifier(resource: Resource | None, code: str = _MRN) -> str:

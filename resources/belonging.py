@@ -57,8 +57,7 @@ def _links(part: Resource | None) -> Iterator[tuple[Target, str]]:
     if kind == "ServiceRequest" and not service_request.is_procedure(part):
         return
     if kind == "Appointment":
-        if appointment.is_booked(part) and appointment.orders(part):
-            yield from _targets((p.get("actor") for p in part.get("participant", ())), "Appointment.participant", "Patient")
+        yield from _targets((p.get("actor") for p in part.get("participant", ())), "Appointment.participant", "Patient")
         return
     yield from _targets(part.get("basedOn", ()), f"{kind}.basedOn", "ServiceRequest")
     if kind == "DiagnosticReport":
@@ -77,6 +76,8 @@ def _targets(references: Any, path: str, resource_type: str) -> Iterator[tuple[T
 
 def _stays(before: Resource) -> bool:
     """Whether what it hung on is settled: a report's with its signature, a booking's while it stands, others' at once."""
+    if before["resourceType"] == "Appointment":
+        return appointment.is_booked(before) and bool(appointment.orders(before))
     return before["resourceType"] != "DiagnosticReport" or before.get("status") in readers.SIGNED
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -316,6 +317,207 @@ def test_structured_findings_are_added_and_removed_beside_the_text(room: Room, a
     expect(ada.locator("main .report dl")).not_to_contain_text("Shape")
 
 
+def _add(page: Page, *parts: str) -> None:
+    """Type a structured finding, and add it."""
+    _type(page, *parts)
+    page.keyboard.press("Enter")
+    expect(page.locator("#finding-name")).to_have_value("")
+    expect(page.locator("#done")).to_have_text("The finding is added.")
+
+
+def _type(page: Page, *parts: str) -> None:
+    for name, part in zip(("name", "value", "unit"), parts, strict=False):
+        page.locator(f"#finding-{name}").fill(part)
+
+
+def _findings(room: Room, report: Resource) -> list[str]:
+    """What the structured findings of a report are called."""
+    results = [room.console.read(r["reference"]) for r in room.console.read(f"DiagnosticReport/{report['id']}").get("result", ())]
+    return [o["code"]["text"] for o in results if o["status"] != "entered-in-error" and "coding" not in o["code"]]
+
+
+def _unheard(room: Room, path: str) -> Page:
+    """A browser of the attending that no event reaches."""
+    page = room.console.at(room.ada, "about:blank")
+    page.route("**/events*", lambda route: route.abort())
+    page.goto(path)
+    return page
+
+
+def test_nothing_is_signed_that_the_page_did_not_show(room: Room, ada: Page) -> None:
+    patient = room.console.patient()
+    room.signed(ada, room.study(patient))
+    reading = room.study(patient)
+    report = room.begun(ada, reading)
+    page = _unheard(room, f"/reading/{reading['id']}")
+    _add(ada, "Tumour", "80", "mm")
+    field(page).fill("Lungs clear.")
+    saved(page)
+    page.locator("[data-key=F8]").click()
+    expect(page.locator("#save-trouble")).to_have_text("Changed meanwhile: + Tumour: 80 mm. Read it, then sign again.")
+    expect(page.locator(".finding-row")).to_contain_text("Tumour: 80 mm")
+    # The same for what is gone, for another text, and for a comparison.
+    ada.locator(".finding-row button").click()
+    expect(ada.locator("#done")).to_have_text("The finding is removed.")
+    field(ada, IMPRESSION).fill("Clear.")
+    saved(ada)
+    ada.locator(".prior summary").focus()
+    press(ada, "m")
+    expect(ada.locator("#done")).to_have_text("The report is compared with that study.")
+    page.locator("[data-key=F8]").click()
+    for said in ("Comparison; ", "Impression; ", "+ compared: CT Chest", "− Tumour: 80 mm"):
+        expect(page.locator("#save-trouble")).to_contain_text(said)
+    expect(page.locator(".finding-row")).to_have_count(0)
+    expect(page.locator(".prior summary .chip")).to_contain_text("compared")
+    assert room.report(reading)["status"] == "registered"
+    # A script of before, or none: the server looks, too.
+    with room.console.http(room.ada) as client:
+        shown = client.get(f"/reading/{reading['id']}").text
+        form = {"csrf": _value(shown, "csrf"), "version": _value(shown, "version"), "beside": "of before"}
+        assert client.post(f"/reading/reports/{report['id']}/sign", data=form).status_code == 412
+    page.locator("[data-key=F8]").click()
+    expect(page.locator("#done")).to_have_text("The report is signed and on its way.")
+    page.context.close()
+
+
+def test_numbers_have_one_meaning_and_are_shown_as_the_reader_writes_them(room: Room, ada: Page) -> None:
+    reading = room.study()
+    report = room.begun(ada, reading)
+    for value, ways in (("1,200", "write 1200 or 1.2"), ("<1.234", "write 1234 or 1.2340"), ("-3.000", "write -3000 or -3")):
+        _type(ada, "Volume", value, "mL")
+        ada.keyboard.press("Enter")
+        expect(ada.locator("#errors")).to_contain_text(f"{value} can be read in two ways: {ways}")
+    for name, value in (("Ratio", "0,125"), ("Volume", "1200"), ("Dose", "1.20")):
+        _add(ada, name, value, "mL")
+    expect(ada.locator(".finding-row span")).to_have_text(["Ratio: 0.125 mL", "Volume: 1200 mL", "Dose: 1.20 mL"])
+    german = room.console.at(room.ada, f"/reading/{reading['id']}", language="de-DE")
+    expect(german.locator(".finding-row span")).to_have_text(["Ratio: 0,125 mL", "Volume: 1200 mL", "Dose: 1,20 mL"])
+    german.goto(f"/reading/reports/{report['id']}")
+    expect(german.locator(".report dl")).to_contain_text("1,20 mL")
+    german.context.close()
+
+
+def test_a_finding_is_removed_by_its_key_and_not_by_enter(room: Room, ada: Page) -> None:
+    report = room.begun(ada, room.study())
+    _add(ada, "Tumour", "80", "mm")
+    press(ada, "j")
+    expect(ada.locator(".finding-row")).to_be_focused()
+    press(ada, "Enter")
+    ada.reload()
+    assert _findings(room, report) == ["Tumour"]
+    press(ada, "j")
+    press(ada, "-")
+    expect(ada.locator("#done")).to_have_text("The finding is removed.")
+    assert _findings(room, report) == []
+
+
+def test_what_is_pressed_twice_is_done_once(room: Room, ada: Page) -> None:
+    reading = room.study()
+    report = room.begun(ada, reading)
+    sent: list[str] = []
+    ada.on("request", lambda asked: sent.append(urlsplit(asked.url).path.rpartition("/")[2]) if asked.method == "POST" else None)
+    field(ada, IMPRESSION).fill("Tumour.")
+    _type(ada, "Tumour", "80", "mm")
+    ada.evaluate("document.querySelectorAll('#findings [data-does=add]').forEach((one) => (one.click(), one.click()))")
+    expect(ada.locator("#done")).to_have_text("The finding is added.")
+    assert _findings(room, report) == ["Tumour"]
+    ada.evaluate("document.querySelectorAll('[data-key=F8]').forEach((one) => (one.click(), one.click()))")
+    expect(ada.locator("#done")).to_have_text("The report is signed and on its way.")
+    assert [path for path in sent if path != "write"] == ["finding", "sign"]
+    # Without the script, the second one is of a version that is no more.
+    second = room.study()
+    draft = room.begun(ada, second)
+    with room.console.http(room.ada) as client:
+        page = client.get(f"/reading/{second['id']}").text
+        form = {"csrf": _value(page, "csrf"), "version": _value(page, "version"), "finding.name": "Cyst", "finding.value": "3"}
+        answers = [client.post(f"/reading/reports/{draft['id']}/finding", data=form).status_code for _ in range(2)]
+    assert answers == [303, 412]
+    assert _findings(room, draft) == ["Cyst"]
+
+
+def test_without_the_script_text_and_findings_are_one_form(room: Room, ada: Page) -> None:
+    reading = room.study()
+    report = room.begun(ada, reading)
+    page = room.console.at(room.ada, f"/reading/{reading['id']}", java_script_enabled=False)
+    field(page).fill("A nodule.")
+    _add(page, "Diameter", "8", "mm")
+    expect(field(page)).to_have_attribute("data-stored", "A nodule.")
+    assert _findings(room, report) == ["Diameter"]
+    # What is typed and not added is neither signed away nor lost.
+    field(page, IMPRESSION).fill("Nodule.")
+    _type(page, "Shape", "round")
+    page.locator("[data-key=F8]").click()
+    expect(page.locator("#errors")).to_contain_text("not added yet")
+    page.locator("[data-does=save]").click()
+    expect(page.locator("#done")).to_have_text("Saved.")
+    expect(page.locator("#finding-value")).to_have_value("round")
+    assert room.report(reading)["status"] == "registered"
+    page.locator("#finding-value").press("Enter")
+    expect(page.locator(".finding-row")).to_have_count(2)
+    page.locator("[data-key=F8]").click()
+    expect(page.locator("#done")).to_have_text("The report is signed and on its way.")
+    page.context.close()
+
+
+def test_a_finding_that_is_typed_is_not_lost(room: Room, ada: Page) -> None:
+    reading = room.study()
+    report = room.begun(ada, reading)
+    _add(ada, "Diameter", "8", "mm")
+    _type(ada, "Shape", "round")
+    ada.reload()
+    expect(ada.locator("#finding-name")).to_have_value("Shape")
+    # Signed in another browser: it stands there to be copied.
+    other = room.console.at(room.ada, f"/reading/{reading['id']}")
+    field(other, IMPRESSION).fill("Nodule.")
+    saved(other)
+    other.locator("[data-key=F8]").click()
+    expect(other.locator("#done")).to_be_visible()
+    ada.reload()
+    expect(ada.locator("[data-left]")).to_contain_text("Shape round")
+    ada.get_by_role("button", name="Discard this text").click()
+    assert ada.evaluate("sessionStorage.length") == 0
+    # Given to somebody else, then added: it is refused, and stands there, too.
+    reading = room.study()
+    room.begun(ada, reading)
+    _type(ada, "Shape", "round")
+    steps.reassign(other, reading["id"], {"owner": {"reference": room.otto.fhir_user}, "reason": "End of shift"})
+    ada.locator("#finding-value").press("Enter")
+    expect(ada.locator("#errors")).to_be_visible()
+    expect(ada.locator("#kept")).to_contain_text("Shape round")
+    ada.reload()
+    expect(ada.locator("[data-left]")).to_contain_text("Shape round")
+    ada.get_by_role("button", name="Discard this text").click()
+    # Also an addendum, on the page that an earlier one has led to.
+    steps.addend(other, report["id"], {"text": "First."})
+    at = other.url
+    other.goto(f"/reading/reports/{report['id']}/addend")
+    other.locator("#text").fill("Second.")
+    other.goto(at)
+    other.goto(f"/reading/reports/{report['id']}/addend")
+    expect(other.locator("#text")).to_have_value("Second.")
+    other.context.close()
+
+
+def test_a_name_from_right_to_left_leaves_the_line_in_its_order(room: Room, ada: Page) -> None:
+    patient = room.console.patient(name=[{"family": "כהן", "given": ["דוד"]}])
+    ada.goto(f"/reading/{room.study(patient)['id']}")
+    left = ada.locator(".patient").evaluate(
+        """(place) => {
+          const at = (node, from, to) => {
+            const range = document.createRange();
+            range.setStart(node, from);
+            range.setEnd(node, to);
+            return range.getBoundingClientRect().left;
+          };
+          const [name, facts] = [place.querySelector("strong").firstChild, place.querySelector(".facts").firstChild];
+          const day = facts.data.search(/\\d/);
+          return [at(name, 0, name.length), at(facts, day, day + 1), at(facts, day + 6, day + 7)];
+        }"""
+    )
+    assert left == sorted(left)
+    expect(ada.locator(".patient strong")).to_have_text("\u2068כהן, דוד\u2069")
+
+
 def _study_of(room: Room, report: Resource) -> str:
     based_on = room.console.read(f"DiagnosticReport/{report['id']}")["basedOn"][0]["reference"]
     return str(room.console.search("ImagingStudy", basedon=based_on)[0]["id"])
@@ -521,6 +723,51 @@ def test_a_signed_report_is_addended_corrected_and_withdrawn_and_goes_out_as_tex
     expect(ada.get_by_text("Withdrawn reports")).to_be_visible()
     with pytest.raises(console_steps.Refused, match="entered-in-error"):
         steps.addend(ada, report["id"], {"text": "Too late"})
+    otto.context.close()
+
+
+def test_a_kept_correction_reverts_nothing_that_another_has_corrected(room: Room, ada: Page) -> None:
+    report = room.signed(ada, room.study())
+    otto = room.console.at(room.otto, f"/reading/reports/{report['id']}")
+    page = f"/reading/reports/{report['id']}/correct"
+
+    def right(text: str) -> None:
+        steps.correct(otto, report["id"], {"section": section(FINDINGS, text), "reason": "Wrong side"})
+
+    ada.goto(page)
+    ada.locator("#reason").fill("Typing error")
+    ada.go_back()
+    right("Nodule in the RIGHT lobe.")
+    ada.goto(page)
+    expect(ada.locator("#reason")).to_have_value("Typing error")
+    expect(ada.locator(f"#s-{FINDINGS}")).to_have_value("Nodule in the RIGHT lobe.")
+    ada.locator(f"#s-{IMPRESSION}").fill("Nodule, probably benign.")
+    # Corrected while the page stands there: what was not touched on it is the other's.
+    right("Nodule in the RIGHT upper lobe.")
+    ada.locator("main form [data-key=F8]").click()
+    expect(ada.locator("#errors")).to_be_visible()
+    expect(ada.locator(f"#s-{FINDINGS}")).to_have_value("Nodule in the RIGHT upper lobe.")
+    ada.locator("main form [data-key=F8]").click()
+    expect(ada.locator("#done")).to_be_visible()
+    assert room.said(report) == {FINDINGS: "Nodule in the RIGHT upper lobe.", IMPRESSION: "Nodule, probably benign."}
+    # Both have changed a section: both texts stand there until one has chosen.
+    ada.goto(page)
+    ada.locator(f"#s-{FINDINGS}").fill("Nodule in the middle lobe.")
+    ada.go_back()
+    right("Nodule in the lower lobe.")
+    for _ in range(2):
+        ada.goto(page)
+        expect(ada.locator(".both-texts")).to_contain_text("Nodule in the lower lobe.")
+        expect(ada.locator(f"#s-{FINDINGS}")).to_have_value("Nodule in the middle lobe.")
+        ada.locator("#reason").fill("Wrong lobe")
+    ada.locator("main form [data-key=F8]").click()
+    expect(ada.get_by_role("button", name="Keep mine")).to_be_focused()
+    assert faults(ada) == []
+    ada.get_by_role("button", name="Keep both").click()
+    ada.locator("main form [data-key=F8]").click()
+    expect(ada.locator("#done")).to_be_visible()
+    assert room.said(report)[FINDINGS] == "Nodule in the middle lobe.\n\nNodule in the lower lobe."
+    assert not ada.evaluate("id => Object.keys(sessionStorage).some((name) => name.includes(id))", report["id"])
     otto.context.close()
 
 

@@ -111,6 +111,7 @@ def test_a_booking_keeps_its_patient(ris):
         booking = await ris.book(order, await ris.scanner())
         stations = [p for p in booking["participant"] if not p["actor"]["reference"].startswith("Patient/")]
         await refused(ris, SCHEDULER, booking, "stays so", participant=stations)
+        await ris.interactions.update(SCHEDULER, await ris.read(booking) | {"status": "noshow"})
 
     ris.run(scenario())
 

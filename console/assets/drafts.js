@@ -4,31 +4,34 @@ const me = document.body.dataset.user;
 
 const names = () => Object.keys(sessionStorage).filter((name) => name.startsWith(PREFIX));
 
+/** What this person has kept under a name: {draft, sent}, or null. */
+function found(name) {
+  const one = JSON.parse(sessionStorage.getItem(PREFIX + name) ?? "null");
+  return one?.by === me ? one : null;
+}
+
 /** Keep a draft under a name of ids. */
-export function keep(name, draft) {
-  sessionStorage.setItem(PREFIX + name, JSON.stringify({ by: me, draft }));
+export function keep(name, draft, sent = false) {
+  sessionStorage.setItem(PREFIX + name, JSON.stringify({ by: me, draft, sent }));
 }
 
 /** The draft that this person has kept under a name, or null. */
-export function kept(name) {
-  const found = JSON.parse(sessionStorage.getItem(PREFIX + name) ?? "null");
-  return found?.by === me ? found.draft : null;
-}
+export const kept = (name) => found(name)?.draft ?? null;
 
-/** Forget the draft of a name, and what was kept below it. */
+/** Forget the draft of a name. */
 export function drop(name) {
-  for (const one of names()) if (one === PREFIX + name || one.startsWith(`${PREFIX}${name}/`)) sessionStorage.removeItem(one);
+  sessionStorage.removeItem(PREFIX + name);
 }
 
-/** Keep what is typed into forms with `data-kept` (a name), and give it back after a login that came between. */
-export function keepForms() {
-  for (const form of document.querySelectorAll("form[data-kept]")) {
-    const fields = [...form.querySelectorAll("textarea, select, input:not([type=hidden])")].filter((field) => field.name);
-    const draft = kept(form.dataset.kept);
-    if (draft && !document.getElementById("errors")) for (const field of fields) field.value = draft[field.name] ?? field.value;
-    form.querySelector("[data-forgets]")?.addEventListener("click", () => drop(form.dataset.kept));
-    form.addEventListener("input", () => keep(form.dataset.kept, Object.fromEntries(fields.map((field) => [field.name, field.value]))));
-  }
+/** The draft of a name is on its way to the server: what is typed from here on is another one. */
+export function sending(name) {
+  const draft = kept(name);
+  if (draft) keep(name, draft, true);
+}
+
+/** The server has what was sent of a name. */
+export function settle(name) {
+  if (found(name)?.sent) drop(name);
 }
 
 /** Forget what somebody else has left in this tab, and everything at a logout. */

@@ -91,7 +91,7 @@ function inUse(part) {
 }
 
 /** Put what is new in the place of a part; the focus stays where it can't be mistaken. */
-function renew(part, fresh) {
+export function renew(part, fresh) {
   const focused = part.contains(document.activeElement) ? document.activeElement : null;
   const made = document.importNode(fresh, true);
   const same = focused && !focused.id ? [...made.querySelectorAll(focused.localName)].filter((element) => element.isEqualNode(focused)) : [];

@@ -1,6 +1,7 @@
 """What may follow a report: an addendum, a correction, its withdrawal; and that somebody must be told of it. A page each.
 
-What is typed there is kept in the tab until it is done (`assets/drafts.js`): a login for a second factor may come between.
+What is typed there is kept in the tab until it is done (`assets/kept.js`): a login for a second factor may come between. A
+section is corrected where it says something else than the form showed (`was`): what another has corrected meanwhile stays.
 """
 
 from collections.abc import Awaitable, Callable
@@ -10,13 +11,14 @@ from starlette.responses import Response
 
 from console.asking import reference
 from console.screens.reading import critical, editor, examination
+from console.screens.reading.examination import Section
 from console.visit import Visit
 from fhir_server.outcome import FhirError, fail
 from resources import terms
 from resources.reading.critical_request import ACTIONABLE
 
 ACTS: Final = ("addend", "correct", "withdraw", "critical")
-_DONE: Final = {"addend": "reading-addended", "correct": "reading-corrected", "withdraw": "reading-withdrawn"}
+DONE: Final = {"addend": "reading-addended", "correct": "reading-corrected", "withdraw": "reading-withdrawn"}
 
 
 def _act(visit: Visit) -> str:
@@ -35,9 +37,18 @@ async def show(visit: Visit) -> Response:
         "typed": visit.form,
         "grades": [(code, visit.t(f"reading.grade.{code}")) for code in ACTIONABLE],
         "people": await critical.people(visit) if act == "critical" else [],
-        "sections": [(s, visit.form.text(f"section.{s.code}") or s.text) for s in examination.by_code(about.report).values()],
+        "sections": [(s, *_typed(visit, s)) for s in examination.by_code(about.report).values()],
     }
     return visit.page("reading/after.html", **values)
+
+
+def _typed(visit: Visit, section: Section) -> tuple[str, str, bool]:
+    """What stands in the field of a section, what is stored, and whether both have changed since the form was made."""
+    now = section.text.strip()
+    text, was = (visit.form.get(f"{name}.{section.code}") or now for name in ("section", "was"))
+    if text == was:  # it is not what was corrected
+        return now, now, False
+    return text, now, now not in {was, text}
 
 
 async def do(visit: Visit) -> Response:
@@ -60,7 +71,7 @@ async def _correct(visit: Visit, address: str) -> Response:
     changed = [
         {"part": [{"name": "code", "valueCoding": {"system": terms.LOINC, "code": code}}, *_text(text)]}
         for code, text in said.items()
-        if text != stored[code]
+        if text != (visit.form.get(f"was.{code}") or stored[code])
     ]
     if not changed:
         raise fail("required", visit.t("reading.nothing-corrected"), status=422)
@@ -89,7 +100,7 @@ async def _critical(visit: Visit, address: str) -> Response:
 
 async def _done(visit: Visit, address: str, **given: Any) -> Response:
     await visit.desk.operation(address, if_match=visit.form.get("version"), **given)
-    return visit.to(f"/reading/reports/{visit.id()}", _DONE[_act(visit)])
+    return visit.to(f"/reading/reports/{visit.id()}", DONE[_act(visit)])
 
 
 _HOW: Final[dict[str, Callable[[Visit, str], Awaitable[Response]]]] = {

@@ -1,9 +1,10 @@
 """The report page of a reading: what is known beside the editor, and what a person writes there, saved as it is typed.
 
-The page's script (`assets/reading.js`) sends what was changed to `.../write` and keeps it in the tab until it is saved; without
+The page's script (`assets/editor.js`) sends what was changed to `.../write` and keeps it in the tab until it is saved; without
 it, the button does. What is sent says of which version it is: where another browser was faster, both texts are shown.
 """
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +13,12 @@ from typing import Any, Final
 from starlette.responses import JSONResponse, Response
 
 from console.asking import reference
+from console.forms import Form
 from console.screens.reading import compared, critical, examination
 from console.screens.reading.examination import Examination, Report, Section
 from console.visit import Visit
 from fhir_server.elements import codings
-from fhir_server.outcome import FhirError, Issue
+from fhir_server.outcome import FhirError, Issue, fail
 from fhir_server.registry import Resource
 from resources import terms
 from resources.reading import templates, worklist
@@ -69,7 +71,7 @@ async def _reading_of(visit: Visit, about: Examination) -> str:
     return str(max(tasks, key=worklist.is_open, default={"id": "-"})["id"])
 
 
-async def _shown(visit: Visit, id_: str) -> Response:
+async def _shown(visit: Visit, id_: str, done: str = "") -> Response:
     about = await examination.of_reading(visit, id_)
     _, _, offered, people = await visit.desk.together(
         examination.add_reports(visit, about), examination.add_history(visit, about), _templates(visit, about), _readers(visit)
@@ -89,6 +91,9 @@ async def _shown(visit: Visit, id_: str) -> Response:
         "fields": _fields(visit, report, offered) if report is not None and writable and free else [],
         "titles": {code: visit.t.code("reading.section", code) for code in TITLES if code not in {ADDENDUM, WHOLE}},
         "typed": visit.form.named("section."),
+        "unadded": list(visit.form.named("finding.").values()),
+        "beside": _beside(report) if report is not None else "",
+        "done": done or visit.asked("done"),
         "people": [p for p in people if p["id"] != (about.owner or {}).get("id")],
         "told": await critical.of_report(visit, report) if report is not None else [],
         "modality": examination.modality(about),
@@ -196,7 +201,14 @@ async def _present(visit: Visit) -> dict[str, Any]:
     report = about.report
     last = max(report.sections, key=lambda s: s.issued, default=None)
     sections = [{"code": s.code, "title": s.shown(visit.t), "text": s.text} for s in _stored(report).values()]
-    return {"version": report.version, "draft": report.draft, "by": last.author if last else "", "sections": sections}
+    said = {"version": report.version, "draft": report.draft, "beside": _beside(report), "sections": sections}
+    return said | {"by": last.author if last else ""}
+
+
+def _beside(report: Report) -> str:
+    """A mark of the structured findings and comparisons of a report: it is another one where they are others."""
+    told = [*report.findings, sorted(compared_with(report.resource))]
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 
 async def save(visit: Visit) -> str:
@@ -222,7 +234,10 @@ def _section(code: str, text: str, title: str) -> Resource:
 async def sign(visit: Visit) -> Response:
     """Save, then sign; without a fresh second factor where one is asked for, by way of the login. `preliminary`: save as such."""
     version = await save(visit)
-    here, report = await page(visit), f"DiagnosticReport/{visit.id()}"
+    about = await examination.of_report(visit, visit.id())
+    assert about.report is not None
+    _check_beside(visit, about.report)
+    here, report = f"/reading/{await _reading_of(visit, about)}", f"DiagnosticReport/{visit.id()}"
     if visit.form.get("as") == "preliminary":
         await visit.desk.patch(report, {"op": "replace", "path": "/status", "value": "preliminary"}, if_match=version)
         await visit.desk.operation(f"{report}/$write")  # which makes its documents anew
@@ -234,6 +249,14 @@ async def sign(visit: Visit) -> Response:
     return visit.to(here, "reading-signed" if signed["status"] == "final" else "reading-preliminary")
 
 
+def _check_beside(visit: Visit, report: Report) -> None:
+    """FhirError where a finding is typed and not in the report, or one is in it that the page didn't show."""
+    if visit.form.named("finding."):
+        raise fail("required", visit.t("reading.unadded"), status=422)
+    if visit.form.get("beside") not in {None, _beside(report)}:
+        raise fail("conflict", visit.t("reading.beside-changed"), status=412)
+
+
 def proof(visit: Visit, error: FhirError, page: str) -> Response:
     """To the login for a fresh proof, and back to this page; FhirError as it was, where that is not what is missing."""
     if error.code != "login":
@@ -243,13 +266,12 @@ def proof(visit: Visit, error: FhirError, page: str) -> Response:
     return visit.to("/login", again="yes", next=f"{page}?done=reading-proven")
 
 
-async def back(visit: Visit, done: str) -> Response:
-    """To the editor, with the template that was chosen."""
+async def back(visit: Visit, done: str, *, added: bool = False) -> Response:
+    """To the editor, with the template that was chosen; a finding that is typed and was not `added` still stands there."""
+    reading = await _reading_of(visit, await examination.of_report(visit, visit.id()))
+    if visit.form.named("finding.") and not added:
+        visit.form = Form({name: texts for name, texts in visit.form.fields.items() if name.startswith("finding.")})
+        visit.here = visit.with_query(f"/reading/{reading}")
+        return await _shown(visit, reading, done)
     chosen = visit.asked("template")
-    return visit.to(await page(visit), done, **({"template": chosen} if chosen else {}))
-
-
-async def page(visit: Visit) -> str:
-    """The address of the page that the report is written on."""
-    about = await examination.of_report(visit, visit.id())
-    return f"/reading/{await _reading_of(visit, about)}"
+    return visit.to(f"/reading/{reading}", done, **({"template": chosen} if chosen else {}))

@@ -45,7 +45,7 @@ class Section:
 
 
 class Finding(NamedTuple):
-    """A structured finding in words, and its Observation."""
+    """A structured finding: what it is called, its value in the reader's words, and its Observation."""
 
     name: str
     value: str

@@ -8,7 +8,7 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from console.asking import Found
-from console.screens.reading import critical, examination
+from console.screens.reading import after, critical, examination
 from console.visit import Visit
 from fhir_server.outcome import fail
 from fhir_server.registry import Resource
@@ -42,6 +42,7 @@ async def show(visit: Visit) -> Response:
         "about": about,
         "report": about.report,
         "told": await critical.of_report(visit, about.report),
+        "settled": after.DONE,
         "signatures": await _signatures(visit) if visit.asked("verify") and visit.calls("verify") else None,
         "reading": next((r["id"] for r in readings if worklist.is_open(r)), ""),
     }
