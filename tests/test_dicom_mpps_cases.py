@@ -18,7 +18,7 @@ from fhir_server.audit import Act
 from fhir_server.elements import concept, extension
 from fhir_server.references import ref
 from fhir_server.unit_of_work import UnitOfWork
-from resources import order_plan, terms
+from resources import order_changes, order_plan, terms
 from resources.order_plan import PlannedProcedure, PlannedStep
 from tests.dicom_client import (
     ACCESS,
@@ -132,6 +132,33 @@ def test_a_step_on_hold_that_was_selected_by_mistake_is_on_hold_again(site: Runn
     end.PerformedProcedureStepDiscontinuationReasonCodeSequence = reason("110514")
     assert change(site, end, uid).Status == 0x0000
     assert now(site, scheduled.step)["status"] == "on-hold"
+
+
+def discontinue(site: Running, scheduled: Scheduled) -> None:
+    """The placer's DC."""
+
+    async def work(unit: UnitOfWork) -> None:
+        await order_changes.discontinue(unit, await unit.get(ref(scheduled.order)) or {}, "no longer wanted")
+
+    site.run(site.department.interactions.transact(ACCESS, Act("order", "test"), work))
+
+
+@pytest.mark.parametrize(
+    ("status", "images", "asked"), [("COMPLETED", 3, 1), ("DISCONTINUED", 3, 1), ("DISCONTINUED", 0, 0), ("IN PROGRESS", 3, 0)]
+)
+def test_images_of_an_order_that_was_discontinued_meanwhile_are_asked_about(
+    site: Running, status: str, images: int, asked: int
+) -> None:
+    scheduled, uid = began(site)
+    discontinue(site, scheduled)
+    assert now(site, scheduled.step)["status"] == "failed"
+    assert now(site, scheduled.study)["status"] == "cancelled"
+    assert change(site, mpps_end(status, images=images), uid).Status == 0x0000
+    found = items_about(site, "unexpected-procedure-step", procedure(site, uid))
+    assert len(found) == asked
+    assert all("step is failed, its study was cancelled" in i["description"] for i in found)
+    if asked:
+        assert now(site, scheduled.study)["status"] == "registered"
 
 
 def test_a_wrong_entry_does_not_undo_what_was_done_before(site: Running) -> None:
