@@ -68,6 +68,11 @@ def person_name(names: Iterable[FhirElement]) -> dict[str, str]:
     return found
 
 
+def unknown_name(id_: str) -> dict[str, str]:
+    """What stands for the name of a patient who has none: scanners reject entries without one (PS3.4 K.6-1, type 1)."""
+    return {"Alphabetic": f"Unknown^{_component(id_)}".rstrip("^")[:_NAME_LENGTH]}
+
+
 def _group(name: FhirElement) -> str:
     for extension in name.get("extension", ()):
         if extension.get("url") == _REPRESENTATION:
