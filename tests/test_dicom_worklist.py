@@ -271,6 +271,36 @@ def test_keys_that_are_not_supported_are_ignored_and_said_so(site: Running) -> N
     assert answers.data[0].QueryRetrieveLevel == ""
 
 
+def code_key(**elements: str) -> Dataset:
+    keys, code = worklist_keys(ScheduledStationAETitle="MR1"), Dataset()
+    for keyword, value in elements.items():
+        setattr(code, keyword, value)
+    keys.RequestedProcedureCodeSequence = [code]
+    return keys
+
+
+@pytest.mark.parametrize(
+    ("elements", "status"),
+    [
+        ({"CodeValue": "24627-2", "CodingSchemeVersion": "2.74"}, 0xFF01),
+        ({"MappingResource": "DCMR"}, 0xFF01),
+        ({"CodeValue": "24627-2", "CodingSchemeVersion": "", "MappingResource": ""}, 0xFF00),
+    ],
+)
+def test_keys_of_a_code_that_can_not_be_matched_are_ignored_with_a_warning(
+    site: Running, elements: dict[str, str], status: int
+) -> None:
+    assert find(site, code_key(**elements)).statuses == [status]
+    other = find(site, code_key(**elements | {"CodeValue": "1"}))
+    assert (other.statuses, other.final.Status) == ([], 0x0000)
+
+
+def test_a_sequence_key_with_several_items_is_refused(site: Running) -> None:
+    keys = code_key(CodeValue="1")
+    keys.RequestedProcedureCodeSequence.append(code_key(CodeValue="24627-2").RequestedProcedureCodeSequence[0])
+    assert find(site, keys).final.Status == 0xA900
+
+
 def test_known_but_unfilled_return_keys_are_supported(site: Running) -> None:
     keys = worklist_keys(ScheduledStationAETitle="MR1")
     keys.PregnancyStatus, keys.Allergies, keys.ReferencedStudySequence = None, "", []

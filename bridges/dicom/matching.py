@@ -29,6 +29,15 @@ _PRESELECTED_IN_STEP = {
     "Modality": "modality",
     "ScheduledProcedureStepID": "step_id",
 }
+# What the items of sequences hold: a code (PS3.3 8.8), an id with its issuer (10.14, 10.17), the code of a person (10.1).
+_WITHIN = {
+    tag(k)
+    for k in (
+        "CodeValue LongCodeValue CodingSchemeDesignator CodeMeaning LocalNamespaceEntityID UniversalEntityID "
+        "UniversalEntityIDType PatientID IssuerOfPatientID IssuerOfPatientIDQualifiersSequence TypeOfPatientID "
+        "PersonIdentificationCodeSequence"
+    ).split()
+}
 _OTHER = Key("", False, "3", "single value", "")  # an attribute within a sequence
 NameMatcher = Callable[[dict[str, str]], bool]  # of a name by its component groups
 Condition = Callable[[Element], bool]  # whether the attribute of a row is what a key asks for
@@ -71,14 +80,31 @@ class WorklistQuery:
         for name, key in keys.items():
             if name in _NEVER_MATCHED or name in skip:
                 continue
+            matchable = self._matchable(key)
             if name not in known:
                 self.unsupported = True
-            elif not _is_universal(key):
+            elif not _is_universal(matchable):
                 if known[name].how == "universal":
                     self.unsupported = True
                 else:
-                    found.append((name, _condition(name, key)))
+                    found.append((name, _condition(name, matchable)))
         return found
+
+    def _matchable(self, key: Element) -> Element:
+        """A sequence key without the keys in its item that no item of ours has. Refused with several items (C.2.2.2.6)."""
+        if key.get("vr") != "SQ":
+            return key
+        given = [item for item in key.get("Value", ()) if item]
+        if len(given) > 1:
+            raise dimse.Refused(dimse.IDENTIFIER_DOES_NOT_MATCH, "a sequence key takes one item")
+        kept: Attributes = {}
+        for name, one in given[0].items() if given else ():
+            inner = self._matchable(one)
+            if name in _WITHIN:
+                kept[name] = inner
+            elif not _is_universal(inner):
+                self.unsupported = True
+        return {"vr": "SQ", "Value": [kept]}
 
     @property
     def names_a_date(self) -> bool:
