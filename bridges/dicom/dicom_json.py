@@ -27,7 +27,7 @@ _ONE_VALUE = frozenset({"LT", "ST", "UT", "UR"})
 _LONG_LENGTH = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})  # PS3.5 7.1.2
 _GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 _MAX_DEPTH = 16
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]+")  # as of ISO 2022 without its Specific Character Set
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")  # as of ISO 2022 without its Specific Character Set
 # The character sets of our answers, the most widely understood first: (defined term, codec).
 _ANSWER_CHARACTER_SETS = (("", "ascii"), ("ISO_IR 100", "latin-1"), ("ISO_IR 192", "utf-8"))
 

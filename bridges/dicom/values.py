@@ -26,7 +26,7 @@ _SYSTEMS = {designator: system for system, designator in reversed(_DESIGNATORS.i
 LOCAL_SCHEME = "99LOCAL"
 _REPRESENTATION = "http://hl7.org/fhir/StructureDefinition/iso21090-EN-representation"
 _GROUP_OF = {"ABC": "Alphabetic", "IDE": "Ideographic", "SYL": "Phonetic"}
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")  # of both ranges: no data set may have them (PS3.5 6.1.3)
 _NAME_LENGTH = 64  # PN, for each component group
 LO, SH, LT = 64, 16, 10240  # characters, PS3.5 6.2
 
