@@ -24,6 +24,8 @@ PROTOCOL = "protocol"  # a Task of this kind, and the Task.input and output that
 ORDER_HOLD = "order-hold"  # an order that waits for a person before it goes on
 READING = f"{TASK_CODE}|{INTERPRETATION}"  # the reading worklist, as a search parameter
 
+# extension on HumanName: the script that it is written in (ABC, IDE, SYL)
+NAME_REPRESENTATION = "http://hl7.org/fhir/StructureDefinition/iso21090-EN-representation"
 SCHEDULED_STEP = "urn:fhir-ris:scheduled-procedure-step"  # extension on Procedure: a Task that it performs
 STUDY_OF = "urn:fhir-ris:study-instance-uid"  # identifier of a Procedure: the study that its images go to
 # Extension on Procedure: whose it is, is in doubt; its steps don't follow it until somebody has looked.

@@ -139,6 +139,19 @@ class Scanner:
         return self._with(lambda a: a.send_n_create(data, InstanceAvailabilityNotification, uid)[0])
 
 
+def imaging_order(patient: Resource, modality: str = "CT") -> Resource:
+    coding = [{"system": "http://loinc.org", "code": "24627-2", "display": "CT Chest"}]
+    return {
+        "resourceType": "ServiceRequest",
+        "status": "active",
+        "intent": "order",
+        "priority": "urgent",
+        "subject": ref(patient),
+        "code": {"coding": coding, "text": "CT chest"},
+        "orderDetail": [{"coding": [{"system": terms.DCM, "code": modality}]}],
+    }
+
+
 @dataclass
 class Department:
     """A running DICOM server over one database, with what tests need to fill it."""
@@ -199,21 +212,7 @@ class Department:
         )
 
     async def order(self, patient: Resource, modality: str = "CT", **more: Any) -> Resource:
-        return await self.create(
-            {
-                "resourceType": "ServiceRequest",
-                "status": "active",
-                "intent": "order",
-                "priority": "urgent",
-                "subject": ref(patient),
-                "code": {
-                    "coding": [{"system": "http://loinc.org", "code": "24627-2", "display": "CT Chest"}],
-                    "text": "CT chest",
-                },
-                "orderDetail": [{"coding": [{"system": terms.DCM, "code": modality}]}],
-            }
-            | more
-        )
+        return await self.create(imaging_order(patient, modality) | more)
 
     async def book(self, order: Resource, station: Resource, start: str, end: str, status: str = "booked") -> Resource:
         return await self.create(

@@ -156,6 +156,10 @@ def _key(chance: random.Random, keyword: str, value: str) -> str:
             return value.upper()
         if kind < 0.65 and "^" in value:
             return "^" + value.split("=")[0].split("^")[1]
+    if keyword in _NAMES and kind < 0.75:
+        first = value.split("=")[0] or "X"
+        other = chance.choice(("*", "*=*", "*^*", "山田^*", "鈴木^花子", "X=*"))
+        return f"{chance.choice((first, first[:2] + '*', '*', '*^*'))}={other}"
     if kind > 0.9:
         return f"{value or 'X'}\\other"
     return value or "X"
@@ -181,6 +185,8 @@ def matches(one: Entry, asked: Asked) -> bool:
     facts = values(one)
     for keyword, key in asked.keys.items():
         if keyword.startswith("ScheduledProcedureStepStart") or not key or key.strip("*") == "":
+            continue
+        if keyword in _NAMES and not key.strip("*^="):
             continue
         wanted = [w for w in key.split("\\") if w]
         if keyword == "PatientBirthDate":
@@ -228,16 +234,22 @@ def _plain(text: str) -> str:
 
 
 def _name(key: str, stored: str) -> bool:
-    """Any group of the key against any group of the name, whole or by the components that the key names."""
-    for wanted in key.split("="):
-        for held in stored.split("="):
-            w, h = _plain(wanted).rstrip("^"), _plain(held).rstrip("^")
-            if not w or not h:
-                continue
-            parts, have = w.split("^"), [*h.split("^"), "", "", "", "", ""]
-            if _wild(w, h) or all(not p or _wild(p, have[i]) for i, p in enumerate(parts)):
-                return True
-    return False
+    """Each group of the key that restricts, against the group of its place, if the name has it; one alone against any group.
+
+    A group matches whole or by the components that the key names.
+    """
+    wanted = {i: g for i, g in enumerate(key.split("=")) if g.strip("*^")}
+    held = {i: g for i, g in enumerate(stored.split("=")) if g.strip("^")}
+    if len(wanted) == 1:
+        return any(_group(w, h) for w in wanted.values() for h in held.values())
+    both = wanted.keys() & held.keys()
+    return bool(both) and all(_group(wanted[i], held[i]) for i in both)
+
+
+def _group(wanted: str, held: str) -> bool:
+    w, h = _plain(wanted).rstrip("^"), _plain(held).rstrip("^")
+    parts, have = w.split("^"), [*h.split("^"), "", "", "", "", ""]
+    return _wild(w, h) or all(not p or _wild(p, have[i]) for i, p in enumerate(parts))
 
 
 def _wild(key: str, text: str) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydicom.filereader import read_dataset
 
+from bridges.dicom import values
 from bridges.dicom.answer_encoding import Style, encode
 from bridges.dicom.character_sets import ASCII, character_set, teach_pydicom, terms, transliterated
 from bridges.dicom.dicom_json import Attributes, of_dataset, put
@@ -135,3 +136,11 @@ def test_a_device_may_name_each_set_that_is_written_and_no_other() -> None:
     for wrong in ("", "ISO_IR 999", "latin1", "ISO_IR 100\\ISO 2022 IR 87", "ISO 2022 IR 87\\", "\\"):
         assert not good(wrong)
         assert character_set(wrong) is None
+
+
+def test_control_characters_of_both_ranges_stay_here() -> None:
+    """As of a message that declared another character set than it had (PS3.5 6.1.3)."""
+    assert values.person_name([{"family": "\x8akoda\x07", "given": ["O\x92Neil"]}]) == {"Alphabetic": "koda^O Neil"}
+    assert values.line("CT\x96chest", 64) == "CT chest"
+    assert values.paragraph("one\x93\ntwo") == "one \r\ntwo"
+    assert values.whole("A\x801", 16) == ""

@@ -393,6 +393,20 @@ def test_a_name_written_otherwise_is_no_other_patient(site: Running, family: str
     assert now(site, scheduled.step)["status"] == "in-progress"
 
 
+@pytest.mark.parametrize("cut", [8, 64])
+@pytest.mark.parametrize("named_meanwhile", [True, False])
+def test_a_patient_without_a_name_comes_back_as_the_worklist_called_it(site: Running, cut: int, *, named_meanwhile: bool) -> None:
+    scheduled = schedule(site, name=[{"use": "old", "family": "Former"}])
+    if named_meanwhile:
+        patient = site.run(site.department.read(scheduled.order["subject"]["reference"]))
+        site.run(site.department.update(patient, name=[{"family": "Roe", "given": ["Jane"]}]))
+    data = mpps(scheduled)
+    data.PatientName = f"Unknown^{scheduled.patient_id}"[:cut]
+    _, uid = create(site, data)
+    assert asked(site, "patient-mismatch", uid) == []
+    assert now(site, scheduled.step)["status"] == "in-progress"
+
+
 def test_an_unscheduled_examination_of_a_known_patient_gets_its_study(site: Running) -> None:
     id_ = schedule(site).patient_id
     data = mpps(None, patient_id=id_)

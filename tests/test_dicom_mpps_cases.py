@@ -14,10 +14,23 @@ from pydicom.uid import generate_uid
 from bridges.dicom import mpps_watch
 from bridges.dicom.mpps_records import DATA_SET
 from fhir_server import clock
-from fhir_server.elements import extension
+from fhir_server.audit import Act
+from fhir_server.elements import concept, extension
 from fhir_server.references import ref
-from resources import terms
-from tests.dicom_client import Department, Resource, Running, Scheduled, mpps, mpps_end, running_department
+from fhir_server.unit_of_work import UnitOfWork
+from resources import order_changes, order_plan, terms
+from resources.order_plan import PlannedProcedure, PlannedStep
+from tests.dicom_client import (
+    ACCESS,
+    Department,
+    Resource,
+    Running,
+    Scheduled,
+    imaging_order,
+    mpps,
+    mpps_end,
+    running_department,
+)
 from tests.mpps_site import (
     began,
     change,
@@ -119,6 +132,33 @@ def test_a_step_on_hold_that_was_selected_by_mistake_is_on_hold_again(site: Runn
     end.PerformedProcedureStepDiscontinuationReasonCodeSequence = reason("110514")
     assert change(site, end, uid).Status == 0x0000
     assert now(site, scheduled.step)["status"] == "on-hold"
+
+
+def discontinue(site: Running, scheduled: Scheduled) -> None:
+    """The placer's DC."""
+
+    async def work(unit: UnitOfWork) -> None:
+        await order_changes.discontinue(unit, await unit.get(ref(scheduled.order)) or {}, "no longer wanted")
+
+    site.run(site.department.interactions.transact(ACCESS, Act("order", "test"), work))
+
+
+@pytest.mark.parametrize(
+    ("status", "images", "asked"), [("COMPLETED", 3, 1), ("DISCONTINUED", 3, 1), ("DISCONTINUED", 0, 0), ("IN PROGRESS", 3, 0)]
+)
+def test_images_of_an_order_that_was_discontinued_meanwhile_are_asked_about(
+    site: Running, status: str, images: int, asked: int
+) -> None:
+    scheduled, uid = began(site)
+    discontinue(site, scheduled)
+    assert now(site, scheduled.step)["status"] == "failed"
+    assert now(site, scheduled.study)["status"] == "cancelled"
+    assert change(site, mpps_end(status, images=images), uid).Status == 0x0000
+    found = items_about(site, "unexpected-procedure-step", procedure(site, uid))
+    assert len(found) == asked
+    assert all("step is failed, its study was cancelled" in i["description"] for i in found)
+    if asked:
+        assert now(site, scheduled.study)["status"] == "registered"
 
 
 def test_a_wrong_entry_does_not_undo_what_was_done_before(site: Running) -> None:
@@ -247,6 +287,116 @@ def test_an_item_that_names_another_order_does_not_vanish_in_the_study_of_the_gr
     assert "basedOn" not in performed
     assert len(items_about(site, "unscheduled-procedure-step", performed)) == 1
     assert now(site, scheduled.step)["status"] == "accepted"
+
+
+# Ids that are unique within their order only (PS3.3 C.4.11)
+
+
+_alike = iter(range(1, 1000))
+
+
+def numbered_alike(site: Running, *whose: Resource) -> list[Scheduled]:
+    """An order of each of these patients, all booked; requested procedure and step of each are number 1."""
+
+    async def work(dep: Department, patient: Resource) -> Scheduled:
+        number = next(_alike)
+        accession = {"type": concept(terms.V2_0203, "ACSN"), "value": f"ALIKE{number}"}
+        uid = str(generate_uid(prefix=None))
+        step = {"identifier": [{"system": terms.SCHEDULED_STEP_ID, "value": "1"}]}
+        own = {"identifier": [{"system": terms.REQUESTED_PROCEDURE_ID, "value": "1"}]}
+
+        async def make(unit: UnitOfWork) -> Resource:
+            order = await unit.create(imaging_order(patient) | {"identifier": [accession]})
+            await order_plan.plan(unit, order, [PlannedProcedure(own, uid, [PlannedStep(step)])])
+            return order
+
+        order = await dep.interactions.transact(ACCESS, Act("order", "test"), make)
+        (device,) = await dep.search("Device", identifier="NORMAL")
+        hour = f"2026-12-{number // 20 + 1:02d}T{number % 20:02d}"
+        booked = await dep.book(order, device, f"{hour}:00:00Z", f"{hour}:20:00Z")
+        return await dep.scheduled_of(order, booked, patient["identifier"][0]["value"])
+
+    return [site.run(work(site.department, patient)) for patient in whose]
+
+
+def new_patients(site: Running, count: int) -> list[Resource]:
+    return [site.run(site.department.patient(f"ALIKE{next(_alike)}")) for _ in range(count)]
+
+
+@pytest.mark.parametrize("of_one_patient", [True, False])
+@pytest.mark.parametrize("said", ["StudyInstanceUID AccessionNumber", "StudyInstanceUID", "AccessionNumber"])
+def test_of_orders_numbered_alike_study_and_accession_number_tell_the_right_one(
+    site: Running, said: str, *, of_one_patient: bool
+) -> None:
+    whose = new_patients(site, 1) * 3 if of_one_patient else new_patients(site, 3)
+    one, two, three = numbered_alike(site, *whose)
+    data = mpps(three)
+    for keyword in {"StudyInstanceUID", "AccessionNumber"} - set(said.split()):
+        unknown = str(generate_uid(prefix=None)) if keyword == "StudyInstanceUID" else ""
+        setattr(data.ScheduledStepAttributesSequence[0], keyword, unknown)
+    uid = create(site, data)[1]
+    assert procedure(site, uid)["basedOn"] == [ref(three.procedure)]
+    assert items_about(site, "patient-mismatch", procedure(site, uid)) == []
+    assert change(site, mpps_end(), uid).Status == 0x0000
+    assert [now(site, s.step)["status"] for s in (one, two, three)] == ["accepted", "accepted", "completed"]
+    assert [now(site, s.study)["status"] for s in (one, two)] == ["registered", "registered"]
+
+
+def without_study_and_number(scheduled: Scheduled) -> Dataset:
+    data = mpps(scheduled)
+    item = data.ScheduledStepAttributesSequence[0]
+    item.StudyInstanceUID, item.AccessionNumber = str(generate_uid(prefix=None)), ""
+    data.PerformedProcedureStepStartDate = scheduled.step["restriction"]["period"]["start"][:10].replace("-", "")
+    return data
+
+
+def test_of_orders_numbered_alike_the_patients_is_taken_and_of_several_none(site: Running) -> None:
+    first, second = new_patients(site, 2)
+    one, two, three = numbered_alike(site, first, second, second)
+    _, uid = create(site, without_study_and_number(one))
+    assert procedure(site, uid)["basedOn"] == [ref(one.procedure)]
+    _, uid = create(site, without_study_and_number(two))
+    performed = procedure(site, uid)
+    assert "basedOn" not in performed
+    (item,) = items_about(site, "unscheduled-procedure-step", performed)
+    proposed = [i["valueReference"] for i in item["input"]]
+    assert ref(two.procedure) in proposed
+    assert ref(three.procedure) in proposed
+    site.run(site.department.update(now(site, two.order), status="revoked"))
+    _, uid = create(site, without_study_and_number(three))
+    assert procedure(site, uid)["basedOn"] == [ref(three.procedure)]
+
+
+def test_ids_of_another_accession_number_are_another_orders(site: Running) -> None:
+    (one,) = numbered_alike(site, *new_patients(site, 1))
+    data = without_study_and_number(one)
+    data.ScheduledStepAttributesSequence[0].AccessionNumber = "ELSE9"
+    _, uid = create(site, data)
+    assert "basedOn" not in procedure(site, uid)
+    assert now(site, one.step)["status"] == "accepted"
+
+
+def test_an_id_that_many_have_tells_the_patients_order(site: Running) -> None:
+    *_, last = numbered_alike(site, *new_patients(site, 9))
+    _, uid = create(site, without_study_and_number(last))
+    assert procedure(site, uid)["basedOn"] == [ref(last.procedure)]
+
+
+def test_the_study_is_believed_before_the_accession_number(site: Running) -> None:
+    one, two = numbered_alike(site, *new_patients(site, 1) * 2)
+    data = mpps(one)
+    data.ScheduledStepAttributesSequence[0].AccessionNumber = two.accession
+    _, uid = create(site, data)
+    assert procedure(site, uid)["basedOn"] == [ref(one.procedure)]
+
+
+def test_in_a_group_of_orders_numbered_alike_each_item_is_its_own(site: Running) -> None:
+    one, two = numbered_alike(site, *new_patients(site, 1) * 2)
+    data, more = mpps(one), mpps(two)
+    more.ScheduledStepAttributesSequence[0].StudyInstanceUID = one.study_uid
+    data.ScheduledStepAttributesSequence.append(more.ScheduledStepAttributesSequence[0])
+    _, uid = create(site, data)
+    assert procedure(site, uid)["basedOn"] == [ref(one.procedure), ref(two.procedure)]
 
 
 def test_another_patient_at_the_scanner_holds_the_steps_back(site: Running) -> None:

@@ -141,6 +141,22 @@ def test_names_match_without_case_and_accents(site: Running) -> None:
     assert found(site, {"PatientName": "muller"}) == ["A1", "A2"]
 
 
+def test_a_component_group_that_restricts_nothing_counts_as_absent(site: Running) -> None:
+    for wanted in ("Roe*=*", "Roe*=*=*", "Roe^*^*^*^*=*=*", "roe=*^*"):
+        assert found(site, {"PatientName": wanted}) == ["A3"], wanted
+    assert found(site, {"PatientName": "ZZZ*=*"}) == []
+    assert found(site, {"PatientName": "*=*=*"}) == ["A1", "A2", "A3", "A4"]
+
+
+def test_a_component_group_that_a_name_lacks_says_nothing_of_it(site: Running) -> None:
+    def said(name: str) -> list[str]:
+        return found(site, {"PatientName": name, "SpecificCharacterSet": "ISO_IR 192"})
+
+    assert said("Roe^*=山田^*") == ["A3"]
+    assert said("Smith^*=山田^*") == []
+    assert said("=山田^太郎=やまだ^たろう") == []
+
+
 @pytest.mark.parametrize("family", ["Sørensen", "ŁUKASZ", "Đorđević", "Æbelø", "Żółć", "Παπαδόπουλος", "Жукова", "İğdır", "Weiß"])
 @pytest.mark.parametrize("stored_by", ["this version", "an earlier one"])
 def test_a_name_is_found_by_what_a_scanner_without_its_letters_shows(site: Running, family: str, stored_by: str) -> None:
@@ -255,6 +271,36 @@ def test_keys_that_are_not_supported_are_ignored_and_said_so(site: Running) -> N
     assert answers.data[0].QueryRetrieveLevel == ""
 
 
+def code_key(**elements: str) -> Dataset:
+    keys, code = worklist_keys(ScheduledStationAETitle="MR1"), Dataset()
+    for keyword, value in elements.items():
+        setattr(code, keyword, value)
+    keys.RequestedProcedureCodeSequence = [code]
+    return keys
+
+
+@pytest.mark.parametrize(
+    ("elements", "status"),
+    [
+        ({"CodeValue": "24627-2", "CodingSchemeVersion": "2.74"}, 0xFF01),
+        ({"MappingResource": "DCMR"}, 0xFF01),
+        ({"CodeValue": "24627-2", "CodingSchemeVersion": "", "MappingResource": ""}, 0xFF00),
+    ],
+)
+def test_keys_of_a_code_that_can_not_be_matched_are_ignored_with_a_warning(
+    site: Running, elements: dict[str, str], status: int
+) -> None:
+    assert find(site, code_key(**elements)).statuses == [status]
+    other = find(site, code_key(**elements | {"CodeValue": "1"}))
+    assert (other.statuses, other.final.Status) == ([], 0x0000)
+
+
+def test_a_sequence_key_with_several_items_is_refused(site: Running) -> None:
+    keys = code_key(CodeValue="1")
+    keys.RequestedProcedureCodeSequence.append(code_key(CodeValue="24627-2").RequestedProcedureCodeSequence[0])
+    assert find(site, keys).final.Status == 0xA900
+
+
 def test_known_but_unfilled_return_keys_are_supported(site: Running) -> None:
     keys = worklist_keys(ScheduledStationAETitle="MR1")
     keys.PregnancyStatus, keys.Allergies, keys.ReferencedStudySequence = None, "", []
@@ -331,6 +377,19 @@ def test_other_scripts_are_in_utf_8_with_their_name_groups(site: Running) -> Non
     assert data.PatientName == "Yamada^Tarou=山田^太郎=やまだ^たろう"
     keys.SpecificCharacterSet, keys.PatientName = "ISO_IR 192", "山田*"
     assert len(find(site, keys).data) == 1
+    for wanted, finds in (
+        ("Yamada*=山田*", True),
+        ("Yamada^Tarou=山田^太郎=やまだ^たろう", True),
+        ("Yamada*=*=*", True),
+        ("*=山田^*", True),
+        ("=山田^太郎", True),
+        ("Yamada*=鈴木*", False),
+        ("Suzuki*=山田*", False),
+        ("Suzuki*=*", False),
+        ("山田*=Yamada*", False),
+    ):
+        keys.PatientName = wanted
+        assert bool(find(site, keys).data) == finds, wanted
 
 
 @pytest.mark.parametrize("character_set", ["ISO_IR 100", "ISO_IR 192"])

@@ -283,6 +283,7 @@ def test_the_requesting_physician_is_identified(site: Running) -> None:
     assert (code.CodeValue, code.CodeMeaning) == ("815", "Poe Ann")
 
 
+_nameless = iter(range(1, 100))
 ALWAYS = sorted(k.keyword for k in KEYS if k.returned in {"1", "2", "1C", "2C"} and k.keyword not in _ELSEWHERE)
 
 
@@ -307,3 +308,21 @@ def test_a_fact_that_changes_shows_at_once(site: Running) -> None:
     after = ask(site, PatientID="0012", Allergies="", MedicalAlerts="")[0]
     assert (list(before.Allergies), before.MedicalAlerts) == (["Iodine contrast", "Latex"], "Pacemaker")
     assert (list(after.Allergies), after.MedicalAlerts) == (["Iodine contrast", "Latex gloves"], "")
+
+
+ABSENT = {"url": "http://hl7.org/fhir/StructureDefinition/data-absent-reason", "valueCode": "unknown"}
+
+
+@pytest.mark.parametrize("name", [[{"extension": [ABSENT]}], [{"use": "old", "family": "Former"}], [{"family": "^"}]])
+def test_a_patient_without_a_name_is_called_unknown_with_the_id(site: Running, name: Any) -> None:
+    """Patient's Name is of type 1 (PS3.4 table K.6-1)."""
+    id_ = f"NAMELESS{next(_nameless)}"
+
+    async def fill(dep: Department) -> None:
+        station = await dep.station(id_, "OT")
+        await dep.scheduled(id_, station, "2031-09-07T08:15", modality="OT", name=name)
+
+    site.run(fill(site.department))
+    (entry,) = ask(site, PatientID=id_, PatientName="")
+    assert entry.PatientName == f"Unknown^{id_}"
+    assert len(ask(site, PatientName=f"unknown^{id_}")) == 1

@@ -177,6 +177,10 @@ def test_a_message_of_too_many_segments_is_refused():
         ("", "utf-8", "Müller"),
         ("", "latin-1", "Müller"),
         ("8859/1", "utf-8", "Müller Łódź"),  # declared but false
+        ("8859/1", "cp1252", "Škoda O’Neil 10 €"),
+        ("ISO_IR 100", "cp1252", "Müller ‘œuvre’"),
+        ("", "cp1252", "Škoda"),
+        ("8859/2", "iso8859-2", "Łódź \x93"),
         ("ASCII", "latin-1", "Müller"),
         ("UNICODE UTF-8", "latin-1", "Müller"),
         ("UNICODE UTF-16", "utf-8", "Müller"),
@@ -185,6 +189,14 @@ def test_a_message_of_too_many_segments_is_refused():
 )
 def test_text_is_read_in_the_declared_or_else_the_likeliest_charset(charset, codec, text):
     assert parse(message(f"PID|1||||{text}^x", charset=charset, codec=codec)).first("PID").field(5) == text
+
+
+def test_what_windows_1252_has_no_character_for_is_kept_and_answered():
+    read = parse(message("PID|1||||a\x81b \x93", charset="8859/1", codec="latin-1"))
+    assert read.first("PID").field(5) == "a\x81b \x93"
+    windows = parse(message("PID|1||||Škoda", charset="8859/1", codec="cp1252"))
+    assert encode([Seg("NTE", {1: windows.first("PID").field(5)})], windows.codec) == "NTE|Škoda\r".encode("cp1252")
+    assert parse(message(r"NTE|1||\X8A\koda", charset="8859/1")).first("NTE").text(3) == "Škoda"
 
 
 @pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])

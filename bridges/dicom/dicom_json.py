@@ -27,7 +27,7 @@ _ONE_VALUE = frozenset({"LT", "ST", "UT", "UR"})
 _LONG_LENGTH = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})  # PS3.5 7.1.2
 _GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 _MAX_DEPTH = 16
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]+")  # as of ISO 2022 without its Specific Character Set
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")  # as of ISO 2022 without its Specific Character Set
 # The character sets of our answers, the most widely understood first: (defined term, codec).
 _ANSWER_CHARACTER_SETS = (("", "ascii"), ("ISO_IR 100", "latin-1"), ("ISO_IR 192", "utf-8"))
 
@@ -57,7 +57,7 @@ def put(attributes: Attributes, keyword: str, *values: Any) -> None:
 def element(tag_: str, *values: Any) -> Element:
     """An element with these values (none: zero length)."""
     vr = vr_of(tag_)
-    kept = [_person_name(v) if vr == "PN" and isinstance(v, str) else v for v in values if v not in (None, "", {})]
+    kept = [name_groups(v) if vr == "PN" and isinstance(v, str) else v for v in values if v not in (None, "", {})]
     return {"vr": vr, "Value": kept} if kept else {"vr": vr}
 
 
@@ -92,7 +92,8 @@ def name_text(name: dict[str, str]) -> str:
     return "=".join(name.get(g, "") for g in _GROUPS).rstrip("=")
 
 
-def _person_name(value: str) -> dict[str, str]:
+def name_groups(value: str) -> dict[str, str]:
+    """The reverse: the component groups that a name has."""
     return {g: part for g, part in zip(_GROUPS, value.split("="), strict=False) if part}
 
 
@@ -137,7 +138,7 @@ def _read(dataset: Dataset, key: Any, standard_vr: str, character_sets: list[str
         parts = [decoded.rstrip(" \0")] if vr in _ONE_VALUE else [p.strip(" \0") for p in decoded.split("\\")]
         if not any(parts):
             return {"vr": vr}
-        return {"vr": vr, "Value": [_person_name(p) for p in parts] if vr == "PN" else parts}
+        return {"vr": vr, "Value": [name_groups(p) for p in parts] if vr == "PN" else parts}
     return _read_binary(dataset, key, vr, data)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bridges.dicom import dimse, time_keys
-from bridges.dicom.dicom_json import CHARACTER_SET, Attributes, Element, element, items, tag, text, texts_of, vr_of
+from bridges.dicom.dicom_json import CHARACTER_SET, Attributes, Element, element, items, name_groups, tag, text, texts_of, vr_of
 from bridges.dicom.romanisation import folded
 from bridges.dicom.wild_cards import Matcher, matcher
 from bridges.dicom.worklist_keys import IDENTIFYING, ROOT, STEP, Key
@@ -29,7 +29,17 @@ _PRESELECTED_IN_STEP = {
     "Modality": "modality",
     "ScheduledProcedureStepID": "step_id",
 }
+# What the items of sequences hold: a code (PS3.3 8.8), an id with its issuer (10.14, 10.17), the code of a person (10.1).
+_WITHIN = {
+    tag(k)
+    for k in (
+        "CodeValue LongCodeValue CodingSchemeDesignator CodeMeaning LocalNamespaceEntityID UniversalEntityID "
+        "UniversalEntityIDType PatientID IssuerOfPatientID IssuerOfPatientIDQualifiersSequence TypeOfPatientID "
+        "PersonIdentificationCodeSequence"
+    ).split()
+}
 _OTHER = Key("", False, "3", "single value", "")  # an attribute within a sequence
+NameMatcher = Callable[[dict[str, str]], bool]  # of a name by its component groups
 Condition = Callable[[Element], bool]  # whether the attribute of a row is what a key asks for
 _DECIDED = {tag(k) for k in (*_PRESELECTED, *_PRESELECTED_IN_STEP)}
 
@@ -70,14 +80,31 @@ class WorklistQuery:
         for name, key in keys.items():
             if name in _NEVER_MATCHED or name in skip:
                 continue
+            matchable = self._matchable(key)
             if name not in known:
                 self.unsupported = True
-            elif not _is_universal(key):
+            elif not _is_universal(matchable):
                 if known[name].how == "universal":
                     self.unsupported = True
                 else:
-                    found.append((name, _condition(name, key)))
+                    found.append((name, _condition(name, matchable)))
         return found
+
+    def _matchable(self, key: Element) -> Element:
+        """A sequence key without the keys in its item that no item of ours has. Refused with several items (C.2.2.2.6)."""
+        if key.get("vr") != "SQ":
+            return key
+        given = [item for item in key.get("Value", ()) if item]
+        if len(given) > 1:
+            raise dimse.Refused(dimse.IDENTIFIER_DOES_NOT_MATCH, "a sequence key takes one item")
+        kept: Attributes = {}
+        for name, one in given[0].items() if given else ():
+            inner = self._matchable(one)
+            if name in _WITHIN:
+                kept[name] = inner
+            elif not _is_universal(inner):
+                self.unsupported = True
+        return {"vr": "SQ", "Value": [kept]}
 
     @property
     def names_a_date(self) -> bool:
@@ -166,7 +193,7 @@ def _condition(name: str, key: Element) -> Condition:
     wanted = _wanted(key)
     if vr == "PN":
         names = [_name(w) for w in wanted]
-        return lambda held: _any_name(names, held)
+        return lambda held: any(matches(name) for name in held.get("Value", ()) for matches in names)
     if vr in {"DA", "TM"}:
         spans = [time_keys.dates(w) if vr == "DA" else time_keys.times(w) for w in wanted]
         return lambda held: any(span.contains(s) for s in texts_of(held) for span in spans)
@@ -177,24 +204,41 @@ def _condition(name: str, key: Element) -> Condition:
     return lambda held: not values.isdisjoint(texts_of(held))
 
 
-def _name(wanted: str) -> Matcher:
-    """A name key against one component group, as names are compared. Components that it doesn't name don't matter."""
-    keys = [k for group in wanted.split("=") for form in folded(group) if (k := form.rstrip("^"))]
-    alternatives = [(matcher(k), [matcher(c) if c else None for c in k.split("^")]) for k in keys]
+def _name(wanted: str) -> NameMatcher:
+    """A name key. One component group that restricts is looked for in any group of a name, whatever its script is called there.
 
-    def matches(group: str) -> bool:
-        parts = group.split("^")
-        return any(
-            whole(group) or all(c is None or c(parts[n] if n < len(parts) else "") for n, c in enumerate(components))
-            for whole, components in alternatives
-        )
+    Several are each compared with the group of their place (PS3.5 6.2.1.2); those that a name lacks say nothing of it.
+    """
+    groups = {n: _group(g) for n, g in name_groups(wanted).items() if not _is_any_name(g)}
+    if len(groups) == 1:
+        (one,) = groups.values()
+        return lambda name: any(one(group) for group in name.values())
+
+    def matches(name: dict[str, str]) -> bool:
+        compared = [holds(name[n]) for n, holds in groups.items() if name.get(n)]
+        return bool(compared) and all(compared)
 
     return matches
 
 
-def _any_name(names: list[Matcher], held: Element) -> bool:
-    groups = [form.rstrip("^") for name in held.get("Value", ()) for g in name.values() for form in folded(g)]
-    return any(matches(group) for group in groups for matches in names)
+def _group(wanted: str) -> Matcher:
+    """A component group, as names are compared. Components that the key doesn't name don't matter."""
+    keys = [form.rstrip("^") for form in folded(wanted)]
+    alternatives = [(matcher(k), [matcher(c) if c else None for c in k.split("^")]) for k in keys]
+
+    def is_like(form: str) -> bool:
+        parts = form.split("^")
+        return any(
+            whole(form) or all(c is None or c(parts[n] if n < len(parts) else "") for n, c in enumerate(components))
+            for whole, components in alternatives
+        )
+
+    return lambda group: any(is_like(form.rstrip("^")) for form in folded(group))
+
+
+def _is_any_name(wanted: str) -> bool:
+    """Whether a name, or a component group of one, restricts nothing: `*`, `*^*`, `*=*`."""
+    return not wanted.strip("*^= ")
 
 
 def _wanted(key: Element) -> list[str]:
@@ -204,7 +248,8 @@ def _wanted(key: Element) -> list[str]:
         raise dimse.Refused(dimse.IDENTIFIER_DOES_NOT_MATCH, "a key has too many values")
     if any(len(w) > (_LONGEST_NAME if key["vr"] == "PN" else _LONGEST_VALUE) for w in wanted):
         raise dimse.Refused(dimse.IDENTIFIER_DOES_NOT_MATCH, "a key has a value that is too long")
-    return [] if any(set(w) == {"*"} for w in wanted) else wanted
+    is_any = _is_any_name if key.get("vr") == "PN" else lambda w: set(w) == {"*"}
+    return [] if any(map(is_any, wanted)) else wanted
 
 
 def _is_universal(key: Element) -> bool:

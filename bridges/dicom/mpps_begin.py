@@ -16,7 +16,7 @@ from resources import candidates, device, imaging_study, service_request, task, 
 from resources.numbers import exam_projection
 from resources.safety import findings
 
-_CAN_BE_PERFORMED = frozenset({"requested", "accepted", "ready", "in-progress", "completed"})
+CAN_BE_PERFORMED = frozenset({"requested", "accepted", "ready", "in-progress", "completed"})
 
 
 async def begin(unit: UnitOfWork, uid: str, checked: Checked, zone: ZoneInfo) -> Resource:
@@ -70,7 +70,7 @@ async def _expected(unit: UnitOfWork, step: Resource) -> list[Asked | Target | L
 
 async def _ask_about_state(unit: UnitOfWork, steps: list[Resource], about: str, whose: str | None) -> None:
     for step in steps:
-        if step["status"] not in _CAN_BE_PERFORMED:
+        if step["status"] not in CAN_BE_PERFORMED:
             text_ = f"A scanner performs a step that is {step['status']}."
             await work_items.open_work_item(unit, "unexpected-procedure-step", text_, about, whose)
 

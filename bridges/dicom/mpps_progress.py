@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 from bridges.dicom import mpps_data, mpps_records, values
 from bridges.dicom.dicom_json import Attributes, text
-from bridges.dicom.mpps_begin import study_of
+from bridges.dicom.mpps_begin import CAN_BE_PERFORMED, study_of
 from bridges.dicom.mpps_checks import Checked
 from fhir_server.references import target
 from fhir_server.registry import Resource
@@ -52,7 +52,11 @@ async def _announce(unit: UnitOfWork, performed: Resource, data: Attributes, zon
     series = mpps_data.series(data, await device.by_ae_title(unit, text(data, "PerformedStationAETitle")))
     doubts = ["it names no series"] if not series and performed["status"] == "completed" else []
     study = await study_of(unit, performed, data)
-    if study is None or procedure.is_wrong_entry(performed):
+    if procedure.is_wrong_entry(performed):
+        return doubts
+    if series or performed["status"] == "completed":
+        await _ask_about_state(unit, performed, study)
+    if study is None:
         return doubts
     if study.get("subject", {}).get("reference") != performed["subject"].get("reference"):
         return [*doubts, "its study is not known to be this patient's"]
@@ -65,3 +69,14 @@ async def _announce(unit: UnitOfWork, performed: Resource, data: Attributes, zon
             if (to := target(reference)) is not None:
                 await imaging_study.drop_planned(unit, to.id, study)
     return doubts
+
+
+async def _ask_about_state(unit: UnitOfWork, performed: Resource, study: Resource | None) -> None:
+    """An order that was discontinued while the scanner went on: the images are nobody's work, until somebody has looked."""
+    states = [s["status"] for s in await procedure.performed_steps(unit, performed) if s["status"] not in CAN_BE_PERFORMED]
+    found = [f"step is {state}" for state in states]
+    found += ["study was cancelled"] if study is not None and study["status"] == "cancelled" else []
+    about = f"Procedure/{performed['id']}"
+    if found and not await unit.search("Task", focus=about, code=f"{terms.TASK_CODE}|unexpected-procedure-step"):
+        text_ = f"A scanner has performed what was ended meanwhile: its {', its '.join(found)}. What is to become of the images?"
+        await work_items.open_work_item(unit, "unexpected-procedure-step", text_, about, performed["subject"].get("reference"))

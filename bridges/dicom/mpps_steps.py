@@ -14,6 +14,7 @@ from fhir_server.unit_of_work import UnitOfWork
 from resources import device, imaging_study, order_numbers, service_request, task, terms
 
 _FORESEEN = 8  # scheduled steps and studies that are looked for ahead: who sends more waits for each
+_TELLING = 8  # an id that so many have tells nothing (what `foresight` looks for at once)
 _SEX = {"M": "male", "F": "female"}
 
 
@@ -21,7 +22,7 @@ async def steps(unit: UnitOfWork, data: Attributes) -> list[Resource]:
     """The steps that the data set names, each once; none when even one of its items can't be told."""
     found: dict[str, Resource] = {}
     for item in named(data):
-        step = await _step(unit, item, text(data, "Modality"), text(data, "PerformedStationAETitle"))
+        step = await _step(unit, item, data)
         if step is None:
             return []
         found[step["id"]] = step
@@ -34,20 +35,23 @@ def named(data: Attributes) -> list[ScheduledItem]:
     return [i for i in scheduled(data) if i.step_id or i.procedure_id or i.study_uid or i.accession]
 
 
-async def _step(unit: UnitOfWork, item: ScheduledItem, modality: str, ae_title: str) -> Resource | None:
-    """By step id with requested procedure or study; else by these; else by accession number, where that leaves no doubt."""
-    if item.step_id:
-        for step in await unit.ask(_by_step_id(item)):
-            await unit.foresee(*_around(step))
-            if task.is_step(step) and await _agrees(unit, step, item):
-                return step
-    for procedure in (*await _by_id(unit, item), *await _by_study(unit, item)):
-        candidates = await task.steps_of(unit, procedure["id"])
-        if chosen := await _choose(unit, candidates, modality, ae_title):
+async def _step(unit: UnitOfWork, item: ScheduledItem, data: Attributes) -> Resource | None:
+    """By study; by accession number with the other ids; by these alone; by the number alone. None where a doubt is left.
+
+    The study alone is global: the ids of requested procedure and step may be no more than unique within their order (PS3.3
+    C.4.11), so that other orders, of other patients too, have the same.
+    """
+    for procedure in await _by_study(unit, item, grouped=len(named(data)) > 1):
+        if chosen := await _choose(unit, await _own_steps(unit, item, procedure), data):
             return chosen
-    if not item.accession:
-        return None
-    by_accession = [s for p in await _with_accession(unit, item.accession) for s in await task.steps_of(unit, p["id"])]
+    numbered = await _with_accession(unit, item.accession) if item.accession else []
+    if item.step_id or item.procedure_id:
+        of_number = [p for p in numbered if item.procedure_id in {"", identifier_value(p, terms.REQUESTED_PROCEDURE_ID)}]
+        found = [s for p in of_number for s in await _own_steps(unit, item, p)] or await _by_step_id(unit, item, data)
+        if chosen := await _sole(unit, found or await _by_procedure_id(unit, item, data), data):
+            return chosen
+    by_accession = [s for p in numbered for s in await task.steps_of(unit, p["id"])]
+    modality = text(data, "Modality")
     waiting = [
         s for s in by_accession if s["status"] in {"requested", "accepted", "ready"} and task.modality(s) in {None, modality}
     ]
@@ -57,13 +61,13 @@ async def _step(unit: UnitOfWork, item: ScheduledItem, modality: str, ae_title: 
 def asked(data: Attributes) -> list[Asked]:
     """What will be asked for first, for `View.foresee`."""
     items = scheduled(data)[:_FORESEEN]
-    found = [_by_step_id(item) for item in items if item.step_id]
+    found = [_asked_by_step_id(item) for item in items if item.step_id]
     uids = {uid for item in items for uid in (*item.planned_studies, item.study_uid) if uid}
     return [*found, *(imaging_study.asked(uid) for uid in sorted(uids)[:_FORESEEN])]
 
 
-def _by_step_id(item: ScheduledItem) -> Asked:
-    return foresight.asked("Task", {"identifier": _token(terms.SCHEDULED_STEP_ID, item.step_id)})
+def _asked_by_step_id(item: ScheduledItem) -> Asked:
+    return foresight.asked("Task", {"identifier": _token(terms.SCHEDULED_STEP_ID, item.step_id)}, _TELLING)
 
 
 def _around(step: Resource) -> list[Target]:
@@ -72,28 +76,67 @@ def _around(step: Resource) -> list[Target]:
     return [to for reference in references if (to := target(reference))]
 
 
+async def _own_steps(unit: UnitOfWork, item: ScheduledItem, procedure: Resource) -> list[Resource]:
+    """The steps of a requested procedure that have the item's step id, if it says one."""
+    found = await task.steps_of(unit, procedure["id"])
+    return [s for s in found if item.step_id in {"", identifier_value(s, terms.SCHEDULED_STEP_ID)}]
+
+
+async def _by_step_id(unit: UnitOfWork, item: ScheduledItem, data: Attributes) -> list[Resource]:
+    """The steps of the item's step id that requested procedure id or study speak for, and the accession number not against."""
+    if not item.step_id:
+        return []
+    found = []
+    for step in await _telling(unit, _asked_by_step_id(item), data):
+        await unit.foresee(*_around(step))
+        if task.is_step(step) and await _agrees(unit, step, item):
+            found.append(step)
+    return found
+
+
 async def _agrees(unit: UnitOfWork, step: Resource, item: ScheduledItem) -> bool:
     """Whether requested procedure id or Study Instance UID say the same as the step id; a step id alone is taken at its word."""
+    procedure = await unit.get(step.get("focus"))
+    if procedure is None or await _has_another_number(unit, item, procedure):
+        return False
     if not item.procedure_id and not item.study_uid:
         return True
-    procedure = await unit.get(step.get("focus"))
-    if procedure is None:
-        return False
     if item.procedure_id and identifier_value(procedure, terms.REQUESTED_PROCEDURE_ID) == item.procedure_id:
         return True
     studies = await unit.search("ImagingStudy", basedon=f"ServiceRequest/{procedure['id']}")
     return any(imaging_study.study_uid(s) in {item.study_uid, *item.planned_studies} - {""} for s in studies)
 
 
-async def _by_id(unit: UnitOfWork, item: ScheduledItem) -> list[Resource]:
-    """The requested procedure of the item's Requested Procedure ID."""
+async def _by_procedure_id(unit: UnitOfWork, item: ScheduledItem, data: Attributes) -> list[Resource]:
+    """The steps of the item's Requested Procedure ID, but for those of another accession number."""
     if not item.procedure_id:
         return []
     token = _token(terms.REQUESTED_PROCEDURE_ID, item.procedure_id)
-    return [r for r in await unit.search("ServiceRequest", identifier=token) if service_request.is_procedure(r)]
+    found = await _telling(unit, foresight.asked("ServiceRequest", {"identifier": token}, _TELLING), data)
+    procedures = [r for r in found if service_request.is_procedure(r) and not await _has_another_number(unit, item, r)]
+    return [s for p in procedures for s in await task.steps_of(unit, p["id"])]
 
 
-async def _by_study(unit: UnitOfWork, item: ScheduledItem) -> list[Resource]:
+async def _telling(unit: UnitOfWork, by_id: Asked, data: Attributes) -> list[Resource]:
+    """What has an id: the patient's, when many have it; nothing, when even the patient has many."""
+    found = await unit.ask(by_id)
+    if len(found) >= _TELLING:
+        who = await patient(unit, data)
+        of_patient = by_id._replace(parameters=(*by_id.parameters, ("patient", f"Patient/{who['id']}"))) if who else None
+        found = await unit.ask(of_patient) if of_patient else []
+    return found if len(found) < _TELLING else []
+
+
+async def _sole(unit: UnitOfWork, found: list[Resource], data: Attributes) -> Resource | None:
+    """The step of one requested procedure; of several, of the patient's; of these, the one that waits."""
+    of_patient = [s for s in found if (who := await unit.get(s.get("for"))) and not contradictions(data, who)]
+    for some in (found, of_patient, [s for s in of_patient if s["status"] in task.BEFORE_START]):
+        if len(procedures_of(some)) == 1:
+            return await _choose(unit, some, data)
+    return None
+
+
+async def _by_study(unit: UnitOfWork, item: ScheduledItem, *, grouped: bool) -> list[Resource]:
     """The requested procedures of the item's studies, but for those that another id of the item contradicts.
 
     In the group case several procedures go into one study: what was planned for this item tells more, and an item that names
@@ -102,24 +145,29 @@ async def _by_study(unit: UnitOfWork, item: ScheduledItem) -> list[Resource]:
     found: list[Resource] = []
     for uid in (*item.planned_studies, item.study_uid):
         study = await imaging_study.by_uid(unit, uid) if uid else None
+        # Where step and procedure are named as well, the item's own study is to be believed before an accession number.
+        outweighs = bool(item.step_id and item.procedure_id) and (uid in item.planned_studies or not grouped)
         for reference in (study or {}).get("basedOn", ()):
             procedure = await unit.get(reference)
-            if procedure and service_request.is_procedure(procedure) and not await _contradicts(unit, item, procedure):
+            if procedure is None or not service_request.is_procedure(procedure) or await _contradicts(unit, item, procedure):
+                continue
+            if outweighs or not await _has_another_number(unit, item, procedure):
                 found.append(procedure)
     return found
 
 
 async def _contradicts(unit: UnitOfWork, item: ScheduledItem, procedure: Resource) -> bool:
-    """Whether an id of the item says that it is another requested procedure than this."""
+    """Whether procedure or step id of the item say that it is another requested procedure than this."""
     if item.procedure_id and identifier_value(procedure, terms.REQUESTED_PROCEDURE_ID) != item.procedure_id:
         return True
-    if item.step_id:
-        known = {identifier_value(s, terms.SCHEDULED_STEP_ID) for s in await task.steps_of(unit, procedure["id"])}
-        if item.step_id not in known:
-            return True
-    requests = (procedure, await service_request.order_of(unit, procedure))
+    return bool(item.step_id) and not await _own_steps(unit, item, procedure)
+
+
+async def _has_another_number(unit: UnitOfWork, item: ScheduledItem, procedure: Resource) -> bool:
+    """Whether the item's accession number is another than that of procedure and order."""
+    requests = (procedure, await service_request.order_of(unit, procedure)) if item.accession else ()
     numbers = {n for r in requests if r and (n := order_numbers.accession_number(r))}
-    return bool(item.accession and numbers) and item.accession not in numbers
+    return bool(numbers) and item.accession not in numbers
 
 
 async def _with_accession(unit: UnitOfWork, accession: str) -> list[Resource]:
@@ -134,9 +182,9 @@ async def _with_accession(unit: UnitOfWork, accession: str) -> list[Resource]:
     return list(found.values())
 
 
-async def _choose(unit: UnitOfWork, steps_: list[Resource], modality: str, ae_title: str) -> Resource | None:
+async def _choose(unit: UnitOfWork, steps_: list[Resource], data: Attributes) -> Resource | None:
     """Of several steps of one requested procedure: one that waits before one that doesn't, and the one on this station."""
-    station = await device.by_ae_title(unit, ae_title)
+    station, modality = await device.by_ae_title(unit, text(data, "PerformedStationAETitle")), text(data, "Modality")
     owner = f"Device/{station['id']}" if station else None
 
     def order(step: Resource) -> tuple[bool, bool, bool, str]:

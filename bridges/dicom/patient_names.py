@@ -19,7 +19,7 @@ def difference(said: str, known: Resource) -> str:
     names = [n for n in known.get("name", ()) if n.get("family") or n.get("given")]
     if not groups or not names or patient_identity.is_unknown(known):
         return ""
-    if any(_is_as_we_send_it(g, names) for g in groups):
+    if any(_is_as_we_send_it(g, names) or _is_of_nobody(g, known) for g in groups):
         return ""
     notes: list[str] = []
     for group in groups:
@@ -46,6 +46,12 @@ def _readings(group: str) -> list[Resource]:
 
 def _filled(name: Resource) -> Resource:
     return {k: v for k, v in name.items() if v}
+
+
+def _is_of_nobody(group: str, known: Resource) -> bool:
+    """Whether it is what the worklist said before the patient had a name, cut or not."""
+    ids = [known.get("id", ""), *(i.get("value", "") for i in known.get("identifier", ()))]
+    return any(name_text(values.unknown_name(i))[: max(len(group), _SHORT)].rstrip("^ ") == group.rstrip("^ ") for i in ids)
 
 
 def _is_as_we_send_it(group: str, names: list[Resource]) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from bridges.dicom.dicom_json import Attributes, put, text
+from resources import terms
 
 FhirElement = dict[str, Any]
 
@@ -24,9 +25,8 @@ _DESIGNATORS = {
 }
 _SYSTEMS = {designator: system for system, designator in reversed(_DESIGNATORS.items())} | {"SRT": "http://snomed.info/srt"}
 LOCAL_SCHEME = "99LOCAL"
-_REPRESENTATION = "http://hl7.org/fhir/StructureDefinition/iso21090-EN-representation"
 _GROUP_OF = {"ABC": "Alphabetic", "IDE": "Ideographic", "SYL": "Phonetic"}
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")  # of both ranges: no data set may have them (PS3.5 6.1.3)
 _NAME_LENGTH = 64  # PN, for each component group
 LO, SH, LT = 64, 16, 10240  # characters, PS3.5 6.2
 
@@ -68,9 +68,14 @@ def person_name(names: Iterable[FhirElement]) -> dict[str, str]:
     return found
 
 
+def unknown_name(id_: str) -> dict[str, str]:
+    """What stands for the name of a patient who has none: scanners reject entries without one (PS3.4 K.6-1, type 1)."""
+    return {"Alphabetic": f"Unknown^{_component(id_)}".rstrip("^")[:_NAME_LENGTH]}
+
+
 def _group(name: FhirElement) -> str:
     for extension in name.get("extension", ()):
-        if extension.get("url") == _REPRESENTATION:
+        if extension.get("url") == terms.NAME_REPRESENTATION:
             return _GROUP_OF.get(extension.get("valueCode", ""), "Alphabetic")
     return "Alphabetic"
 

@@ -61,8 +61,9 @@ def attributes(step: ScheduledStep, zone: ZoneInfo) -> Attributes:
 
 
 def _patient(found: Attributes, patient: Resource) -> None:
-    put(found, "PatientName", values.person_name(patient.get("name", ())))
     first, others = patient_identifiers(patient)
+    id_ = first["value"] if first else patient["id"]
+    put(found, "PatientName", values.person_name(patient.get("name", ())) or values.unknown_name(id_))
     if first is not None:
         for name, one in patient_id(first).items():
             found[name] = one

@@ -82,7 +82,7 @@ KEYS: Final[tuple[Key, ...]] = (
     Key("IssuerOfAdmissionIDSequence", False, "3", "sequence", "its assigner, else its system"),
     Key("CurrentPatientLocation", False, "2", "single value", "Encounter.location"),
     Key("ReferencedPatientSequence", False, "2", "universal", ""),
-    Key("PatientName", True, "1", "wild card", "Patient.name"),
+    Key("PatientName", True, "1", "wild card", "Patient.name; without one `Unknown^` and the Patient ID"),
     Key("PatientID", True, "1", "single value", "Patient.identifier of type MR, else the first"),
     Key("IssuerOfPatientID", False, "3", "single value", "its assigner, else its system"),
     Key("IssuerOfPatientIDQualifiersSequence", False, "3", "sequence", "its system, where it is an OID"),

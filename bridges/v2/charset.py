@@ -56,6 +56,7 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+_C1 = re.compile(rb"[\x80-\x9f]")
 WIDE = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be", "utf-32", "utf-16")
 
 
@@ -105,7 +106,8 @@ def decode(data: bytes, declared: str | None, *, default: str = "utf-8", guess: 
 
     Rule for bytes above 7F: nothing declared, or a single-byte set declared (which is often untrue): UTF-8 where they are
     valid UTF-8 and `guess` allows it, then what was declared or `default`. Other declarations come first and UTF-8 second,
-    as short texts of multi-byte sets happen to be valid UTF-8. Latin-1 is the last resort in either case.
+    as short texts of multi-byte sets happen to be valid UTF-8. Latin-1 is the last resort in either case. Bytes 80 to 9F in it
+    are Windows-1252: nobody means control characters there (so do browsers, WHATWG Encoding 4.2).
     """
     first = declared or default
     if first in WIDE and data[:3] == b"MSH":
@@ -113,6 +115,9 @@ def decode(data: bytes, declared: str | None, *, default: str = "utf-8", guess: 
     if first not in _SEVEN_BIT and first not in WIDE and data.isascii():
         return data.decode("ascii"), first
     order = ["utf-8", first] if guess and (declared is None or declared in _SINGLE_BYTE) else [first, "utf-8", default]
+    order.append("iso8859-1")
+    if "iso8859-1" in order and _C1.search(data):
+        order.insert(order.index("iso8859-1"), "cp1252")
     for codec in order:
         try:
             return data.decode(codec), codec

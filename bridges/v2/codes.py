@@ -61,6 +61,10 @@ NAME_USE = code_map(
     "v2-name-type", "Name type", "0200", "http://hl7.org/fhir/name-use",
     {"L": "official", "D": "usual", "M": "maiden", "A": "anonymous", "S": "anonymous", "N": "nickname"},
 )  # fmt: skip
+NAME_REPRESENTATION = code_map(
+    "v2-name-representation", "Name/address representation", "0465",
+    "http://terminology.hl7.org/CodeSystem/v3-EntityNameUse", {"A": "ABC", "I": "IDE", "P": "SYL"},
+)  # fmt: skip
 ADDRESS_USE = code_map(
     "v2-address-type", "Address type", "0190", "http://hl7.org/fhir/address-use",
     {"H": "home", "L": "home", "B": "work", "O": "work", "C": "temp", "BA": "old"},

@@ -14,7 +14,8 @@ from bridges.v2.datatypes import CWE, CX, XPN
 from bridges.v2.known import Known
 from bridges.v2.mapping import Row, Table, table
 from bridges.v2.message import Message, Segment
-from bridges.v2.pid_in import human_name, postal_address, telecoms
+from bridges.v2.person_names import human_name
+from bridges.v2.pid_in import postal_address, telecoms
 from bridges.v2.reception import Sender, date_time
 from bridges.v2.systems import concept, identifier, typed
 from fhir_server.elements import codings

@@ -78,6 +78,37 @@ class CX:
 
 
 @dataclass(frozen=True, slots=True)
+class FN:
+    """The parts of a family name, beside the surname (FN.2 to FN.5)."""
+
+    own_prefix: str = ""
+    own_name: str = ""
+    partner_prefix: str = ""
+    partner_name: str = ""
+
+    @classmethod
+    def from_component(cls, field: Field, number: int) -> "FN":
+        return cls(*(field.get(number, part) for part in range(2, 6)))
+
+    def whole(self, surname: str) -> str:
+        """The family name as people write it. Some send the prefix in the surname too, some leave the surname to its parts."""
+        if not surname:
+            return _joined(self.own_prefix, self.own_name) or _joined(self.partner_prefix, self.partner_name)
+        with_prefix = _joined(self.own_prefix, surname)
+        beginning = with_prefix.removesuffix(surname).lower()
+        is_whole = self.own_name not in {"", surname} or surname.lower().startswith(beginning)
+        return surname if is_whole else with_prefix
+
+    def sub(self, surname: str) -> Sub:
+        return Sub(surname, self.own_prefix, self.own_name, self.partner_prefix, self.partner_name)
+
+
+def _joined(prefix: str, name: str) -> str:
+    """`van Gogh`, `d'Arc`."""
+    return (f"{prefix}{name}" if prefix.endswith(("'", "’")) else f"{prefix} {name}").strip() if name else ""
+
+
+@dataclass(frozen=True, slots=True)
 class XPN:
     """Extended person name. `type` is table 0200 (L legal, M maiden, ...), `representation` table 0465 (A, I, P)."""
 
@@ -89,14 +120,17 @@ class XPN:
     degree: str = ""
     type: str = ""
     representation: str = ""
+    of_family: FN = FN()
 
     @classmethod
     def from_field(cls, field: Field) -> "XPN":
-        return cls(*(field.get(number) for number in range(1, 9)))
+        family, given, middle, suffix, prefix, degree, type_, representation = (field.get(number) for number in range(1, 9))
+        of_family = FN.from_component(field, 1)
+        return cls(of_family.whole(family), given, middle, suffix, prefix, degree, type_, representation, of_family)
 
     def value(self) -> Comp:
         return Comp(
-            self.family,
+            self.of_family.sub(self.family),
             self.given,
             self.middle,
             self.suffix,
@@ -125,7 +159,7 @@ class XCN:
     @classmethod
     def from_field(cls, field: Field) -> "XCN":
         id_, family, given, middle, suffix, prefix, degree = (field.get(number) for number in range(1, 8))
-        authority = HD.from_component(field, 9)
+        authority, family = HD.from_component(field, 9), FN.from_component(field, 2).whole(family)
         return cls(id_, family, given, middle, suffix, prefix, degree, authority, field.get(10), field.get(13))
 
     @classmethod

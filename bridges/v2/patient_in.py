@@ -4,7 +4,7 @@ from typing import Any
 
 from bridges.v2.concerned import about
 from bridges.v2.message import Segment, is_null
-from bridges.v2.pid_in import EXTENSIONS, RELIABILITY, human_name, map_patient, patient_identifiers
+from bridges.v2.pid_in import EXTENSIONS, RELIABILITY, map_patient, patient_identifiers
 from bridges.v2.reception import Sender
 from bridges.v2.refused import no_segment, wrong
 from fhir_server.registry import Resource
@@ -20,7 +20,7 @@ from resources.patient_identity import (
     wholly_other,
 )
 
-__all__ = ["human_name", "map_patient", "master", "named", "patient_identifiers", "required_pid"]
+__all__ = ["map_patient", "master", "named", "patient_identifiers", "required_pid"]
 
 
 def required_pid(pid: Segment | None) -> Segment:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from bridges.v2.datatypes import CX, XCN, XPN
-from bridges.v2.patient_in import human_name
+from bridges.v2.person_names import human_name
 from bridges.v2.reception import Sender
 from bridges.v2.systems import identifier
 from fhir_server.references import ref

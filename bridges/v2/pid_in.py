@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bridges.v2 import times
-from bridges.v2.codes import ADDRESS_USE, GENDER, MARITAL_STATUS, NAME_USE, TELECOM_SYSTEM, TELECOM_USE
+from bridges.v2.codes import ADDRESS_USE, GENDER, MARITAL_STATUS, TELECOM_SYSTEM, TELECOM_USE
 from bridges.v2.datatypes import CWE, CX, XPN
 from bridges.v2.mapping import Row, table
 from bridges.v2.message import Field, Segment
+from bridges.v2.person_names import human_name
 from bridges.v2.reception import Sender, date_time
 from bridges.v2.refused import missing, wrong
 from bridges.v2.systems import concept, identifier, typed
@@ -86,20 +87,7 @@ def _secondary(of: Pid) -> list[Resource]:
     return found
 
 
-# Names, addresses, numbers
-
-
-def human_name(xpn: XPN) -> dict[str, Any] | None:
-    """XPN -> HumanName; None when it names nobody."""
-    parts: dict[str, Any] = {
-        "use": NAME_USE.fhir(xpn.type),
-        "family": xpn.family,
-        "given": [g for g in (xpn.given, xpn.middle) if g],
-        "prefix": [xpn.prefix] if xpn.prefix else None,
-        "suffix": [s for s in (xpn.suffix, xpn.degree) if s],
-    }
-    found = {k: v for k, v in parts.items() if v}
-    return found if found.keys() - {"use"} else None
+# Addresses, numbers
 
 
 def postal_address(field: Field) -> dict[str, Any] | None:
@@ -248,7 +236,9 @@ PID = table(
         "types TEMP and ANON have use `temp`; CX.7 and 8 are the period", "R"),
     Row("PID-2, PID-3, PID-4, PID-19", "identifier", _secondary,
         "kept with use `secondary` where PID-3 lacks them; nobody is found by them. PID-19 has type SS"),
-    Row("PID-5", "name", _each(5, lambda f: human_name(XPN.from_field(f)))),
+    Row("PID-5", "name", _each(5, lambda f: human_name(XPN.from_field(f))),
+        "XPN.8 as extension iso21090-EN-representation; the prefix of FN.2 stands before the surname, and FN.2 to FN.5 are "
+        "extensions humanname-own-prefix, -own-name, -partner-prefix, -partner-name of `family`"),
     Row("PID-13", "telecom", lambda of: telecoms(of.segment, 13, "home"),
         "phone, fax, pager or e-mail by XTN.3; home or work by XTN.2, else by the field"),
     Row("PID-14", "telecom", lambda of: telecoms(of.segment, 14, "work")),

@@ -7,11 +7,12 @@ from datetime import datetime
 from typing import Any, Final
 
 from bridges.v2 import times
-from bridges.v2.codes import ADDRESS_USE, GENDER, NAME_USE, PATIENT_CLASS, TELECOM_SYSTEM, TELECOM_USE
+from bridges.v2.codes import ADDRESS_USE, GENDER, PATIENT_CLASS, TELECOM_SYSTEM, TELECOM_USE
 from bridges.v2.datatypes import CX, XCN, XPN
 from bridges.v2.destination import Destination
 from bridges.v2.mapping import Layout, Out, layout
 from bridges.v2.message import Comp, Raw, Seg
+from bridges.v2.person_names import xpn
 from bridges.v2.systems import OWN, RAW, cx_of
 from fhir_server.elements import extension, has_code, identifier_of_type
 from fhir_server.registry import Resource
@@ -84,19 +85,6 @@ def evn(to: Destination, kind: str, now: datetime) -> Seg:
 # Patient
 
 
-def _xpn(human: dict[str, Any]) -> XPN:
-    given = human.get("given", [])
-    return XPN(
-        human.get("family", ""),
-        given[0] if given else "",
-        " ".join(given[1:]),
-        " ".join(human.get("suffix", [])),
-        " ".join(human.get("prefix", [])),
-        "",
-        NAME_USE.v2(human.get("use"), "L"),
-    )
-
-
 def _xad(address: dict[str, Any]) -> Comp:
     line = [*address.get("line", []), ""]
     rest = " ".join(line[1:]).strip()
@@ -125,8 +113,8 @@ PID: Final[Layout[Resource]] = layout(
     Out(1, "", lambda _of, _: 1),
     Out(3, "Patient.identifier", lambda of, _: [cx_of(i) for i in of.get("identifier", ()) if _is_current(i)],
         "all but old ones", "R"),
-    Out(5, "Patient.name", lambda of, _: [_xpn(n) for n in of.get("name", ())] or XPN(type="U"),
-        "type U where the patient has no name", "R"),
+    Out(5, "Patient.name", lambda of, _: [xpn(n) for n in of.get("name", ())] or XPN(type="U"),
+        "type U where the patient has no name; XPN.8 and FN.2 to FN.5 from the extensions that they are read into", "R"),
     Out(7, "Patient.birthDate", lambda of, to: to.time(of.get("birthDate"))),
     Out(8, "Patient.gender", lambda of, _: GENDER.v2(of.get("gender")), "table 0001"),
     Out(11, "Patient.address", lambda of, _: [_xad(a) for a in of.get("address", ()) if a.get("use") != "old"]),
