@@ -55,7 +55,7 @@ async def check(unit: "UnitOfWork", *, strict: bool) -> None:
         await unit.take_locks()
     if strict:
         gone = await unit.missing(wanted)
-        issues += [Issue("value", f"{to} does not exist", path) for to in gone for path in wanted[to]]
+        issues += [Issue("value", f"{to} does not exist", path) for to in wanted if to in gone for path in wanted[to]]
         for to, number in await unit.missing_versions(key for key in versions if key[0] not in gone):
             text = f"{to} has no version {number}"
             issues += [Issue("value", text, path) for path in versions[to, number]]

@@ -46,6 +46,11 @@ _numbers = itertools.count(1)
 Resource = dict[str, Any]
 
 
+def today(moment: datetime, later: timedelta) -> datetime:
+    """So much later, or, late in the evening, so much earlier: what is booked for today must be, at any hour."""
+    return moment + later if (moment + later).date() == moment.date() else moment - later
+
+
 class ConsoleWorld:
     """A server with its own database, and browsers at it."""
 
@@ -184,7 +189,7 @@ class ConsoleWorld:
 
     def booked(self, order: Resource, scanner: Resource, start: datetime | None = None, minutes: int = 30) -> Resource:
         """An Appointment for an order."""
-        at = start or datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+        at = start or today(datetime.now(UTC).replace(minute=0, second=0, microsecond=0), timedelta(hours=1))
         who = [order["subject"]["reference"], f"Device/{scanner['id']}"]
         return self.create(
             {

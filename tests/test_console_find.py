@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from console.screens.find import typed
 from fhir_server.search.values import escaped
-from tests.console_world import ConsoleWorld, press
+from tests.console_world import ConsoleWorld, press, today
 
 GB, US, DE = Locale("en", "GB"), Locale("en", "US"), Locale("de", "DE")
 TODAY = date(2026, 11, 29)
@@ -62,7 +62,7 @@ def people(console: ConsoleWorld) -> dict[str, Any]:
         "system": "urn:x",
     }
     order = console.order(aenne, priority="urgent", identifier=[placer | {"value": "PL-77,4"}])
-    console.booked(order, console.scanner(), datetime.now(UTC) + timedelta(hours=3))
+    console.booked(order, console.scanner(), today(datetime.now(UTC), timedelta(hours=3)))
     console.create(
         {
             "resourceType": "AllergyIntolerance",

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from console.screens.home.waiting import TABLE
 from smart_auth.roles import ROLES
-from tests.console_world import ConsoleWorld, press
+from tests.console_world import ConsoleWorld, press, today
 
 READING = "urn:fhir-ris:reading-status"
 
@@ -24,10 +24,10 @@ def department(console: ConsoleWorld) -> dict[str, Any]:
     console.order()
     console.order(status="draft", priority="urgent")
     waiting = console.order()
-    booking = console.booked(waiting, ct, datetime.now(UTC) + timedelta(minutes=5))
+    booking = console.booked(waiting, ct, today(datetime.now(UTC), timedelta(minutes=5)))
     console.update(booking, status="arrived")
     read = console.order(priority="stat", **mine)
-    console.booked(read, ct, datetime.now(UTC) + timedelta(hours=2))
+    console.booked(read, ct, today(datetime.now(UTC), timedelta(hours=2)))
     (step,) = console.steps(read)
     console.operation(f"Task/{step['id']}/$start")
     console.operation(f"Task/{step['id']}/$complete")

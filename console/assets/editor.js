@@ -172,9 +172,10 @@ export class Editor {
 
   /** Learn what is stored now. */
   async compare() {
-    if (this.saving || this.stopped) return;
+    if (this.saving || this.stopped || this.leaving) return;
     const answer = await fetch(`${this.path}/text`, { redirect: "manual", headers: { "X-Ris-By-Itself": "1" } }).catch(() => null);
-    if (!answer?.ok || this.saving) return;
+    // What has just been signed here is shown by the page that comes: loaded anew, this one would keep it from coming.
+    if (!answer?.ok || this.saving || this.leaving) return;
     const present = await answer.json();
     if (present.draft) return void (Number(present.version) > Number(this.version) && this.merge(present));
     if (!this.changed().length) return location.reload();
