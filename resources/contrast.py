@@ -22,7 +22,6 @@ from resources.security_labels import labelled
 OVERRIDE: Final = "urn:fhir-ris:override-reason"
 GIVEN: Final = "contrast-given"  # Task.output: the MedicationAdministration
 DESPITE: Final = "contrast-despite-stop"  # work item: it was given although something speaks against it
-_UCUM: Final = "http://unitsofmeasure.org"
 _GIVES: Final = ("in-progress", "completed")
 # By base unit of UCUM the most that a dose can be, and how that is said: what is drunk before a CT or MR of the bowel, or fills
 # it, comes to two litres; beyond that a decimal point or a unit is wrong.
@@ -143,7 +142,7 @@ async def check_dose(unit: UnitOfWork, change: Change) -> None:
 def _implausible(dose: Resource) -> str:
     """What is wrong with a dose; "" when nothing is."""
     code = dose.get("code") if "code" in dose or "system" in dose else dose.get("unit")
-    unit = converter(str(code or "")) if dose.get("system", _UCUM) == _UCUM else None
+    unit = converter(str(code or "")) if dose.get("system", terms.UCUM) == terms.UCUM else None
     if unit is None or unit.unit not in _MOST:
         return "the dose of a contrast agent has a unit of UCUM that is a volume or a mass, such as mL or mg"
     amount = unit(Decimal(str(dose.get("value", 0))))

@@ -3,6 +3,7 @@
 V2_0203 = "http://terminology.hl7.org/CodeSystem/v2-0203"  # identifier types
 SNOMED = "http://snomed.info/sct"
 LOINC = "http://loinc.org"
+UCUM = "http://unitsofmeasure.org"
 RADLEX = "http://radlex.org"
 DCM = "http://dicom.nema.org/resources/ontology/DCM"
 
@@ -51,3 +52,6 @@ STATUS_REASON = "http://hl7.org/fhir/StructureDefinition/request-statusReason"
 SHORT_STRING = 16
 # Placer and filler order number of an imaging service request are DICOM LO (PS3.3 C.4.15, PS3.5 6.2).
 LONG_STRING = 64
+
+# FHIR R4 request-priority, the most urgent first.
+PRIORITIES = ("stat", "asap", "urgent", "routine")

@@ -126,11 +126,8 @@ def priority(order: Order) -> str | None:
     ):  # fmt: skip
         said = [_urgency(s, field, component, code) for s in segments for f in s.repetitions(field) if (code := f.get(component))]
         if found := [p for p in said if p]:
-            return min(found, key=_URGENCY.index)
+            return min(found, key=terms.PRIORITIES.index)
     return None
-
-
-_URGENCY: Final = ("stat", "asap", "urgent", "routine")
 
 
 def _urgency(segment: Segment, field: int, component: int, code: str) -> str | None:

@@ -159,9 +159,7 @@ async def _book(booking: Booking, known: Resource | None) -> Reply | None:
     if ended is not None:
         built["participant"] = _merged(booking, built, ended)
     stored = await _store(booking, built, known)
-    await _show(booking, stored, found, known)
-    if found is None and names_an_order and not orders_of(stored):
-        await _show_unknown(booking, stored)
+    await _show(booking, stored, found, known, names_an_order=names_an_order)
     return None
 
 
@@ -201,30 +199,25 @@ def _merged(booking: Booking, built: Resource, known: Resource) -> list[Any]:
     return [*built["participant"], *(p for p in kept if p["actor"] not in told)]
 
 
-async def _show(booking: Booking, stored: Resource, found: Found | None, known: Resource | None) -> None:
-    """What a person must see to: an appointment without an order, or with an order and no station that we know."""
+async def _show(booking: Booking, stored: Resource, found: Found | None, known: Resource | None, *, names_an_order: bool) -> None:
+    """What a person must see to: an appointment without an order, or of one that isn't here, or on no station that we know."""
     unit = booking.reception.unit
     about = f"Appointment/{stored['id']}"
     patient = next((p["actor"]["reference"] for p in stored["participant"] if "reference" in p["actor"]), None)
     who = booking.reception.sender.application
-    if found is None and known is None and not orders_of(stored):
+    orderless = found is None and not orders_of(stored)
+    if orderless and known is None:
         text = f"{who} has booked this appointment, and no order is known for it"
         await work_items.open_work_item(unit, "appointment-without-order", text, about, patient)
+    if orderless and names_an_order and not await work_items.open_items(unit, about, parked_messages.UNKNOWN):
+        text = f"{who} says of which order this appointment is, and none has that number"
+        await work_items.open_work_item(unit, parked_messages.UNKNOWN, text, about, patient)
     unknown = [p["actor"]["display"] for p in stored["participant"] if "reference" not in p["actor"]]
     stations = [p for p in stored["participant"] if str(p["actor"].get("reference", "")).startswith("Device/")]
     before = {p["actor"].get("display") for p in (known or {}).get("participant", ())}
     if unknown and not stations and not set(unknown) <= before:
         text = f"{who} has booked this appointment on {', '.join(unknown)}, which is no station here"
         await work_items.open_work_item(unit, "unknown-station", text[:1000], about, patient)
-
-
-async def _show_unknown(booking: Booking, stored: Resource) -> None:
-    """An appointment without an order that now names one which isn't here is for a person to see to."""
-    text = f"{booking.reception.sender.application} says of which order this appointment is, and none has that number"
-    unit, about = booking.reception.unit, f"Appointment/{stored['id']}"
-    if not await work_items.open_items(unit, about, parked_messages.UNKNOWN):
-        patient = next((p["actor"]["reference"] for p in stored["participant"] if "reference" in p["actor"]), None)
-        await work_items.open_work_item(unit, parked_messages.UNKNOWN, text, about, patient)
 
 
 def _names(booking: Booking) -> OrderNames:

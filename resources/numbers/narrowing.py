@@ -9,12 +9,10 @@ from fhir_server import visibility
 from fhir_server.operations import Call, arguments
 from fhir_server.outcome import FhirError, fail
 from fhir_server.references import target
-from resources import device
+from resources import device, terms
 from resources.numbers.measures import Figures
 from resources.numbers.question import ONLY, Db
 
-# FHIR R4 request-priority.
-_PRIORITIES: Final = ("routine", "urgent", "asap", "stat")
 # DICOM PS3.16 CID 29, Acquisition Modality.
 _MODALITIES: Final = frozenset(
     "AR BDUS BI BMD CFM CR CT DG DMS DX ECG EEG EMG EOG EPS ES GM HD IO IVOCT IVUS KER LEN LS MG MR NM OAM OCT OP OPM OPT OPTBSV "
@@ -34,7 +32,7 @@ async def read(call: Call, figures: Figures) -> dict[str, frozenset[str]]:
 async def _known(call: Call, name: str, value: str) -> str:
     if name in _TYPES:
         return await _existing(call, name, value)
-    known = _PRIORITIES if name == "priority" else sorted(_MODALITIES)
+    known = terms.PRIORITIES[::-1] if name == "priority" else sorted(_MODALITIES)
     if value not in known and name == "modality":
         # A department may do what DICOM has no word for.
         known = sorted(_MODALITIES | await _done_here(call.interactions.store.db))

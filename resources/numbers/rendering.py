@@ -13,10 +13,10 @@ from typing import Any, Final
 from fhir_server import clock
 from fhir_server.elements import concept
 from fhir_server.registry import Resource
+from resources import terms
 from resources.numbers.measures import DIMENSION, FIGURE, MEASURE, code
 from resources.numbers.question import Figure, Question, Stratum
 
-_UCUM: Final = "http://unitsofmeasure.org"
 _POPULATION: Final = "http://terminology.hl7.org/CodeSystem/measure-population"
 _ABSENT: Final = {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/data-absent-reason", "code": "unknown"}]}
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would take for one
@@ -75,7 +75,7 @@ def _value(value: str | None, names: Names) -> Resource:
 def _numbers(figure: Figure) -> Resource:
     found: Resource = {"population": [{"code": concept(_POPULATION, "measure-population"), "count": figure.count}]}
     if figure.value is not None:
-        unit = {"value": Decimal(str(figure.value)), "unit": figure.unit, "system": _UCUM, "code": figure.unit}
+        unit = {"value": Decimal(str(figure.value)), "unit": figure.unit, "system": terms.UCUM, "code": figure.unit}
         found["measureScore"] = unit
     return found
 

@@ -16,7 +16,6 @@ from resources.device import name as device_name
 from smart_auth.pages import security_headers
 
 SCREEN = Screen("numbers", "/numbers", "n", "$figures")
-_PRIORITIES = ("stat", "asap", "urgent", "routine")
 
 
 async def show(visit: Visit) -> Response:
@@ -60,7 +59,7 @@ async def _choices(visit: Visit) -> dict[str, list[tuple[str, str]]]:
     modalities = sorted({c for d in found for c in codes(d.get("type"), terms.DCM)})
     return {
         "modality": [(m, m) for m in modalities],
-        "priority": [(p, visit.t.code("priority", p)) for p in _PRIORITIES],
+        "priority": [(p, visit.t.code("priority", p)) for p in terms.PRIORITIES],
         "scanner": sorted(((f"Device/{d['id']}", device_name(d) or d["id"]) for d in found), key=lambda pair: pair[1]),
         "location": sorted(
             ((f"Location/{x['id']}", str(x.get("name", x["id"]))) for x in found.included("Location")), key=lambda pair: pair[1]

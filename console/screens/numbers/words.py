@@ -7,8 +7,6 @@ from babel import dates, numbers, units
 from console.texts import Texts
 from console.visit import Visit
 
-_PRIORITIES = ("stat", "asap", "urgent", "routine")
-
 
 class Words:
     """`names` are those of scanners and places, by reference."""

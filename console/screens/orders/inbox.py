@@ -10,10 +10,10 @@ from console.screens.orders import items
 from console.screens.orders.facts import Row, row
 from console.visit import Visit
 from fhir_server.registry import Resource
+from resources import terms
 
 TABS = ("new", "hold", "items", "unscheduled", "all")
 STATUSES = ("draft", "active", "on-hold", "completed", "revoked")
-PRIORITIES = ("stat", "asap", "urgent", "routine")
 _PAGE = "50"
 _URGENT_FIRST = "-priority,_lastUpdated"
 _WITH = ("ServiceRequest:patient", "ServiceRequest:requester")
@@ -25,13 +25,13 @@ async def show(visit: Visit) -> Response:
     tab = _one_of(visit.asked("tab"), TABS) or begins
     counts, (rows, following) = await asyncio.gather(_counts(visit), _listed(visit, tab))
     filters = {
-        "priority": _one_of(visit.asked("priority"), PRIORITIES),
+        "priority": _one_of(visit.asked("priority"), terms.PRIORITIES),
         "status": _one_of(visit.asked("status"), STATUSES) if tab == "all" else "",
         "family": _one_of(visit.asked("family"), tuple(items.FAMILIES)) if tab == "items" else "",
     }
     return visit.page(
         "orders/index.html", tab=tab, tabs=TABS, counts=counts, rows=rows, following=following, filters=filters,
-        later=bool(visit.asked("page")), statuses=STATUSES, priorities=PRIORITIES, families=tuple(items.FAMILIES),
+        later=bool(visit.asked("page")), statuses=STATUSES, priorities=terms.PRIORITIES, families=tuple(items.FAMILIES),
     )  # fmt: skip
 
 
@@ -68,7 +68,7 @@ async def _listed(visit: Visit, tab: str) -> tuple[list[Any], str | None]:
 
 
 async def _searched(visit: Visit, tab: str) -> Found:
-    priority = _one_of(visit.asked("priority"), PRIORITIES) or None
+    priority = _one_of(visit.asked("priority"), terms.PRIORITIES) or None
     if tab == "items":
         return await items.search(visit, _one_of(visit.asked("family"), tuple(items.FAMILIES)), priority, _PAGE)
     if tab == "unscheduled":

@@ -14,10 +14,10 @@ from starlette.responses import Response
 from console import picking
 from console.screens.orders import catalogue
 from console.screens.orders.facts import name_of
-from console.screens.orders.inbox import PRIORITIES
 from console.visit import Visit
 from fhir_server.outcome import fail
 from fhir_server.registry import Resource
+from resources import terms
 
 _FORM: Final = "urn:fhir-ris:form"  # system of the identifier
 _MOST_PEOPLE = "300"
@@ -36,7 +36,8 @@ async def show(visit: Visit) -> Response:
     )
     called = [(p["id"], name_of({"reference": f"Practitioner/{p['id']}"}, people)) for p in people]
     return visit.page(
-        "orders/new.html", patient=patient, entries=entries, people=[(i, n) for i, n in called if n], priorities=PRIORITIES[::-1],
+        "orders/new.html", patient=patient, entries=entries, people=[(i, n) for i, n in called if n],
+        priorities=terms.PRIORITIES[::-1],
         sides=catalogue.SIDES, form_key=visit.form.get("key") or uuid.uuid4(),
         mine=visit.me.partition("/")[2] if visit.role in _PHYSICIANS else "",
     )  # fmt: skip

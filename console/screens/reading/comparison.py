@@ -8,8 +8,6 @@ from console.asking import reference
 from console.screens.reading import compared, editor, examination
 from console.visit import Visit
 from fhir_server.outcome import fail
-from fhir_server.registry import Resource
-from resources import terms
 from resources.reading.report_parts import compared_with
 from resources.report_section import COMPARISON
 
@@ -26,8 +24,8 @@ async def change(visit: Visit) -> Response:
     others = [r for r in compared_with(about.report.resource) if r != study]
     seen = await compared.seen(visit, [study, *others])
     lines = {r: compared.lines(one, visit.zone) for r, one in seen.items()}
-    section = examination.by_code(about.report).get(COMPARISON)
-    had = section.text.splitlines() if section else []
+    stored = examination.by_code(about.report).get(COMPARISON)
+    had = stored.text.splitlines() if stored else []
     its = lines.pop(study, set())
     if named:
         now = [*had, compared.line(seen[study], visit.t.locale, visit.zone)] if its and not its & set(had) else had
@@ -35,13 +33,8 @@ async def change(visit: Visit) -> Response:
         now = [one for one in had if one not in its or any(one in needed for needed in lines.values())]
     said: dict[str, Any] = {"comparison": [reference(r) for r in ([*others, study] if named else others)] or {}}
     if now != had:
-        said["section"] = _section("\n".join(now))
+        said["section"] = editor.section(COMPARISON, "\n".join(now))
     await visit.desk.operation(f"DiagnosticReport/{visit.id()}/$write", if_match=version, **said)
     if named:
         return await editor.back(visit, "reading-compared")
     return await editor.back(visit, "reading-apart" if its & set(had) or not had else "reading-apart-text")
-
-
-def _section(text: str) -> Resource:
-    code: Resource = {"name": "code", "valueCoding": {"system": terms.LOINC, "code": COMPARISON}}
-    return {"part": [code, *([{"name": "text", "valueString": text}] if text else [])]}

@@ -221,12 +221,13 @@ async def save(visit: Visit) -> str:
     version = visit.form.get("version")
     if not changed:
         return version or about.report.version
-    sections = [_section(code, text, visit.form.text(f"title.{code}")) for code, text in changed.items()]
+    sections = [section(code, text, visit.form.text(f"title.{code}")) for code, text in changed.items()]
     written = await visit.desk.operation(f"DiagnosticReport/{visit.id()}/$write", if_match=version, section=sections)
     return str(written["meta"]["versionId"])
 
 
-def _section(code: str, text: str, title: str) -> Resource:
+def section(code: str, text: str, title: str = "") -> Resource:
+    """What `$write` is told of a section; without text it goes."""
     coding = {"system": terms.LOINC, "code": code} | ({"display": title[:_LONGEST_TITLE]} if title else {})
     return {"part": [{"name": "code", "valueCoding": coding}, *([{"name": "text", "valueString": text}] if text else [])]}
 

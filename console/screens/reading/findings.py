@@ -13,11 +13,11 @@ from console.visit import Visit
 from fhir_server import ucum
 from fhir_server.outcome import fail
 from fhir_server.registry import Resource
+from resources import terms
 
 _NUMBER: Final = re.compile(r"(?P<comparator><=|>=|<|>)?\s*(?P<value>-?\d{1,12}(?:[.,]\d{1,6})?)")
 # 1,200 is 1200 to some and 1.2 to others; 0.125 and 1200.125 are what they are.
 _AMBIGUOUS: Final = re.compile(r"(?P<whole>-?[1-9]\d{0,2})[.,](?P<rest>\d{3})")
-_UCUM: Final = "http://unitsofmeasure.org"
 _LONGEST: Final = 200
 
 
@@ -58,4 +58,4 @@ def _quantity(number: re.Match[str], unit: str) -> Resource:
         made["comparator"] = number["comparator"]
     if unit:
         made["unit"] = unit
-    return made | ({"system": _UCUM, "code": unit} if unit and ucum.converter(unit) else {})
+    return made | ({"system": terms.UCUM, "code": unit} if unit and ucum.converter(unit) else {})
